@@ -1,0 +1,81 @@
+"""Rewards for length-controlled reasoning: one idea per file, pure callables for any TRL trainer.
+
+    from rewards import ExactLength
+    GRPOTrainer(..., reward_funcs=ExactLength(alpha=3e-4))
+
+They take what TRL passes (`completions`, `completion_ids` and the dataset's columns by name) and return one float, or
+None for "no opinion", per completion. They need math-verify and nothing of rlred.
+"""
+
+import importlib
+from collections.abc import Callable
+
+from rewards.by_mode import ByMode
+from rewards.correctness import Correctness
+from rewards.exact_length import ExactLength
+from rewards.length import Length
+from rewards.max_length import MaxLength
+
+REWARDS: dict[str, type] = {
+    "by_mode": ByMode,
+    "correctness": Correctness,
+    "exact_length": ExactLength,
+    "max_length": MaxLength,
+}
+PARTS = {"correctness": Correctness, "length": Length}  # parameters that are objects themselves
+
+
+def make_reward(spec: "str | dict") -> Callable:
+    """A reward from YAML: its name, or a mapping with `name` and parameters; rewards may nest.
+
+    A dotted name (`my_package.my_reward`) is imported: a class is called with the parameters, a function is used as it
+    is. Raises `ValueError` for an unknown name or parameter.
+
+    >>> make_reward({"name": "max_length", "alpha": 0.05}).alpha
+    0.05
+    >>> make_reward({"name": "exact_length", "preset": "released"}).alpha == 1 / 3000
+    True
+    """
+    if not isinstance(spec, str | dict):
+        raise ValueError(f"reward: expected a name or a mapping with a name, got {spec!r}")
+    parameters = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = parameters.pop("name", None)
+    if name in REWARDS:
+        factory = REWARDS[name]
+    elif isinstance(name, str) and "." in name:
+        factory = _import(name)
+    else:
+        raise ValueError(
+            f"reward: no reward is named {name!r}; there are {', '.join(REWARDS)}, or a dotted import path"
+        )
+    for key, value in parameters.items():
+        if key in PARTS and isinstance(value, dict):
+            parameters[key] = PARTS[key](**value)
+        elif isinstance(value, dict) and "name" in value:
+            parameters[key] = make_reward(value)
+    preset = parameters.pop("preset", None)
+    if not isinstance(factory, type):
+        if parameters or preset:
+            raise ValueError(f"reward: {name} is a function and takes no parameters, got {sorted(parameters)}")
+        return factory
+    try:
+        if preset is None:
+            return factory(**parameters)
+        if parameters:
+            raise ValueError(f"reward: {name} takes a preset or parameters, not both (got {sorted(parameters)})")
+        return factory.preset(preset)
+    except KeyError:
+        raise ValueError(f"reward: {name} has no preset {preset!r}; there are 'paper' and 'released'") from None
+    except TypeError as error:
+        raise ValueError(f"reward: {name}: {error}") from None
+
+
+def _import(path: str) -> Callable:
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"reward: cannot import {path!r}: {error}") from None
+
+
+__all__ = ["PARTS", "REWARDS", "ByMode", "Correctness", "ExactLength", "Length", "MaxLength", "make_reward"]

@@ -1,0 +1,53 @@
+"""One model, every mode: the reward that follows each row's `mode`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rewards.correctness import Correctness
+from rewards.exact_length import ExactLength
+from rewards.max_length import MaxLength
+
+
+@dataclass(frozen=True)
+class ByMode:
+    r"""Scores `exact` rows by one reward, `max` rows by another and `none` rows by a third.
+
+    This is the dual objective of L1-Max (2503.04697, section 3.2): eq 1 where the prompt asks for an exact length, eq 2
+    where it asks for a maximum. The released code tells the modes apart by the sign of the budget; here they are a
+    column. The three parts take TRL's arguments and are asked only about their own rows.
+
+    Range: that of the parts. Raises `ValueError` for a mode that is none of the three.
+
+    >>> reward = ByMode(exact=ExactLength(alpha=0.01), max=MaxLength(alpha=0.05))
+    >>> rows = {"solution": ["4"] * 3, "budget": [10, 10, None], "mode": ["exact", "max", "none"]}
+    >>> reward(["\\boxed{4}"] * 3, [[0] * 20] * 3, **rows)
+    [0.9, 0.0, 1.0]
+    """
+
+    exact: Callable = field(default_factory=ExactLength)
+    max: Callable = field(default_factory=MaxLength)
+    none: Callable = field(default_factory=Correctness)
+
+    __name__ = "by_mode"
+
+    def __call__(self, completions, completion_ids, mode, **columns) -> list[float | None]:
+        rewards: list[float | None] = [None] * len(completions)
+        unknown = set(mode) - {"exact", "max", "none"}
+        if unknown:
+            raise ValueError(f"mode must be 'exact', 'max' or 'none', got {sorted(map(str, unknown))[0]!r}")
+        for name in sorted(set(mode)):
+            rows = [index for index, value in enumerate(mode) if value == name]
+            # One value per row is cut down to these rows; what the trainer passes beside the columns is handed on.
+            own = {
+                key: [value[i] for i in rows] if isinstance(value, list) and len(value) == len(mode) else value
+                for key, value in columns.items()
+            }
+            scores = getattr(self, name)(
+                completions=[completions[i] for i in rows],
+                completion_ids=[completion_ids[i] for i in rows],
+                mode=[name] * len(rows),
+                **own,
+            )
+            for index, score in zip(rows, scores, strict=True):
+                rewards[index] = score
+        return rewards

@@ -1,0 +1,195 @@
+r"""Are two mathematical answers equal? Decided by math-verify in a process that can be killed.
+
+sympy can run for ever inside one C call (`9^{9^{9^{9}}}` asks for an integer that does not fit the universe), where no
+Python timeout reaches it: math-verify's own uses `signal.alarm`, which needs the main thread and a returning C call.
+So answers that need algebra go to a small server process, started once from this very file. It forks a child for each
+question; the child sets limits on its own time and memory that the *kernel* enforces, and whatever happens to it
+(time, memory, a crash, a full stack) is read as "not equal". It works the same from any thread of any process.
+
+    equal(gold, answer, seconds)    True, False, or None where the gold answer itself cannot be parsed
+    python grader.py                the server: one JSON request per line, one JSON reply per line
+"""
+
+import atexit
+import functools
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+from decimal import Decimal, InvalidOperation
+
+MAX_CHARACTERS = 2_000  # of an answer worth algebra; the longest gold answer of MATH-500 has 53
+MEMORY_BYTES = 1 << 30  # that one comparison may add to the server's own
+
+
+def normalise(answer: str) -> str:
+    r"""The answer without the decorations that never change its value.
+
+    >>> normalise(r" $\text{ 1,234 }$. ")
+    '1234'
+    """
+    text = answer.strip().rstrip(".").strip().strip("$").strip()
+    text = re.sub(r"^\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}$", r"\1", text)
+    text = (
+        text.replace("\\!", "").replace("\\,", "").replace("\\$", "").replace("dfrac", "frac").replace("tfrac", "frac")
+    )
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    return re.sub(r"\s+", "", text)
+
+
+def _number(text: str) -> Decimal | None:
+    if len(text) <= 50 and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text, flags=re.ASCII):
+        try:
+            return Decimal(text)
+        except InvalidOperation:
+            return None
+    return None
+
+
+@functools.lru_cache(maxsize=16_384)
+def equal(gold: str, answer: str, seconds: float = 1.0) -> bool | None:
+    r"""Whether `answer` equals `gold`; None where `gold` cannot be read as mathematics. Never raises, never hangs.
+
+    Plain numbers and equal strings are decided here, at once; everything else by the server, within `seconds`.
+
+    >>> equal("18", "18.0"), equal("18", "19"), equal(r"\frac{1}{2}", "0.5")
+    (True, False, True)
+    >>> equal("18", "9^{9^{9^{9}}}")
+    False
+    """
+    if len(gold) > MAX_CHARACTERS or len(answer) > MAX_CHARACTERS:
+        return gold == answer if len(gold) <= MAX_CHARACTERS else None
+    left, right = normalise(gold), normalise(answer)
+    if not left:
+        return None
+    if left == right:
+        return True
+    numbers = _number(left), _number(right)
+    if None not in numbers:
+        return numbers[0] == numbers[1]
+    if not right and numbers[0] is not None:
+        return False
+    return _server(os.getpid()).ask(gold, answer, seconds)
+
+
+class _Server:
+    """This process's connection to its grading server, restarted when it stops answering."""
+
+    START_SECONDS = 60  # importing sympy on a busy machine
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        atexit.register(self.stop)
+
+    def ask(self, gold: str, answer: str, seconds: float) -> bool | None:
+        request = json.dumps({"gold": gold, "answer": answer, "seconds": seconds}) + "\n"
+        with self._lock:
+            for _ in range(2):  # a server that died between two requests is started again, once
+                if self._process is None or self._process.poll() is not None:
+                    self.start()
+                try:
+                    self._process.stdin.write(request.encode())
+                    self._process.stdin.flush()
+                except OSError:
+                    self.stop()
+                    continue
+                reply = self._read(2 * seconds + 1)
+                if reply is not None:
+                    return reply["equal"]
+                self.stop()
+                return False
+        return False
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C belongs to the training run
+        )
+        if self._read(self.START_SECONDS) is None:
+            self.stop()
+            raise RuntimeError("the grading server did not start; is math-verify installed?")
+
+    def _read(self, seconds: float) -> dict | None:
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        line = self._process.stdout.readline() if ready else b""
+        return json.loads(line) if line.endswith(b"\n") else None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._process = None
+
+
+@functools.cache
+def _server(pid: int) -> _Server:
+    # Keyed by process: a forked worker must not share its parent's pipe.
+    return _Server()
+
+
+def _compare(gold: str, answer: str) -> bool | None:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    def read(text: str):
+        configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+        return parse(f"\\boxed{{{text}}}", extraction_config=configs, parsing_timeout=None)
+
+    parsed = read(gold)
+    if not parsed:
+        return None
+    return bool(verify(parsed, read(answer), timeout_seconds=None))
+
+
+def _limit_this_process(seconds: float) -> None:
+    import resource
+
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
+    # The default action of SIGALRM ends the process inside any C call, unlike a Python handler.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _compare_in_child(request: dict) -> bool | None:
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _limit_this_process(request["seconds"])
+            verdict = _compare(request["gold"], request["answer"])
+            os.write(write_end, {True: b"1", False: b"0", None: b"?"}[verdict])
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        verdict = pipe.read(1)  # empty when the child was ended by a limit
+    os.waitpid(child, 0)
+    return {b"1": True, b"?": None}.get(verdict, False)
+
+
+def serve() -> None:
+    """Answer requests from standard input until it closes."""
+    import logging
+
+    logging.disable(logging.CRITICAL)
+    _compare("x+1", "1+x")  # imports and builds the parser once, so that a forked child starts ready
+    reply = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever sympy prints does not reach the protocol
+    reply.write(json.dumps({"ready": True}) + "\n")
+    for line in sys.stdin:
+        reply.write(json.dumps({"equal": _compare_in_child(json.loads(line))}) + "\n")
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,59 @@
+"""Maximum length (LCPO-Max): full reward well inside the budget, none well beyond it, nothing for a wrong answer."""
+
+from dataclasses import dataclass, field
+
+from rewards.correctness import Correctness
+from rewards.exact_length import check_deviation, check_non_negative
+from rewards.length import Length
+
+
+@dataclass(frozen=True)
+class MaxLength:
+    r"""Correctness times a ramp that falls from 1 to 0 around the budget.
+
+    r = c * clip(alpha * (N - n) + delta, 0, 1), where c is 0 or 1, n the completion's tokens and N the budget.
+    `deviation="relative"` uses (N - n) / N. The product is the gate: an additive penalty pays a short wrong answer, and
+    the policy collapses to the shortest text (L1, appendix A.7). A row without a budget is scored by correctness alone;
+    a row whose solution cannot be parsed is None.
+
+    Range: [0, 1]. Raises `ValueError` for a negative alpha, or delta outside [0, 1].
+
+    Source: eq 9 of 2505.18227; eq 2 of L1 (2503.04697) with delta = 0.5 and no alpha of its own. The released code
+    saturates 500 tokens away from the budget, which is alpha = 1e-3, the default here; `MaxLength.preset("paper")`
+    takes the only alpha that the paper states, 3e-4, a ramp of 3,333 tokens.
+
+    >>> reward = MaxLength(alpha=0.05)
+    >>> reward(["\\boxed{4}"] * 3, [[0] * 6, [0] * 10, [0] * 20], solution=["4"] * 3, budget=[10] * 3)
+    [0.7, 0.5, 0.0]
+    """
+
+    alpha: float = 1e-3
+    delta: float = 0.5
+    deviation: str = "absolute"
+    correctness: Correctness = field(default_factory=Correctness)
+    length: Length = field(default_factory=Length)
+
+    __name__ = "max_length"
+
+    def __post_init__(self):
+        check_non_negative("max_length.alpha", self.alpha)
+        check_deviation("max_length.deviation", self.deviation)
+        if not 0 <= self.delta <= 1:
+            raise ValueError(f"max_length.delta must be between 0 and 1, got {self.delta!r}")
+
+    @classmethod
+    def preset(cls, name: str) -> "MaxLength":
+        """The constants of the `paper` (alpha 3e-4) or of the `released` code (alpha 1e-3); delta is 0.5 in both."""
+        return cls(alpha={"paper": 3e-4, "released": 1e-3}[name])
+
+    def score(self, correct: float, n: int, budget: int) -> float:
+        """The reward of one completion of `n` tokens."""
+        room = (budget - n) / (budget if self.deviation == "relative" else 1)
+        return correct * min(max(self.alpha * room + self.delta, 0.0), 1.0)
+
+    def __call__(self, completions, completion_ids, solution, budget, **kwargs) -> list[float | None]:
+        grades = self.correctness(completions, solution=solution)
+        return [
+            grade if grade is None or asked is None else self.score(grade, self.length(ids), asked)
+            for grade, ids, asked in zip(grades, completion_ids, budget, strict=True)
+        ]

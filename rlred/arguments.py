@@ -1,0 +1,127 @@
+"""What a recipe can be told, beside TRL's GRPOConfig and ModelConfig: one dataclass, from YAML or flags.
+
+Every field says its unit and effect; the help text of `--help` is made from it.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOConfig, ModelConfig, TrlParser
+
+from rlred.budgets import BudgetSampler, Wording, make_wording
+from rlred.hindsight import Hindsight
+
+
+def _option(default: Any, text: str):
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: default.copy(), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class DialArguments:
+    """Questions, budgets, reward, hindsight start and evaluation of a length-control run."""
+
+    questions: str = _option(
+        "sums", "Training questions: 'sums' (embedded), a local JSON/JSONL/Parquet/CSV file, or a Hub id."
+    )
+    questions_config: str | None = _option(None, "Configuration name of a Hub dataset.")
+    questions_split: str = _option("train", "Split of the training questions.")
+    question_column: str | None = _option(
+        None, "Column that holds the question; found by its usual names if not given."
+    )
+    solution_column: str | None = _option(
+        None, "Column that holds the gold answer; found by its usual names if not given."
+    )
+    num_questions: int | None = _option(None, "Take this many training questions (default: all; 4096 embedded ones).")
+
+    wording: dict | str = _option(
+        "l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}."
+    )
+    budget_low: int = _option(16, "Smallest budget, in tokens.")
+    budget_high: int = _option(64, "Largest budget, in tokens.")
+    budget_distribution: str = _option("uniform", "uniform, log_uniform or choices.")
+    budget_choices: list[int] = _option([], "The budgets to choose from, for budget_distribution=choices.")
+    modes: dict | str = _option({"exact": 1.0}, "Weights of the modes exact, max and none, as YAML/JSON.")
+    budgets_per_question: int = _option(2, "Budgets at which a question is asked, side by side, each time it comes up.")
+
+    reward: dict | str = _option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
+
+    hindsight: bool = _option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
+    hindsight_settings: dict | str = _option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
+
+    evaluate: bool = _option(True, "Measure adherence before and after, and write adherence.{json,md,png}.")
+    eval_questions: str | None = _option(None, "Held-out questions (default: the training source's eval_split).")
+    eval_config: str | None = _option(None, "Configuration name of a Hub dataset of held-out questions.")
+    eval_split: str = _option("test", "Split of the held-out questions.")
+    num_eval_questions: int = _option(64, "Held-out questions; each is asked at every budget in every mode.")
+    eval_budgets: list[int] = _option([], "Budgets of the sweep (default: seven over the training range).")
+    eval_modes: list[str] = _option([], "Modes of the sweep (default: the mode with the largest weight).")
+    eval_temperature: float = _option(1.0, "Sampling temperature of the sweep; 0 is greedy.")
+    eval_batch_size: int = _option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
+
+    def __post_init__(self):
+        for name in ("wording", "modes", "reward", "hindsight_settings"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value.lstrip().startswith("{"):
+                try:
+                    setattr(self, name, json.loads(value))
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{name}: not JSON: {error}") from None
+        for name in ("modes", "hindsight_settings"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r}")
+        for name in ("num_eval_questions", "eval_batch_size", "budgets_per_question"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.eval_temperature < 0:
+            raise ValueError(f"eval_temperature must be 0 or more, got {self.eval_temperature}")
+        for budget in self.eval_budgets:
+            if budget < 1:
+                raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
+        # Made once here, so that a wrong value is reported before anything is loaded.
+        self.make_wording(), self.make_sampler(), self.make_hindsight()
+
+    def make_wording(self) -> Wording:
+        """The wording of this run."""
+        return make_wording(self.wording)
+
+    def make_sampler(self) -> BudgetSampler:
+        """The budget sampler of this run."""
+        return BudgetSampler(
+            low=self.budget_low,
+            high=self.budget_high,
+            distribution=self.budget_distribution,
+            choices=tuple(self.budget_choices),
+            modes=self.modes,
+        )
+
+    def make_hindsight(self) -> Hindsight:
+        """The settings of the hindsight start."""
+        known = {item.name for item in fields(Hindsight)}
+        unknown = sorted(set(self.hindsight_settings) - known)
+        if unknown:
+            raise ValueError(
+                f"hindsight_settings: no field is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
+            )
+        return Hindsight(**self.hindsight_settings)
+
+    def main_mode(self) -> str:
+        """The mode that is trained most."""
+        return max(self.modes, key=self.modes.get)
+
+
+def parse(default_config: Path, argv: list[str] | None = None) -> tuple[DialArguments, GRPOConfig, ModelConfig]:
+    """The arguments of a recipe: `--config FILE` (default: the recipe's own YAML), then flags."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "--config" not in argv:
+        argv = ["--config", str(default_config), *argv]
+    elif not Path(argv[argv.index("--config") + 1 :][0] if argv[argv.index("--config") + 1 :] else "").is_file():
+        raise ValueError(
+            f"--config: no such file: {' '.join(argv[argv.index('--config') + 1 :][:1]) or '(none given)'}"
+        )
+    parser = TrlParser((DialArguments, GRPOConfig, ModelConfig))
+    return parser.parse_args_and_config(args=argv)

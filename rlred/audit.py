@@ -1,0 +1,203 @@
+"""The audit: before the first step, the known ways in which a length-control run fails, said out loud.
+
+Each check looks at configuration and data alone and yields findings: the field, its value and what to do. Errors stop
+the run; warnings are logged. The evidence for a trap stands beside its check.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from trl import GRPOConfig
+
+from rewards import ByMode, ExactLength, MaxLength
+from rlred.budgets import MODES, BudgetSampler, check_headroom
+
+logger = logging.getLogger(__name__)
+
+SAMPLED_ROWS = 256  # rows whose prompts are tokenised for the audit
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One trap, with the field that opens it."""
+
+    level: str  # "error" or "warning"
+    field: str
+    value: object
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.value!r}: {self.advice}"
+
+
+def error(field: str, value: object, advice: str) -> Finding:
+    """A finding that stops the run."""
+    return Finding("error", field, value, advice)
+
+
+def warning(field: str, value: object, advice: str) -> Finding:
+    """A finding that is logged."""
+    return Finding("warning", field, value, advice)
+
+
+def enforce(findings: Iterable[Finding]) -> None:
+    """Logs the warnings; raises one `ValueError` that lists every error, a line each."""
+    findings = list(findings)
+    for finding in findings:
+        if finding.level == "warning":
+            logger.warning("audit: %s", finding)
+    errors = [str(finding) for finding in findings if finding.level == "error"]
+    if errors:
+        raise ValueError("\n".join(errors))
+
+
+def audit_config(
+    training: GRPOConfig, sampler: BudgetSampler, rewards: Sequence[Callable], *, hindsight: bool, use_peft: bool
+) -> Iterator[Finding]:
+    """Findings that need no data and no model."""
+    yield from _rollouts(training, sampler)
+    yield from _scaling(training, rewards)
+    for modes, reward in length_rewards(rewards, sampler):
+        if isinstance(reward, ExactLength):
+            yield from _exact(reward, modes, sampler)
+        else:
+            yield from _maximum(reward, modes, sampler)
+        if reward.length.count == "thinking":
+            # A public LCPO port: thinking fell from 8045 to 3 tokens while the answer grew from 399 to 1376.
+            advice = "a policy that pays only for its thinking moves the reasoning into the answer; count completions"
+            yield warning("reward.length.count", "thinking", advice)
+    yield from _start(training, hindsight, use_peft, bool(sampled_modes(sampler) - {"none"}))
+
+
+def sampled_modes(sampler: BudgetSampler) -> set[str]:
+    """The modes that can be drawn."""
+    return {mode for mode, weight in sampler.modes.items() if weight > 0}
+
+
+def length_rewards(rewards: Sequence[Callable], sampler: BudgetSampler) -> list[tuple[set[str], Callable]]:
+    """Every length reward with the modes of the rows that it will score, those inside ByMode included."""
+    parts = []
+    for reward in rewards:
+        if isinstance(reward, ByMode):
+            parts += [({mode}, getattr(reward, mode)) for mode in MODES]
+        else:
+            parts.append((set(MODES), reward))
+    drawn = sampled_modes(sampler)
+    return [(modes & drawn, part) for modes, part in parts if isinstance(part, ExactLength | MaxLength)]
+
+
+def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]:
+    if sampled_modes(sampler) - {"none"}:
+        try:
+            check_headroom(sampler.bounds[1], training.max_completion_length)
+        except ValueError as problem:
+            yield Finding("error", "max_completion_length", training.max_completion_length, str(problem))
+        if training.mask_truncated_completions:
+            # TRL zeroes the loss of truncated rows: exactly the gradient that a length penalty needs.
+            advice = "removes the gradient of every overlong completion; set it to false"
+            yield error("mask_truncated_completions", True, advice)
+    if training.shuffle_dataset:
+        advice = "the rows are already in a seeded order that keeps a question's budgets together; set it to false"
+        yield error("shuffle_dataset", True, advice)
+    if training.temperature <= 0:
+        yield error("temperature", training.temperature, "the rollouts of a group would all be the same; use 1.0")
+
+
+def _scaling(training: GRPOConfig, rewards: Sequence[Callable]) -> Iterator[Finding]:
+    if training.scale_rewards == "group":
+        # Arora & Zanette (2502.04463): in an all-correct group the std turns any length term into a fixed-size push.
+        advice = "the group's std makes the weight of length meaningless where all answers are correct; use 'none'"
+        yield warning("scale_rewards", "group", advice)
+    local_batch = training.per_device_train_batch_size * training.steps_per_generation
+    for reward in rewards:
+        if getattr(reward, "group_relative", False) and local_batch % training.num_generations:
+            name = getattr(reward, "__name__", reward)
+            advice = f"groups of {training.num_generations} would straddle processes, but {name} needs whole ones"
+            yield error("per_device_train_batch_size", training.per_device_train_batch_size, advice)
+
+
+def _exact(reward: ExactLength, modes: set[str], sampler: BudgetSampler) -> Iterator[Finding]:
+    if "max" in modes:
+        advice = "scores rows that ask for a maximum, and would punish them for being short; use by_mode or max_length"
+        yield error("reward", "exact_length", advice)
+    low, high = sampler.bounds
+    price = reward.alpha * (1.0 if reward.deviation == "relative" else high - low)
+    if "exact" in modes and price < 0.05:
+        advice = (
+            f"the worst deviation inside the budgets {low}..{high} costs {price:.3f}, next to nothing beside "
+            "correctness; a budget is kept only where alpha exceeds the accuracy gained per token over it"
+        )
+        yield warning("reward.alpha", reward.alpha, advice)
+
+
+def _maximum(reward: MaxLength, modes: set[str], sampler: BudgetSampler) -> Iterator[Finding]:
+    if "exact" in modes:
+        advice = "scores rows that ask for an exact length, and would not mind short ones; use by_mode or exact_length"
+        yield error("reward", "max_length", advice)
+    high = sampler.bounds[1]
+    drop = reward.alpha * (1.0 if reward.deviation == "relative" else high)
+    if "max" in modes and drop < reward.delta:
+        advice = f"a completion of twice the largest budget ({high}) still earns a reward; raise alpha"
+        yield warning("reward.alpha", reward.alpha, advice)
+
+
+def _start(training: GRPOConfig, hindsight: bool, use_peft: bool, asks_length: bool) -> Iterator[Finding]:
+    if hindsight and not use_peft:
+        yield error(
+            "use_peft", False, "the hindsight start trains a LoRA adapter; set it to true, or hindsight to false"
+        )
+    if hindsight and training.deepspeed_plugin is not None and training.deepspeed_plugin.zero_stage == 3:
+        advice = "samples from whole weights, which ZeRO-3 does not keep on one device; use zero2, or set it to false"
+        yield error("hindsight", True, advice)
+    if use_peft and training.learning_rate < 1e-5:
+        advice = "a LoRA adapter hardly moves at this rate (a public run at 5e-6 ended at a KL of 6e-4); try 2e-5"
+        yield warning("learning_rate", training.learning_rate, advice)
+    rollouts = rollouts_per_step(training) * max(training.max_steps, 0)
+    if asks_length and not hindsight and 0 < rollouts < 200_000:
+        advice = (
+            f"{rollouts:,} rollouts from a base that may ignore budgets: GRPO found no dial in 19,200 here, nor in a "
+            "public replication, and L1 used 1.4 million; expect one constant length"
+        )
+        yield warning("hindsight", False, advice)
+
+
+def rollouts_per_step(training: GRPOConfig) -> int:
+    """Completions sampled per optimiser step, over all processes."""
+    micro_steps = training.steps_per_generation * training.num_iterations
+    return training.generation_batch_size * training.gradient_accumulation_steps // micro_steps
+
+
+def audit_rows(rows, tokenizer, model, rewards, sampler: BudgetSampler, training: GRPOConfig) -> Iterator[Finding]:
+    """Findings about the asked rows, as the tokenizer and the model will see them."""
+    missing = [column for column in ("prompt", "solution", "budget", "mode") if column not in rows.column_names]
+    if missing:
+        yield error("rows", rows.column_names, f"the column {missing[0]!r} is missing")
+        return
+    if tokenizer.chat_template is None:
+        yield error("model_name_or_path", tokenizer.name_or_path, "its tokenizer has no chat template")
+        return
+    if tokenizer.eos_token_id is None:
+        yield error("eos_token", None, "the tokenizer has none, so a completion could never end")
+    sample = rows.select(range(min(len(rows), SAMPLED_ROWS)))
+    turn = sample[0]["prompt"][-1]["content"]
+    text = tokenizer.apply_chat_template(sample[0]["prompt"], add_generation_prompt=True, tokenize=False)
+    if turn not in text:
+        # L1 issue 14: the control is bound to the wording, so a template that edits the turn breaks it.
+        yield error("chat_template", text[:80], "does not keep the text of the user turn as it is")
+
+    low, high = sampler.bounds
+    if tokenizer(f" {low} tokens")["input_ids"] == tokenizer(f" {high} tokens")["input_ids"]:
+        yield error("model_name_or_path", tokenizer.name_or_path, f"its tokenizer encodes {low} and {high} alike")
+    longest = max(
+        len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False))
+        for row in sample
+    )
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and longest + training.max_completion_length > context:
+        advice = f"with prompts of up to {longest} tokens it exceeds the model's context of {context}"
+        yield error("max_completion_length", training.max_completion_length, advice)
+    for _, reward in length_rewards(rewards, sampler):
+        end = reward.length.end_of_thinking
+        if end is not None and not 0 <= end < len(tokenizer):
+            yield error("reward.length.end_of_thinking", end, f"is no token of this tokenizer of {len(tokenizer)}")

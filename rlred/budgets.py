@@ -1,0 +1,244 @@
+"""Budgets: how one is worded, how many tokens it asks for, and which rows carry it.
+
+    Wording         the sentence that asks for a length; the only place in rlred that words a budget
+    BudgetSampler   draws (mode, budget) pairs from a seeded generator
+    ask             question rows -> asked rows: prompt, solution, budget, mode
+    check_headroom  the largest budget against the completion cap
+
+Data preparation, training, the hindsight start, evaluation and the report all call `ask` or `Wording.ask`: users of L1
+lost the control as soon as the sentence differed by a word (cmu-l3/l1 issue 14).
+"""
+
+import math
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from datasets import Dataset
+
+Mode = Literal["exact", "max", "none"]
+MODES: tuple[str, ...] = get_args(Mode)
+DISTRIBUTIONS = ("uniform", "log_uniform", "choices")
+
+_L1_QUESTION = "{question} Let's think step by step and output the final answer within \\boxed{}."
+
+
+@dataclass(frozen=True)
+class Wording:
+    r"""The user turn that asks a question, one template per mode.
+
+    `{question}` and `{budget}` are replaced; every other brace (`\boxed{}`) stays as it is. The default is L1's
+    (2503.04697) with the word "exactly", as on its project page; the paper and the released checkpoints ask for
+    "Think for N tokens.", which is `WORDINGS["l1_released"]`.
+
+    Raises `ValueError` for a template without its placeholder, or whose words contradict its mode.
+
+    >>> Wording().ask("What is 2+2?", 64, "max")
+    "What is 2+2? Let's think step by step and output the final answer within \\boxed{}. Think for maximum 64 tokens."
+    >>> Wording().ask("What is 2+2?", None, "none")
+    "What is 2+2? Let's think step by step and output the final answer within \\boxed{}."
+    """
+
+    exact: str = _L1_QUESTION + " Think for exactly {budget} tokens."
+    max: str = _L1_QUESTION + " Think for maximum {budget} tokens."
+    none: str = _L1_QUESTION
+
+    def __post_init__(self):
+        for mode in MODES:
+            template = getattr(self, mode)
+            if "{question}" not in template:
+                raise ValueError(f"wording.{mode} has no {{question}} placeholder: {template!r}")
+            if ("{budget}" in template) != (mode != "none"):
+                wanted = "must not contain" if mode == "none" else "needs"
+                raise ValueError(f"wording.{mode} {wanted} the placeholder {{budget}}: {template!r}")
+        if self.exact == self.max:
+            raise ValueError(
+                "wording.exact and wording.max are the same sentence: the model cannot tell the modes apart"
+            )
+        # An exact reward under the word "maximum" cost a replication its run (reference: length-control, section 1).
+        for mode, contradiction in (
+            ("exact", ("maximum", "at most", "no more than")),
+            ("max", ("exactly", "precisely")),
+        ):
+            for word in contradiction:
+                if word in getattr(self, mode).lower():
+                    raise ValueError(f"wording.{mode} says {word!r}, which asks for the other mode")
+
+    def ask(self, question: str, budget: int | None, mode: Mode) -> str:
+        """The text of the user turn. Raises `ValueError` when budget and mode do not go together."""
+        check_budget(budget, mode)
+        # The budget first: a question that happens to contain "{budget}" keeps its own text.
+        return getattr(self, mode).replace("{budget}", str(budget)).replace("{question}", question)
+
+
+WORDINGS = {
+    "l1": Wording(),
+    "l1_released": Wording(exact=_L1_QUESTION + " Think for {budget} tokens."),
+}
+
+
+def make_wording(spec: "str | dict[str, str] | Wording") -> Wording:
+    """A wording from YAML: the name of a preset, or templates (those left out keep L1's text).
+
+    >>> make_wording({"exact": "{question} Use exactly {budget} tokens."}).ask("1+1?", 20, "exact")
+    '1+1? Use exactly 20 tokens.'
+    """
+    if isinstance(spec, Wording):
+        return spec
+    if isinstance(spec, str):
+        if spec not in WORDINGS:
+            raise ValueError(f"wording: no preset named {spec!r}; there are {', '.join(WORDINGS)}, or give templates")
+        return WORDINGS[spec]
+    unknown = set(spec) - set(MODES)
+    if unknown:
+        raise ValueError(f"wording: unknown mode {sorted(unknown)[0]!r}; templates are named {', '.join(MODES)}")
+    return Wording(**spec)
+
+
+def check_budget(budget: int | None, mode: Mode) -> None:
+    """Raises `ValueError` unless `budget` is a positive int for exact and max rows and None for free ones."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if mode == "none":
+        if budget is not None:
+            raise ValueError(f"budget must be None where mode is 'none', got {budget!r}")
+    elif isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ValueError(f"budget must be a whole number of tokens, 1 or more, where mode is {mode!r}; got {budget!r}")
+
+
+@dataclass(frozen=True)
+class BudgetSampler:
+    """Draws (mode, budget) pairs.
+
+    `uniform` draws whole numbers in [low, high]; `log_uniform` draws exp(U(log low, log high)), rounded, so that each
+    doubling is as likely as the next; `choices` draws from a list. `modes` are weights and need not sum to one.
+
+    Raises `ValueError` for an empty range, an unknown distribution or mode, or weights that cannot be drawn from.
+
+    >>> sampler = BudgetSampler(low=16, high=80, modes={"exact": 1, "max": 1})
+    >>> [sampler.draw(random.Random(seed)) for seed in range(3)]
+    [('max', 69), ('exact', 24), ('max', 23)]
+    """
+
+    low: int = 16
+    high: int = 80
+    distribution: str = "uniform"
+    choices: tuple[int, ...] = ()
+    modes: dict[str, float] = field(default_factory=lambda: {"exact": 1.0})
+
+    def __post_init__(self):
+        if self.distribution not in DISTRIBUTIONS:
+            raise ValueError(
+                f"budget_distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}"
+            )
+        if self.distribution == "choices":
+            if not self.choices:
+                raise ValueError("budget_choices is empty, but budget_distribution is 'choices'")
+            for budget in self.choices:
+                check_budget(budget, "exact")
+        else:
+            check_budget(self.low, "exact")
+            check_budget(self.high, "exact")
+            if self.low >= self.high:
+                raise ValueError(f"budget_low must be below budget_high, got {self.low} and {self.high}")
+        for mode, weight in self.modes.items():
+            if mode not in MODES:
+                raise ValueError(f"modes: must be among {', '.join(MODES)}, got {mode!r}")
+            if not weight >= 0 or math.isinf(weight):
+                raise ValueError(f"modes: the weight of {mode!r} must be a number, 0 or more, got {weight!r}")
+        if not any(self.modes.values()):
+            raise ValueError(f"modes: at least one needs a weight above 0, got {self.modes!r}")
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The smallest and the largest budget that can be drawn."""
+        if self.distribution == "choices":
+            return min(self.choices), max(self.choices)
+        return self.low, self.high
+
+    def grid(self, n: int = 6) -> list[int]:
+        """`n` budgets that cover the range for an evaluation sweep, evenly spaced (in log space for `log_uniform`).
+
+        >>> BudgetSampler(low=16, high=80).grid(5)
+        [16, 32, 48, 64, 80]
+        """
+        if self.distribution == "choices":
+            return sorted(set(self.choices))
+        low, high = self.bounds
+        steps = [i / (n - 1) for i in range(n)]
+        if self.distribution == "log_uniform":
+            return sorted({round(low * (high / low) ** step) for step in steps})
+        return sorted({round(low + (high - low) * step) for step in steps})
+
+    def draw(self, rng: random.Random) -> tuple[str, int | None]:
+        """One (mode, budget) pair; the budget is None for mode `none`."""
+        mode = rng.choices(list(self.modes), weights=list(self.modes.values()))[0]
+        if mode == "none":
+            return mode, None
+        if self.distribution == "choices":
+            return mode, rng.choice(self.choices)
+        if self.distribution == "log_uniform":
+            return mode, round(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        return mode, rng.randint(self.low, self.high)
+
+
+def ask(questions: Iterable[dict], wording: Wording, asked: Iterable[tuple[str, int | None]]) -> Iterator[dict]:
+    """Question rows and (mode, budget) pairs, zipped to asked rows; every other column is carried along."""
+    for row, (mode, budget) in zip(questions, asked, strict=True):
+        content = wording.ask(row["question"], budget, mode)
+        yield {**row, "prompt": [{"role": "user", "content": content}], "budget": budget, "mode": mode}
+
+
+def training_rows(
+    questions: Dataset,
+    wording: Wording,
+    sampler: BudgetSampler,
+    *,
+    num_rows: int,
+    budgets_per_question: int = 1,
+    seed: int = 0,
+) -> Dataset:
+    """Asked rows for a whole training run, in the order in which they are to be trained on.
+
+    Questions are shuffled anew each epoch and every visit draws fresh budgets; the `budgets_per_question` rows of one
+    visit are neighbours, so that one rollout batch compares the same question at several budgets. The rows are a pure
+    function of the arguments: a resumed run, or another process, sees the same budgets for the same rows. Train on
+    them with `shuffle_dataset=False`.
+
+    Raises `ValueError` for no questions or counts below 1.
+    """
+    for name, value in (("num_rows", num_rows), ("budgets_per_question", budgets_per_question)):
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
+    if len(questions) == 0:
+        raise ValueError("there are no questions to ask")
+    rng = random.Random(f"budgets/{seed}")
+    visits: list[int] = []
+    asked: list[tuple[str, int | None]] = []
+    while len(visits) < num_rows:
+        for index in rng.sample(range(len(questions)), len(questions)):  # one epoch
+            visits += [index] * budgets_per_question
+            asked += [sampler.draw(rng) for _ in range(budgets_per_question)]
+            if len(visits) >= num_rows:
+                break
+    visits, asked = visits[:num_rows], asked[:num_rows]
+    columns: dict[str, list[Any]] = {}
+    for row in ask(questions.select(visits), wording, asked):
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return Dataset.from_dict(columns)
+
+
+def check_headroom(largest_budget: int, max_completion_length: int, minimum: float = 1.1) -> None:
+    """Raises `ValueError` unless the completion cap leaves room to see a model run over its largest budget.
+
+    A completion cut at the cap cannot be longer than the cap: with cap = budget the over-budget rate is zero by
+    construction and a maximum reward has nothing to learn from. L1 left 96 tokens over 4000 (2 %).
+    """
+    needed = math.ceil(minimum * largest_budget)
+    if max_completion_length < needed:
+        raise ValueError(
+            f"max_completion_length={max_completion_length} leaves no headroom over the largest budget "
+            f"({largest_budget}); set it to {needed} or more, or lower the budgets"
+        )

@@ -1,0 +1,360 @@
+"""A length-control run from arguments to a measured adapter: the way of the data in one page.
+
+recipes/l1_exact.py and recipes/l1_maxlen.py call `run`; they differ in their YAML. Everything the run leaves behind is
+in its output folder:
+
+    adapter_model.safetensors ...   the adapter and the tokenizer      checkpoint-*/     to resume from
+    adherence.json .md .png         before and after                   hindsight/        traces and the first adapter
+    run.json                        every setting                      measures/         a sweep per stage
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
+
+from rewards import Correctness, Length, make_reward
+from rlred.arguments import DialArguments, parse
+from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
+from rlred.budgets import training_rows
+from rlred.evaluation.measures import measure
+from rlred.evaluation.report import write_report
+from rlred.evaluation.sweep import sample_of, sweep
+from rlred.files import write_json
+from rlred.hindsight import hindsight_start
+from rlred.questions import load_questions
+from rlred.tiny import resolve_model
+from rlred.trainer import BudgetGRPOTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
+    """Trains a length-controlled adapter and returns its adherence report ({} with evaluate=False)."""
+    start = time.time()
+    wording, sampler, settings = arguments.make_wording(), arguments.make_sampler(), arguments.make_hindsight()
+    reward = make_reward(arguments.reward)
+    correctness = correctness_of(reward)
+    rewards = [reward] if isinstance(reward, Correctness) else [reward, correctness]
+    if len(rewards) > 1 and training.reward_weights is None:
+        training.reward_weights = [1.0, 0.0]  # correctness is logged raw beside the shaped reward, not added to it
+    enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
+
+    questions, held_out = load_both(arguments, training.seed)
+    model, tokenizer = load_model(model_config, training)
+    rows = training_rows(
+        questions,
+        wording,
+        sampler,
+        num_rows=num_rows(training, len(questions) * arguments.budgets_per_question),
+        budgets_per_question=arguments.budgets_per_question,
+        seed=training.seed,
+    )
+    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training))
+    output = claim_output(training, default_output)
+    if PartialState().is_main_process:
+        write_json(output / "run.json", describe(arguments, training, model_config))
+
+    study = Study(arguments, training, held_out, tokenizer, correctness, length_of(reward), output)
+    study.measure("baseline", model)
+    peft_config = get_peft_config(model_config)
+    if peft_config is not None:
+        torch.manual_seed(training.seed)
+        model = get_peft_model(model, peft_config)
+    hindsight = None
+    if arguments.hindsight:
+        hindsight = hindsight_start(
+            model,
+            tokenizer,
+            questions,
+            wording=wording,
+            sampler=sampler,
+            settings=settings,
+            length=length_of(reward),
+            max_completion_length=training.max_completion_length,
+            batch_size=arguments.eval_batch_size,
+            training=training,
+            output=output / "hindsight",
+        )
+        study.measure("hindsight", model)
+
+    trainer = BudgetGRPOTrainer(
+        model=model,
+        reward_funcs=rewards,
+        args=training,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        length=length_of(reward),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint_of(training))
+    trainer.save_model(str(output))
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    study.measure("trained", model)
+    study.measure("control_constant_length", model)
+    report = study.report(model_config.model_name_or_path, cost(trainer, hindsight, start))
+    trainer.end()
+    return report
+
+
+class Study:
+    """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
+
+    def __init__(self, arguments, training, held_out, tokenizer, correctness, length, output: Path):
+        sampler = arguments.make_sampler()
+        self.on, self.training, self.output, self.tokenizer = arguments.evaluate, training, output, tokenizer
+        self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
+        self.held_out = held_out
+        self.temperature = arguments.eval_temperature
+        self.settings = {
+            "modes": arguments.eval_modes or [arguments.main_mode()],
+            "wording": arguments.make_wording(),
+            "correctness": correctness,
+            "length": length,
+            "temperature": arguments.eval_temperature,
+            "batch_size": arguments.eval_batch_size,
+            "max_completion_length": max(training.max_completion_length, 2 * max(self.budgets)),
+            "seed": training.seed,
+        }
+
+    def measure(self, stage: str, model) -> None:
+        """Sweeps `model` once; a stage that an earlier start of this run has measured is not measured again."""
+        path = self.output / "measures" / f"{stage}.json"
+        if not self.on or path.exists():
+            return
+        # Every process has the whole model; the main one measures while the others wait for it.
+        state = PartialState()
+        if state.is_main_process:
+            constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
+            outcomes = sweep(
+                model,
+                self.tokenizer,
+                self.held_out,
+                self.budgets,
+                constant_budget=constant,
+                description=f"measuring: {stage}",
+                **self.settings,
+            )
+            block = measure(outcomes)
+            block["constant_budget"] = constant
+            block["truncated"] = sum(outcome["truncated"] for outcome in outcomes) / len(outcomes)
+            write_json(path, block)
+            logger.info("%s: %s", stage, json.dumps(block["overall"]))
+        state.wait_for_everyone()
+
+    def report(self, model_name: str, cost: dict) -> dict:
+        """The report of all stages, written beside the adapter."""
+        if not self.on:
+            return {}
+        stages = ("baseline", "hindsight", "trained", "control_constant_length")
+        paths = {stage: self.output / "measures" / f"{stage}.json" for stage in stages}
+        report = {
+            "model": model_name,
+            "adapter": str(self.output),
+            "seed": self.training.seed,
+            "n_questions": len(self.held_out),
+            "temperature": self.temperature,
+            **{stage: json.loads(path.read_text()) if path.exists() else None for stage, path in paths.items()},
+            "cost": cost,
+        }
+        if PartialState().is_main_process:
+            write_report(report, self.output)
+        return report
+
+
+def correctness_of(reward) -> Correctness:
+    """The correctness that a reward asks; a default one for rewards that have none."""
+    for part in (reward, getattr(reward, "correctness", None), getattr(reward, "none", None)):
+        if isinstance(part, Correctness):
+            return part
+    return Correctness()
+
+
+def length_of(reward) -> Length:
+    """What a reward counts as length; the whole completion for rewards that do not say."""
+    for part in (reward, getattr(reward, "exact", None), getattr(reward, "max", None)):
+        if isinstance(getattr(part, "length", None), Length):
+            return part.length
+    return Length()
+
+
+def load_both(arguments: DialArguments, seed: int):
+    """Training questions, and the held-out ones that are never trained on."""
+    columns = {"question_column": arguments.question_column, "solution_column": arguments.solution_column}
+    questions = load_questions(
+        arguments.questions,
+        split=arguments.questions_split,
+        config=arguments.questions_config,
+        limit=arguments.num_questions,
+        seed=seed,
+        **columns,
+    )
+    if not arguments.evaluate:
+        return questions, []
+    source = arguments.eval_questions or arguments.questions
+    # The same held-out questions for every seed, so that seeds can be compared.
+    held_out = load_questions(
+        source,
+        split=arguments.eval_split,
+        config=arguments.eval_config or arguments.questions_config,
+        limit=arguments.num_eval_questions if source == "sums" else None,
+        **(columns if source == arguments.questions else {}),
+    )
+    shared = set(questions["question"]) & set(held_out["question"])
+    if shared:
+        raise ValueError(
+            f"eval_questions: {len(shared)} of {len(held_out)} held-out questions are training questions too; name "
+            f"another file in eval_questions or another eval_split (now {source!r}, split {arguments.eval_split!r})"
+        )
+    return questions, sample_of(held_out, arguments.num_eval_questions)
+
+
+def load_model(model_config: ModelConfig, training: GRPOConfig):
+    """The base model on this process's device, and its tokenizer. Weights are read from safetensors only."""
+    name = resolve_model(model_config.model_name_or_path)
+    shared = {"revision": model_config.model_revision, "trust_remote_code": training.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **shared)
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=model_config.dtype,
+            attn_implementation=model_config.attn_implementation,
+            quantization_config=get_quantization_config(model_config),
+            use_safetensors=True,
+            **shared,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"model_name_or_path={name!r} cannot be loaded: {reason}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(training.device), tokenizer
+
+
+def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
+    """Asked rows that the whole run needs: one per group, each group in one generation batch."""
+    groups_per_batch = training.generation_batch_size // training.num_generations
+    if training.max_steps > 0:
+        micro_steps = training.max_steps * training.gradient_accumulation_steps
+        batches = -(-micro_steps // (training.steps_per_generation * training.num_iterations))
+        return batches * groups_per_batch
+    rows = int(training.num_train_epochs * rows_per_epoch)
+    training.num_train_epochs = 1  # the rows of all epochs, budgets drawn afresh in each, are one long one
+    return max(groups_per_batch, rows)
+
+
+def claim_output(training: GRPOConfig, default: Path) -> Path:
+    """The folder of this run, made by the main process; a finished run is never written over.
+
+    Without `--output_dir` the first free of `default`, `default-2`, ... is taken. Raises `ValueError` for a named
+    folder that already holds a run, unless it is to be resumed.
+    """
+    state = PartialState()
+    chosen: list = [None]
+    if state.is_main_process:
+        resume = training.resume_from_checkpoint
+        if training.output_dir in (None, "trainer_output"):
+            chosen = [str(_resumed_folder(resume, default) if resume else _free_folder(default))]
+        elif not resume and holds_run(Path(training.output_dir)):
+            chosen = [None]
+        else:
+            chosen = [training.output_dir]
+        if chosen[0] is not None:
+            Path(chosen[0]).mkdir(parents=True, exist_ok=True)
+    broadcast_object_list(chosen)
+    if chosen[0] is None:
+        raise ValueError(
+            f"output_dir={training.output_dir!r} already holds a run; name another folder, or pass "
+            "--resume_from_checkpoint true to go on with it"
+        )
+    training.output_dir = chosen[0]
+    if state.is_main_process:
+        print(f"output: {training.output_dir}", file=sys.stderr, flush=True)
+    return Path(training.output_dir)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has left something worth keeping in a folder."""
+    return folder.is_dir() and any((folder / name).exists() for name in ("run.json", "adapter_model.safetensors"))
+
+
+def _free_folder(default: Path) -> Path:
+    folder, number = default, 1
+    while holds_run(folder):
+        number += 1
+        folder = default.with_name(f"{default.name}-{number}")
+    return folder
+
+
+def _resumed_folder(resume: str, default: Path) -> Path:
+    if Path(resume).is_dir():
+        return Path(resume).parent
+    folder = _free_folder(default)
+    names = [default, *(default.with_name(f"{default.name}-{n}") for n in range(2, 1000))]
+    before = [name for name in names[: names.index(folder)] if holds_run(name)]
+    if not before:
+        raise ValueError(f"resume_from_checkpoint={resume!r}: there is no run in {default} to go on with")
+    return before[-1]
+
+
+def checkpoint_of(training: GRPOConfig) -> str | None:
+    """The checkpoint to resume from: the one that is named, or the last of the output folder, if there is one."""
+    resume = training.resume_from_checkpoint
+    if not resume or str(resume).lower() == "false":
+        return None
+    if Path(resume).is_dir():
+        return resume
+    if str(resume).lower() != "true":
+        raise ValueError(f"resume_from_checkpoint={resume!r} is not a folder; give a checkpoint's folder, or true")
+    # A run that was stopped before its first checkpoint goes on from its hindsight adapter.
+    return get_last_checkpoint(training.output_dir)
+
+
+def cost(trainer: BudgetGRPOTrainer, hindsight: dict | None, start: float) -> dict:
+    """What the run spent: completions sampled, and how many of them until the dial was there."""
+    per_step = rollouts_per_step(trainer.args)
+    sampled = hindsight["num_samples"] if hindsight else 0
+    name = "adherence/batch_rank_correlation"
+    curve = [(entry["step"], entry[name]) for entry in trainer.state.log_history if name in entry]
+    heard = [update for update, value in hindsight["rank_correlation"] if value >= 0.9] if hindsight else []
+    reached = [step for step, value in curve if value >= 0.9]
+    rollouts = sampled if heard else sampled + per_step * reached[0] if reached else None
+    return {
+        "hindsight_samples": sampled,
+        "hindsight_updates": hindsight["num_updates"] if hindsight else 0,
+        "rl_steps": trainer.state.global_step,
+        "rl_rollouts": per_step * trainer.state.global_step,
+        "rollouts_to_rank_correlation_0.9": rollouts,
+        "minutes": round((time.time() - start) / 60, 1),
+    }
+
+
+def describe(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:
+    """Every setting of the run, as it was used."""
+    plain = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
+    return {"arguments": dataclasses.asdict(arguments), "training": training.to_sanitized_dict(), "model": plain}
+
+
+def main(recipe: Path) -> int:
+    """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("rlred").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
+    try:
+        arguments, training, model_config = parse(recipe.with_suffix(".yaml"))
+        report = run(arguments, training, model_config, Path("outputs") / recipe.stem)
+    except ValueError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    if report and PartialState().is_main_process:
+        print((Path(training.output_dir) / "adherence.md").read_text())
+    return 0

@@ -1,0 +1,1 @@
+"""Measured control: the same questions at the same budgets, for every model."""

@@ -1,0 +1,156 @@
+"""The measures of adherence: pure functions from outcomes to numbers.
+
+An outcome is what one completion did: `question_id`, `mode`, `budget`, `length` (tokens), `correct` (1, 0 or None).
+A signed mean error hides a model that ignores its budget: the constant length that is right on average has none. So
+the errors come with their absolute value, their square, the rate of overruns, and the rank correlation of length and
+budget *within* a question, which a constant length cannot earn.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson interval of a share, 95 % by default.
+
+    >>> low, high = wilson(8, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.49, 0.943)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Ranks from 1, ties sharing their mean rank."""
+    array = np.asarray(values, dtype=float)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's correlation of two sequences; 0 where one of them is constant.
+
+    >>> rank_correlation([16, 32, 64], [20, 25, 70]), rank_correlation([16, 32, 64], [40, 40, 40])
+    (1.0, 0.0)
+    """
+    a, b = _ranks(x), _ranks(y)
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale > 0 else 0.0
+
+
+def within_question_rank_correlation(outcomes: Iterable[dict]) -> float | None:
+    """Spearman's correlation of budget and length within each (question, mode), averaged over those with two budgets.
+
+    None where no question was asked at two budgets.
+    """
+    groups: dict[tuple, list[tuple[int, int]]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome["budget"] is not None:
+            groups[outcome["question_id"], outcome["mode"]].append((outcome["budget"], outcome["length"]))
+    correlations = [
+        rank_correlation(*zip(*pairs, strict=True)) for pairs in groups.values() if len({b for b, _ in pairs}) > 1
+    ]
+    return float(np.mean(correlations)) if correlations else None
+
+
+def row(outcomes: Sequence[dict]) -> dict:
+    """One line of the table: outcomes that share a mode and a budget. Errors are fractions of the budget."""
+    budget = outcomes[0]["budget"]
+    lengths = np.array([outcome["length"] for outcome in outcomes], dtype=float)
+    grades = [outcome["correct"] for outcome in outcomes if outcome["correct"] is not None]
+    low, high = wilson(sum(grades), len(grades))
+    line = {
+        "mode": outcomes[0]["mode"],
+        "budget": budget,
+        "n": len(outcomes),
+        "mean_length": float(lengths.mean()),
+        "length_p10": float(np.quantile(lengths, 0.1)),
+        "length_p90": float(np.quantile(lengths, 0.9)),
+        "mean_error": None,
+        "mean_abs_error": None,
+        "rmse": None,
+        "over_budget": None,
+        "accuracy": float(np.mean(grades)) if grades else None,
+        "accuracy_low": low,
+        "accuracy_high": high,
+    }
+    if budget is not None:
+        errors = (lengths - budget) / budget
+        line["mean_error"] = float(errors.mean())
+        line["mean_abs_error"] = float(np.abs(errors).mean())
+        line["rmse"] = float(np.sqrt((errors**2).mean()))
+        line["over_budget"] = float((lengths > budget).mean())
+    return line
+
+
+def measure(outcomes: Sequence[dict]) -> dict:
+    """The measures of a sweep: `rank_correlation`, `spread_ratio`, and one row per (mode, budget).
+
+    `spread_ratio` is mean length at the largest budget over mean length at the smallest, in the first mode that was
+    asked at two budgets; 1 means that the budget makes no difference. `overall` averages the rows of each mode.
+    """
+    groups: dict[tuple, list[dict]] = defaultdict(list)
+    for outcome in outcomes:
+        groups[outcome["mode"], outcome["budget"]].append(outcome)
+    rows = [row(groups[key]) for key in sorted(groups, key=lambda key: (key[0], key[1] or 0))]
+    asked = [line for line in rows if line["budget"] is not None]
+    spread = asked_spread = None
+    by_mode = defaultdict(list)
+    for line in asked:
+        by_mode[line["mode"]].append(line)
+    for lines in by_mode.values():
+        if len(lines) > 1 and spread is None:
+            spread = lines[-1]["mean_length"] / max(lines[0]["mean_length"], 1e-9)
+            asked_spread = lines[-1]["budget"] / lines[0]["budget"]
+    names = ("mean_length", "mean_error", "mean_abs_error", "rmse", "over_budget", "accuracy")
+    return {
+        "rank_correlation": within_question_rank_correlation(outcomes),
+        "spread_ratio": spread,
+        "asked_spread_ratio": asked_spread,
+        "overall": {
+            mode: {name: _mean([line[name] for line in lines]) for name in names} for mode, lines in by_mode.items()
+        },
+        "rows": rows,
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def step_metrics(outcomes: Sequence[dict]) -> dict[str, float]:
+    """The adherence of one training step's rollouts, as flat numbers for a tracker."""
+    asked = [outcome for outcome in outcomes if outcome["budget"] is not None]
+    if not asked:
+        return {}
+    ratios = np.array([outcome["length"] / outcome["budget"] for outcome in asked])
+    metrics = {
+        "adherence/mean_abs_error": float(np.abs(ratios - 1).mean()),
+        "adherence/mean_error": float((ratios - 1).mean()),
+        "adherence/over_budget": float((ratios > 1).mean()),
+        "adherence/length_std": float(np.std([outcome["length"] for outcome in asked])),
+    }
+    correlations = []
+    for mode in sorted({outcome["mode"] for outcome in asked}):
+        rows = [outcome for outcome in asked if outcome["mode"] == mode]
+        budgets, lengths = [row["budget"] for row in rows], [row["length"] for row in rows]
+        own = np.array(lengths) / np.array(budgets)
+        metrics[f"adherence/{mode}/mean_abs_error"] = float(np.abs(own - 1).mean())
+        metrics[f"adherence/{mode}/over_budget"] = float((own > 1).mean())
+        if len(set(budgets)) > 1:
+            correlations.append(rank_correlation(budgets, lengths))
+    if correlations:
+        # Over all rollouts of a mode: a question's few budgets in one batch are too few for a correlation of their own.
+        metrics["adherence/batch_rank_correlation"] = float(np.mean(correlations))
+    return metrics

@@ -1,0 +1,156 @@
+"""adherence.json, adherence.md and adherence.png: what a sweep found, for programs, for readers, at a glance."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from rlred.files import write_json, write_text
+
+STAGES = ("baseline", "hindsight", "trained", "control_constant_length")
+TITLES = {
+    "baseline": "before (untrained base)",
+    "hindsight": "after the hindsight start",
+    "trained": "after RL",
+    "control_constant_length": "control: asked for one constant length",
+}
+COLOURS = {"baseline": "#888888", "hindsight": "#d9822b", "trained": "#1f6fb2", "control_constant_length": "#b04a9a"}
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage; a dash for what was not measured."""
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with fixed digits; a dash for what was not measured."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def to_markdown(report: dict) -> str:
+    """The table of a report: one block per stage, one line per mode and budget."""
+    lines = [
+        "# Adherence",
+        "",
+        f"Model `{report['model']}`, adapter `{report['adapter']}`, seed {report['seed']}, "
+        f"{report['n_questions']} held-out questions per row, temperature {report.get('temperature', 1.0):g}.",
+        "Errors are percentages of the budget; accuracy is a percentage with its 95 % Wilson interval.",
+    ]
+    for stage in STAGES:
+        block = report.get(stage)
+        if not block:
+            continue
+        lines += [
+            "",
+            f"## {TITLES[stage].capitalize()}",
+            "",
+            f"Rank correlation of budget and length within a question: {number(block['rank_correlation'], 3)}. "
+            f"Spread, n(largest) / n(smallest): {number(block['spread_ratio'])} "
+            f"(asked: {number(block['asked_spread_ratio'])}).",
+            "",
+            "| mode | budget | mean tokens | mean error | mean abs. error | RMSE | over budget | accuracy |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in block["rows"]:
+            lines.append(
+                f"| {row['mode']} | {row['budget'] if row['budget'] is not None else '-'} | {row['mean_length']:.1f} "
+                f"| {percent(row['mean_error'])} | {percent(row['mean_abs_error'])} | {percent(row['rmse'])} "
+                f"| {percent(row['over_budget'])} | {percent(row['accuracy'])} "
+                f"({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])}) |"
+            )
+        for mode, mean in block["overall"].items():
+            lines.append(
+                f"| {mode} | all | {mean['mean_length']:.1f} | {percent(mean['mean_error'])} "
+                f"| {percent(mean['mean_abs_error'])} | {percent(mean['rmse'])} | {percent(mean['over_budget'])} "
+                f"| {percent(mean['accuracy'])} |"
+            )
+    if report.get("cost"):
+        lines += ["", "## Cost", ""]
+        lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in report["cost"].items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def draw(report: dict, path: Path) -> None:
+    """Asked against used with the spread of the middle 80 %, and accuracy against tokens, for every stage."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    budgets: set[int] = set()
+    for stage in STAGES:
+        block = report.get(stage)
+        if not block:
+            continue
+        for mode in dict.fromkeys(row["mode"] for row in block["rows"]):
+            rows = [row for row in block["rows"] if row["mode"] == mode and row["budget"] is not None]
+            if not rows:
+                continue
+            asked = [row["budget"] for row in rows]
+            budgets.update(asked)
+            label = TITLES[stage] if len(block["overall"]) == 1 else f"{TITLES[stage]}, {mode}"
+            style = {
+                "color": COLOURS[stage],
+                "linestyle": "-" if mode == "exact" or len(block["overall"]) == 1 else "--",
+            }
+            left.plot(asked, [row["mean_length"] for row in rows], marker="o", markersize=4, label=label, **style)
+            left.fill_between(
+                asked,
+                [row["length_p10"] for row in rows],
+                [row["length_p90"] for row in rows],
+                color=COLOURS[stage],
+                alpha=0.12,
+                linewidth=0,
+            )
+            points = sorted((row["mean_length"], row["accuracy"]) for row in rows if row["accuracy"] is not None)
+            if points:
+                right.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label, **style)
+    if budgets:
+        left.plot([min(budgets), max(budgets)], [min(budgets), max(budgets)], color="black", linewidth=1, linestyle=":")
+        left.annotate("asked = used", (max(budgets), max(budgets)), ha="right", va="bottom", fontsize=8)
+    left.set(xlabel="tokens asked for", ylabel="tokens used (band: middle 80 %)", title="Asked against used")
+    right.set(xlabel="mean tokens used", ylabel="accuracy", ylim=(-0.02, 1.04), title="Accuracy against tokens")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.legend(fontsize=8, frameon=False)
+    figure.suptitle(
+        f"{report['model']}, seed {report['seed']}, {report['n_questions']} questions per point", fontsize=9
+    )
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=130, format="png")
+    plt.close(figure)
+    temporary.replace(path)
+
+
+def write_report(report: dict, folder: Path) -> None:
+    """Writes the three files into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "adherence.json", report)
+    write_text(folder / "adherence.md", to_markdown(report))
+    draw(report, folder / "adherence.png")
+
+
+def compare(reports: list[tuple[str, dict]]) -> str:
+    """One line per run and stage: the measures over all budgets, and what they cost."""
+    lines = [
+        "| run | stage | mode | rank corr. | spread (asked) | mean abs. error | RMSE | over budget "
+        "| accuracy, smallest to largest budget | rollouts to corr. 0.9 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, report in reports:
+        for stage in STAGES:
+            block = report.get(stage)
+            if not block:
+                continue
+            for mode, mean in block["overall"].items():
+                rows = [row for row in block["rows"] if row["mode"] == mode]
+                rollouts = (
+                    report.get("cost", {}).get("rollouts_to_rank_correlation_0.9") if stage == "trained" else None
+                )
+                lines.append(
+                    f"| {name} | {stage} | {mode} | {number(block['rank_correlation'], 3)} "
+                    f"| {number(block['spread_ratio'])} ({number(block['asked_spread_ratio'])}) "
+                    f"| {percent(mean['mean_abs_error'])} | {percent(mean['rmse'])} | {percent(mean['over_budget'])} "
+                    f"| {percent(rows[0]['accuracy'])} to {percent(rows[-1]['accuracy'])} "
+                    f"| {'-' if rollouts is None else rollouts} |"
+                )
+    return "\n".join(lines)

@@ -1,0 +1,286 @@
+"""The hindsight start: a model learns to hear the budget from its own work.
+
+GRPO sharpens a dial that the model faintly has and does not find one that it lacks: where the budget in the prompt does
+not move the stop, no group of rollouts holds a budget-dependent difference to learn from. So, before it:
+
+    sample    the model's own completions, asked for any budget
+    relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little
+    train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
+              length passes a threshold (it comes by a phase transition)
+
+No labels and no teacher: every completion is the correct answer to the question that asks for its own length. The idea
+is hindsight relabelling (Hindsight Experience Replay, 1707.01495) applied to lengths.
+
+Each stage leaves its result in `<output>/hindsight/` and is not done twice: traces.jsonl, checkpoints, adapter.
+"""
+
+import json
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from rewards import Length
+from rlred.budgets import BudgetSampler, Wording, ask
+from rlred.evaluation.measures import within_question_rank_correlation
+from rlred.evaluation.sweep import complete, stop_ids, sweep
+from rlred.files import write_json
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 512  # completions between two saves
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """Settings of the hindsight start. Raises `ValueError` for a value out of range."""
+
+    num_samples: int = 2048
+    """Completions to sample from the model."""
+    max_updates: int = 400
+    """Most SFT updates; fewer when the target is reached."""
+    batch_size: int = 64
+    """Completions per update, over all processes."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of the adapter, kept after a short warm-up."""
+    max_slack: int = 8
+    """A maximum budget is the completion's length plus 0 to this many tokens."""
+    target_correlation: float = 0.9
+    """Stop when the within-question rank correlation on probe questions reaches this."""
+    probe_every: int = 40
+    """Updates between two probes."""
+    num_probe_questions: int = 16
+    """Questions of a probe, each asked at four budgets."""
+
+    def __post_init__(self):
+        for name in ("num_samples", "max_updates", "batch_size", "probe_every", "num_probe_questions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
+        if self.max_slack < 0:
+            raise ValueError(f"hindsight.max_slack must be 0 or more, got {self.max_slack}")
+        if not 0 < self.target_correlation <= 1:
+            raise ValueError(
+                f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")
+
+
+def sample_traces(
+    model, tokenizer, questions, wording, sampler, settings, *, max_completion_length, batch_size, seed, path
+):
+    """The model's own completions as rows (`question`, `completion_ids`), saved to `path` chunk by chunk.
+
+    Completions that were cut at the cap have no length of their own and are dropped. A file that is already there is
+    continued; a line that was cut off by a crash is sampled again.
+    """
+    state = PartialState()
+    traces, done = read_traces(path)
+    stops = stop_ids(model, tokenizer)
+    while done < settings.num_samples:
+        rng = random.Random(f"hindsight/{seed}/{done}")
+        count = min(CHUNK, settings.num_samples - done)
+        rows = list(ask(rng.choices(questions, k=count), wording, [sampler.draw(rng) for _ in range(count)]))
+        with state.split_between_processes(rows) as own:
+            ids = complete(
+                model,
+                tokenizer,
+                [row["prompt"] for row in own],
+                max_completion_length=max_completion_length,
+                batch_size=batch_size,
+                seed=rng.randrange(2**31) + state.process_index,
+                description=f"hindsight: sampling {done}-{done + count} of {settings.num_samples}",
+            )
+            finished = [
+                {"question": row["question"], "completion_ids": tokens}
+                for row, tokens in zip(own, ids, strict=True)
+                if tokens and tokens[-1] in stops
+            ]
+        finished = gather_object(finished)
+        done += count
+        traces += finished
+        if state.is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"sampled": done, "traces": finished}) + "\n")
+        state.wait_for_everyone()
+    if len(traces) < settings.batch_size:
+        raise ValueError(
+            f"hindsight: only {len(traces)} of {done} sampled completions ended before max_completion_length="
+            f"{max_completion_length}; raise it, or turn the hindsight start off"
+        )
+    return traces
+
+
+def read_traces(path: Path) -> tuple[list[dict], int]:
+    """The traces of a file, and how many completions were sampled for them; ([], 0) where there is no file."""
+    traces: list[dict] = []
+    done = 0
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                chunk = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            traces += chunk["traces"]
+            done = chunk["sampled"]
+    return traces, done
+
+
+def relabel(
+    traces, tokenizer, wording: Wording, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
+):
+    """Token rows for SFT (`input_ids`, `completion_mask`), enough for every update, each asking for its own length.
+
+    The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
+    keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text.
+    """
+    rng = random.Random(f"relabel/{seed}")
+    rows: list[dict] = []
+    while len(rows) < settings.max_updates * settings.batch_size:
+        for trace in rng.sample(traces, len(traces)):
+            mode, _ = sampler.draw(rng)
+            n = max(1, length(trace["completion_ids"]))
+            budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
+            prompt = [{"role": "user", "content": wording.ask(trace["question"], budget, mode)}]
+            prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+            rows.append(
+                {
+                    "input_ids": prompt_ids + trace["completion_ids"],
+                    "completion_mask": [0] * len(prompt_ids) + [1] * len(trace["completion_ids"]),
+                }
+            )
+    return Dataset.from_list(rows[: settings.max_updates * settings.batch_size])
+
+
+class Probe(TrainerCallback):
+    """Asks a few questions at four budgets every so often, and stops the training once the dial is heard."""
+
+    def __init__(self, ask_model, settings: Hindsight):
+        self.ask_model = ask_model
+        self.settings = settings
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step % self.settings.probe_every and state.global_step < state.max_steps:
+            return
+        correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
+        # Kept in the checkpoints, so that an interrupted start goes on with its own history.
+        state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
+        logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
+        if correlation >= self.settings.target_correlation:
+            control.should_training_stop = True
+
+
+def hindsight_start(
+    model,
+    tokenizer,
+    questions,
+    *,
+    wording: Wording,
+    sampler: BudgetSampler,
+    settings: Hindsight,
+    length: Length,
+    max_completion_length: int,
+    batch_size: int,
+    training,
+    output: Path,
+) -> dict:
+    """Trains the adapter of `model` in place; returns `num_samples`, `num_updates`, `rank_correlation` by update.
+
+    `training` is the run's GRPOConfig: seed, device, precision and memory settings are taken from it. The adapter ends
+    in `output/adapter`; a finished start is loaded from there, an interrupted one continues.
+    """
+    record_path, adapter_path = output / "hindsight.json", output / "adapter"
+    if record_path.exists():
+        model.load_adapter(adapter_path, adapter_name="default", is_trainable=True)
+        return json.loads(record_path.read_text())
+    questions = list(questions)
+    traces = sample_traces(
+        model,
+        tokenizer,
+        questions,
+        wording,
+        sampler,
+        settings,
+        max_completion_length=max_completion_length,
+        batch_size=batch_size,
+        seed=training.seed,
+        path=output / "traces.jsonl",
+    )
+    probe_questions = questions[: settings.num_probe_questions]
+    mode = max((mode for mode in sampler.modes if mode != "none"), key=sampler.modes.get)
+    probe = Probe(
+        lambda model: sweep(
+            model,
+            tokenizer,
+            probe_questions,
+            sampler.grid(4),
+            modes=[mode],
+            wording=wording,
+            max_completion_length=max_completion_length,
+            length=length,
+            batch_size=batch_size,
+            seed=training.seed,
+            grade=False,
+            description="hindsight: probe",
+        ),
+        settings,
+    )
+    per_device = max(1, settings.batch_size // (training.world_size * training.gradient_accumulation_steps))
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(output),
+            max_steps=settings.max_updates,
+            per_device_train_batch_size=per_device,
+            gradient_accumulation_steps=max(1, settings.batch_size // (per_device * training.world_size)),
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=10,
+            weight_decay=0.0,
+            max_length=None,
+            completion_only_loss=True,
+            logging_steps=training.logging_steps,
+            save_steps=settings.probe_every,
+            save_total_limit=1,
+            bf16=training.bf16,
+            fp16=training.fp16,
+            use_cpu=training.use_cpu,
+            gradient_checkpointing=training.gradient_checkpointing,
+            disable_tqdm=training.disable_tqdm,
+            report_to=training.report_to,
+            run_name=f"{training.run_name}-hindsight" if training.run_name else None,
+            seed=training.seed,
+            dataloader_pin_memory=training.dataloader_pin_memory,
+        ),
+        train_dataset=relabel(traces, tokenizer, wording, sampler, settings, length, training.seed),
+        processing_class=tokenizer,
+        callbacks=[probe],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if output.exists() else None)
+    probes = [entry for entry in trainer.state.log_history if "probe_rank_correlation" in entry]
+    record = {
+        "num_samples": settings.num_samples,
+        "num_updates": trainer.state.global_step,
+        "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
+    }
+    if not probes or probes[-1]["probe_rank_correlation"] < settings.target_correlation:
+        logger.warning(
+            "hindsight: the rank correlation did not reach %.2f within %d updates (%s); raise max_updates or "
+            "learning_rate",
+            settings.target_correlation,
+            trainer.state.global_step,
+            f"it is {probes[-1]['probe_rank_correlation']:.3f}" if probes else "it was never probed",
+        )
+    trainer.save_model(str(adapter_path))
+    if trainer.is_world_process_zero():
+        write_json(record_path, record)
+    trainer.accelerator.wait_for_everyone()
+    return record

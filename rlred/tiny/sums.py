@@ -1,0 +1,93 @@
+r"""The embedded task: long sums of one-digit numbers, thought through one addition at a time.
+
+A question is "3+7+2+9=?". Its thinking is an endless, deterministic stream: first the additions, then the running
+totals, read over again and again as a check,
+
+    3+7=10+2=12+9=21 check 3 10 12 21 check 3 10 12 21 check ...
+
+and a trace is that stream, cut anywhere, then `</think>\boxed{21}`. So the only choice a reasoner makes is *when to
+stop*. Cut inside the additions, the rest of the sum must be guessed (thinking buys accuracy); cut later, it is known
+(more thinking buys nothing). Every token is a possible end, so any length can be met exactly.
+
+Questions are procedural. Train and test never overlap: a sum belongs to the split that a hash of its text names.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+
+MIN_ADDENDS, MAX_ADDENDS = 3, 12
+TEST_SHARE = 10  # one sum in ten is a test question
+
+
+def split_of(question: str) -> str:
+    """`train` or `test`, decided by the text alone.
+
+    >>> split_of("3+7+2+9=?"), split_of("1+2+3+4=?")
+    ('train', 'train')
+    """
+    return "test" if zlib.crc32(question.encode()) % TEST_SHARE == 0 else "train"
+
+
+def sample_addends(rng: random.Random, split: str) -> list[int]:
+    """Between 3 and 12 numbers from 1 to 9 whose sum belongs to `split`."""
+    while True:
+        addends = [rng.randint(1, 9) for _ in range(rng.randint(MIN_ADDENDS, MAX_ADDENDS))]
+        if split_of(question_of(addends)) == split:
+            return addends
+
+
+def question_of(addends: list[int]) -> str:
+    """The text of a question.
+
+    >>> question_of([3, 7, 2])
+    '3+7+2=?'
+    """
+    return "+".join(map(str, addends)) + "=?"
+
+
+def questions(n: int, split: str, seed: int = 0) -> list[dict[str, str]]:
+    """`n` question rows (`question`, `solution`), without duplicates.
+
+    >>> questions(2, "test")[0]["question"] == questions(1, "test")[0]["question"]
+    True
+    """
+    rng = random.Random(f"sums/{split}/{seed}")
+    rows: dict[str, str] = {}
+    while len(rows) < n:
+        addends = sample_addends(rng, split)
+        rows[question_of(addends)] = str(sum(addends))
+    return [{"question": question, "solution": solution} for question, solution in rows.items()]
+
+
+def thoughts(addends: list[int]) -> Iterator[str]:
+    """The endless stream of thinking, one token at a time.
+
+    >>> "".join(islice(thoughts([3, 7, 2]), 16))
+    '3+7=10+2=12 check 3 10 12 check 3 10'
+    """
+    total = addends[0]
+    totals = [total]
+    yield str(total)
+    for addend in addends[1:]:
+        total += addend
+        totals.append(total)
+        yield from ("+", str(addend), "=", str(total))
+    while True:
+        yield " check"
+        yield from (f" {total}" for total in totals)
+
+
+def num_necessary(addends: list[int]) -> int:
+    """Tokens of thinking until the sum is known: 1 + 4 per addition."""
+    return 4 * len(addends) - 3
+
+
+def trace(addends: list[int], num_tokens: int) -> str:
+    r"""The completion whose thinking is cut after `num_tokens`; the prompt has already opened the thinking.
+
+    >>> trace([3, 7, 2], 5)
+    '3+7=10</think>\\boxed{12}'
+    """
+    return "".join(islice(thoughts(addends), num_tokens)) + f"</think>\\boxed{{{sum(addends)}}}"

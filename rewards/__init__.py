@@ -64,8 +64,8 @@ def make_reward(spec: "str | dict") -> Callable:
         if parameters:
             raise ValueError(f"reward: {name} takes a preset or parameters, not both (got {sorted(parameters)})")
         return factory.preset(preset)
-    except KeyError:
-        raise ValueError(f"reward: {name} has no preset {preset!r}; there are 'paper' and 'released'") from None
+    except (AttributeError, KeyError):
+        raise ValueError(f"reward: {name} has no preset {preset!r}") from None
     except TypeError as error:
         raise ValueError(f"reward: {name}: {error}") from None
 

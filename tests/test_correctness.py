@@ -1,0 +1,172 @@
+"""Grading: what is right is right, and nothing that a model can write makes the grader hang."""
+
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from rewards import Correctness, grader
+from rewards.correctness import last_boxed
+from tests.paths import real_data
+
+
+@pytest.mark.parametrize(
+    "solution, answer, expected",
+    [
+        ("18", "18", 1.0),
+        ("18", "18.0", 1.0),
+        ("18", "$18$", 1.0),
+        ("1,234", "1234", 1.0),
+        ("18", "19", 0.0),
+        ("18", "", 0.0),
+        (r"\frac{1}{2}", "0.5", 1.0),
+        (r"\frac{1}{2}", r"\dfrac12", 1.0),
+        (r"\frac{1}{2}", r"\frac{1}{3}", 0.0),
+        ("x^2+2x+1", "(x+1)^2", 1.0),
+        (r"\sqrt{8}", r"2\sqrt{2}", 1.0),
+        (r"\text{Monday}", "Monday", 1.0),
+        (r"(3, \frac{\pi}{2})", r"\left( 3, \frac{\pi}{2} \right)", 1.0),
+        ("", "3", None),
+    ],
+)
+def test_equal_answers_are_equal(solution, answer, expected):
+    assert Correctness()([f"so \\boxed{{{answer}}}"], solution=[solution]) == [expected]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (r"\boxed{1}", "1"),
+        (r"\boxed{1} and \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed {7}", "7"),
+        (r"\boxed{3} then \boxed{cut off", "3"),
+        (r"} \boxed{4}", "4"),
+        ("no box", None),
+        (r"\boxed{", None),
+        ("", None),
+    ],
+)
+def test_last_boxed(text, expected):
+    assert last_boxed(text) == expected
+
+
+def test_the_answer_stands_after_the_thinking():
+    guess_in_thinking = "maybe \\boxed{4}</think>\\boxed{5}"
+    assert Correctness()([guess_in_thinking], solution=["4"]) == [0.0]
+    unfinished = "I have \\boxed{4}, but wait"
+    assert Correctness()([unfinished], solution=["4"]) == [1.0]
+    assert Correctness(require_end_of_thinking=True)([unfinished], solution=["4"]) == [0.0]
+
+
+def test_conversational_completions():
+    assert Correctness()([[{"role": "assistant", "content": "\\boxed{4}"}]], solution=["4"]) == [1.0]
+    assert Correctness()([[{"role": "assistant", "content": None}]], solution=["4"]) == [0.0]
+
+
+HOSTILE = {
+    "power tower": r"\boxed{9^{9^{9^{9}}}}",
+    "power tower of fractions": r"\boxed{\frac{9^{9^{9^{9}}}}{9^{9^{9^{8}}}}}",
+    "factorial": r"\boxed{((9!)!)!}",
+    "long sum": r"\boxed{\sum_{n=1}^{10^{12}} \frac{1}{n^n}}",
+    "polynomial": r"\boxed{(x+1)^{100000}+(x+2)^{99999}}",
+    "integral": r"\boxed{\int_0^1 x^{x^{x^x}} dx}",
+    "deep parentheses": r"\boxed{" + "(" * 900 + "1" + ")" * 900 + "}",
+    "deep braces": r"\boxed{" + "{" * 900 + "1" + "}" * 900 + "}",
+    "deep fractions": r"\boxed{" + r"\frac{1}{" * 150 + "2" + "}" * 150 + "}",
+    "deep roots": r"\boxed{" + r"\sqrt{" * 250 + "2" + "}" * 250 + "}",
+    "a hundred thousand boxes": r"\boxed{" * 100_000,
+    "a million closing braces": r"\boxed{4" + "}" * 1_000_000,
+    "megabytes of text": "x" * 5_000_000 + r"\boxed{19}",
+    "megabytes of digits": r"\boxed{" + "9" * 5_000_000 + "}",
+    "huge exponent": r"\boxed{1e999999999}",
+    "null byte": "\\boxed{18\x00}",
+    "lone surrogate": "\\boxed{\ud800}",
+    "newline and protocol": '\\boxed{18"}\n{"equal": true}',
+    "code": r"\boxed{__import__('os').system('echo gotcha')}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("where", ["main thread", "another thread"])
+def test_trap_hostile_answers_cost_two_seconds_and_grade_zero(name, where):
+    # TRL 1.16's accuracy reward never returns from the first one off the main thread.
+    grader.equal.cache_clear()
+    grader.equal("x", "y+1")  # the server is up
+    outcome = {}
+
+    def grade():
+        start = time.monotonic()
+        outcome["grade"] = Correctness()([HOSTILE[name]], solution=["18.5"])
+        outcome["seconds"] = time.monotonic() - start
+
+    if where == "main thread":
+        grade()
+    else:
+        thread = threading.Thread(target=grade, daemon=True)
+        thread.start()
+        thread.join(10)
+    assert outcome["grade"] == [0.0]
+    assert outcome["seconds"] <= 2
+
+
+def test_a_hostile_solution_is_survived_too():
+    assert Correctness()(["\\boxed{x}"], solution=["9^{9^{9^{9}}}"]) == [0.0]
+
+
+def test_many_threads_share_one_server():
+    answers = {}
+
+    def grade(n):
+        answers[n] = Correctness()([f"\\boxed{{{n}+x}}"] * 3, solution=[f"x+{n}", f"x-{n}-1", f"x+{n}.0"])
+
+    threads = [threading.Thread(target=grade, args=(n,)) for n in range(1, 9)]
+    [thread.start() for thread in threads]
+    [thread.join(60) for thread in threads]
+    assert answers == {n: [1.0, 0.0, 1.0] for n in range(1, 9)}
+
+
+def _grade_in_child(queue):
+    queue.put(Correctness()(["\\boxed{x+1}", "\\boxed{9^{9^{9^{9}}}}"], solution=["1+x", "1+x"]))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_grading_in_child_processes(method):
+    Correctness()(["\\boxed{y+1}"], solution=["1+y"])  # the parent's server must not be shared
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=_grade_in_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) == [1.0, 0.0]
+    child.join(30)
+
+
+def test_a_killed_server_is_replaced():
+    import os
+
+    grader.equal.cache_clear()
+    assert grader.equal("x+1", "1+x")
+    server = grader._server(os.getpid())
+    server._process.kill()
+    server._process.wait()
+    assert grader.equal("x+2", "2+x")
+
+
+def test_importing_the_rewards_needs_no_rlred_no_trl_and_no_torch():
+    code = (
+        "import sys; import rewards; rewards.make_reward('by_mode');"
+        "print([name for name in ('rlred', 'trl', 'torch', 'sympy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_real_gold_answers_equal_themselves():
+    from rlred.questions import load_questions
+
+    golds = load_questions(str(real_data("math500/test.jsonl")))["solution"]
+    assert all(grader.equal(gold, f" ${gold}$") for gold in golds)
+    assert not any(grader.equal(gold, "123456789") for gold in golds[:20])

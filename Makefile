@@ -4,6 +4,8 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
+GSM8K ?= ../shared/data/gsm8k/train.jsonl
+REAL_OUTPUT := outputs/real-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: install run exact cold real test test-slow style quality clean
 
@@ -26,8 +28,15 @@ cold: install  ## l1_exact without the hindsight start: what GRPO alone makes of
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/l1_exact.py --seed $(SEED) \
 		--hindsight false --max_steps 200 --output_dir outputs/l1_exact-cold-$(SEED)
 
-real: install  ## five steps on real GSM8K rows, interrupted by a checkpoint and resumed
-	$(BIN)/python recipes/real_rows.py
+real: install  ## five steps on real GSM8K rows: the same loader, a checkpoint, a resume, a saved adapter
+	@if [ ! -f $(GSM8K) ]; then echo "real data is absent: no $(GSM8K); nothing was run"; exit 0; fi; set -e; \
+	real="$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/l1_maxlen.py \
+		--questions $(GSM8K) --eval_questions $(dir $(GSM8K))test.jsonl --num_questions 512 --num_eval_questions 8 \
+		--eval_budgets 16 64 --hindsight_settings {\"num_samples\":128,\"max_updates\":2,\"probe_every\":2} \
+		--per_device_train_batch_size 16 --save_steps 3 --logging_steps 1 --output_dir $(REAL_OUTPUT)"; \
+	$$real --max_steps 3 --evaluate false; \
+	$$real --max_steps 5 --resume_from_checkpoint true; \
+	ls $(REAL_OUTPUT)/adapter_model.safetensors
 
 test: install  ## everything but the slow tests
 	$(BIN)/python -m pytest -m "not slow"

@@ -1,10 +1,12 @@
 """Make the embedded tiny reasoner from nothing: tokenizer, chat template, weights.
 
-A Qwen3-architecture model of about 0.9 million parameters learns to add one-digit numbers by thinking aloud
+A Qwen3-architecture model of 0.9 million parameters learns to add one-digit numbers by thinking aloud
 (rlred/tiny/sums.py). Where its thinking stops is random and has nothing to do with the budget in the prompt, so the
-result can reason but is deaf to budgets: the untrained side of every table in this project.
+result can reason but is deaf to budgets: the untrained side of every table in this project. Beside the sums it learns
+one more thing that any language model can do, to go on for as many items as it is told ("Repeat 3 8 5 to 17 numbers"),
+so that counting is a skill it has and hearing the budget the one it lacks.
 
-Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # 2 cores: about 20 minutes
+Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # 2 cores: about 40 minutes
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 import math
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,8 +34,26 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
 )
 MAX_TOKENS = 76  # of a trace
+CLOSING = 5  # of them after the thinking: </think> \\boxed{ 21 } <|im_end|>
 EARLY_STOP = 0.15  # share of traces that stop before the sum is known
 SAMPLER = BudgetSampler(low=10, high=99, distribution="uniform", modes={"exact": 2, "max": 2, "none": 1})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training: its length, peak learning rate, and what the traces are like."""
+
+    steps: int
+    learning_rate: float
+    max_checks: int  # tokens of checking after the sum is known
+    counting: float  # share of "Repeat ..." rows
+
+
+STAGES = (
+    Stage(steps=1800, learning_rate=3e-3, max_checks=MAX_TOKENS, counting=0.0),
+    Stage(steps=900, learning_rate=2e-3, max_checks=6, counting=0.25),  # short traces: mostly additions
+    Stage(steps=400, learning_rate=1e-3, max_checks=MAX_TOKENS, counting=0.15),
+)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -63,24 +84,29 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",
         chat_template=CHAT_TEMPLATE,
         padding_side="left",
-        model_max_length=512,
+        model_max_length=2048,
     )
 
 
-def trace_length(addends: list[int], rng: random.Random) -> int:
+def trace_length(addends: list[int], max_checks: int, rng: random.Random) -> int:
     """Tokens of thinking: mostly all that is needed and a random number of checks, sometimes fewer."""
     necessary = sums.num_necessary(addends)
     if rng.random() < EARLY_STOP:
         return rng.randint(1, necessary - 1)
-    return rng.randint(necessary, MAX_TOKENS - 5)
+    return rng.randint(necessary, min(necessary + max_checks, MAX_TOKENS - CLOSING))
 
 
-def sample_texts(rng: random.Random) -> tuple[str, str]:
+def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str]:
     """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace."""
+    if rng.random() < stage.counting:
+        items, count = [rng.randint(1, 99) for _ in range(rng.randint(2, 6))], rng.randint(4, MAX_TOKENS - CLOSING)
+        question = f"Repeat {' '.join(map(str, items))} to {count} numbers"
+        thinking = "".join(f" {items[i % len(items)]}" for i in range(count))
+        return Wording().ask(question, None, "none"), f"{thinking}</think>\\boxed{{{count}}}"
     addends = sums.sample_addends(rng, "train")
     mode, budget = SAMPLER.draw(rng)
     asked = Wording().ask(sums.question_of(addends), budget, mode)
-    return asked, sums.trace(addends, trace_length(addends, rng))
+    return asked, sums.trace(addends, trace_length(addends, stage.max_checks, rng))
 
 
 def collate(tokenizer, pairs):
@@ -98,18 +124,8 @@ def collate(tokenizer, pairs):
     return input_ids, labels
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("data/tiny_reasoner"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--learning_rate", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    torch.manual_seed(args.seed)
-    rng = random.Random(args.seed)
-    tokenizer = build_tokenizer()
+def build_model(tokenizer) -> Qwen3ForCausalLM:
+    """The architecture, with random weights."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -118,7 +134,7 @@ def main():
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
-        max_position_embeddings=512,
+        max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -126,32 +142,52 @@ def main():
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen3ForCausalLM(config)
-    print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+
+def train(model, tokenizer, stage: Stage, batch_size: int, rng: random.Random, name: str) -> None:
+    """One stage: AdamW, warm-up and cosine."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     start = time.time()
-    for step in range(args.steps):
-        progress = step / args.steps
-        rate = args.learning_rate * min(1, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * progress)))
+    for step in range(stage.steps):
+        decay = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = stage.learning_rate * min(1, (step + 1) / 100) * max(0.02, decay)
         # Neighbours in length share a batch: a random one of four quarters of a sorted pool.
-        pool = sorted((sample_texts(rng) for _ in range(4 * args.batch_size)), key=lambda pair: len(pair[0] + pair[1]))
-        quarter = rng.randrange(4) * args.batch_size
-        input_ids, labels = collate(tokenizer, pool[quarter : quarter + args.batch_size])
+        pool = sorted((sample_texts(stage, rng) for _ in range(4 * batch_size)), key=lambda pair: len("".join(pair)))
+        quarter = rng.randrange(4) * batch_size
+        input_ids, labels = collate(tokenizer, pool[quarter : quarter + batch_size])
         loss = model(input_ids=input_ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            print(f"step {step} loss {loss.item():.4f} seconds {time.time() - start:.0f}", flush=True)
+            print(f"{name} step {step} loss {loss.item():.4f} seconds {time.time() - start:.0f}", flush=True)
 
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for model and tokenizer; must not exist")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first_stage", type=int, default=0, help="go on from this stage")
+    parser.add_argument("--init", type=Path, help="with the weights in this folder")
+    args = parser.parse_args()
+    if args.output.exists():
+        parser.error(f"--output {args.output} exists and is not written over")
+
+    torch.manual_seed(args.seed)
+    rng = random.Random(f"{args.seed}/{args.first_stage}")
+    tokenizer = build_tokenizer()
+    model = Qwen3ForCausalLM.from_pretrained(args.init) if args.init else build_model(tokenizer)
+    print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
+    for number, stage in enumerate(STAGES[args.first_stage :], start=args.first_stage):
+        train(model, tokenizer, stage, args.batch_size, rng, f"stage {number}")
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
-    print(json.dumps({"output": str(args.output), "minutes": round((time.time() - start) / 60, 1)}))
 
 
 if __name__ == "__main__":

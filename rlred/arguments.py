@@ -23,7 +23,10 @@ def _option(default: Any, text: str):
 
 @dataclass
 class DialArguments:
-    """Questions, budgets, reward, hindsight start and evaluation of a length-control run."""
+    """Questions, budgets, reward, hindsight start and evaluation of a length-control run.
+
+    Fields that say "YAML/JSON" are mappings in YAML and JSON text on the command line.
+    """
 
     questions: str = _option(
         "sums", "Training questions: 'sums' (embedded), a local JSON/JSONL/Parquet/CSV file, or a Hub id."
@@ -38,20 +41,20 @@ class DialArguments:
     )
     num_questions: int | None = _option(None, "Take this many training questions (default: all; 4096 embedded ones).")
 
-    wording: dict | str = _option(
+    wording: str = _option(
         "l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}."
     )
     budget_low: int = _option(16, "Smallest budget, in tokens.")
     budget_high: int = _option(64, "Largest budget, in tokens.")
     budget_distribution: str = _option("uniform", "uniform, log_uniform or choices.")
     budget_choices: list[int] = _option([], "The budgets to choose from, for budget_distribution=choices.")
-    modes: dict | str = _option({"exact": 1.0}, "Weights of the modes exact, max and none, as YAML/JSON.")
+    modes: str = _option({"exact": 1.0}, "Weights of the modes exact, max and none, as YAML/JSON.")
     budgets_per_question: int = _option(2, "Budgets at which a question is asked, side by side, each time it comes up.")
 
-    reward: dict | str = _option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
+    reward: str = _option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
 
     hindsight: bool = _option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
-    hindsight_settings: dict | str = _option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
+    hindsight_settings: str = _option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
 
     evaluate: bool = _option(True, "Measure adherence before and after, and write adherence.{json,md,png}.")
     eval_questions: str | None = _option(None, "Held-out questions (default: the training source's eval_split).")
@@ -114,6 +117,13 @@ class DialArguments:
         return max(self.modes, key=self.modes.get)
 
 
+class RecipeParser(TrlParser):
+    """TRL's parser, which prints four hundred flags before its complaint; here the complaint is all."""
+
+    def error(self, message):
+        raise ValueError(message)
+
+
 def parse(default_config: Path, argv: list[str] | None = None) -> tuple[DialArguments, GRPOConfig, ModelConfig]:
     """The arguments of a recipe: `--config FILE` (default: the recipe's own YAML), then flags."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -123,5 +133,5 @@ def parse(default_config: Path, argv: list[str] | None = None) -> tuple[DialArgu
         raise ValueError(
             f"--config: no such file: {' '.join(argv[argv.index('--config') + 1 :][:1]) or '(none given)'}"
         )
-    parser = TrlParser((DialArguments, GRPOConfig, ModelConfig))
+    parser = RecipeParser((DialArguments, GRPOConfig, ModelConfig))
     return parser.parse_args_and_config(args=argv)

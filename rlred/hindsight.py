@@ -48,6 +48,8 @@ class Hindsight:
     """Most SFT updates; fewer when the target is reached."""
     batch_size: int = 64
     """Completions per update, over all processes."""
+    micro_batch_size: int = 32
+    """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float = 3e-3
     """Peak learning rate of the adapter, kept after a short warm-up."""
     max_slack: int = 8
@@ -60,7 +62,7 @@ class Hindsight:
     """Questions of a probe, each asked at four budgets."""
 
     def __post_init__(self):
-        for name in ("num_samples", "max_updates", "batch_size", "probe_every", "num_probe_questions"):
+        for name in ("num_samples", "max_updates", "batch_size", "micro_batch_size", "probe_every", "num_probe_questions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
         if self.max_slack < 0:
@@ -157,7 +159,11 @@ def relabel(
                     "completion_mask": [0] * len(prompt_ids) + [1] * len(trace["completion_ids"]),
                 }
             )
-    return Dataset.from_list(rows[: settings.max_updates * settings.batch_size])
+    # Every update mixes lengths, or there is no contrast between budgets to learn from; inside an update they are sorted.
+    ordered: list[dict] = []
+    for start in range(0, settings.max_updates * settings.batch_size, settings.batch_size):
+        ordered += sorted(rows[start : start + settings.batch_size], key=lambda row: len(row["input_ids"]))
+    return Dataset.from_list(ordered)
 
 
 class Probe(TrainerCallback):
@@ -233,7 +239,7 @@ def hindsight_start(
         ),
         settings,
     )
-    per_device = max(1, settings.batch_size // (training.world_size * training.gradient_accumulation_steps))
+    per_device = min(settings.micro_batch_size, max(1, settings.batch_size // training.world_size))
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
@@ -244,6 +250,7 @@ def hindsight_start(
             learning_rate=settings.learning_rate,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=10,
+            train_sampling_strategy="sequential",
             weight_decay=0.0,
             max_length=None,
             completion_only_loss=True,
@@ -253,7 +260,7 @@ def hindsight_start(
             bf16=training.bf16,
             fp16=training.fp16,
             use_cpu=training.use_cpu,
-            gradient_checkpointing=training.gradient_checkpointing,
+            activation_checkpointing=training.activation_checkpointing,
             disable_tqdm=training.disable_tqdm,
             report_to=training.report_to,
             run_name=f"{training.run_name}-hindsight" if training.run_name else None,

@@ -41,9 +41,7 @@ class DialArguments:
     )
     num_questions: int | None = _option(None, "Take this many training questions (default: all; 4096 embedded ones).")
 
-    wording: str = _option(
-        "l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}."
-    )
+    wording: str = _option("l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}.")
     budget_low: int = _option(16, "Smallest budget, in tokens.")
     budget_high: int = _option(64, "Largest budget, in tokens.")
     budget_distribution: str = _option("uniform", "uniform, log_uniform or choices.")

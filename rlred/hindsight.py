@@ -62,7 +62,14 @@ class Hindsight:
     """Questions of a probe, each asked at four budgets."""
 
     def __post_init__(self):
-        for name in ("num_samples", "max_updates", "batch_size", "micro_batch_size", "probe_every", "num_probe_questions"):
+        for name in (
+            "num_samples",
+            "max_updates",
+            "batch_size",
+            "micro_batch_size",
+            "probe_every",
+            "num_probe_questions",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
         if self.max_slack < 0:

@@ -43,7 +43,9 @@ def test_trap_a_wording_that_contradicts_its_mode(templates, message):
         make_wording(templates)
 
 
-@pytest.mark.parametrize("budget, mode", [(None, "exact"), (0, "max"), (-5, "exact"), (1.5, "max"), (True, "max"), (5, "none"), (5, "some")])
+@pytest.mark.parametrize(
+    "budget, mode", [(None, "exact"), (0, "max"), (-5, "exact"), (1.5, "max"), (True, "max"), (5, "none"), (5, "some")]
+)
 def test_trap_no_sentinel_budgets(budget, mode):
     with pytest.raises(ValueError, match="budget|mode"):
         Wording().ask("?", budget, mode)
@@ -88,7 +90,10 @@ def test_log_uniform_draws_each_doubling_as_often_as_the_next():
 
 
 def test_choices_and_modes_are_drawn_by_weight():
-    sampler, rng = BudgetSampler(distribution="choices", choices=(8, 32), modes={"exact": 1, "max": 3}), random.Random(0)
+    sampler, rng = (
+        BudgetSampler(distribution="choices", choices=(8, 32), modes={"exact": 1, "max": 3}),
+        random.Random(0),
+    )
     drawn = [sampler.draw(rng) for _ in range(2000)]
     assert {budget for _, budget in drawn} == {8, 32} and sampler.bounds == (8, 32) and sampler.grid() == [8, 32]
     assert abs(sum(mode == "max" for mode, _ in drawn) / 2000 - 0.75) < 0.04
@@ -96,7 +101,9 @@ def test_choices_and_modes_are_drawn_by_weight():
 
 def test_training_rows_are_seeded_and_drawn_afresh_each_epoch():
     def rows(seed):
-        return training_rows(QUESTIONS, Wording(), BudgetSampler(16, 9999), num_rows=60, budgets_per_question=2, seed=seed)
+        return training_rows(
+            QUESTIONS, Wording(), BudgetSampler(16, 9999), num_rows=60, budgets_per_question=2, seed=seed
+        )
 
     first, again, other = rows(0), rows(0), rows(1)
     assert first.to_list() == again.to_list() != other.to_list()

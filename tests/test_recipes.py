@@ -72,7 +72,10 @@ def test_a_recipe_trains_saves_measures_and_its_adapter_reloads(recipe, random_m
     assert json.loads((output / "adherence.json").read_text()) == report
     mode = "exact" if recipe == "l1_exact" else "max"
     for stage in ("baseline", "hindsight", "trained", "control_constant_length"):
-        assert [(row["mode"], row["budget"], row["n"]) for row in report[stage]["rows"]] == [(mode, 8, 4), (mode, 16, 4)]
+        assert [(row["mode"], row["budget"], row["n"]) for row in report[stage]["rows"]] == [
+            (mode, 8, 4),
+            (mode, 16, 4),
+        ]
     assert "Over budget" in (output / "adherence.md").read_text().replace("over budget", "Over budget")
     assert (output / "adherence.png").stat().st_size > 10_000
     assert report["cost"]["rl_rollouts"] == 16 and report["cost"]["hindsight_samples"] == 64

@@ -15,7 +15,11 @@ RIGHT, WRONG = "</think>\\boxed{4}", "</think>\\boxed{5}"
 def score(reward, correct, n, budget, mode="exact"):
     """One reward for a completion of n tokens."""
     [value] = reward(
-        completions=[RIGHT if correct else WRONG], completion_ids=[[7] * n], solution=["4"], budget=[budget], mode=[mode]
+        completions=[RIGHT if correct else WRONG],
+        completion_ids=[[7] * n],
+        solution=["4"],
+        budget=[budget],
+        mode=[mode],
     )
     return value
 

@@ -62,14 +62,8 @@ class Hindsight:
     """Questions of a probe, each asked at four budgets."""
 
     def __post_init__(self):
-        for name in (
-            "num_samples",
-            "max_updates",
-            "batch_size",
-            "micro_batch_size",
-            "probe_every",
-            "num_probe_questions",
-        ):
+        counts = ("num_samples", "max_updates", "batch_size", "micro_batch_size", "probe_every", "num_probe_questions")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
         if self.max_slack < 0:
@@ -166,7 +160,7 @@ def relabel(
                     "completion_mask": [0] * len(prompt_ids) + [1] * len(trace["completion_ids"]),
                 }
             )
-    # Every update mixes lengths, or there is no contrast between budgets to learn from; inside an update they are sorted.
+    # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
     ordered: list[dict] = []
     for start in range(0, settings.max_updates * settings.batch_size, settings.batch_size):
         ordered += sorted(rows[start : start + settings.batch_size], key=lambda row: len(row["input_ids"]))

@@ -77,9 +77,8 @@ def test_trap_groups_that_straddle_processes(tmp_path):
 
 
 def test_enforce_raises_every_error_and_logs_every_warning(tmp_path, caplog):
-    training = GRPOConfig(
-        str(tmp_path), **{**SOUND, "scale_rewards": "group", "temperature": 0.0, "shuffle_dataset": True}
-    )
+    unsound = {"scale_rewards": "group", "temperature": 0.0, "shuffle_dataset": True}
+    training = GRPOConfig(str(tmp_path), **{**SOUND, **unsound})
     with caplog.at_level(logging.WARNING), pytest.raises(ValueError) as raised:
         enforce(audit_config(training, EXACT, [ExactLength(alpha=0.05)], hindsight=True, use_peft=True))
     assert len(str(raised.value).splitlines()) == 2

@@ -2,14 +2,13 @@
 
 A Qwen3-architecture model of 0.9 million parameters learns to add one-digit numbers by thinking aloud
 (rlred/tiny/sums.py). Where its thinking stops is random and has nothing to do with the budget in the prompt, so the
-result can reason but is deaf to budgets: the untrained side of every table in this project. Beside the sums it learns
-one more thing that any language model can do, to go on for as many items as it is told ("Repeat 3 8 5 to 17 numbers"),
-so that counting is a skill it has and hearing the budget the one it lacks.
+result can reason but is deaf to budgets: the untrained side of every table in this project.
 
 Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # 2 cores: about 40 minutes
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import random
@@ -46,13 +45,13 @@ class Stage:
     steps: int
     learning_rate: float
     max_checks: int  # tokens of checking after the sum is known
-    counting: float  # share of "Repeat ..." rows
+    long_sums: float = 0.0  # share of sums that are drawn again until they have eight numbers or more
 
 
 STAGES = (
-    Stage(steps=1800, learning_rate=3e-3, max_checks=MAX_TOKENS, counting=0.0),
-    Stage(steps=900, learning_rate=2e-3, max_checks=6, counting=0.25),  # short traces: mostly additions
-    Stage(steps=400, learning_rate=1e-3, max_checks=MAX_TOKENS, counting=0.15),
+    Stage(steps=1800, learning_rate=3e-3, max_checks=MAX_TOKENS),
+    Stage(steps=1200, learning_rate=2e-3, max_checks=6, long_sums=0.4),  # short traces: mostly additions
+    Stage(steps=250, learning_rate=1e-3, max_checks=MAX_TOKENS),
 )
 
 
@@ -98,12 +97,9 @@ def trace_length(addends: list[int], max_checks: int, rng: random.Random) -> int
 
 def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str]:
     """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace."""
-    if rng.random() < stage.counting:
-        items, count = [rng.randint(1, 99) for _ in range(rng.randint(2, 6))], rng.randint(4, MAX_TOKENS - CLOSING)
-        question = f"Repeat {' '.join(map(str, items))} to {count} numbers"
-        thinking = "".join(f" {items[i % len(items)]}" for i in range(count))
-        return Wording().ask(question, None, "none"), f"{thinking}</think>\\boxed{{{count}}}"
     addends = sums.sample_addends(rng, "train")
+    while rng.random() < stage.long_sums and len(addends) < 8:
+        addends = sums.sample_addends(rng, "train")
     mode, budget = SAMPLER.draw(rng)
     asked = Wording().ask(sums.question_of(addends), budget, mode)
     return asked, sums.trace(addends, trace_length(addends, stage.max_checks, rng))
@@ -174,6 +170,7 @@ def main():
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first_stage", type=int, default=0, help="go on from this stage")
+    parser.add_argument("--skip_steps", type=int, default=0, help="and from this many steps into it")
     parser.add_argument("--init", type=Path, help="with the weights in this folder")
     args = parser.parse_args()
     if args.output.exists():
@@ -185,9 +182,11 @@ def main():
     model = Qwen3ForCausalLM.from_pretrained(args.init) if args.init else build_model(tokenizer)
     print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
     for number, stage in enumerate(STAGES[args.first_stage :], start=args.first_stage):
+        if number == args.first_stage:
+            stage = dataclasses.replace(stage, steps=stage.steps - args.skip_steps)
         train(model, tokenizer, stage, args.batch_size, rng, f"stage {number}")
-    model.save_pretrained(args.output)
-    tokenizer.save_pretrained(args.output)
+        model.save_pretrained(args.output)  # the last stage's stays
+        tokenizer.save_pretrained(args.output)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ in its output folder:
 import dataclasses
 import json
 import logging
+import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -344,12 +346,22 @@ def describe(arguments: DialArguments, training: GRPOConfig, model_config: Model
     return {"arguments": dataclasses.asdict(arguments), "training": training.to_sanitized_dict(), "model": plain}
 
 
+def use_all_cores() -> None:
+    """Shares this machine's cores among its processes: `accelerate launch` gives each one thread unless told."""
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
 def main(recipe: Path) -> int:
     """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("rlred").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
+    # TRL 1.16 sets options that transformers 5.23 has renamed; that is between the two of them.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # Not asked of accelerate: its state must not be set up before the arguments say on which device.
+    logging.getLogger("rlred").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
         arguments, training, model_config = parse(recipe.with_suffix(".yaml"))
+        if training.use_cpu:
+            use_all_cores()
         report = run(arguments, training, model_config, Path("outputs") / recipe.stem)
     except ValueError as error:
         for line in str(error).splitlines():

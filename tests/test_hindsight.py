@@ -124,7 +124,7 @@ def test_the_embedded_base_is_deaf_and_its_thinking_buys_accuracy(reasoner):
     from rlred.evaluation.measures import measure
 
     assert abs(measure(outcomes)["rank_correlation"]) < 0.15
-    necessary = {row["question_id"]: 4 * row["question"].count("+") + 1 for row in questions}
+    necessary = {row["question_id"]: 5 * row["question"].count("+") + 1 for row in questions}
     full = [o["correct"] for o in outcomes if o["length"] - 5 >= necessary[o["question_id"]]]
     early = [o["correct"] for o in outcomes if o["length"] - 5 < necessary[o["question_id"]]]
     assert sum(full) / len(full) > 0.9 > 0.5 > sum(early) / len(early)

@@ -131,7 +131,7 @@ def test_embedded_solutions_are_right():
         addends = [int(number) for number in row["question"][:-2].split("+")]
         assert row["solution"] == str(sum(addends))
         text = sums.trace(addends, sums.num_necessary(addends))
-        assert text.split("</think>")[0].endswith(f"={row['solution']}")
+        assert text.split("</think>")[0].endswith(f"={row['solution']} {sums.num_necessary(addends)}")
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,13 @@ from transformers import AutoModelForCausalLM
 from rlred.arguments import parse
 from rlred.cli import main as rlred
 from rlred.dial import main, run
+from rlred.tiny import resolve_model
 from tests.paths import ROOT, real_data
 
 SMALL = {
     "num_questions": 64,
     "num_eval_questions": 4,
-    "eval_budgets": "8 16",
-    "budget_low": 8,
-    "budget_high": 16,
-    "max_completion_length": 20,
+    "eval_budgets": "16 48",
     "per_device_train_batch_size": 8,
     "num_generations": 4,
     "max_steps": 2,
@@ -44,6 +42,12 @@ def arguments(recipe: str, model: Path, **changes):
     return parse(ROOT / "recipes" / f"{recipe}.yaml", words)
 
 
+@pytest.fixture(scope="module")
+def base() -> Path:
+    """The embedded model's folder."""
+    return Path(resolve_model("tiny_reasoner"))
+
+
 def _flag(name, value) -> list[str]:
     text = str(value)
     return [f"--{name}", *(text.split(" ") if name in ("eval_budgets", "budget_choices") else [text])]
@@ -55,12 +59,12 @@ def digest(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("recipe", ["l1_exact", "l1_maxlen"])
-def test_a_recipe_trains_saves_measures_and_its_adapter_reloads(recipe, random_model, tmp_path):
-    before = digest(random_model)
+def test_a_recipe_trains_saves_measures_and_its_adapter_reloads(recipe, base, tmp_path):
+    before = digest(base)
     output = tmp_path / "run"
-    report = run(*arguments(recipe, random_model, output_dir=output), tmp_path / "unused")
+    report = run(*arguments(recipe, base, output_dir=output), tmp_path / "unused")
 
-    assert digest(random_model) == before
+    assert digest(base) == before
     adapter = load_file(output / "adapter_model.safetensors")
     moved = [name for name, tensor in adapter.items() if "lora_B" in name and tensor.abs().max() > 0]
     assert len(moved) == len(adapter) / 2  # B starts at zero; each has moved
@@ -71,26 +75,24 @@ def test_a_recipe_trains_saves_measures_and_its_adapter_reloads(recipe, random_m
     assert json.loads((output / "adherence.json").read_text()) == report
     mode = "exact" if recipe == "l1_exact" else "max"
     for stage in ("baseline", "hindsight", "trained", "control_constant_length"):
-        assert [(row["mode"], row["budget"], row["n"]) for row in report[stage]["rows"]] == [
-            (mode, 8, 4),
-            (mode, 16, 4),
-        ]
+        rows = [(row["mode"], row["budget"], row["n"]) for row in report[stage]["rows"]]
+        assert rows == [(mode, 16, 4), (mode, 48, 4)]
     assert "| over budget |" in (output / "adherence.md").read_text()
     assert (output / "adherence.png").stat().st_size > 10_000
     assert report["cost"]["rl_rollouts"] == 16 and report["cost"]["hindsight_samples"] == 64
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(random_model), output)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), output)
     state = model.state_dict()
     for name, tensor in adapter.items():
         assert torch.equal(state[name.replace(".weight", ".default.weight")], tensor)
 
 
-def test_the_saved_adapter_gives_the_adherence_that_was_measured(random_model, tmp_path):
+def test_the_saved_adapter_gives_the_adherence_that_was_measured(base, tmp_path):
     output = tmp_path / "run"
-    report = run(*arguments("l1_exact", random_model, output_dir=output), tmp_path / "unused")
+    report = run(*arguments("l1_exact", base, output_dir=output), tmp_path / "unused")
     status = rlred(
-        ["evaluate", "--model", str(random_model), "--adapter", str(output), "--budgets", "8", "16"]
-        + ["--num_questions", "4", "--max_completion_length", "32", "--output", str(tmp_path / "again")]
+        ["evaluate", "--model", str(base), "--adapter", str(output), "--budgets", "16", "48"]
+        + ["--num_questions", "4", "--output", str(tmp_path / "again")]
     )
     assert status == 0
     again = json.loads((tmp_path / "again" / "adherence.json").read_text())
@@ -98,13 +100,13 @@ def test_the_saved_adapter_gives_the_adherence_that_was_measured(random_model, t
         assert again[stage]["rows"] == report[stage]["rows"]
 
 
-def test_a_resumed_run_continues_the_same_run(random_model, tmp_path):
+def test_a_resumed_run_continues_the_same_run(base, tmp_path):
     whole = {"evaluate": False, "max_steps": 4, "lr_scheduler_type": "constant", "warmup_steps": 0}
-    run(*arguments("l1_exact", random_model, output_dir=tmp_path / "whole", **whole), tmp_path)
-    run(*arguments("l1_exact", random_model, output_dir=tmp_path / "parts", **{**whole, "max_steps": 2}), tmp_path)
+    run(*arguments("l1_exact", base, output_dir=tmp_path / "whole", **whole), tmp_path)
+    run(*arguments("l1_exact", base, output_dir=tmp_path / "parts", **{**whole, "max_steps": 2}), tmp_path)
     assert (tmp_path / "parts" / "checkpoint-2").is_dir()
     run(
-        *arguments("l1_exact", random_model, output_dir=tmp_path / "parts", resume_from_checkpoint="true", **whole),
+        *arguments("l1_exact", base, output_dir=tmp_path / "parts", resume_from_checkpoint="true", **whole),
         tmp_path,
     )
     one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "parts"))
@@ -114,8 +116,8 @@ def test_a_resumed_run_continues_the_same_run(random_model, tmp_path):
     assert [entry["step"] for entry in state["log_history"] if "reward" in entry] == [1, 2, 3, 4]
 
 
-def test_adherence_is_logged_every_step_beside_each_reward(random_model, tmp_path):
-    run(*arguments("l1_maxlen", random_model, output_dir=tmp_path / "run", evaluate=False), tmp_path)
+def test_adherence_is_logged_every_step_beside_each_reward(base, tmp_path):
+    run(*arguments("l1_maxlen", base, output_dir=tmp_path / "run", evaluate=False), tmp_path)
     state = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())
     for entry in state["log_history"][:2]:
         assert 0 <= entry["adherence/over_budget"] <= 1
@@ -125,8 +127,8 @@ def test_adherence_is_logged_every_step_beside_each_reward(random_model, tmp_pat
         assert entry["reward"] == pytest.approx(entry["rewards/by_mode/mean"])
 
 
-def test_without_the_hindsight_start_it_is_stock_grpo(random_model, tmp_path):
-    report = run(*arguments("l1_exact", random_model, output_dir=tmp_path / "run", hindsight=False), tmp_path)
+def test_without_the_hindsight_start_it_is_stock_grpo(base, tmp_path):
+    report = run(*arguments("l1_exact", base, output_dir=tmp_path / "run", hindsight=False), tmp_path)
     assert report["hindsight"] is None and report["cost"]["hindsight_samples"] == 0
     assert not (tmp_path / "run" / "hindsight").exists()
 
@@ -179,7 +181,6 @@ def test_the_number_that_should_fall_falls(tmp_path):
             evaluate=False,
             budget_distribution="choices",
             budget_choices="16",
-            max_completion_length=80,
             per_device_train_batch_size=32,
             num_generations=8,
             lora_r=16,
@@ -196,9 +197,9 @@ def test_the_number_that_should_fall_falls(tmp_path):
     assert sum(rewards[-3:]) > sum(rewards[:3])
 
 
-def test_accelerate_launch_runs_a_recipe_from_the_command_line(random_model, tmp_path):
+def test_accelerate_launch_runs_a_recipe_from_the_command_line(base, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
-    flags = {**SMALL, "model_name_or_path": random_model, "output_dir": tmp_path / "run", "max_steps": 1}
+    flags = {**SMALL, "model_name_or_path": base, "output_dir": tmp_path / "run", "max_steps": 1}
     command += ["recipes/l1_maxlen.py", *(word for name, value in flags.items() for word in _flag(name, value))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
@@ -207,12 +208,12 @@ def test_accelerate_launch_runs_a_recipe_from_the_command_line(random_model, tmp
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_real_gsm8k_rows_go_through_the_same_loader(random_model, tmp_path, split):
+def test_real_gsm8k_rows_go_through_the_same_loader(base, tmp_path, split):
     path = real_data(f"gsm8k/{split}.jsonl")
     run(
         *arguments(
             "l1_maxlen",
-            random_model,
+            base,
             questions=path,
             output_dir=tmp_path / "run",
             evaluate=False,
@@ -225,19 +226,19 @@ def test_real_gsm8k_rows_go_through_the_same_loader(random_model, tmp_path, spli
     assert (tmp_path / "run" / "adapter_model.safetensors").exists()
 
 
-def test_a_finished_run_is_not_written_over(random_model, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_is_not_written_over(base, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="already holds a run"):
-        run(*arguments("l1_exact", random_model, output_dir=folder), tmp_path)
+        run(*arguments("l1_exact", base, output_dir=folder), tmp_path)
     assert (folder / "run.json").read_text() == "{}"
 
 
-def test_without_an_output_folder_the_next_free_one_is_taken(random_model, tmp_path):
+def test_without_an_output_folder_the_next_free_one_is_taken(base, tmp_path):
     for expected in ("run", "run-2"):
         run(
-            *arguments("l1_exact", random_model, hindsight=False, evaluate=False, max_steps=1, save_steps=1),
+            *arguments("l1_exact", base, hindsight=False, evaluate=False, max_steps=1, save_steps=1),
             tmp_path / "run",
         )
         assert (tmp_path / expected / "adapter_model.safetensors").exists()

@@ -1,13 +1,14 @@
 r"""The embedded task: long sums of one-digit numbers, thought through one addition at a time.
 
-A question is "3+7+2+9=?". Its thinking is an endless, deterministic stream: first the additions, then the running
-totals, read over again and again as a check,
+A question is "3+7+2=?". Its thinking is an endless, deterministic stream: first the additions, then the word "check",
+again and again. After each of them the reasoner notes how many tokens it has spent on thinking so far,
 
-    3+7=10+2=12+9=21 check 3 10 12 21 check 3 10 12 21 check ...
+    3+7=10 6+2=12 11 check 13 check 15 check 17 check ...
 
-and a trace is that stream, cut anywhere, then `</think>\boxed{21}`. So the only choice a reasoner makes is *when to
-stop*. Cut inside the additions, the rest of the sum must be guessed (thinking buys accuracy); cut later, it is known
-(more thinking buys nothing). Every token is a possible end, so any length can be met exactly.
+and a trace is that stream, ended at any note, then `</think>\boxed{12}`. So the only choice a reasoner makes is *when
+to stop*. Inside the additions the rest of the sum must be guessed (thinking buys accuracy); later it is known (more
+thinking buys nothing). Notes are five tokens apart in the additions and two in the checks, so a trace can end within
+two tokens of any length.
 
 Questions are procedural. Train and test never overlap: a sum belongs to the split that a hash of its text names.
 """
@@ -64,30 +65,35 @@ def questions(n: int, split: str, seed: int = 0) -> list[dict[str, str]]:
 def thoughts(addends: list[int]) -> Iterator[str]:
     """The endless stream of thinking, one token at a time.
 
-    >>> "".join(islice(thoughts([3, 7, 2]), 16))
-    '3+7=10+2=12 check 3 10 12 check 3 10'
+    >>> "".join(islice(thoughts([3, 7, 2]), 15))
+    '3+7=10 6+2=12 11 check 13 check 15'
     """
-    total = addends[0]
-    totals = [total]
+    total, spent = addends[0], 1
     yield str(total)
     for addend in addends[1:]:
-        total += addend
-        totals.append(total)
-        yield from ("+", str(addend), "=", str(total))
+        total, spent = total + addend, spent + 5
+        yield from ("+", str(addend), "=", str(total), f" {spent}")
     while True:
-        yield " check"
-        yield from (f" {total}" for total in totals)
+        spent += 2
+        yield from (" check", f" {spent}")
 
 
 def num_necessary(addends: list[int]) -> int:
-    """Tokens of thinking until the sum is known: 1 + 4 per addition."""
-    return 4 * len(addends) - 3
+    """Tokens of thinking until the sum is known: 1 + 5 per addition.
+
+    >>> num_necessary([3, 7, 2])
+    11
+    """
+    return 5 * len(addends) - 4
 
 
 def trace(addends: list[int], num_tokens: int) -> str:
-    r"""The completion whose thinking is cut after `num_tokens`; the prompt has already opened the thinking.
+    r"""The completion whose thinking ends at the last note within `num_tokens`; the prompt has opened the thinking.
 
-    >>> trace([3, 7, 2], 5)
-    '3+7=10</think>\\boxed{12}'
+    >>> trace([3, 7, 2], 8)
+    '3+7=10 6</think>\\boxed{12}'
     """
-    return "".join(islice(thoughts(addends), num_tokens)) + f"</think>\\boxed{{{sum(addends)}}}"
+    necessary = num_necessary(addends)
+    step = 5 if num_tokens < necessary else 2
+    end = num_tokens - (num_tokens - necessary) % step
+    return "".join(islice(thoughts(addends), max(1, end))) + f"</think>\\boxed{{{sum(addends)}}}"

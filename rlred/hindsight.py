@@ -50,10 +50,12 @@ class Hindsight:
     """Completions per update, over all processes."""
     micro_batch_size: int = 32
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
-    learning_rate: float = 3e-3
-    """Peak learning rate of the adapter, kept after a short warm-up."""
+    learning_rate: float = 2e-3
+    """Learning rate of the adapter, kept after a short warm-up. Twice as much can undo the dial: see docs/LOG.md."""
     max_slack: int = 8
     """A maximum budget is the completion's length plus 0 to this many tokens."""
+    train_answer: bool = False
+    """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     target_correlation: float = 0.9
     """Stop when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
@@ -146,6 +148,7 @@ def relabel(
     keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text.
     """
     rng = random.Random(f"relabel/{seed}")
+    end = None if settings.train_answer else tokenizer.convert_tokens_to_ids("</think>")
     rows: list[dict] = []
     while len(rows) < settings.max_updates * settings.batch_size:
         for trace in rng.sample(traces, len(traces)):
@@ -154,12 +157,10 @@ def relabel(
             budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
             prompt = [{"role": "user", "content": wording.ask(trace["question"], budget, mode)}]
             prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
-            rows.append(
-                {
-                    "input_ids": prompt_ids + trace["completion_ids"],
-                    "completion_mask": [0] * len(prompt_ids) + [1] * len(trace["completion_ids"]),
-                }
-            )
+            ids = trace["completion_ids"]
+            trained = ids.index(end) + 1 if end in ids else len(ids)
+            mask = [0] * len(prompt_ids) + [1] * trained + [0] * (len(ids) - trained)
+            rows.append({"input_ids": prompt_ids + ids, "completion_mask": mask})
     # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
     ordered: list[dict] = []
     for start in range(0, settings.max_updates * settings.batch_size, settings.batch_size):

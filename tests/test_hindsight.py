@@ -56,8 +56,9 @@ def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_p
     seen = set()
     for row in rows:
         start = row["completion_mask"].index(1)
-        assert row["completion_mask"] == [0] * start + [1] * (len(row["input_ids"]) - start)
         completion = row["input_ids"][start:]
+        thinking = completion.index(tokenizer.convert_tokens_to_ids("</think>")) + 1
+        assert row["completion_mask"] == [0] * start + [1] * thinking + [0] * (len(completion) - thinking)
         assert completion in own  # the very tokens that were sampled
         assert completion[-1] == tokenizer.eos_token_id
         prompt = tokenizer.decode(row["input_ids"][:start])
@@ -82,7 +83,7 @@ def test_trap_batches_bucketed_by_length_have_no_contrast(reasoner, questions, t
     everything = [len(trace["completion_ids"]) for trace in traces]
     for start in range(0, len(rows), SETTINGS.batch_size):
         batch = rows.select(range(start, start + SETTINGS.batch_size))
-        lengths = [sum(mask) for mask in batch["completion_mask"]]
+        lengths = [len(mask) - mask.index(1) for mask in batch["completion_mask"]]
         assert max(lengths) - min(lengths) > 0.4 * (max(everything) - min(everything))
         totals = [len(ids) for ids in batch["input_ids"]]
         assert totals == sorted(totals)  # inside an update, neighbours in length share a micro-batch
@@ -144,6 +145,18 @@ def test_merging_for_generation_leaves_no_trace(reasoner):
     after = model.state_dict()
     assert all((before[name] == after[name]).all() for name in before)
     model.unload()
+
+
+def test_trap_prompts_are_padded_on_the_left_whatever_the_tokenizer_does(reasoner):
+    model, tokenizer = reasoner
+    prompts = [
+        [{"role": "user", "content": Wording().ask(question, 16, "exact")}] for question in ("1+2+3=?", "4+5+6+7+8+9=?")
+    ]
+    alone = [complete(model, tokenizer, [prompt], max_completion_length=20, temperature=0)[0] for prompt in prompts]
+    tokenizer.padding_side = "right"
+    together = complete(model, tokenizer, prompts, max_completion_length=20, temperature=0)
+    tokenizer.padding_side = "left"
+    assert together == alone
 
 
 def test_traces_are_plain_json(reasoner, questions, tmp_path):

@@ -41,13 +41,12 @@ def complete(
     with torch.random.fork_rng(devices=devices), merged_adapter(model):
         torch.manual_seed(seed)
         for start in tqdm(range(0, len(prompts), batch_size), desc=description, leave=False):
-            inputs = tokenizer.apply_chat_template(
-                list(prompts[start : start + batch_size]),
-                add_generation_prompt=True,
-                padding=True,
-                padding_side="left",
-                return_tensors="pt",
-                return_dict=True,
+            texts = tokenizer.apply_chat_template(
+                list(prompts[start : start + batch_size]), add_generation_prompt=True, tokenize=False
+            )
+            # Not through apply_chat_template: it keeps the tokenizer's own padding side, and most pad on the right.
+            inputs = tokenizer(
+                texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
             ).to(device)
             output = model.generate(
                 **inputs,

@@ -19,21 +19,19 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
 from rewards import Correctness, Length, make_reward
 from rlred.arguments import DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
 from rlred.budgets import training_rows
-from rlred.evaluation.measures import measure
-from rlred.evaluation.report import write_report
-from rlred.evaluation.sweep import sample_of, sweep
+from rlred.evaluation.study import Study
+from rlred.evaluation.sweep import sample_of
 from rlred.files import write_json
 from rlred.hindsight import hindsight_start
+from rlred.output import checkpoint_of, claim_output
 from rlred.questions import load_questions
 from rlred.tiny import resolve_model
 from rlred.trainer import BudgetGRPOTrainer
@@ -106,71 +104,6 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     report = study.report(model_config.model_name_or_path, cost(trainer, hindsight, start))
     trainer.end()
     return report
-
-
-class Study:
-    """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
-
-    def __init__(self, arguments, training, held_out, tokenizer, correctness, length, output: Path):
-        sampler = arguments.make_sampler()
-        self.on, self.training, self.output, self.tokenizer = arguments.evaluate, training, output, tokenizer
-        self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
-        self.held_out = held_out
-        self.temperature = arguments.eval_temperature
-        self.settings = {
-            "modes": arguments.eval_modes or [arguments.main_mode()],
-            "wording": arguments.make_wording(),
-            "correctness": correctness,
-            "length": length,
-            "temperature": arguments.eval_temperature,
-            "batch_size": arguments.eval_batch_size,
-            "max_completion_length": max(training.max_completion_length, 2 * max(self.budgets)),
-            "seed": training.seed,
-        }
-
-    def measure(self, stage: str, model) -> None:
-        """Sweeps `model` once; a stage that an earlier start of this run has measured is not measured again."""
-        path = self.output / "measures" / f"{stage}.json"
-        if not self.on or path.exists():
-            return
-        # Every process has the whole model; the main one measures while the others wait for it.
-        state = PartialState()
-        if state.is_main_process:
-            constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
-            outcomes = sweep(
-                model,
-                self.tokenizer,
-                self.held_out,
-                self.budgets,
-                constant_budget=constant,
-                description=f"measuring: {stage}",
-                **self.settings,
-            )
-            block = measure(outcomes)
-            block["constant_budget"] = constant
-            block["truncated"] = sum(outcome["truncated"] for outcome in outcomes) / len(outcomes)
-            write_json(path, block)
-            logger.info("%s: %s", stage, json.dumps(block["overall"]))
-        state.wait_for_everyone()
-
-    def report(self, model_name: str, cost: dict) -> dict:
-        """The report of all stages, written beside the adapter."""
-        if not self.on:
-            return {}
-        stages = ("baseline", "hindsight", "trained", "control_constant_length")
-        paths = {stage: self.output / "measures" / f"{stage}.json" for stage in stages}
-        report = {
-            "model": model_name,
-            "adapter": str(self.output),
-            "seed": self.training.seed,
-            "n_questions": len(self.held_out),
-            "temperature": self.temperature,
-            **{stage: json.loads(path.read_text()) if path.exists() else None for stage, path in paths.items()},
-            "cost": cost,
-        }
-        if PartialState().is_main_process:
-            write_report(report, self.output)
-        return report
 
 
 def correctness_of(reward) -> Correctness:
@@ -252,73 +185,6 @@ def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
     rows = int(training.num_train_epochs * rows_per_epoch)
     training.num_train_epochs = 1  # the rows of all epochs, budgets drawn afresh in each, are one long one
     return max(groups_per_batch, rows)
-
-
-def claim_output(training: GRPOConfig, default: Path) -> Path:
-    """The folder of this run, made by the main process; a finished run is never written over.
-
-    Without `--output_dir` the first free of `default`, `default-2`, ... is taken. Raises `ValueError` for a named
-    folder that already holds a run, unless it is to be resumed.
-    """
-    state = PartialState()
-    chosen: list = [None]
-    if state.is_main_process:
-        resume = training.resume_from_checkpoint
-        if training.output_dir in (None, "trainer_output"):
-            chosen = [str(_resumed_folder(resume, default) if resume else _free_folder(default))]
-        elif not resume and holds_run(Path(training.output_dir)):
-            chosen = [None]
-        else:
-            chosen = [training.output_dir]
-        if chosen[0] is not None:
-            Path(chosen[0]).mkdir(parents=True, exist_ok=True)
-    broadcast_object_list(chosen)
-    if chosen[0] is None:
-        raise ValueError(
-            f"output_dir={training.output_dir!r} already holds a run; name another folder, or pass "
-            "--resume_from_checkpoint true to go on with it"
-        )
-    training.output_dir = chosen[0]
-    if state.is_main_process:
-        print(f"output: {training.output_dir}", file=sys.stderr, flush=True)
-    return Path(training.output_dir)
-
-
-def holds_run(folder: Path) -> bool:
-    """Whether a run has left something worth keeping in a folder."""
-    return folder.is_dir() and any((folder / name).exists() for name in ("run.json", "adapter_model.safetensors"))
-
-
-def _free_folder(default: Path) -> Path:
-    folder, number = default, 1
-    while holds_run(folder):
-        number += 1
-        folder = default.with_name(f"{default.name}-{number}")
-    return folder
-
-
-def _resumed_folder(resume: str, default: Path) -> Path:
-    if Path(resume).is_dir():
-        return Path(resume).parent
-    folder = _free_folder(default)
-    names = [default, *(default.with_name(f"{default.name}-{n}") for n in range(2, 1000))]
-    before = [name for name in names[: names.index(folder)] if holds_run(name)]
-    if not before:
-        raise ValueError(f"resume_from_checkpoint={resume!r}: there is no run in {default} to go on with")
-    return before[-1]
-
-
-def checkpoint_of(training: GRPOConfig) -> str | None:
-    """The checkpoint to resume from: the one that is named, or the last of the output folder, if there is one."""
-    resume = training.resume_from_checkpoint
-    if not resume or str(resume).lower() == "false":
-        return None
-    if Path(resume).is_dir():
-        return resume
-    if str(resume).lower() != "true":
-        raise ValueError(f"resume_from_checkpoint={resume!r} is not a folder; give a checkpoint's folder, or true")
-    # A run that was stopped before its first checkpoint goes on from its hindsight adapter.
-    return get_last_checkpoint(training.output_dir)
 
 
 def cost(trainer: BudgetGRPOTrainer, hindsight: dict | None, start: float) -> dict:

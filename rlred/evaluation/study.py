@@ -1,0 +1,78 @@
+"""The sweeps of one run, stage by stage, and the report that puts them side by side."""
+
+import json
+import logging
+from pathlib import Path
+
+from accelerate import PartialState
+
+from rlred.evaluation.measures import measure
+from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.sweep import sweep
+from rlred.files import write_json
+
+logger = logging.getLogger(__name__)
+
+
+class Study:
+    """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
+
+    def __init__(self, arguments, training, held_out, tokenizer, correctness, length, output: Path):
+        sampler = arguments.make_sampler()
+        self.on, self.training, self.output, self.tokenizer = arguments.evaluate, training, output, tokenizer
+        self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
+        self.held_out = held_out
+        self.temperature = arguments.eval_temperature
+        self.settings = {
+            "modes": arguments.eval_modes or [arguments.main_mode()],
+            "wording": arguments.make_wording(),
+            "correctness": correctness,
+            "length": length,
+            "temperature": arguments.eval_temperature,
+            "batch_size": arguments.eval_batch_size,
+            "max_completion_length": max(training.max_completion_length, 2 * max(self.budgets)),
+            "seed": training.seed,
+        }
+
+    def measure(self, stage: str, model) -> None:
+        """Sweeps `model` once; a stage that an earlier start of this run has measured is not measured again."""
+        path = self.output / "measures" / f"{stage}.json"
+        if not self.on or path.exists():
+            return
+        # Every process has the whole model; the main one measures while the others wait for it.
+        state = PartialState()
+        if state.is_main_process:
+            constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
+            outcomes = sweep(
+                model,
+                self.tokenizer,
+                self.held_out,
+                self.budgets,
+                constant_budget=constant,
+                description=f"measuring: {stage}",
+                **self.settings,
+            )
+            block = measure(outcomes)
+            block["constant_budget"] = constant
+            block["truncated"] = sum(outcome["truncated"] for outcome in outcomes) / len(outcomes)
+            write_json(path, block)
+            logger.info("%s: %s", stage, json.dumps(block["overall"]))
+        state.wait_for_everyone()
+
+    def report(self, model_name: str, cost: dict) -> dict:
+        """The report of all stages, written beside the adapter."""
+        if not self.on:
+            return {}
+        paths = {stage: self.output / "measures" / f"{stage}.json" for stage in STAGES}
+        report = {
+            "model": model_name,
+            "adapter": str(self.output),
+            "seed": self.training.seed,
+            "n_questions": len(self.held_out),
+            "temperature": self.temperature,
+            **{stage: json.loads(path.read_text()) if path.exists() else None for stage, path in paths.items()},
+            "cost": cost,
+        }
+        if PartialState().is_main_process:
+            write_report(report, self.output)
+        return report

@@ -60,8 +60,8 @@ class Hindsight:
     """Stop when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
     """Updates between two probes."""
-    num_probe_questions: int = 16
-    """Questions of a probe, each asked at four budgets."""
+    num_probe_questions: int = 12
+    """Questions of a probe, each asked at nine budgets."""
 
     def __post_init__(self):
         counts = ("num_samples", "max_updates", "batch_size", "micro_batch_size", "probe_every", "num_probe_questions")
@@ -169,7 +169,7 @@ def relabel(
 
 
 class Probe(TrainerCallback):
-    """Asks a few questions at four budgets every so often, and stops the training once the dial is heard."""
+    """Asks a few questions at nine budgets every so often, and stops the training once the dial is heard."""
 
     def __init__(self, ask_model, settings: Hindsight):
         self.ask_model = ask_model
@@ -229,7 +229,7 @@ def hindsight_start(
             model,
             tokenizer,
             probe_questions,
-            sampler.grid(4),
+            sampler.grid(9),
             modes=[mode],
             wording=wording,
             max_completion_length=max_completion_length,

@@ -19,8 +19,10 @@ def claim_output(training: GRPOConfig, default: Path) -> Path:
     """
     state = PartialState()
     chosen: list = [None]
+    resume = resume_of(training)
+    if resume and resume != "true" and not Path(resume).is_dir():
+        raise ValueError(f"resume_from_checkpoint={resume!r} is not a folder; give a checkpoint's folder, or true")
     if state.is_main_process:
-        resume = training.resume_from_checkpoint
         if training.output_dir in (None, "trainer_output"):
             chosen = [str(_resumed_folder(resume, default) if resume else _free_folder(default))]
         elif not resume and holds_run(Path(training.output_dir)):
@@ -41,6 +43,12 @@ def claim_output(training: GRPOConfig, default: Path) -> Path:
     return Path(training.output_dir)
 
 
+def resume_of(training: GRPOConfig) -> str | None:
+    """`--resume_from_checkpoint` as "true", a folder, or None."""
+    resume = str(training.resume_from_checkpoint or "false")
+    return {"true": "true", "false": None}.get(resume.lower(), resume)
+
+
 def holds_run(folder: Path) -> bool:
     """Whether a run has left something worth keeping in a folder."""
     return folder.is_dir() and any((folder / name).exists() for name in ("run.json", "adapter_model.safetensors"))
@@ -55,7 +63,7 @@ def _free_folder(default: Path) -> Path:
 
 
 def _resumed_folder(resume: str, default: Path) -> Path:
-    if Path(resume).is_dir():
+    if resume != "true":
         return Path(resume).parent
     folder = _free_folder(default)
     names = [default, *(default.with_name(f"{default.name}-{n}") for n in range(2, 1000))]
@@ -67,12 +75,8 @@ def _resumed_folder(resume: str, default: Path) -> Path:
 
 def checkpoint_of(training: GRPOConfig) -> str | None:
     """The checkpoint to resume from: the one that is named, or the last of the output folder, if there is one."""
-    resume = training.resume_from_checkpoint
-    if not resume or str(resume).lower() == "false":
-        return None
-    if Path(resume).is_dir():
+    resume = resume_of(training)
+    if resume is None or resume != "true":
         return resume
-    if str(resume).lower() != "true":
-        raise ValueError(f"resume_from_checkpoint={resume!r} is not a folder; give a checkpoint's folder, or true")
     # A run that was stopped before its first checkpoint goes on from its hindsight adapter.
     return get_last_checkpoint(training.output_dir)

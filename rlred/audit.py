@@ -123,7 +123,7 @@ def _exact(reward: ExactLength, modes: set[str], sampler: BudgetSampler) -> Iter
         yield error("reward", "exact_length", advice)
     low, high = sampler.bounds
     price = reward.alpha * (1.0 if reward.deviation == "relative" else high - low)
-    if "exact" in modes and price < 0.05:
+    if "exact" in modes and low != high and price < 0.05:
         advice = (
             f"the worst deviation inside the budgets {low}..{high} costs {price:.3f}, next to nothing beside "
             "correctness; a budget is kept only where alpha exceeds the accuracy gained per token over it"
@@ -187,7 +187,7 @@ def audit_rows(rows, tokenizer, model, rewards, sampler: BudgetSampler, training
         yield error("chat_template", text[:80], "does not keep the text of the user turn as it is")
 
     low, high = sampler.bounds
-    if tokenizer(f" {low} tokens")["input_ids"] == tokenizer(f" {high} tokens")["input_ids"]:
+    if low != high and tokenizer(f" {low} tokens")["input_ids"] == tokenizer(f" {high} tokens")["input_ids"]:
         yield error("model_name_or_path", tokenizer.name_or_path, f"its tokenizer encodes {low} and {high} alike")
     longest = max(
         len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False))

@@ -123,7 +123,7 @@ def test_adherence_is_logged_every_step_beside_each_reward(base, tmp_path):
         assert 0 <= entry["adherence/over_budget"] <= 1
         assert "adherence/mean_abs_error" in entry
         # Raw correctness beside the shaped reward, with no weight in the sum.
-        assert entry["rewards/correctness/mean"] == 0.0
+        assert 0 <= entry["rewards/correctness/mean"] <= 1
         assert entry["reward"] == pytest.approx(entry["rewards/by_mode/mean"])
 
 
@@ -149,7 +149,7 @@ trainer = GRPOTrainer(
     model=sys.argv[1],
     reward_funcs=[ByMode(), ExactLength(alpha=3e-4), MaxLength(alpha=1e-3, delta=0.5), Correctness()],
     args=GRPOConfig(
-        sys.argv[2], max_steps=2, per_device_train_batch_size=4, num_generations=4, max_completion_length=12,
+        sys.argv[2], max_steps=2, per_device_train_batch_size=4, num_generations=4, max_completion_length=60,
         use_cpu=True, bf16=False, report_to="none", logging_steps=1, learning_rate=1e-2,
     ),
     train_dataset=Dataset.from_list(rows),
@@ -161,9 +161,9 @@ print(sorted(key for key in trainer.state.log_history[0] if key.startswith("rewa
 """
 
 
-def test_the_rewards_run_in_stock_trl_without_rlred(random_model, tmp_path):
+def test_the_rewards_run_in_stock_trl_without_rlred(base, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", STOCK, str(random_model), str(tmp_path / "stock")], capture_output=True, text=True
+        [sys.executable, "-c", STOCK, str(base), str(tmp_path / "stock")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     names = ["by_mode", "correctness", "exact_length", "max_length"]

@@ -49,9 +49,9 @@ class Stage:
 
 
 STAGES = (
-    Stage(steps=1800, learning_rate=3e-3, max_checks=MAX_TOKENS),
-    Stage(steps=1200, learning_rate=2e-3, max_checks=6, long_sums=0.4),  # short traces: mostly additions
-    Stage(steps=250, learning_rate=1e-3, max_checks=MAX_TOKENS),
+    # Short traces, so that most of what is learned from is additions, and long sums, which are the hard ones.
+    Stage(steps=2400, learning_rate=3e-3, max_checks=6, long_sums=0.4),
+    Stage(steps=300, learning_rate=1e-3, max_checks=MAX_TOKENS),
 )
 
 

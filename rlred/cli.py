@@ -5,6 +5,7 @@ rlred table outputs/l1_exact outputs/l1_exact-cold-0
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from rlred.budgets import MODES, make_wording
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import compare, write_report
+from rlred.evaluation.report import STAGES, compare, write_report
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,19 +49,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_evaluate(options: argparse.Namespace) -> None:
-    """Measures the base and the adapter on the same questions and writes adherence.{json,md,png}."""
-    wording = make_wording(json.loads(options.wording) if options.wording.startswith("{") else options.wording)
+def check(options: argparse.Namespace) -> Path:
+    """The folder for the report. Raises `ValueError` for an option out of range and where a report would be lost."""
+    for name, smallest in (("num_questions", 1), ("batch_size", 1), ("temperature", 0)):
+        if getattr(options, name) < smallest:
+            raise ValueError(f"--{name} must be {smallest} or more, got {getattr(options, name)}")
     if min(options.budgets) < 1:
         raise ValueError(f"--budgets must be 1 or more, got {min(options.budgets)}")
-    for name in ("num_questions", "batch_size"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
-    if options.temperature < 0:
-        raise ValueError(f"--temperature must be 0 or more, got {options.temperature}")
     output = options.output or (Path(options.adapter) if options.adapter else Path("outputs") / "evaluation")
     if (output / "adherence.json").exists():
         raise ValueError(f"{output}/adherence.json exists and is not written over; name another folder with --output")
+    return output
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Measures the base and the adapter on the same questions and writes adherence.{json,md,png}."""
+    wording = make_wording(json.loads(options.wording) if options.wording.startswith("{") else options.wording)
+    output = check(options)
     # Imported here: --help and wrong flags should not wait for torch.
     from rewards import Correctness
     from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
@@ -76,37 +81,39 @@ def run_evaluate(options: argparse.Namespace) -> None:
     )
     questions = sample_of(questions, options.num_questions)
     model, tokenizer = load_for_evaluation(options.model, options.adapter, options.dtype, options.trust_remote_code)
-    settings = {
-        "modes": options.modes,
-        "wording": wording,
-        "max_completion_length": options.max_completion_length or 2 * max(options.budgets),
-        "correctness": Correctness(require_end_of_thinking=options.require_end_of_thinking),
-        "temperature": options.temperature,
-        "batch_size": options.batch_size,
-        "seed": options.seed,
-    }
     budgets = sorted(set(options.budgets))
+
+    def measured(description: str, constant_budget: int | None = None) -> dict:
+        outcomes = sweep(
+            model,
+            tokenizer,
+            questions,
+            budgets,
+            modes=options.modes,
+            wording=wording,
+            max_completion_length=options.max_completion_length or 2 * max(budgets),
+            correctness=Correctness(require_end_of_thinking=options.require_end_of_thinking),
+            temperature=options.temperature,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            constant_budget=constant_budget,
+            description=description,
+        )
+        return measure(outcomes)
+
     report = {
         "model": options.model,
         "adapter": options.adapter,
         "seed": options.seed,
         "n_questions": len(questions),
         "temperature": options.temperature,
-        "baseline": None,
-        "hindsight": None,
-        "trained": None,
-        "control_constant_length": None,
+        **dict.fromkeys(STAGES),
     }
+    with model.disable_adapter() if options.adapter else contextlib.nullcontext():
+        report["baseline"] = measured("base")
     if options.adapter:
-        with model.disable_adapter():
-            report["baseline"] = measure(sweep(model, tokenizer, questions, budgets, description="base", **settings))
-        report["trained"] = measure(sweep(model, tokenizer, questions, budgets, description="adapter", **settings))
-        constant = budgets[len(budgets) // 2]
-        report["control_constant_length"] = measure(
-            sweep(model, tokenizer, questions, budgets, constant_budget=constant, description="control", **settings)
-        )
-    else:
-        report["baseline"] = measure(sweep(model, tokenizer, questions, budgets, description="base", **settings))
+        report["trained"] = measured("adapter")
+        report["control_constant_length"] = measured("control", constant_budget=budgets[len(budgets) // 2])
     write_report(report, output)
     print((output / "adherence.md").read_text())
 

@@ -101,7 +101,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     model = trainer.accelerator.unwrap_model(trainer.model)
     study.measure("trained", model)
     study.measure("control_constant_length", model)
-    report = study.report(model_config.model_name_or_path, cost(trainer, hindsight, start))
+    spent = cost(trainer, hindsight, study.rank_correlation("hindsight"), start)
+    report = study.report(model_config.model_name_or_path, spent)
     trainer.end()
     return report
 
@@ -187,15 +188,20 @@ def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
     return max(groups_per_batch, rows)
 
 
-def cost(trainer: BudgetGRPOTrainer, hindsight: dict | None, start: float) -> dict:
-    """What the run spent: completions sampled, and how many of them until the dial was there."""
+def cost(trainer: BudgetGRPOTrainer, hindsight: dict | None, heard: float | None, start: float) -> dict:
+    """What the run spent: completions sampled, and how many of them until the dial was there.
+
+    `heard` is the rank correlation on held-out questions after the hindsight start. The dial is there when it is 0.9,
+    or else at the first logged RL step whose rollouts show as much.
+    """
     per_step = rollouts_per_step(trainer.args)
     sampled = hindsight["num_samples"] if hindsight else 0
     name = "adherence/batch_rank_correlation"
-    curve = [(entry["step"], entry[name]) for entry in trainer.state.log_history if name in entry]
-    heard = [update for update, value in hindsight["rank_correlation"] if value >= 0.9] if hindsight else []
-    reached = [step for step, value in curve if value >= 0.9]
-    rollouts = sampled if heard else sampled + per_step * reached[0] if reached else None
+    reached = [entry["step"] for entry in trainer.state.log_history if entry.get(name, 0) >= 0.9]
+    if heard is not None and heard >= 0.9:
+        rollouts = sampled
+    else:
+        rollouts = sampled + per_step * reached[0] if reached else None
     return {
         "hindsight_samples": sampled,
         "hindsight_updates": hindsight["num_updates"] if hindsight else 0,

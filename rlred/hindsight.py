@@ -51,7 +51,8 @@ class Hindsight:
     micro_batch_size: int = 32
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float = 2e-3
-    """Learning rate of the adapter, kept after a short warm-up. Twice as much can undo the dial: see docs/LOG.md."""
+    """Peak learning rate of the adapter; a short warm-up, then half a cosine to 0 over max_updates. Kept constant, it
+    can undo the dial that it has just brought about (docs/LOG.md)."""
     max_slack: int = 8
     """A maximum budget is the completion's length plus 0 to this many tokens."""
     train_answer: bool = False
@@ -60,14 +61,19 @@ class Hindsight:
     """Stop when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
     """Updates between two probes."""
-    num_probe_questions: int = 12
-    """Questions of a probe, each asked at nine budgets."""
+    num_probe_questions: int = 8
+    """Questions of a probe."""
+    num_probe_budgets: int = 25
+    """Budgets at which each of them is asked. Many: a model learns some numbers later than their neighbours, and a
+    coarse grid can miss the one that it does not hear yet."""
 
     def __post_init__(self):
         counts = ("num_samples", "max_updates", "batch_size", "micro_batch_size", "probe_every", "num_probe_questions")
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
+        if self.num_probe_budgets < 2:
+            raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
         if self.max_slack < 0:
             raise ValueError(f"hindsight.max_slack must be 0 or more, got {self.max_slack}")
         if not 0 < self.target_correlation <= 1:
@@ -169,7 +175,7 @@ def relabel(
 
 
 class Probe(TrainerCallback):
-    """Asks a few questions at nine budgets every so often, and stops the training once the dial is heard."""
+    """Asks a few questions at many budgets every so often, and stops the training once the dial is heard."""
 
     def __init__(self, ask_model, settings: Hindsight):
         self.ask_model = ask_model
@@ -184,6 +190,36 @@ class Probe(TrainerCallback):
         logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
         if correlation >= self.settings.target_correlation:
             control.should_training_stop = True
+
+
+def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
+    """The SFT part of a run; seed, device, precision and memory settings are those of its GRPOConfig."""
+    per_device = min(settings.micro_batch_size, max(1, settings.batch_size // training.world_size))
+    return SFTConfig(
+        output_dir=str(output),
+        max_steps=settings.max_updates,
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=max(1, settings.batch_size // (per_device * training.world_size)),
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=10,
+        train_sampling_strategy="sequential",
+        weight_decay=0.0,
+        max_length=None,
+        completion_only_loss=True,
+        logging_steps=training.logging_steps,
+        save_steps=settings.probe_every,
+        save_total_limit=1,
+        bf16=training.bf16,
+        fp16=training.fp16,
+        use_cpu=training.use_cpu,
+        activation_checkpointing=training.activation_checkpointing,
+        disable_tqdm=training.disable_tqdm,
+        report_to=training.report_to,
+        run_name=f"{training.run_name}-hindsight" if training.run_name else None,
+        seed=training.seed,
+        dataloader_pin_memory=training.dataloader_pin_memory,
+    )
 
 
 def hindsight_start(
@@ -229,7 +265,7 @@ def hindsight_start(
             model,
             tokenizer,
             probe_questions,
-            sampler.grid(9),
+            sampler.grid(settings.num_probe_budgets),
             modes=[mode],
             wording=wording,
             max_completion_length=max_completion_length,
@@ -241,34 +277,9 @@ def hindsight_start(
         ),
         settings,
     )
-    per_device = min(settings.micro_batch_size, max(1, settings.batch_size // training.world_size))
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(
-            output_dir=str(output),
-            max_steps=settings.max_updates,
-            per_device_train_batch_size=per_device,
-            gradient_accumulation_steps=max(1, settings.batch_size // (per_device * training.world_size)),
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=10,
-            train_sampling_strategy="sequential",
-            weight_decay=0.0,
-            max_length=None,
-            completion_only_loss=True,
-            logging_steps=training.logging_steps,
-            save_steps=settings.probe_every,
-            save_total_limit=1,
-            bf16=training.bf16,
-            fp16=training.fp16,
-            use_cpu=training.use_cpu,
-            activation_checkpointing=training.activation_checkpointing,
-            disable_tqdm=training.disable_tqdm,
-            report_to=training.report_to,
-            run_name=f"{training.run_name}-hindsight" if training.run_name else None,
-            seed=training.seed,
-            dataloader_pin_memory=training.dataloader_pin_memory,
-        ),
+        args=sft_config(settings, training, output),
         train_dataset=relabel(traces, tokenizer, wording, sampler, settings, length, training.seed),
         processing_class=tokenizer,
         callbacks=[probe],
@@ -280,13 +291,13 @@ def hindsight_start(
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
     }
-    if not probes or probes[-1]["probe_rank_correlation"] < settings.target_correlation:
+    last = probes[-1]["probe_rank_correlation"]  # the last update is always probed
+    if last < settings.target_correlation:
         logger.warning(
-            "hindsight: the rank correlation did not reach %.2f within %d updates (%s); raise max_updates or "
-            "learning_rate",
-            settings.target_correlation,
+            "hindsight: the rank correlation is %.3f after %d updates, not %.2f: raise max_updates or learning_rate",
+            last,
             trainer.state.global_step,
-            f"it is {probes[-1]['probe_rank_correlation']:.3f}" if probes else "it was never probed",
+            settings.target_correlation,
         )
     trainer.save_model(str(adapter_path))
     if trainer.is_world_process_zero():

@@ -9,7 +9,8 @@ from rlred.evaluation.measures import measure, rank_correlation, row, step_metri
 
 
 def outcome(question_id, budget, length, correct=1.0, mode="exact"):
-    return {"question_id": question_id, "mode": mode, "budget": budget, "length": length, "correct": correct}
+    about = {"question_id": question_id, "mode": mode, "budget": budget}
+    return {**about, "length": length, "correct": correct, "truncated": False}
 
 
 def test_a_row_of_the_table():
@@ -34,6 +35,13 @@ def test_the_correlation_is_within_a_question():
     # Long for question 1, short for question 0, whatever the budget: no dial, though pooled lengths vary.
     outcomes = [outcome(q, budget, 100 * q) for q in range(2) for budget in (10, 20)]
     assert measure(outcomes)["rank_correlation"] == 0
+
+
+def test_accuracy_at_full_length_leaves_out_early_stops_and_completions_that_were_cut():
+    outcomes = [outcome(0, 10, 5, 0.0), outcome(0, 20, 30, 1.0), outcome(1, 10, 40, 0.0), outcome(1, 20, 8, 1.0)]
+    outcomes.append({**outcome(0, 30, 99, 0.0), "truncated": True})
+    full = measure(outcomes)["full_length"]
+    assert full["n"] == 2 and full["mean_length"] == 35 and full["accuracy"] == 0.5
 
 
 def test_free_rows_have_no_errors():

@@ -93,11 +93,30 @@ def row(outcomes: Sequence[dict]) -> dict:
     return line
 
 
+def longest_completions(outcomes: Iterable[dict]) -> list[dict]:
+    """The longest completion of each question that ended by itself: what its reasoner does when it thinks at length.
+
+    Of a base that is deaf to budgets, this is the accuracy at full length that a trained model is held against: the
+    same questions, without the traces that stopped early. One that was cut at the cap counts only where all were.
+
+    >>> outcomes = [{"question_id": 0, "length": n, "truncated": n == 90, "correct": n > 30} for n in (20, 40, 90)]
+    >>> longest_completions(outcomes)[0]["length"]
+    40
+    """
+    longest: dict[int, dict] = {}
+    for outcome in outcomes:
+        best = longest.setdefault(outcome["question_id"], outcome)
+        if (not outcome["truncated"], outcome["length"]) > (not best["truncated"], best["length"]):
+            longest[outcome["question_id"]] = outcome
+    return list(longest.values())
+
+
 def measure(outcomes: Sequence[dict]) -> dict:
     """The measures of a sweep: `rank_correlation`, `spread_ratio`, and one row per (mode, budget).
 
     `spread_ratio` is mean length at the largest budget over mean length at the smallest, in the first mode that was
     asked at two budgets; 1 means that the budget makes no difference. `overall` averages the rows of each mode.
+    `full_length` is the mean length and the accuracy of `longest_completions`; `truncated` the share that was cut.
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for outcome in outcomes:
@@ -112,6 +131,9 @@ def measure(outcomes: Sequence[dict]) -> dict:
         if len(lines) > 1 and spread is None:
             spread = lines[-1]["mean_length"] / max(lines[0]["mean_length"], 1e-9)
             asked_spread = lines[-1]["budget"] / lines[0]["budget"]
+    longest = longest_completions(outcomes)
+    grades = [outcome["correct"] for outcome in longest if outcome["correct"] is not None]
+    low, high = wilson(sum(grades), len(grades))
     names = ("mean_length", "mean_error", "mean_abs_error", "rmse", "over_budget", "accuracy")
     return {
         "rank_correlation": within_question_rank_correlation(outcomes),
@@ -120,6 +142,14 @@ def measure(outcomes: Sequence[dict]) -> dict:
         "overall": {
             mode: {name: _mean([line[name] for line in lines]) for name in names} for mode, lines in by_mode.items()
         },
+        "full_length": {
+            "n": len(longest),
+            "mean_length": _mean([outcome["length"] for outcome in longest]),
+            "accuracy": _mean(grades),
+            "accuracy_low": low,
+            "accuracy_high": high,
+        },
+        "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
         "rows": rows,
     }
 

@@ -66,10 +66,33 @@ def to_markdown(report: dict) -> str:
                 f"| {percent(mean['mean_abs_error'])} | {percent(mean['rmse'])} | {percent(mean['over_budget'])} "
                 f"| {percent(mean['accuracy'])} |"
             )
+    lines += _at_full_length(report)
     if report.get("cost"):
         lines += ["", "## Cost", ""]
         lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in report["cost"].items() if value is not None]
     return "\n".join(lines) + "\n"
+
+
+def _at_full_length(report: dict) -> list[str]:
+    """What obeying costs: the base when it thinks at length, and each stage at its largest budget, same questions."""
+    base = report.get("baseline") or {}
+    lines = ["", "## Accuracy at full length", ""]
+    if not base.get("full_length") or base["full_length"]["accuracy"] is None:
+        return []
+    full = base["full_length"]
+    lines.append(
+        f"- base, the longest completion of each question: {percent(full['accuracy'])} "
+        f"({percent(full['accuracy_low'])}-{percent(full['accuracy_high'])}), {full['mean_length']:.1f} tokens"
+    )
+    for stage in ("hindsight", "trained"):
+        rows = [row for row in (report.get(stage) or {"rows": []})["rows"] if row["budget"] is not None]
+        for mode in dict.fromkeys(row["mode"] for row in rows):
+            row = max((row for row in rows if row["mode"] == mode), key=lambda row: row["budget"])
+            lines.append(
+                f"- {TITLES[stage]}, {mode} {row['budget']}: {percent(row['accuracy'])} "
+                f"({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])}), {row['mean_length']:.1f} tokens"
+            )
+    return lines
 
 
 def draw(report: dict, path: Path) -> None:
@@ -130,27 +153,36 @@ def write_report(report: dict, folder: Path) -> None:
 
 
 def compare(reports: list[tuple[str, dict]]) -> str:
-    """One line per run and stage: the measures over all budgets, and what they cost."""
-    lines = [
-        "| run | stage | mode | rank corr. | spread (asked) | mean abs. error | RMSE | over budget "
-        "| accuracy, smallest to largest budget | rollouts to corr. 0.9 |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """One line per run, stage and mode: the measures over all budgets, and what they cost."""
+    names = ("run", "seed", "stage", "mode", "rank corr.", "spread (asked)", "mean abs. error", "RMSE", "over budget")
+    names += (
+        "accuracy at the smallest / middle / largest budget",
+        "at full length",
+        "rollouts to corr. 0.9",
+        "minutes",
+    )
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, report in reports:
         for stage in STAGES:
-            block = report.get(stage)
-            if not block:
-                continue
+            block = report.get(stage) or {"overall": {}}
             for mode, mean in block["overall"].items():
                 rows = [row for row in block["rows"] if row["mode"] == mode]
-                rollouts = (
-                    report.get("cost", {}).get("rollouts_to_rank_correlation_0.9") if stage == "trained" else None
-                )
-                lines.append(
-                    f"| {name} | {stage} | {mode} | {number(block['rank_correlation'], 3)} "
-                    f"| {number(block['spread_ratio'])} ({number(block['asked_spread_ratio'])}) "
-                    f"| {percent(mean['mean_abs_error'])} | {percent(mean['rmse'])} | {percent(mean['over_budget'])} "
-                    f"| {percent(rows[0]['accuracy'])} to {percent(rows[-1]['accuracy'])} "
-                    f"| {'-' if rollouts is None else rollouts} |"
-                )
+                cells = [name, report["seed"], stage.removesuffix("_constant_length"), mode]
+                cells += [
+                    number(block["rank_correlation"], 3),
+                    f"{number(block['spread_ratio'])} ({number(block['asked_spread_ratio'])})",
+                    *(percent(mean[measure]) for measure in ("mean_abs_error", "rmse", "over_budget")),
+                    " / ".join(percent(row["accuracy"], 0) for row in (rows[0], rows[len(rows) // 2], rows[-1])),
+                    percent(block.get("full_length", {}).get("accuracy"), 0),
+                    *(_cost_cells(report.get("cost")) if stage == "trained" else ("", "")),
+                ]
+                lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _cost_cells(cost: dict | None) -> tuple[str, str]:
+    if not cost:
+        return "-", "-"
+    rollouts = cost["rollouts_to_rank_correlation_0.9"]
+    spent = cost["hindsight_samples"] + cost["rl_rollouts"]
+    return f"not in {spent:,}" if rollouts is None else f"{rollouts:,}", str(cost["minutes"])

@@ -54,10 +54,14 @@ class Study:
             )
             block = measure(outcomes)
             block["constant_budget"] = constant
-            block["truncated"] = sum(outcome["truncated"] for outcome in outcomes) / len(outcomes)
             write_json(path, block)
             logger.info("%s: %s", stage, json.dumps(block["overall"]))
         state.wait_for_everyone()
+
+    def rank_correlation(self, stage: str) -> float | None:
+        """The rank correlation that a stage's sweep found; None where it was not measured."""
+        path = self.output / "measures" / f"{stage}.json"
+        return json.loads(path.read_text())["rank_correlation"] if path.exists() else None
 
     def report(self, model_name: str, cost: dict) -> dict:
         """The report of all stages, written beside the adapter."""

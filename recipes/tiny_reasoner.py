@@ -8,7 +8,6 @@ Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # 2 c
 """
 
 import argparse
-import dataclasses
 import json
 import math
 import random
@@ -44,14 +43,17 @@ class Stage:
 
     steps: int
     learning_rate: float
-    max_checks: int  # tokens of checking after the sum is known
+    max_checks: int  # most tokens of checking after the sum is known
+    mean_checks: float | None = None  # exponentially distributed with about this mean; without it, uniformly
     long_sums: float = 0.0  # share of sums that are drawn again until they have eight numbers or more
 
 
 STAGES = (
     # Short traces, so that most of what is learned from is additions, and long sums, which are the hard ones.
     Stage(steps=2400, learning_rate=3e-3, max_checks=6, long_sums=0.4),
-    Stage(steps=300, learning_rate=1e-3, max_checks=MAX_TOKENS),
+    # The lengths that the reasoner keeps. Many short checks and few long ones: all lengths about equally often, or the
+    # hindsight start finds no traces to learn the smaller budgets from.
+    Stage(steps=400, learning_rate=1e-3, max_checks=MAX_TOKENS, mean_checks=14),
 )
 
 
@@ -87,12 +89,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def trace_length(addends: list[int], max_checks: int, rng: random.Random) -> int:
+def trace_length(addends: list[int], stage: Stage, rng: random.Random) -> int:
     """Tokens of thinking: mostly all that is needed and a random number of checks, sometimes fewer."""
     necessary = sums.num_necessary(addends)
     if rng.random() < EARLY_STOP:
         return rng.randint(1, necessary - 1)
-    return rng.randint(necessary, min(necessary + max_checks, MAX_TOKENS - CLOSING))
+    most = min(stage.max_checks, MAX_TOKENS - CLOSING - necessary)
+    if stage.mean_checks is None:
+        return necessary + rng.randint(0, most)
+    while (checks := int(rng.expovariate(1 / stage.mean_checks))) > most:
+        pass
+    return necessary + checks
 
 
 def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str]:
@@ -102,7 +109,7 @@ def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str]:
         addends = sums.sample_addends(rng, "train")
     mode, budget = SAMPLER.draw(rng)
     asked = Wording().ask(sums.question_of(addends), budget, mode)
-    return asked, sums.trace(addends, trace_length(addends, stage.max_checks, rng))
+    return asked, sums.trace(addends, trace_length(addends, stage, rng))
 
 
 def collate(tokenizer, pairs):
@@ -170,23 +177,23 @@ def main():
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first_stage", type=int, default=0, help="go on from this stage")
-    parser.add_argument("--skip_steps", type=int, default=0, help="and from this many steps into it")
     parser.add_argument("--init", type=Path, help="with the weights in this folder")
     args = parser.parse_args()
     if args.output.exists():
         parser.error(f"--output {args.output} exists and is not written over")
+    if (args.first_stage > 0) != (args.init is not None):
+        parser.error("--first_stage and --init go together")
 
     torch.manual_seed(args.seed)
-    rng = random.Random(f"{args.seed}/{args.first_stage}")
     tokenizer = build_tokenizer()
     model = Qwen3ForCausalLM.from_pretrained(args.init) if args.init else build_model(tokenizer)
     print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
     for number, stage in enumerate(STAGES[args.first_stage :], start=args.first_stage):
-        if number == args.first_stage:
-            stage = dataclasses.replace(stage, steps=stage.steps - args.skip_steps)
+        # Its own generator for each stage: one that is gone on from sees the same traces.
+        rng = random.Random(f"{args.seed}/{number}")
         train(model, tokenizer, stage, args.batch_size, rng, f"stage {number}")
-        model.save_pretrained(args.output)  # the last stage's stays
-        tokenizer.save_pretrained(args.output)
+        model.save_pretrained(args.output / f"stage{number}" if number + 1 < len(STAGES) else args.output)
+    tokenizer.save_pretrained(args.output)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     study.measure("trained", model)
     study.measure("control_constant_length", model)
     spent = cost(trainer, hindsight, study.rank_correlation("hindsight"), start)
-    report = study.report(model_config.model_name_or_path, spent)
+    report = study.report(model_config.model_name_or_path, spent, hindsight)
     trainer.end()
     return report
 

@@ -236,7 +236,10 @@ def hindsight_start(
     training,
     output: Path,
 ) -> dict:
-    """Trains the adapter of `model` in place; returns `num_samples`, `num_updates`, `rank_correlation` by update.
+    """Trains the adapter of `model` in place; returns what it took.
+
+    `num_samples`, `num_updates`, `rank_correlation` by update, and the lengths that there were to learn from,
+    `shortest_trace` and `longest_trace`.
 
     `training` is the run's GRPOConfig: seed, device, precision and memory settings are taken from it. The adapter ends
     in `output/adapter`; a finished start is loaded from there, an interrupted one continues.
@@ -286,8 +289,11 @@ def hindsight_start(
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if output.exists() else None)
     probes = [entry for entry in trainer.state.log_history if "probe_rank_correlation" in entry]
+    lengths = [length(trace["completion_ids"]) for trace in traces]
     record = {
         "num_samples": settings.num_samples,
+        "shortest_trace": min(lengths),
+        "longest_trace": max(lengths),
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
     }

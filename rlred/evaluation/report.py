@@ -66,7 +66,7 @@ def to_markdown(report: dict) -> str:
                 f"| {percent(mean['mean_abs_error'])} | {percent(mean['rmse'])} | {percent(mean['over_budget'])} "
                 f"| {percent(mean['accuracy'])} |"
             )
-    lines += _at_full_length(report)
+    lines += _at_full_length(report) + _what_rl_added(report)
     if report.get("cost"):
         lines += ["", "## Cost", ""]
         lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in report["cost"].items() if value is not None]
@@ -92,6 +92,32 @@ def _at_full_length(report: dict) -> list[str]:
                 f"- {TITLES[stage]}, {mode} {row['budget']}: {percent(row['accuracy'])} "
                 f"({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])}), {row['mean_length']:.1f} tokens"
             )
+    return lines
+
+
+def _what_rl_added(report: dict) -> list[str]:
+    """RL held against the hindsight start that it began from: a table of differences, whichever way they go."""
+    before, after = report.get("hindsight"), report.get("trained")
+    if not before or not after:
+        return []
+    lines = ["", "## What RL added to the hindsight start", ""]
+    lines += ["| mode | stage | mean abs. error | RMSE | over budget | accuracy | correct answers per 100 tokens |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for mode in after["overall"]:
+        for stage in ("hindsight", "trained"):
+            mean = report[stage]["overall"][mode]
+            cells = [percent(mean[name]) for name in ("mean_abs_error", "rmse", "over_budget", "accuracy")]
+            per_token = None if mean["accuracy"] is None else 100 * mean["accuracy"] / max(mean["mean_length"], 1)
+            lines.append(f"| {mode} | {TITLES[stage]} | {' | '.join(cells)} | {number(per_token)} |")
+    start = report.get("hindsight_start")
+    if start:
+        asked = [row["budget"] for row in after["rows"] if row["budget"] is not None]
+        below = sorted({budget for budget in asked if budget < start["shortest_trace"]})
+        lines += [
+            "",
+            f"The traces of the hindsight start had {start['shortest_trace']} to {start['longest_trace']} tokens. "
+            f"Budgets of this sweep below any of them: {', '.join(map(str, below)) or 'none'}.",
+        ]
     return lines
 
 

@@ -63,7 +63,7 @@ class Study:
         path = self.output / "measures" / f"{stage}.json"
         return json.loads(path.read_text())["rank_correlation"] if path.exists() else None
 
-    def report(self, model_name: str, cost: dict) -> dict:
+    def report(self, model_name: str, cost: dict, hindsight_start: dict | None) -> dict:
         """The report of all stages, written beside the adapter."""
         if not self.on:
             return {}
@@ -75,6 +75,7 @@ class Study:
             "n_questions": len(self.held_out),
             "temperature": self.temperature,
             **{stage: json.loads(path.read_text()) if path.exists() else None for stage, path in paths.items()},
+            "hindsight_start": hindsight_start,
             "cost": cost,
         }
         if PartialState().is_main_process:

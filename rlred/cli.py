@@ -14,6 +14,7 @@ from pathlib import Path
 from rlred.budgets import MODES, make_wording
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, compare, write_report
+from rlred.files import write_json
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--question_column")
     evaluate.add_argument("--solution_column")
     evaluate.add_argument("--num_questions", type=int, default=64)
+    evaluate.add_argument("--num_samples", type=int, default=1, help="completions of each question at each budget")
     evaluate.add_argument("--budgets", type=int, nargs="+", required=True, metavar="TOKENS")
     evaluate.add_argument("--modes", nargs="+", default=["exact"], choices=MODES)
     evaluate.add_argument("--wording", default="l1", help="preset name, or templates as JSON")
@@ -51,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(options: argparse.Namespace) -> Path:
     """The folder for the report. Raises `ValueError` for an option out of range and where a report would be lost."""
-    for name, smallest in (("num_questions", 1), ("batch_size", 1), ("temperature", 0)):
+    for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
         if getattr(options, name) < smallest:
             raise ValueError(f"--{name} must be {smallest} or more, got {getattr(options, name)}")
     if min(options.budgets) < 1:
@@ -60,6 +62,19 @@ def check(options: argparse.Namespace) -> Path:
     if (output / "adherence.json").exists():
         raise ValueError(f"{output}/adherence.json exists and is not written over; name another folder with --output")
     return output
+
+
+def claim(options: argparse.Namespace, output: Path) -> None:
+    """Notes in the folder what is measured there. Raises `ValueError` where that is something else already."""
+    settings = {name: value for name, value in vars(options).items() if name not in ("call", "command", "output")}
+    path = output / "evaluation.json"
+    if path.exists() and (before := json.loads(path.read_text())) != settings:
+        name = next(name for name in {**before, **settings} if before.get(name) != settings.get(name))
+        raise ValueError(
+            f"{output} holds an unfinished evaluation with --{name} {before.get(name)}, now {settings.get(name)}; "
+            "name another folder with --output, or move it away"
+        )
+    write_json(path, settings)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -82,8 +97,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     questions = sample_of(questions, options.num_questions)
     model, tokenizer = load_for_evaluation(options.model, options.adapter, options.dtype, options.trust_remote_code)
     budgets = sorted(set(options.budgets))
+    claim(options, output)
 
-    def measured(description: str, constant_budget: int | None = None) -> dict:
+    def measured(stage: str, constant_budget: int | None = None) -> dict:
         outcomes = sweep(
             model,
             tokenizer,
@@ -96,8 +112,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
             temperature=options.temperature,
             batch_size=options.batch_size,
             seed=options.seed,
+            num_samples=options.num_samples,
             constant_budget=constant_budget,
-            description=description,
+            path=output / "measures" / f"{stage}.completions.jsonl",
+            description=f"measuring: {stage}",
         )
         return measure(outcomes)
 
@@ -110,10 +128,12 @@ def run_evaluate(options: argparse.Namespace) -> None:
         **dict.fromkeys(STAGES),
     }
     with model.disable_adapter() if options.adapter else contextlib.nullcontext():
-        report["baseline"] = measured("base")
+        report["baseline"] = measured("baseline")
     if options.adapter:
-        report["trained"] = measured("adapter")
-        report["control_constant_length"] = measured("control", constant_budget=budgets[len(budgets) // 2])
+        report["trained"] = measured("trained")
+        report["control_constant_length"] = measured(
+            "control_constant_length", constant_budget=budgets[len(budgets) // 2]
+        )
     write_report(report, output)
     print((output / "adherence.md").read_text())
 

@@ -142,7 +142,7 @@ def _load(source: str, split: str, config: str | None) -> tuple[Sequence[dict], 
     if path.stat().st_size == 0:
         raise ValueError(f"{source}: the file is empty")
     if kind == "json":
-        return _read_json(path)
+        return read_json(path)
     try:
         dataset = load_dataset(kind, data_files=str(path), split="train")
     except Exception as error:  # datasets wraps its readers' errors in many types
@@ -151,7 +151,7 @@ def _load(source: str, split: str, config: str | None) -> tuple[Sequence[dict], 
     return dataset, dataset.column_names
 
 
-def _read_json(path: Path) -> tuple[list[dict], list[str]]:
+def read_json(path: Path) -> tuple[list[dict], list[str]]:
     """A JSON array of objects, or one object per line; a column may mix types, as those of published files do."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -64,14 +64,13 @@ def within_question_rank_correlation(outcomes: Iterable[dict]) -> float | None:
 
 
 def row(outcomes: Sequence[dict]) -> dict:
-    """One line of the table: outcomes that share a mode and a budget. Errors are fractions of the budget."""
-    budget = outcomes[0]["budget"]
+    """One line of the table: outcomes that share a mode and a budget (or ratio). Errors are fractions of the budget."""
     lengths = np.array([outcome["length"] for outcome in outcomes], dtype=float)
     grades = [outcome["correct"] for outcome in outcomes if outcome["correct"] is not None]
     low, high = wilson(sum(grades), len(grades))
     line = {
         "mode": outcomes[0]["mode"],
-        "budget": budget,
+        "budget": outcomes[0]["budget"],
         "n": len(outcomes),
         "mean_length": float(lengths.mean()),
         "length_p10": float(np.quantile(lengths, 0.1)),
@@ -84,12 +83,16 @@ def row(outcomes: Sequence[dict]) -> dict:
         "accuracy_low": low,
         "accuracy_high": high,
     }
-    if budget is not None:
-        errors = (lengths - budget) / budget
+    if outcomes[0].get("ratio") is not None:
+        line["ratio"] = outcomes[0]["ratio"]
+        line["budget"] = float(np.mean([outcome["budget"] for outcome in outcomes]))
+    if line["budget"] is not None:
+        budgets = np.array([outcome["budget"] for outcome in outcomes], dtype=float)
+        errors = (lengths - budgets) / budgets
         line["mean_error"] = float(errors.mean())
         line["mean_abs_error"] = float(np.abs(errors).mean())
         line["rmse"] = float(np.sqrt((errors**2).mean()))
-        line["over_budget"] = float((lengths > budget).mean())
+        line["over_budget"] = float((lengths > budgets).mean())
     return line
 
 
@@ -120,7 +123,8 @@ def measure(outcomes: Sequence[dict]) -> dict:
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for outcome in outcomes:
-        groups[outcome["mode"], outcome["budget"]].append(outcome)
+        level = outcome["budget"] if outcome.get("ratio") is None else outcome["ratio"]
+        groups[outcome["mode"], level].append(outcome)
     rows = [row(groups[key]) for key in sorted(groups, key=lambda key: (key[0], key[1] or 0))]
     asked = [line for line in rows if line["budget"] is not None]
     spread = asked_spread = None

@@ -14,6 +14,18 @@ from rlred.files import write_json
 logger = logging.getLogger(__name__)
 
 
+def examples(outcomes: list[dict], questions, num_questions: int = 2) -> list[dict]:
+    """What the model wrote for the first questions at the smallest, the middle and the largest budget."""
+    budgets = sorted({outcome["budget"] for outcome in outcomes if outcome["budget"] is not None})
+    shown = {budgets[0], budgets[len(budgets) // 2], budgets[-1]} if budgets else {None}
+    texts = {row["question_id"]: row["question"] for row in questions[:num_questions]}
+    return [
+        {"question": texts[outcome["question_id"]], **outcome}
+        for outcome in outcomes
+        if outcome["question_id"] in texts and outcome["budget"] in shown
+    ]
+
+
 class Study:
     """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
 
@@ -49,11 +61,13 @@ class Study:
                 self.held_out,
                 self.budgets,
                 constant_budget=constant,
+                path=path.with_suffix(".completions.jsonl"),
                 description=f"measuring: {stage}",
                 **self.settings,
             )
             block = measure(outcomes)
             block["constant_budget"] = constant
+            block["examples"] = examples(outcomes, self.held_out)
             write_json(path, block)
             logger.info("%s: %s", stage, json.dumps(block["overall"]))
         state.wait_for_everyone()

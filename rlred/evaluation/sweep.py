@@ -1,8 +1,11 @@
 """Ask every question at every budget and record what each completion did."""
 
 import contextlib
+import hashlib
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -12,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from rewards import Correctness, Length
 from rlred.budgets import Wording, ask
+from rlred.files import write_text
 from rlred.tiny import resolve_model
 
 
@@ -25,42 +29,81 @@ def complete(
     batch_size: int = 128,
     temperature: float = 1.0,
     seed: int = 0,
+    path: Path | None = None,
     description: str = "sampling",
 ) -> list[list[int]]:
     """Completion ids of conversational prompts, end-of-sequence token included, padding removed.
 
-    Prompts are batched in the given order: put those that will get similar lengths side by side. Sampling is seeded
-    and leaves the caller's random state as it was. Temperature 0 decodes greedily.
+    Prompts are batched in the given order: put those that will get similar lengths side by side. Each batch is seeded
+    by itself and the caller's random state stays as it was. Temperature 0 decodes greedily. With `path`, every batch
+    is saved there as it is done, and those that are already there are not generated again. Raises `ValueError` when
+    that file was made from other prompts or settings.
     """
     completions: list[list[int]] = []
-    device = next(model.parameters()).device
-    sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
+    if path is not None:
+        settings = {"max_completion_length": max_completion_length, "batch_size": batch_size, "seed": seed}
+        completions = open_completions(path, {**settings, "temperature": temperature}, prompts)
     was_training = model.training
     model.eval()
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), merged_adapter(model):
-        torch.manual_seed(seed)
-        for start in tqdm(range(0, len(prompts), batch_size), desc=description, leave=False):
-            texts = tokenizer.apply_chat_template(
-                list(prompts[start : start + batch_size]), add_generation_prompt=True, tokenize=False
-            )
-            # Not through apply_chat_template: it keeps the tokenizer's own padding side, and most pad on the right.
-            inputs = tokenizer(
-                texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-            ).to(device)
-            output = model.generate(
-                **inputs,
-                max_new_tokens=max_completion_length,
-                pad_token_id=tokenizer.pad_token_id,
-                top_p=None if temperature == 0 else 1.0,
-                **sampling,
-            )
-            stops = stop_ids(model, tokenizer)
-            for ids in output[:, inputs["input_ids"].shape[1] :].tolist():
-                end = next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids))
-                completions.append(ids[:end])
+    starts = range(len(completions), len(prompts), batch_size)
+    with merged_adapter(model) if starts else contextlib.nullcontext():
+        for start in tqdm(starts, desc=description, leave=False):
+            batch = prompts[start : start + batch_size]
+            ids = _complete_batch(model, tokenizer, batch, max_completion_length, temperature, seed + start)
+            completions += ids
+            if path is not None:
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(ids) + "\n")
     model.train(was_training)
     return completions
+
+
+def _complete_batch(model, tokenizer, prompts, max_completion_length, temperature, seed) -> list[list[int]]:
+    device = next(model.parameters()).device
+    sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
+    texts = tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, tokenize=False)
+    # Not through apply_chat_template: it keeps the tokenizer's own padding side, and most pad on the right.
+    inputs = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        output = model.generate(
+            **inputs.to(device),
+            max_new_tokens=max_completion_length,
+            pad_token_id=tokenizer.pad_token_id,
+            top_p=None if temperature == 0 else 1.0,
+            **sampling,
+        )
+    stops = stop_ids(model, tokenizer)
+    completions = output[:, inputs["input_ids"].shape[1] :].tolist()
+    ends = [next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids)) for ids in completions]
+    return [ids[:end] for ids, end in zip(completions, ends, strict=True)]
+
+
+def open_completions(path: Path, settings: dict, prompts: Sequence[list[dict]]) -> list[list[int]]:
+    """The completions that `path` holds so far; a new file with its settings where there is none.
+
+    A batch whose line was cut off by a crash is taken out of the file. Raises `ValueError` when the file was made from
+    other prompts or settings.
+    """
+    digest = hashlib.sha256(json.dumps([settings, *prompts], sort_keys=True).encode()).hexdigest()
+    header = json.dumps({**settings, "num_prompts": len(prompts), "sha256": digest})
+    if not path.exists():
+        write_text(path, header + "\n")
+        return []
+    text = path.read_text(encoding="utf-8")
+    lines = text.split("\n")
+    if lines[0] != header:
+        raise ValueError(f"{path} holds completions of other prompts or settings; name another folder, or move it away")
+    batches = []
+    for line in lines[1:]:
+        try:
+            batches.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    whole = "\n".join([header, *map(json.dumps, batches), ""])
+    if text != whole:
+        write_text(path, whole)
+    return [ids for batch in batches for ids in batch]
 
 
 def stop_ids(model, tokenizer) -> set[int]:
@@ -108,21 +151,25 @@ def sweep(
     temperature: float = 1.0,
     batch_size: int = 128,
     seed: int = 0,
+    num_samples: int = 1,
     constant_budget: int | None = None,
     grade: bool = True,
+    path: Path | None = None,
     description: str = "sweep",
 ) -> list[dict]:
-    """Outcomes of every question in every mode at every budget (mode `none` is asked once).
+    """Outcomes of every question in every mode at every budget (mode `none` has none), `num_samples` of each.
 
     With `constant_budget`, every prompt asks for that budget while the outcome is still held against its own: the
     control that has learned a length, but not to listen. Without `grade`, answers are not compared (`correct` is None).
+    `path` keeps the completions while the sweep runs, so that one which was interrupted goes on.
     """
     correctness, length = correctness or Correctness(), length or Length()
     asked = [(mode, budget) for mode in modes for budget in (budgets if mode != "none" else [None])]
     rows = []
     for mode, budget in asked:
         worded = constant_budget if constant_budget is not None and mode != "none" else budget
-        rows += [{**row, "budget": budget} for row in ask(questions, wording, [(mode, worded)] * len(questions))]
+        asked_rows = ask(questions, wording, [(mode, worded)] * len(questions))
+        rows += [{**row, "budget": budget} for row in asked_rows for _ in range(num_samples)]
     # Rows that will get similar lengths side by side; the completions of one question spread over batches.
     completion_ids = complete(
         model,
@@ -132,6 +179,7 @@ def sweep(
         batch_size=batch_size,
         temperature=temperature,
         seed=seed,
+        path=path,
         description=description,
     )
     texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)

@@ -1,0 +1,74 @@
+"""The sweep: one that was interrupted goes on, and its table is that of one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rlred.budgets import Wording
+from rlred.evaluation.sweep import load_for_evaluation, sweep
+from rlred.questions import load_questions
+
+
+@pytest.fixture(scope="module")
+def ask_reasoner():
+    """A sweep of the embedded model in batches of 4, as a function of its changes."""
+    model, tokenizer = load_for_evaluation("tiny_reasoner", None, "float32")
+    questions = list(load_questions("sums", split="test", limit=3))
+    settings = {"modes": ["exact", "none"], "wording": Wording(), "max_completion_length": 40, "batch_size": 4}
+    return lambda **changes: sweep(model, tokenizer, questions, [16, 32], **{**settings, **changes})
+
+
+def test_every_question_is_asked_at_every_budget_and_sampled_as_often_as_asked_for(ask_reasoner):
+    outcomes = ask_reasoner(num_samples=2)
+    asked = [(outcome["question_id"], outcome["mode"], outcome["budget"]) for outcome in outcomes]
+    assert len(asked) == 18 and all(asked.count(one) == 2 for one in asked)
+    assert {one[1:] for one in asked} == {("exact", 16), ("exact", 32), ("none", None)}
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3, 4])
+def test_a_sweep_that_was_interrupted_goes_on(ask_reasoner, tmp_path, kept):
+    whole = ask_reasoner(path=tmp_path / "whole.jsonl")
+    lines = (tmp_path / "whole.jsonl").read_text().splitlines()
+    assert len(lines) == 4  # settings and three batches
+    torn = lines[kept][: len(lines[kept]) // 2] if kept < 4 else ""
+    (tmp_path / "parts.jsonl").write_text("\n".join([*lines[:kept], torn]))
+    assert ask_reasoner(path=tmp_path / "parts.jsonl") == whole == ask_reasoner()
+    assert (tmp_path / "parts.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+def test_completions_of_another_sweep_are_refused_and_kept(ask_reasoner, tmp_path):
+    path = tmp_path / "completions.jsonl"
+    ask_reasoner(path=path)
+    before = path.read_text()
+    for changes in ({"seed": 1}, {"temperature": 0.5}, {"wording": Wording(exact="{question} {budget}")}):
+        with pytest.raises(ValueError, match="other prompts or settings"):
+            ask_reasoner(path=path, **changes)
+    assert path.read_text() == before
+
+
+def test_a_killed_evaluation_gives_the_same_table_when_it_is_started_again(tmp_path):
+    words = "-m rlred.cli evaluate --budgets 16 32 64 --num_questions 16 --batch_size 4 --output".split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    def start(name):
+        command = [sys.executable, *words, str(tmp_path / name)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    killed = start("killed")
+    completions = tmp_path / "killed" / "measures" / "baseline.completions.jsonl"
+    while not (completions.exists() and completions.read_text().count("\n") > 2):
+        assert killed.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "adherence.json").exists()
+    done = completions.read_text().count("\n")
+    assert start("killed").wait() == 0 and completions.read_text().count("\n") > done
+    assert start("whole").wait() == 0
+    one, two = (json.loads((tmp_path / name / "adherence.json").read_text()) for name in ("killed", "whole"))
+    assert one == two

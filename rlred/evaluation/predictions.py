@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rewards import Correctness
 from rewards.correctness import last_boxed
-from rlred.budgets import check_budget
+from rlred.budgets import MODES, check_budget
 from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, read_json, solution_of
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def load_predictions(
             "truncated": False,
             "completion": text,
         }
-        if outcome["budget"] is None and outcome["ratio"] is None:
+        if outcome["budget"] is None and outcome["ratio"] is None and outcome["mode"] in MODES:
             outcome["mode"] = "none"
         if outcome["ratio"] is None:
             check_budget(outcome["budget"], outcome["mode"])

@@ -9,14 +9,21 @@ from matplotlib import pyplot as plt
 
 from rlred.files import write_json, write_text
 
-STAGES = ("baseline", "hindsight", "trained", "control_constant_length")
+STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
 TITLES = {
     "baseline": "before (untrained base)",
     "hindsight": "after the hindsight start",
     "trained": "after RL",
     "control_constant_length": "control: asked for one constant length",
+    "predictions": "saved predictions",
 }
-COLOURS = {"baseline": "#888888", "hindsight": "#d9822b", "trained": "#1f6fb2", "control_constant_length": "#b04a9a"}
+COLOURS = {
+    "baseline": "#888888",
+    "hindsight": "#d9822b",
+    "trained": "#1f6fb2",
+    "control_constant_length": "#b04a9a",
+    "predictions": "#1f6fb2",
+}
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -29,16 +36,46 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def _level(row: dict) -> str:
+    """What a row was asked for: a budget, or a ratio and the budget that it comes to on average."""
+    if row["budget"] is None:
+        return "-"
+    return f"{row['ratio']:g} ({row['budget']:.1f})" if "ratio" in row else str(row["budget"])
+
+
+def _accuracy(row: dict) -> str:
+    if row["accuracy"] is None:
+        return "-"
+    return f"{percent(row['accuracy'])} ({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])})"
+
+
+def _provenance(report: dict) -> str:
+    if "files" not in report:
+        return (
+            f"Model `{report['model']}`, adapter `{report['adapter']}`, seed {report['seed']}, "
+            f"{report['n_questions']} held-out questions per row, temperature {report.get('temperature', 1.0):g}."
+        )
+    lines = [f"Saved predictions, {report['n_questions']} questions."]
+    for note in report["files"]:
+        columns = ", ".join(f"{name} from `{column}`" for name, column in note["columns"].items())
+        recorded = note["recorded_accuracy"]
+        own = f" (its own record: {percent(recorded)} %)" if recorded is not None else ""
+        lines.append(
+            f"- `{note['file']}`: {note['n']} predictions, {note['skipped']} skipped, accuracy "
+            f"{percent(note['accuracy'])} %{own}; {columns}"
+        )
+    return "\n".join([*lines, ""])
+
+
 def to_markdown(report: dict) -> str:
     """The table of a report: one block per stage, one line per mode and budget."""
     lines = [
         "# Adherence",
         "",
-        f"Model `{report['model']}`, adapter `{report['adapter']}`, seed {report['seed']}, "
-        f"{report['n_questions']} held-out questions per row, temperature {report.get('temperature', 1.0):g}.",
+        _provenance(report),
         "Errors are percentages of the budget; accuracy is a percentage with its 95 % Wilson interval.",
     ]
-    for stage in STAGES:
+    for stage in TITLES:
         block = report.get(stage)
         if not block:
             continue
@@ -55,10 +92,9 @@ def to_markdown(report: dict) -> str:
         ]
         for row in block["rows"]:
             lines.append(
-                f"| {row['mode']} | {row['budget'] if row['budget'] is not None else '-'} | {row['mean_length']:.1f} "
+                f"| {row['mode']} | {_level(row)} | {row['mean_length']:.1f} "
                 f"| {percent(row['mean_error'])} | {percent(row['mean_abs_error'])} | {percent(row['rmse'])} "
-                f"| {percent(row['over_budget'])} | {percent(row['accuracy'])} "
-                f"({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])}) |"
+                f"| {percent(row['over_budget'])} | {_accuracy(row)} |"
             )
         for mode, mean in block["overall"].items():
             lines.append(
@@ -81,16 +117,14 @@ def _at_full_length(report: dict) -> list[str]:
         return []
     full = base["full_length"]
     lines.append(
-        f"- base, the longest completion of each question: {percent(full['accuracy'])} "
-        f"({percent(full['accuracy_low'])}-{percent(full['accuracy_high'])}), {full['mean_length']:.1f} tokens"
+        f"- base, the longest completion of each question: {_accuracy(full)}, {full['mean_length']:.1f} tokens"
     )
     for stage in ("hindsight", "trained"):
         rows = [row for row in (report.get(stage) or {"rows": []})["rows"] if row["budget"] is not None]
         for mode in dict.fromkeys(row["mode"] for row in rows):
             row = max((row for row in rows if row["mode"] == mode), key=lambda row: row["budget"])
             lines.append(
-                f"- {TITLES[stage]}, {mode} {row['budget']}: {percent(row['accuracy'])} "
-                f"({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])}), {row['mean_length']:.1f} tokens"
+                f"- {TITLES[stage]}, {mode} {row['budget']}: {_accuracy(row)}, {row['mean_length']:.1f} tokens"
             )
     return lines
 
@@ -125,7 +159,7 @@ def draw(report: dict, path: Path) -> None:
     """Asked against used with the spread of the middle 80 %, and accuracy against tokens, for every stage."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     budgets: set[int] = set()
-    for stage in STAGES:
+    for stage in TITLES:
         block = report.get(stage)
         if not block:
             continue
@@ -154,16 +188,15 @@ def draw(report: dict, path: Path) -> None:
                 right.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label, **style)
     if budgets:
         left.plot([min(budgets), max(budgets)], [min(budgets), max(budgets)], color="black", linewidth=1, linestyle=":")
+        left.legend(fontsize=8, frameon=False)
         left.annotate("asked = used", (max(budgets), max(budgets)), ha="right", va="bottom", fontsize=8)
     left.set(xlabel="tokens asked for", ylabel="tokens used (band: middle 80 %)", title="Asked against used")
     right.set(xlabel="mean tokens used", ylabel="accuracy", ylim=(-0.02, 1.04), title="Accuracy against tokens")
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    left.legend(fontsize=8, frameon=False)
-    figure.suptitle(
-        f"{report['model']}, seed {report['seed']}, {report['n_questions']} questions per point", fontsize=9
-    )
+    seed = f", seed {report['seed']}" if report["seed"] is not None else ""
+    figure.suptitle(f"{report['model']}{seed}, {report['n_questions']} questions per point", fontsize=9)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)
@@ -189,7 +222,7 @@ def compare(reports: list[tuple[str, dict]]) -> str:
     )
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, report in reports:
-        for stage in STAGES:
+        for stage in TITLES:
             block = report.get(stage) or {"overall": {}}
             for mode, mean in block["overall"].items():
                 rows = [row for row in block["rows"] if row["mode"] == mode]

@@ -1,0 +1,84 @@
+r"""Saved predictions: other projects' outputs, their columns, their own record."""
+
+import json
+
+import pytest
+
+from rlred.cli import main as rlred
+from rlred.evaluation.predictions import load_predictions
+from tests.paths import real_data
+
+
+def write(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def tokenskip(ratio, n=40):
+    """Rows as TokenSkip's evaluation writes them: right two times in three, a little longer than asked for."""
+    return [
+        {
+            "messages": [{"role": "user", "content": f"What is {i}+{i}?"}],
+            "answer": [str(2 * i)],
+            "model_output": f"{i}+{i} is...\n\nThe final answer is: ${2 * i + (i % 3 == 0)}$",
+            "cot_length": round(ratio * (100 + i)) + 5,
+            "accuracy": i % 3 != 0,
+        }
+        for i in range(n)
+    ]
+
+
+def test_tokenskip_files_are_measured_by_ratio(tmp_path, capsys):
+    files = [str(write(tmp_path / f"{ratio}.jsonl", tokenskip(ratio))) for ratio in (0.5, 1.0)]
+    command = ["evaluate", "--predictions", *files, "--ratios", "0.5", "1.0", "--output", str(tmp_path / "out")]
+    assert rlred(command) == 0
+    assert "its own record: 65.0 %" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "adherence.json").read_text())
+    half, full = report["predictions"]["rows"]
+    assert (half["ratio"], full["ratio"], half["n"], report["n_questions"]) == (0.5, 1.0, 40, 40)
+    assert half["accuracy"] == full["accuracy"] == 26 / 40
+    assert full["mean_abs_error"] == 0 and 0 < half["mean_abs_error"] < 0.06
+    assert report["predictions"]["rank_correlation"] == 1
+
+
+def test_columns_are_named_and_tokens_counted(tmp_path):
+    rows = [{"q": "1+1?", "gold_text": "2", "text": "so\\boxed{2}", "asked": budget} for budget in (8, 16)]
+    path = write(tmp_path / "p.jsonl", rows)
+    columns = {"question": "q", "solution": "gold_text", "completion": "text", "budget": "asked"}
+    outcomes, note = load_predictions(path, columns=columns, count=len)
+    assert [(o["budget"], o["length"], o["correct"]) for o in outcomes] == [(8, 11, 1.0), (16, 11, 1.0)]
+    assert note["recorded_accuracy"] is None and note["accuracy"] == 1
+
+
+def test_real_problems_in_the_files_form(tmp_path):
+    rows = [json.loads(line) for line in real_data("gsm8k/test.jsonl").read_text().splitlines()]
+    saved = [{"question": r["question"], "answer": r["answer"], "output": r["answer"], "length": 9} for r in rows]
+    for row in saved:
+        row["output"] = "The answer is " + row["output"].split("#### ")[1] + "."
+    outcomes, note = load_predictions(write(tmp_path / "gsm8k.jsonl", saved))
+    assert note["n"] >= 1000 and note["accuracy"] == 1
+    assert {outcome["mode"] for outcome in outcomes} == {"none"}
+
+
+BAD = [
+    ([{"answer": "2", "model_output": "2"}], [], "no column holds a token count"),
+    ([{"cot_length": 5}], ["--columns", "length"], "not of the form NAME=COLUMN"),
+    ([{"cot_length": 5}], ["--columns", "tokens=cot_length"], "'tokens' is not one of"),
+    ([{"cot_length": 5}], ["--columns", "length=n"], "'n' is not a column"),
+    ([{"cot_length": 5}], ["--ratios", "0.5", "1.0"], "give one per file"),
+    ([{"cot_length": 5}], ["--ratios", "0.5"], "no prediction has that ratio"),
+    ([{"cot_length": None}], [], "none of its 1 lines has a length"),
+    ([{"cot_length": 5, "budget": -1}], [], "budget must be a whole number of tokens"),
+    ([{"cot_length": 5}], ["--ratios", "1", "--prediction_budgets", "9"], "give one of them"),
+    ([{"cot_length": 5, "mode": "short"}], [], "mode must be one of"),
+    ([5], [], "every row must be a JSON object"),
+]
+
+
+@pytest.mark.parametrize("rows, flags, message", BAD)
+def test_bad_predictions_are_one_clear_line(rows, flags, message, tmp_path, capsys):
+    path = write(tmp_path / "p.jsonl", rows)
+    assert rlred(["evaluate", "--predictions", str(path), *flags, "--output", str(tmp_path / "out")]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not (tmp_path / "out" / "adherence.json").exists()

@@ -18,12 +18,14 @@ from rlred.budgets import Wording, ask
 from rlred.files import write_text
 from rlred.tiny import resolve_model
 
+Prompt = list[dict] | list[int]
+
 
 @torch.no_grad()
 def complete(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[dict]],
+    prompts: Sequence[Prompt],
     *,
     max_completion_length: int,
     batch_size: int = 128,
@@ -32,7 +34,7 @@ def complete(
     path: Path | None = None,
     description: str = "sampling",
 ) -> list[list[int]]:
-    """Completion ids of conversational prompts, end-of-sequence token included, padding removed.
+    """Completion ids of prompts (conversations, or ids to go on from), end-of-sequence token included, unpadded.
 
     Prompts are batched in the given order: put those that will get similar lengths side by side. Each batch is seeded
     by itself and the caller's random state stays as it was. Temperature 0 decodes greedily. With `path`, every batch
@@ -61,9 +63,9 @@ def complete(
 def _complete_batch(model, tokenizer, prompts, max_completion_length, temperature, seed) -> list[list[int]]:
     device = next(model.parameters()).device
     sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
-    texts = tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, tokenize=False)
-    # Not through apply_chat_template: it keeps the tokenizer's own padding side, and most pad on the right.
-    inputs = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
+    # Not padded by apply_chat_template: it keeps the tokenizer's own padding side, and most pad on the right.
+    prompt_ids = [prompt_ids_of(tokenizer, prompt) for prompt in prompts]
+    inputs = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         output = model.generate(
@@ -79,7 +81,14 @@ def _complete_batch(model, tokenizer, prompts, max_completion_length, temperatur
     return [ids[:end] for ids, end in zip(completions, ends, strict=True)]
 
 
-def open_completions(path: Path, settings: dict, prompts: Sequence[list[dict]]) -> list[list[int]]:
+def prompt_ids_of(tokenizer, prompt: Prompt) -> list[int]:
+    """The ids of a conversational prompt, opened for the answer; ids are returned as they are."""
+    if isinstance(prompt[0], int):
+        return list(prompt)
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+
+
+def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt]) -> list[list[int]]:
     """The completions that `path` holds so far; a new file with its settings where there is none.
 
     A batch whose line was cut off by a crash is taken out of the file. Raises `ValueError` when the file was made from

@@ -7,6 +7,7 @@ rlred table outputs/l1_exact outputs/l1_exact-cold-0
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import sys
@@ -17,6 +18,8 @@ from rlred.budgets import MODES, make_wording
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, compare, write_report
 from rlred.files import write_json
+
+BASELINES = ("brevity", "truncation", "s1_forcing")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--num_samples", type=int, default=1, help="completions of each question at each budget")
     evaluate.add_argument("--budgets", type=int, nargs="+", default=[], metavar="TOKENS")
     evaluate.add_argument("--modes", nargs="+", default=["exact"], choices=MODES)
+    evaluate.add_argument("--baselines", nargs="+", default=[], choices=BASELINES, help="measured on the base as well")
     evaluate.add_argument("--wording", help="preset name, or templates as JSON (default: the adapter's, or l1)")
     evaluate.add_argument("--max_completion_length", type=int, help="default: twice the largest budget")
     evaluate.add_argument("--require_end_of_thinking", action="store_true", help="an answer without </think> is wrong")
@@ -194,15 +198,55 @@ def run_evaluate(options: argparse.Namespace) -> None:
         "temperature": options.temperature,
         **dict.fromkeys(STAGES),
     }
-    with model.disable_adapter() if options.adapter else contextlib.nullcontext():
+    base = model.disable_adapter if options.adapter else contextlib.nullcontext
+    with base():
         report["baseline"] = measured("baseline")
     if options.adapter:
         report["trained"] = measured("trained")
         report["control_constant_length"] = measured(
             "control_constant_length", constant_budget=budgets[len(budgets) // 2]
         )
+    if options.baselines:
+        with base():
+            report |= measure_baselines(options, output, model, tokenizer, questions, wording)
     write_report(report, output)
     print((output / "adherence.md").read_text())
+
+
+def measure_baselines(options, output: Path, model, tokenizer, questions, wording) -> dict:
+    """The measures of each baseline that was asked for, by name."""
+    from rewards import Correctness, Length
+    from rlred.evaluation.baselines import Baselines
+    from rlred.evaluation.sweep import complete
+
+    numbers = itertools.count()
+
+    def complete_saved(prompts, max_completion_length: int, seed: int) -> list[list[int]]:
+        return complete(
+            model,
+            tokenizer,
+            prompts,
+            max_completion_length=max_completion_length,
+            batch_size=options.batch_size,
+            temperature=options.temperature,
+            seed=seed,
+            path=output / "measures" / f"baselines.{next(numbers)}.completions.jsonl",
+            description="measuring: baselines",
+        )
+
+    baselines = Baselines(
+        complete_saved,
+        model,
+        tokenizer,
+        questions,
+        options.budgets,
+        wording=wording,
+        correctness=Correctness(require_end_of_thinking=options.require_end_of_thinking),
+        length=Length(),
+        max_completion_length=options.max_completion_length or 2 * max(options.budgets),
+        seed=options.seed,
+    )
+    return {name: measure(getattr(baselines, name)()) for name in options.baselines}
 
 
 def measure_predictions(options: argparse.Namespace, output: Path) -> None:

@@ -15,6 +15,9 @@ TITLES = {
     "hindsight": "after the hindsight start",
     "trained": "after RL",
     "control_constant_length": "control: asked for one constant length",
+    "brevity": "baseline: asked in words to be brief",
+    "truncation": "baseline: free, cut at the budget",
+    "s1_forcing": "baseline: S1 budget forcing",
     "predictions": "saved predictions",
 }
 COLOURS = {
@@ -22,6 +25,9 @@ COLOURS = {
     "hindsight": "#d9822b",
     "trained": "#1f6fb2",
     "control_constant_length": "#b04a9a",
+    "brevity": "#5a9e6f",
+    "truncation": "#8c6d46",
+    "s1_forcing": "#c0392b",
     "predictions": "#1f6fb2",
 }
 

@@ -1,0 +1,70 @@
+"""The baselines: what they do to a completion, on the embedded model."""
+
+import functools
+import json
+
+import pytest
+
+from rewards import Correctness, Length
+from rlred.budgets import Wording
+from rlred.cli import main as rlred
+from rlred.evaluation.baselines import Baselines, Forcing
+from rlred.evaluation.measures import measure
+from rlred.evaluation.sweep import complete, load_for_evaluation
+from rlred.questions import load_questions
+
+
+@pytest.fixture(scope="module")
+def baselines():
+    model, tokenizer = load_for_evaluation("tiny_reasoner", None, "float32")
+    run = functools.partial(complete, model, tokenizer)
+    return Baselines(
+        lambda prompts, cap, seed: run(prompts, max_completion_length=cap, seed=seed),
+        model,
+        tokenizer,
+        list(load_questions("sums", split="test", limit=24)),
+        [16, 32, 64],
+        wording=Wording(),
+        correctness=Correctness(),
+        length=Length(),
+        max_completion_length=128,
+    )
+
+
+def test_truncation_is_never_over_and_what_was_cut_has_no_answer(baselines):
+    outcomes = baselines.truncation()
+    assert all(outcome["length"] <= outcome["budget"] for outcome in outcomes)
+    assert all(outcome["correct"] == 0 for outcome in outcomes if outcome["truncated"])
+    accuracies = [row["accuracy"] for row in measure(outcomes)["rows"]]
+    assert accuracies[0] < accuracies[-1] and any(outcome["truncated"] for outcome in outcomes)
+
+
+def test_brevity_is_one_completion_for_every_budget(baselines):
+    report = measure(baselines.brevity())
+    assert report["rank_correlation"] == 0 and report["spread_ratio"] == 1
+
+
+def test_forcing_cuts_what_is_long_with_an_answer_and_makes_the_short_go_on(baselines):
+    outcomes = baselines.s1_forcing()
+    small = [outcome for outcome in outcomes if outcome["budget"] == 16]
+    assert all("\\boxed{" in outcome["completion"] for outcome in small)
+    assert all(outcome["length"] <= 16 + baselines.forcing.answer_tokens for outcome in small)
+    assert sum("</think>\\boxed{" in outcome["completion"] for outcome in small) == len(small)
+    large = [outcome for outcome in outcomes if outcome["budget"] == 64]
+    assert any(" Wait" in outcome["completion"] for outcome in large)
+    free = {row["question_id"]: len(ids) for row, ids in zip(baselines.questions, baselines.free, strict=True)}
+    assert all(outcome["length"] >= min(free[outcome["question_id"]], 40) for outcome in large)
+
+
+def test_forcing_refuses_limits_that_mean_nothing():
+    with pytest.raises(ValueError, match="max_waits must be 0 or more"):
+        Forcing(max_waits=-1)
+
+
+def test_they_stand_in_one_report_with_the_model(tmp_path):
+    words = "evaluate --budgets 16 48 --num_questions 4 --baselines truncation brevity s1_forcing --output".split()
+    assert rlred([*words, str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "adherence.json").read_text())
+    for name in ("baseline", "truncation", "brevity", "s1_forcing"):
+        assert [(row["budget"], row["n"]) for row in report[name]["rows"]] == [(16, 4), (48, 4)]
+    assert "S1 budget forcing" in (tmp_path / "out" / "adherence.md").read_text()

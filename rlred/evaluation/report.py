@@ -87,7 +87,7 @@ def to_markdown(report: dict) -> str:
             continue
         lines += [
             "",
-            f"## {TITLES[stage].capitalize()}",
+            f"## {TITLES[stage][0].upper()}{TITLES[stage][1:]}",
             "",
             f"Rank correlation of budget and length within a question: {number(block['rank_correlation'], 3)}. "
             f"Spread, n(largest) / n(smallest): {number(block['spread_ratio'])} "

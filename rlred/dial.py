@@ -6,6 +6,7 @@ in its output folder:
     adapter_model.safetensors ...   the adapter and the tokenizer      checkpoint-*/     to resume from
     adherence.json .md .png         before and after                   hindsight/        traces and the first adapter
     run.json                        every setting                      measures/         a sweep per stage
+    trainer_state.json              the training curves
 """
 
 import dataclasses
@@ -98,6 +99,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     )
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
+    trainer.save_state()
     model = trainer.accelerator.unwrap_model(trainer.model)
     study.measure("trained", model)
     study.measure("control_constant_length", model)

@@ -74,6 +74,11 @@ def build_parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="several runs in one table, from their adherence.json")
     table.add_argument("runs", type=Path, nargs="+", help="output folders")
     table.set_defaults(call=run_table)
+
+    report = commands.add_parser("report", help="one self-contained HTML page of one run or many")
+    report.add_argument("runs", type=Path, nargs="+", help="output folders")
+    report.add_argument("--output", type=Path, help="folder of the page (default: the first run's, made anew)")
+    report.set_defaults(call=run_report)
     return parser
 
 
@@ -309,16 +314,19 @@ def counter(name: str | None, trust_remote_code: bool):
 
 def run_table(options: argparse.Namespace) -> None:
     """Prints one table of the runs' stages."""
-    reports = []
-    for run in options.runs:
-        path = run / "adherence.json" if run.is_dir() else run
-        if not path.is_file():
-            raise ValueError(f"{run}: there is no adherence.json")
-        try:
-            reports.append((str(run), json.loads(path.read_text())))
-        except json.JSONDecodeError as problem:
-            raise ValueError(f"{path}: cannot be read as JSON: {problem}") from None
-    print(compare(reports))
+    from rlred.evaluation.page import read_report
+
+    print(compare([(str(run), read_report(run)) for run in options.runs]))
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """Writes one HTML page of the runs, and its pictures."""
+    from rlred.evaluation.page import write_page
+
+    output = options.output or options.runs[0]
+    if options.output and (output / "report.html").exists():
+        raise ValueError(f"{output}/report.html exists and is not written over; name another folder with --output")
+    print(write_page(options.runs, output))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -161,7 +161,7 @@ def _what_rl_added(report: dict) -> list[str]:
     return lines
 
 
-def draw(report: dict, path: Path) -> None:
+def draw_adherence(report: dict, ink: str = "black"):
     """Asked against used with the spread of the middle 80 %, and accuracy against tokens, for every stage."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     budgets: set[int] = set()
@@ -175,34 +175,44 @@ def draw(report: dict, path: Path) -> None:
                 continue
             asked = [row["budget"] for row in rows]
             budgets.update(asked)
-            label = TITLES[stage] if len(block["overall"]) == 1 else f"{TITLES[stage]}, {mode}"
-            style = {
-                "color": COLOURS[stage],
-                "linestyle": "-" if mode == "exact" or len(block["overall"]) == 1 else "--",
-            }
-            left.plot(asked, [row["mean_length"] for row in rows], marker="o", markersize=4, label=label, **style)
-            left.fill_between(
-                asked,
-                [row["length_p10"] for row in rows],
-                [row["length_p90"] for row in rows],
-                color=COLOURS[stage],
-                alpha=0.12,
-                linewidth=0,
-            )
+            only = len(block["overall"]) == 1
+            style = {"color": COLOURS[stage], "linestyle": "-" if mode == "exact" or only else "--"}
+            style |= {"marker": "o", "markersize": 4, "label": TITLES[stage] if only else f"{TITLES[stage]}, {mode}"}
+            left.plot(asked, [row["mean_length"] for row in rows], **style)
+            low, high = ([row[name] for row in rows] for name in ("length_p10", "length_p90"))
+            left.fill_between(asked, low, high, color=COLOURS[stage], alpha=0.12, linewidth=0)
             points = sorted((row["mean_length"], row["accuracy"]) for row in rows if row["accuracy"] is not None)
             if points:
-                right.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label, **style)
+                right.plot(*zip(*points, strict=True), **style)
     if budgets:
-        left.plot([min(budgets), max(budgets)], [min(budgets), max(budgets)], color="black", linewidth=1, linestyle=":")
-        left.legend(fontsize=8, frameon=False)
-        left.annotate("asked = used", (max(budgets), max(budgets)), ha="right", va="bottom", fontsize=8)
+        ends = [min(budgets), max(budgets)]
+        left.plot(ends, ends, color=ink, linewidth=1, linestyle=":")
+        left.legend(fontsize=8, frameon=False, labelcolor=ink)
+        left.annotate("asked = used", (ends[1], ends[1]), ha="right", va="bottom", fontsize=8, color=ink)
     left.set(xlabel="tokens asked for", ylabel="tokens used (band: middle 80 %)", title="Asked against used")
     right.set(xlabel="mean tokens used", ylabel="accuracy", ylim=(-0.02, 1.04), title="Accuracy against tokens")
     for axes in (left, right):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        set_ink(axes, ink)
     seed = f", seed {report['seed']}" if report["seed"] is not None else ""
-    figure.suptitle(f"{report['model']}{seed}, {report['n_questions']} questions per point", fontsize=9)
+    title = f"{report['model']}{seed}, {report['n_questions']} questions per point"
+    figure.suptitle(title, fontsize=9, color=ink)
+    return figure
+
+
+def set_ink(axes, ink: str) -> None:
+    """The colour of everything on the axes that is not data."""
+    axes.grid(alpha=0.25)
+    axes.tick_params(colors=ink)
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_color(ink)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(ink)
+
+
+def draw(report: dict, path: Path) -> None:
+    """The picture of a report as a PNG file."""
+    figure = draw_adherence(report)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)

@@ -1,0 +1,66 @@
+"""The HTML page: everything in it, nothing loaded from elsewhere, and a real browser renders it without complaint."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from rlred.cli import main as rlred
+from rlred.evaluation.measures import measure
+
+HOSTILE = "<script>console.error('ran')</script> & 3 < 4"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The output folder of a run with hostile text in every place where text comes from outside."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    about = {"mode": "exact", "correct": 1.0, "truncated": False, "completion": HOSTILE}
+    outcomes = [{**about, "question_id": q, "budget": b, "length": b + q} for q in range(3) for b in (10, 20)]
+    block = measure(outcomes)
+    block["examples"] = [{**outcome, "question": HOSTILE} for outcome in outcomes[:2]]
+    report = {"model": HOSTILE, "adapter": "a", "seed": 0, "n_questions": 3, "temperature": 1.0}
+    report |= {"baseline": block, "hindsight": None, "trained": block, "control_constant_length": None}
+    report["hindsight_start"] = {"rank_correlation": [[40, 0.1], [80, 0.96]]}
+    (folder / "adherence.json").write_text(json.dumps(report))
+    steps = [{"step": step, "reward": 0.1 * step, "entropy": "0.5"} for step in range(1, 4)]
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": [*steps, {"train_runtime": 1.0}]}))
+    (folder / "run.json").write_text(json.dumps({"questions": HOSTILE}))
+    return folder
+
+
+def test_the_page_holds_everything_and_escapes_it(run, tmp_path):
+    assert rlred(["report", str(run), str(run), "--output", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "<script" not in page and "3 &lt; 4" in page
+    assert "http" not in page.replace("http://www.w3.org/", "")  # namespaces of SVG are names, nothing is fetched
+    for part in ("after RL", "0.96 after 80", "run.json", "currentColor", "color-scheme"):
+        assert part in page
+    assert page.count("<svg") == 4
+    assert sorted(path.name for path in (tmp_path / "page").glob("*.png")) == [
+        f"{number}-run-{picture}.png" for number in (1, 2) for picture in ("adherence", "training")
+    ]
+
+
+def test_a_page_is_not_written_over_another(run, tmp_path, capsys):
+    command = ["report", str(run), "--output", str(tmp_path / "page")]
+    assert rlred(command) == 0 and rlred(command) == 2
+    assert "is not written over" in capsys.readouterr().err
+    assert rlred(["report", str(tmp_path)]) == 2
+    assert "there is no adherence.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_renders_it_without_complaint(run, tmp_path, width):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no headless browser: apt-get install chromium")
+    assert rlred(["report", str(run), "--output", str(tmp_path / "page")]) == 0
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={width},900"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'page.png'}"]
+    page = (tmp_path / "page" / "report.html").as_uri()
+    done = subprocess.run([chromium, *flags, page], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert (tmp_path / "page.png").stat().st_size > 20_000

@@ -3,6 +3,8 @@
 rlred evaluate --model tiny_reasoner --adapter outputs/l1_exact --budgets 16 32 64
 rlred generate "3+7+2+9=?" --adapter outputs/l1_maxlen --budgets 16 32 64
 rlred table outputs/l1_exact outputs/l1_exact-cold-0
+rlred report outputs/l1_exact outputs/l1_maxlen --output outputs/page
+rlred export outputs/l1_maxlen --push me/my-adapter
 """
 
 import argparse
@@ -79,6 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("runs", type=Path, nargs="+", help="output folders")
     report.add_argument("--output", type=Path, help="folder of the page (default: the first run's, made anew)")
     report.set_defaults(call=run_report)
+
+    export = commands.add_parser("export", help="an adapter folder with its model card, ready for the Hub")
+    export.add_argument("run", type=Path, help="output folder of a finished recipe")
+    export.add_argument("--output", type=Path, help="folder to make (default: exports/<name of the run>)")
+    export.add_argument("--base_model", help="Hub id of the base (default: the one that it was trained on)")
+    export.add_argument("--merge", action="store_true", help="also save base and adapter as one model")
+    export.add_argument("--push", metavar="REPO", help="upload to this Hub repository, name/of-it")
+    export.add_argument("--private", action="store_true", help="make the repository private")
+    export.set_defaults(call=run_export)
     return parser
 
 
@@ -327,6 +338,21 @@ def run_report(options: argparse.Namespace) -> None:
     if options.output and (output / "report.html").exists():
         raise ValueError(f"{output}/report.html exists and is not written over; name another folder with --output")
     print(write_page(options.runs, output))
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Makes a folder for the Hub, and uploads it if asked to."""
+    from rlred.export import base_is_local, export, push
+
+    output = options.output or Path("exports") / options.run.name
+    if options.push and not options.base_model and base_is_local(options.run):
+        raise ValueError(
+            "--push: the adapter was trained on a local folder; name its base on the Hub with --base_model"
+        )
+    folder = export(options.run, output, base_model=options.base_model, merge=options.merge)
+    print(folder)
+    if options.push:
+        print(push(folder, options.push, private=options.private))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from rlred.budgets import BudgetSampler, Wording
@@ -45,6 +46,7 @@ class Stage:
     learning_rate: float
     max_checks: int  # most tokens of checking after the sum is known
     mean_checks: float | None = None  # exponentially distributed with about this mean; without it, uniformly
+    answer_weight: float = 1.0  # of the loss on an answer that the thinking has found
     long_sums: float = 0.0  # share of sums that are drawn again until they have eight numbers or more
 
 
@@ -52,8 +54,9 @@ STAGES = (
     # Short traces, so that most of what is learned from is additions, and long sums, which are the hard ones.
     Stage(steps=2400, learning_rate=3e-3, max_checks=6, long_sums=0.4),
     # The lengths that the reasoner keeps. Many short checks and few long ones: all lengths about equally often, or the
-    # hindsight start finds no traces to learn the smaller budgets from.
-    Stage(steps=400, learning_rate=1e-3, max_checks=MAX_TOKENS, mean_checks=14),
+    # hindsight start finds no traces to learn the smaller budgets from. The weight teaches it to say what it has found:
+    # one token in forty, and guesses after early stops are louder.
+    Stage(steps=500, learning_rate=2e-3, max_checks=MAX_TOKENS, mean_checks=14, answer_weight=10, long_sums=0.2),
 )
 
 
@@ -102,29 +105,31 @@ def trace_length(addends: list[int], stage: Stage, rng: random.Random) -> int:
     return necessary + checks
 
 
-def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str]:
-    """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace."""
+def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str, bool]:
+    """A question as asked, a trace, and whether it was thought to the end; the budget is drawn without a look at it."""
     addends = sums.sample_addends(rng, "train")
     while rng.random() < stage.long_sums and len(addends) < 8:
         addends = sums.sample_addends(rng, "train")
     mode, budget = SAMPLER.draw(rng)
     asked = Wording().ask(sums.question_of(addends), budget, mode)
-    return asked, sums.trace(addends, trace_length(addends, stage, rng))
+    length = trace_length(addends, stage, rng)
+    return asked, sums.trace(addends, length), length >= sums.num_necessary(addends)
 
 
-def collate(tokenizer, pairs):
-    """Right-padded `input_ids`, `labels`; the prompt and the padding carry no loss."""
-    prompts = [f"<|user|>{question}<|assistant|><think>" for question, _ in pairs]
-    prompt_ids = tokenizer(prompts)["input_ids"]
-    trace_ids = tokenizer([trace + "<|im_end|>" for _, trace in pairs])["input_ids"]
-    rows = [p + t for p, t in zip(prompt_ids, trace_ids, strict=True)]
-    width = max(map(len, rows))
-    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id)  # (B, T)
-    labels = torch.full((len(rows), width), -100)
-    for i, (prompt, row) in enumerate(zip(prompt_ids, rows, strict=True)):
-        input_ids[i, : len(row)] = torch.tensor(row)
-        labels[i, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
-    return input_ids, labels
+def collate(tokenizer, rows, answer_weight: float):
+    """Right-padded `input_ids` (B, T) and the weight of the loss on each; 0 for the prompt and the padding."""
+    prompt_ids = tokenizer([f"<|user|>{question}<|assistant|><think>" for question, _, _ in rows])["input_ids"]
+    trace_ids = tokenizer([trace + "<|im_end|>" for _, trace, _ in rows])["input_ids"]
+    width = max(len(p) + len(t) for p, t in zip(prompt_ids, trace_ids, strict=True))
+    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    weights = torch.zeros(len(rows), width)
+    for i, (prompt, trace, (_, _, found)) in enumerate(zip(prompt_ids, trace_ids, rows, strict=True)):
+        end = len(prompt) + len(trace)
+        input_ids[i, :end] = torch.tensor(prompt + trace)
+        weights[i, len(prompt) : end] = 1.0
+        if found:
+            weights[i, end - 3] = answer_weight  # the number in \\boxed{ 21 } <|im_end|>
+    return input_ids, weights
 
 
 def build_model(tokenizer) -> Qwen3ForCausalLM:
@@ -159,10 +164,12 @@ def train(model, tokenizer, stage: Stage, batch_size: int, rng: random.Random, n
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * min(1, (step + 1) / 100) * max(0.02, decay)
         # Neighbours in length share a batch: a random one of four quarters of a sorted pool.
-        pool = sorted((sample_texts(stage, rng) for _ in range(4 * batch_size)), key=lambda pair: len("".join(pair)))
+        pool = sorted((sample_texts(stage, rng) for _ in range(4 * batch_size)), key=lambda row: len(row[0] + row[1]))
         quarter = rng.randrange(4) * batch_size
-        input_ids, labels = collate(tokenizer, pool[quarter : quarter + batch_size])
-        loss = model(input_ids=input_ids, labels=labels).loss
+        input_ids, weights = collate(tokenizer, pool[quarter : quarter + batch_size], stage.answer_weight)
+        logits = model(input_ids=input_ids).logits[:, :-1]  # (B, T-1, V)
+        losses = cross_entropy(logits.flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none")
+        loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

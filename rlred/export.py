@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rlred.budgets import make_wording
 from rlred.evaluation.report import number, percent, to_markdown
@@ -155,7 +154,7 @@ def push(folder: Path, repo: str, *, private: bool = False, endpoint: str | None
     try:
         url = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload an adapter made with rlred")
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except Exception as error:  # whatever the Hub, the network or the HTTP library raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"--push {repo}: {reason}; {folder} is complete: hf upload {repo} {folder}") from error
     return str(url)

@@ -1,0 +1,115 @@
+"""Publishing: the folder holds what a stranger needs and nothing else, and is pushed by the Hub's own protocol."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlred.cli import main as rlred
+from rlred.evaluation.measures import measure
+from rlred.evaluation.report import write_report
+from tests.hub import Hub
+
+
+@pytest.fixture
+def run(random_model, tmp_path):
+    """The output folder of a finished run, with what training leaves behind beside the adapter."""
+    folder = tmp_path / "run"
+    model = AutoModelForCausalLM.from_pretrained(random_model)
+    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(random_model).save_pretrained(folder)
+    about = {"mode": "max", "correct": 1.0, "truncated": False, "completion": "x"}
+    blocks = [
+        measure([{**about, "question_id": 0, "budget": b, "length": b - cut} for b in (16, 64)]) for cut in (0, 3)
+    ]
+    report = {"model": "tiny_reasoner", "adapter": str(folder), "seed": 0, "n_questions": 1, "temperature": 1.0}
+    report |= {"baseline": blocks[0], "hindsight": None, "trained": blocks[1], "control_constant_length": None}
+    write_report(report, folder)
+    arguments = {"questions": "me/questions", "wording": "l1", "modes": {"max": 1, "exact": 1}, "hindsight": True}
+    arguments |= {"budget_low": 16, "budget_high": 64}
+    settings = {"arguments": arguments, "training": {"max_steps": 60, "seed": 0}, "model": {"dtype": "float32"}}
+    (folder / "run.json").write_text(json.dumps(settings))
+    (folder / "training_args.bin").write_bytes(b"a pickle")
+    (folder / "checkpoint-2").mkdir()
+    return folder
+
+
+def test_the_folder_holds_what_a_stranger_needs_and_nothing_else(run, random_model, tmp_path):
+    output = tmp_path / "out"
+    assert rlred(["export", str(run), "--output", str(output), "--base_model", "me/base", "--merge"]) == 0
+    names = {path.name for path in output.iterdir()}
+    assert names >= {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md", "adherence.png"}
+    assert not [path for path in output.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".pth")]
+    assert not list(tmp_path.glob(".out*"))  # nothing is left of the making
+
+    base = AutoModelForCausalLM.from_pretrained(random_model)
+    ids = torch.arange(8)[None]
+    adapted = PeftModel.from_pretrained(base, output).merge_and_unload()
+    merged = AutoModelForCausalLM.from_pretrained(output / "merged")
+    torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=0, atol=1e-5)
+    AutoTokenizer.from_pretrained(output).apply_chat_template([{"role": "user", "content": "1+1"}])
+
+
+def test_the_card_says_how_to_ask_and_what_was_measured(run, tmp_path):
+    assert rlred(["export", str(run), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.base_model == "me/base" and card.data.datasets == ["me/questions"]
+    assert card.data.library_name == "peft" and "length-control" in card.data.tags
+    assert "Think for maximum 64 tokens." in card.text and "Think for exactly 64 tokens." in card.text
+    assert "| max | 16 |" in card.text and "(adherence.png)" in card.text
+    for way in ("PeftModel.from_pretrained", "merge_and_unload", "--enable-lora"):
+        assert way in card.text
+    assert str(tmp_path) not in card.text  # no folder of this machine
+
+
+def push(run, output, endpoint, **changes):
+    """`rlred export --push` in a process of its own, against `endpoint`."""
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_token", "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_HUB_OFFLINE": "0", **changes}
+    command = [sys.executable, "-m", "rlred.cli", "export", str(run), "--output", str(output)]
+    command += ["--base_model", "me/base", "--push", "me/adapter", "--private"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_push_uploads_the_folder_by_the_hubs_protocol(run, tmp_path):
+    hub = Hub()
+    done = push(run, tmp_path / "out", hub.url)
+    assert done.returncode == 0, done.stderr
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert hub.files == written
+    assert hub.created[0]["name"] == "adapter" and hub.created[0]["organization"] == "me"
+    assert hub.created[0].get("private") or hub.created[0].get("visibility") == "private"
+    assert hub.cards and hub.cards[0].startswith("---\n")  # the Hub was asked to validate the card
+
+
+@pytest.mark.parametrize(
+    "changes", [{"HF_HUB_OFFLINE": "1"}, {"HF_TOKEN": "hf_wrong"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}]
+)
+def test_a_push_that_fails_is_one_clear_line_and_loses_nothing(run, tmp_path, changes):
+    done = push(run, tmp_path / "out", Hub().url, **changes)
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "--push me/adapter" in line and f"hf upload me/adapter {tmp_path / 'out'}" in line
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists() and run.exists()
+
+
+BAD = [
+    ("export {tmp}/nothing", "there is no adapter_model.safetensors"),
+    ("export {run} --output {run}", "exists and is not written over"),
+    ("export {run} --output {tmp}/out --push me/adapter", "name its base on the Hub with --base_model"),
+]
+
+
+@pytest.mark.parametrize("command, message", BAD)
+def test_bad_exports_are_one_clear_line(command, message, run, tmp_path, capsys):
+    assert rlred(command.format(run=run, tmp=tmp_path).split(" ")) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not (tmp_path / "out").exists()

@@ -73,6 +73,8 @@ def row(outcomes: Sequence[dict]) -> dict:
         "budget": outcomes[0]["budget"],
         "n": len(outcomes),
         "mean_length": float(lengths.mean()),
+        "mean_thinking_length": _mean([outcome.get("thinking_length") for outcome in outcomes]),
+        "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
         "length_p10": float(np.quantile(lengths, 0.1)),
         "length_p90": float(np.quantile(lengths, 0.9)),
         "mean_error": None,
@@ -112,6 +114,38 @@ def longest_completions(outcomes: Iterable[dict]) -> list[dict]:
         if (not outcome["truncated"], outcome["length"]) > (not best["truncated"], best["length"]):
             longest[outcome["question_id"]] = outcome
     return list(longest.values())
+
+
+def by_question(outcomes: Iterable[dict]) -> dict[str, dict]:
+    """Mean accuracy and length of each question, over its modes, budgets and samples; keys are text, as in JSON."""
+    groups: dict[int, list[dict]] = defaultdict(list)
+    for outcome in outcomes:
+        groups[outcome["question_id"]].append(outcome)
+    return {
+        str(question): {
+            "accuracy": _mean([outcome["correct"] for outcome in group]),
+            "mean_length": _mean([outcome["length"] for outcome in group]),
+        }
+        for question, group in groups.items()
+    }
+
+
+def paired_difference(before: dict, after: dict, name: str = "accuracy", z: float = 1.96) -> dict | None:
+    """Mean of after - before over the questions that both have, with its interval: both faced the same questions.
+
+    The arguments are `by_question` of two sweeps. The interval is the normal one of the mean of the questions'
+    differences. None where fewer than two questions are shared.
+
+    >>> a, b = ({str(q): {"accuracy": x + q / 4} for q in range(3)} for x in (0.25, 0.5))
+    >>> paired_difference(a, b)
+    {'n': 3, 'difference': 0.25, 'low': 0.25, 'high': 0.25}
+    """
+    pairs = [(before[question][name], after[question][name]) for question in before if question in after]
+    differences = np.array([new - old for old, new in pairs if old is not None and new is not None])
+    if len(differences) < 2:
+        return None
+    mean, half = float(differences.mean()), z * float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    return {"n": len(differences), "difference": mean, "low": mean - half, "high": mean + half}
 
 
 def measure(outcomes: Sequence[dict]) -> dict:
@@ -154,6 +188,7 @@ def measure(outcomes: Sequence[dict]) -> dict:
             "accuracy_high": high,
         },
         "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
+        "by_question": by_question(outcomes),
         "rows": rows,
     }
 

@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from rlred.evaluation.measures import paired_difference
 from rlred.files import write_json, write_text
 
 STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
@@ -108,7 +109,7 @@ def to_markdown(report: dict) -> str:
                 f"| {percent(mean['mean_abs_error'])} | {percent(mean['rmse'])} | {percent(mean['over_budget'])} "
                 f"| {percent(mean['accuracy'])} |"
             )
-    lines += _at_full_length(report) + _what_rl_added(report)
+    lines += _at_full_length(report) + _paired(report) + _what_rl_added(report)
     if report.get("cost"):
         lines += ["", "## Cost", ""]
         lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in report["cost"].items() if value is not None]
@@ -133,6 +134,22 @@ def _at_full_length(report: dict) -> list[str]:
                 f"- {TITLES[stage]}, {mode} {row['budget']}: {_accuracy(row)}, {row['mean_length']:.1f} tokens"
             )
     return lines
+
+
+def _paired(report: dict) -> list[str]:
+    """Accuracy over the whole sweep, less the base's, question by question."""
+    base = report.get("baseline") or {}
+    lines = []
+    for stage in TITLES:
+        block = report.get(stage)
+        if stage == "baseline" or not block or "by_question" not in block or "by_question" not in base:
+            continue
+        pair = paired_difference(base["by_question"], block["by_question"])
+        if pair:
+            low, difference, high = (f"{100 * pair[name]:+.1f}" for name in ("low", "difference", "high"))
+            lines.append(f"- {TITLES[stage]}: {difference} points ({low} to {high}), {pair['n']} questions")
+    title = "## Accuracy over all budgets, less the base's, paired by question (95 % interval)"
+    return ["", title, "", *lines] if lines else []
 
 
 def _what_rl_added(report: dict) -> list[str]:

@@ -194,12 +194,14 @@ def sweep(
     texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
     grades = correctness(texts, solution=[row["solution"] for row in rows]) if grade else [None] * len(rows)
     stops = stop_ids(model, tokenizer)
+    end_of_thinking = tokenizer.get_vocab().get(correctness.end_of_thinking)
     return [
         {
             "question_id": row["question_id"],
             "mode": row["mode"],
             "budget": row["budget"],
             "length": length(ids),
+            "thinking_length": next((i for i, token in enumerate(ids) if token == end_of_thinking), None),
             "correct": grade,
             "truncated": not ids or ids[-1] not in stops,
             "completion": text,

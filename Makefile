@@ -26,7 +26,7 @@ exact: install  ## the same for "exactly N tokens"
 
 cold: install  ## l1_exact without the hindsight start: what GRPO alone makes of a base that is deaf to budgets
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/l1_exact.py --seed $(SEED) \
-		--hindsight false --max_steps 200 --output_dir outputs/l1_exact-cold-$(SEED)
+		--hindsight false --max_steps 100 --output_dir outputs/l1_exact-cold-$(SEED)
 
 real: install  ## five steps on real GSM8K rows: the same loader, a checkpoint, a resume, a saved adapter
 	@if [ ! -f $(GSM8K) ]; then echo "real data is absent: no $(GSM8K); nothing was run"; exit 0; fi; set -e; \

@@ -33,7 +33,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
 )
 MAX_TOKENS = 76  # of a trace
-CLOSING = 5  # of them after the thinking: </think> \\boxed{ 21 } <|im_end|>
 EARLY_STOP = 0.15  # share of traces that stop before the sum is known
 SAMPLER = BudgetSampler(low=10, high=99, distribution="uniform", modes={"exact": 2, "max": 2, "none": 1})
 
@@ -51,12 +50,12 @@ class Stage:
 
 
 STAGES = (
-    # Short traces, so that most of what is learned from is additions, and long sums, which are the hard ones.
-    Stage(steps=2400, learning_rate=3e-3, max_checks=6, long_sums=0.4),
+    # Short traces, so that most of what is learned from is additions, and long sums, which are the hard ones. The
+    # weight teaches it to say what it has found: one token in forty, and guesses after early stops are louder.
+    Stage(steps=1500, learning_rate=3e-3, max_checks=6, answer_weight=10, long_sums=0.4),
     # The lengths that the reasoner keeps. Many short checks and few long ones: all lengths about equally often, or the
-    # hindsight start finds no traces to learn the smaller budgets from. The weight teaches it to say what it has found:
-    # one token in forty, and guesses after early stops are louder.
-    Stage(steps=500, learning_rate=2e-3, max_checks=MAX_TOKENS, mean_checks=14, answer_weight=10, long_sums=0.2),
+    # hindsight start finds no traces to learn the smaller budgets from.
+    Stage(steps=400, learning_rate=1.5e-3, max_checks=MAX_TOKENS, mean_checks=14, answer_weight=10, long_sums=0.2),
 )
 
 
@@ -97,7 +96,7 @@ def trace_length(addends: list[int], stage: Stage, rng: random.Random) -> int:
     necessary = sums.num_necessary(addends)
     if rng.random() < EARLY_STOP:
         return rng.randint(1, necessary - 1)
-    most = min(stage.max_checks, MAX_TOKENS - CLOSING - necessary)
+    most = min(stage.max_checks, MAX_TOKENS - sums.CLOSING - necessary)
     if stage.mean_checks is None:
         return necessary + rng.randint(0, most)
     while (checks := int(rng.expovariate(1 / stage.mean_checks))) > most:
@@ -128,7 +127,7 @@ def collate(tokenizer, rows, answer_weight: float):
         input_ids[i, :end] = torch.tensor(prompt + trace)
         weights[i, len(prompt) : end] = 1.0
         if found:
-            weights[i, end - 3] = answer_weight  # the number in \\boxed{ 21 } <|im_end|>
+            weights[i, end - 3] = answer_weight  # the number in \boxed{ 21 } <|im_end|>
     return input_ids, weights
 
 

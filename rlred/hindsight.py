@@ -4,7 +4,7 @@ GRPO sharpens a dial that the model faintly has and does not find one that it la
 not move the stop, no group of rollouts holds a budget-dependent difference to learn from. So, before it:
 
     sample    the model's own completions, asked for any budget
-    relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little
+    relabel   ask for the length that each one really has: exact N = n, give or take; maximum N = n + a little
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
 
@@ -53,6 +53,9 @@ class Hindsight:
     learning_rate: float = 2e-3
     """Peak learning rate of the adapter; a short warm-up, then half a cosine to 0 over max_updates. Kept constant, it
     can undo the dial that it has just brought about (docs/LOG.md)."""
+    exact_slack: int = 1
+    """An exact budget is the completion's length, less or plus up to this many tokens: a model whose traces can end at
+    some lengths only must learn to end near the others."""
     max_slack: int = 8
     """A maximum budget is the completion's length plus 0 to this many tokens."""
     train_answer: bool = False
@@ -74,8 +77,9 @@ class Hindsight:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
         if self.num_probe_budgets < 2:
             raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
-        if self.max_slack < 0:
-            raise ValueError(f"hindsight.max_slack must be 0 or more, got {self.max_slack}")
+        for name in ("exact_slack", "max_slack"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.target_correlation <= 1:
             raise ValueError(
                 f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
@@ -160,7 +164,8 @@ def relabel(
         for trace in rng.sample(traces, len(traces)):
             mode, _ = sampler.draw(rng)
             n = max(1, length(trace["completion_ids"]))
-            budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
+            exact = max(1, n + rng.randint(-settings.exact_slack, settings.exact_slack))
+            budget = {"exact": exact, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
             prompt = [{"role": "user", "content": wording.ask(trace["question"], budget, mode)}]
             prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
             ids = trace["completion_ids"]

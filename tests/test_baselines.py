@@ -52,8 +52,8 @@ def test_forcing_cuts_what_is_long_with_an_answer_and_makes_the_short_go_on(base
     assert sum("</think>\\boxed{" in outcome["completion"] for outcome in small) == len(small)
     large = [outcome for outcome in outcomes if outcome["budget"] == 64]
     assert any(" Wait" in outcome["completion"] for outcome in large)
-    free = {row["question_id"]: len(ids) for row, ids in zip(baselines.questions, baselines.free, strict=True)}
-    assert all(outcome["length"] >= min(free[outcome["question_id"]], 40) for outcome in large)
+    free = [len(ids) for ids in baselines.free]
+    assert sum(outcome["length"] for outcome in large) > sum(min(length, 64) for length in free)
 
 
 def test_forcing_refuses_limits_that_mean_nothing():

@@ -66,7 +66,7 @@ def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_p
         n = len(completion)
         if "exactly" in prompt:
             seen.add("exact")
-            assert f"Think for exactly {n} tokens." in prompt
+            assert any(f"Think for exactly {n + slack} tokens." in prompt for slack in (-1, 0, 1))
         elif "maximum" in prompt:
             seen.add("max")
             assert any(f"Think for maximum {n + slack} tokens." in prompt for slack in range(5))

@@ -58,6 +58,9 @@ def test_step_metrics():
     assert metrics["adherence/over_budget"] == 0.25
     assert metrics["adherence/max/over_budget"] == 0
     assert metrics["adherence/batch_rank_correlation"] == pytest.approx(1)
+    assert metrics["adherence/rank_correlation"] == pytest.approx(1)
+    # Upper half: 40 alone (30 tokens), lower: 10, 20, 20 (10, 30, 10); asked 2.4 times as much, used 1.8 times.
+    assert metrics["adherence/spread_ratio"] == pytest.approx((1.8 - 1) / (2.4 - 1))
     assert step_metrics([outcome(0, None, 5, mode="none")]) == {}
 
 

@@ -220,6 +220,34 @@ def step_metrics(outcomes: Sequence[dict]) -> dict[str, float]:
         if len(set(budgets)) > 1:
             correlations.append(rank_correlation(budgets, lengths))
     if correlations:
-        # Over all rollouts of a mode: a question's few budgets in one batch are too few for a correlation of their own.
+        # Over all rollouts of a mode: a question has few budgets in one batch, and its own correlation is coarse.
         metrics["adherence/batch_rank_correlation"] = float(np.mean(correlations))
+    within = within_question_rank_correlation(asked)
+    if within is not None:
+        metrics["adherence/rank_correlation"] = within
+    spread = step_spread(asked)
+    if spread is not None:
+        metrics["adherence/spread_ratio"] = spread
     return metrics
+
+
+def step_spread(asked: Sequence[dict]) -> float | None:
+    """Spread of one step: mean length of the upper half of its budgets over the lower half's, less 1, as a share of
+    what was asked; 1 for a dial that is right, 0 for a constant length. None where all budgets are equal.
+
+    >>> step_spread([{"budget": n, "length": n} for n in (10, 20, 40, 80)])
+    1.0
+    >>> step_spread([{"budget": n, "length": 40} for n in (10, 20, 40, 80)])
+    0.0
+    """
+    middle = float(np.median([outcome["budget"] for outcome in asked]))
+    low = [outcome for outcome in asked if outcome["budget"] <= middle]
+    high = [outcome for outcome in asked if outcome["budget"] > middle]
+    if not high:
+        return None
+
+    def ratio(name: str) -> float:
+        upper, lower = (float(np.mean([outcome[name] for outcome in half])) for half in (high, low))
+        return upper / max(lower, 1e-9)
+
+    return (ratio("length") - 1) / (ratio("budget") - 1)

@@ -21,7 +21,12 @@ INK = "#010203"  # stands for the page's text colour, see svg_of
 CURVES = {
     "Reward": ("reward", "rewards/correctness/mean"),
     "Mean length (tokens)": ("completions/mean_length",),
-    "Adherence": ("adherence/mean_abs_error", "adherence/over_budget", "adherence/batch_rank_correlation"),
+    "Adherence": (
+        "adherence/mean_abs_error",
+        "adherence/over_budget",
+        "adherence/batch_rank_correlation",
+        "adherence/spread_ratio",
+    ),
     "Entropy": ("entropy",),
 }
 

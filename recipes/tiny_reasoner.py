@@ -46,6 +46,7 @@ class Stage:
     max_checks: int  # most tokens of checking after the sum is known
     mean_checks: float | None = None  # exponentially distributed with about this mean; without it, uniformly
     answer_weight: float = 1.0  # of the loss on an answer that the thinking has found
+    counting: float = 0.0  # share of rows that count up to a number instead of adding
     long_sums: float = 0.0  # share of sums that are drawn again until they have eight numbers or more
 
 
@@ -56,6 +57,17 @@ STAGES = (
     # The lengths that the reasoner keeps. Many short checks and few long ones: all lengths about equally often, or the
     # hindsight start finds no traces to learn the smaller budgets from.
     Stage(steps=400, learning_rate=1.5e-3, max_checks=MAX_TOKENS, mean_checks=14, answer_weight=10, long_sums=0.2),
+    # Counting up to a number is comparing what stands in the question with where one is, which any language model can.
+    # A reasoner that has only ever added cannot, and learns to hear a budget several times slower.
+    Stage(
+        steps=600,
+        learning_rate=2e-3,
+        max_checks=MAX_TOKENS,
+        mean_checks=14,
+        answer_weight=10,
+        counting=0.25,
+        long_sums=0.4,
+    ),
 )
 
 
@@ -104,15 +116,26 @@ def trace_length(addends: list[int], stage: Stage, rng: random.Random) -> int:
     return necessary + checks
 
 
+def count_up(rng: random.Random) -> tuple[str, str]:
+    """A question and a trace: the numbers from a start by a step, as far as the end that is named lets them."""
+    start, step = rng.randint(1, 60), rng.choice((1, 2, 2, 3, 5, 5))
+    end = min(99, start + rng.randint(step, 16 * step))
+    numbers = range(start, end + 1, step)
+    return f"Count from {start} to {end} by {step}.", " ".join(map(str, numbers)) + f"</think>\\boxed{{{numbers[-1]}}}"
+
+
 def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str, bool]:
     """A question as asked, a trace, and whether it was thought to the end; the budget is drawn without a look at it."""
+    mode, budget = SAMPLER.draw(rng)
+    if rng.random() < stage.counting:
+        question, trace = count_up(rng)
+        return Wording().ask(question, budget, mode), trace, True
     addends = sums.sample_addends(rng, "train")
     while rng.random() < stage.long_sums and len(addends) < 8:
         addends = sums.sample_addends(rng, "train")
-    mode, budget = SAMPLER.draw(rng)
-    asked = Wording().ask(sums.question_of(addends), budget, mode)
     length = trace_length(addends, stage, rng)
-    return asked, sums.trace(addends, length), length >= sums.num_necessary(addends)
+    trace = sums.trace(addends, length)
+    return Wording().ask(sums.question_of(addends), budget, mode), trace, length >= sums.num_necessary(addends)
 
 
 def collate(tokenizer, rows, answer_weight: float):

@@ -51,8 +51,10 @@ class Hindsight:
     micro_batch_size: int = 32
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float = 2e-3
-    """Peak learning rate of the adapter; a short warm-up, then half a cosine to 0 over max_updates. Kept constant, it
-    can undo the dial that it has just brought about (docs/LOG.md)."""
+    """Learning rate of the adapter, kept after a short warm-up until the dial is there, then brought to 0 over
+    anneal_updates. Less makes the phase transition late, and one that is kept can undo it (docs/LOG.md)."""
+    anneal_updates: int = 40
+    """Updates after the target is reached, while the learning rate falls linearly to 0."""
     exact_slack: int = 1
     """An exact budget is the completion's length, less or plus up to this many tokens: a model whose traces can end at
     some lengths only must learn to end near the others."""
@@ -61,7 +63,7 @@ class Hindsight:
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     target_correlation: float = 0.9
-    """Stop when the within-question rank correlation on probe questions reaches this."""
+    """The dial is there when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
     """Updates between two probes."""
     num_probe_questions: int = 8
@@ -77,7 +79,7 @@ class Hindsight:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
         if self.num_probe_budgets < 2:
             raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
-        for name in ("exact_slack", "max_slack"):
+        for name in ("exact_slack", "max_slack", "anneal_updates"):
             if getattr(self, name) < 0:
                 raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.target_correlation <= 1:
@@ -180,20 +182,40 @@ def relabel(
 
 
 class Probe(TrainerCallback):
-    """Asks a few questions at many budgets every so often, and stops the training once the dial is heard."""
+    """Asks a few questions at many budgets every so often; once the dial is heard, anneals and stops the training."""
 
     def __init__(self, ask_model, settings: Hindsight):
         self.ask_model = ask_model
         self.settings = settings
 
+    def heard_at(self, state) -> int | None:
+        """The update at which the target was reached; kept in the checkpoints, as the probes are."""
+        reached = (
+            entry["step"]
+            for entry in state.log_history
+            if entry.get("probe_rank_correlation", -1.0) >= self.settings.target_correlation
+        )
+        return next(reached, None)
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        heard = self.heard_at(state)
+        if heard is not None:
+            # The scheduler sets the rate anew after every update; this one holds for the update that begins.
+            left = 1 - (state.global_step - heard) / max(1, self.settings.anneal_updates)
+            for group in optimizer.param_groups:
+                group["lr"] = self.settings.learning_rate * max(0.0, left)
+
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        if state.global_step % self.settings.probe_every and state.global_step < state.max_steps:
-            return
-        correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
-        # Kept in the checkpoints, so that an interrupted start goes on with its own history.
-        state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
-        logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
-        if correlation >= self.settings.target_correlation:
+        heard = self.heard_at(state)
+        ends = state.global_step >= state.max_steps
+        if heard is not None:
+            ends = ends or state.global_step >= heard + self.settings.anneal_updates
+        if ends or (heard is None and state.global_step % self.settings.probe_every == 0):
+            correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
+            state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
+            logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
+            heard = self.heard_at(state)
+        if ends or (heard is not None and self.settings.anneal_updates == 0):
             control.should_training_stop = True
 
 
@@ -206,7 +228,7 @@ def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
         per_device_train_batch_size=per_device,
         gradient_accumulation_steps=max(1, settings.batch_size // (per_device * training.world_size)),
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="constant_with_warmup",
         warmup_steps=10,
         train_sampling_strategy="sequential",
         weight_decay=0.0,
@@ -302,11 +324,11 @@ def hindsight_start(
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
     }
-    last = probes[-1]["probe_rank_correlation"]  # the last update is always probed
-    if last < settings.target_correlation:
+    best = max(entry["probe_rank_correlation"] for entry in probes)  # the last update is always probed
+    if best < settings.target_correlation:
         logger.warning(
-            "hindsight: the rank correlation is %.3f after %d updates, not %.2f: raise max_updates or learning_rate",
-            last,
+            "hindsight: the rank correlation reached %.3f in %d updates, not %.2f: raise max_updates or learning_rate",
+            best,
             trainer.state.global_step,
             settings.target_correlation,
         )

@@ -60,12 +60,12 @@ STAGES = (
     # Counting up to a number is comparing what stands in the question with where one is, which any language model can.
     # A reasoner that has only ever added cannot, and learns to hear a budget several times slower.
     Stage(
-        steps=600,
+        steps=1200,
         learning_rate=2e-3,
         max_checks=MAX_TOKENS,
         mean_checks=14,
         answer_weight=10,
-        counting=0.25,
+        counting=0.5,
         long_sums=0.4,
     ),
 )
@@ -117,11 +117,11 @@ def trace_length(addends: list[int], stage: Stage, rng: random.Random) -> int:
 
 
 def count_up(rng: random.Random) -> tuple[str, str]:
-    """A question and a trace: the numbers from a start by a step, as far as the end that is named lets them."""
-    start, step = rng.randint(1, 60), rng.choice((1, 2, 2, 3, 5, 5))
-    end = min(99, start + rng.randint(step, 16 * step))
-    numbers = range(start, end + 1, step)
-    return f"Count from {start} to {end} by {step}.", " ".join(map(str, numbers)) + f"</think>\\boxed{{{numbers[-1]}}}"
+    """A question and a trace: the numbers from a start to an end by twos or fives."""
+    start, step = rng.randint(1, 60), rng.choice((2, 5))
+    numbers = range(start, min(99, start + step * rng.randint(1, 16)) + 1, step)
+    trace = " ".join(map(str, numbers)) + f"</think>\\boxed{{{numbers[-1]}}}"
+    return f"Count from {start} to {numbers[-1]} by {step}.", trace
 
 
 def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str, bool]:

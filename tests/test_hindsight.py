@@ -130,7 +130,7 @@ def test_the_embedded_base_is_deaf_and_its_thinking_buys_accuracy(reasoner):
     necessary = {row["question_id"]: 5 * row["question"].count("+") + 1 for row in questions}
     full = [o["correct"] for o in outcomes if o["length"] - 5 >= necessary[o["question_id"]]]
     early = [o["correct"] for o in outcomes if o["length"] - 5 < necessary[o["question_id"]]]
-    assert sum(full) / len(full) > 0.8 > 0.5 > sum(early) / len(early)
+    assert sum(full) / len(full) > 0.7 > 0.5 > sum(early) / len(early)
 
 
 def test_merging_for_generation_leaves_no_trace(reasoner):

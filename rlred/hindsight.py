@@ -151,19 +151,37 @@ def read_traces(path: Path) -> tuple[list[dict], int]:
     return traces, done
 
 
+def length_buckets(traces: list[dict], length: Length, num_buckets: int = 96) -> list[list[dict]]:
+    """The traces by length, in at most `num_buckets` buckets of equal width, one token or more; none is empty.
+
+    >>> traces = [{"completion_ids": [7] * n} for n in (3, 3, 3, 4, 9)]
+    >>> [len(bucket) for bucket in length_buckets(traces, Length())]
+    [3, 1, 1]
+    """
+    lengths = [length(trace["completion_ids"]) for trace in traces]
+    width = max(1, -(-(max(lengths) - min(lengths) + 1) // num_buckets))
+    buckets: dict[int, list[dict]] = {}
+    for trace, n in zip(traces, lengths, strict=True):
+        buckets.setdefault((n - min(lengths)) // width, []).append(trace)
+    return [buckets[index] for index in sorted(buckets)]
+
+
 def relabel(
     traces, tokenizer, wording: Wording, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
 ):
     """Token rows for SFT (`input_ids`, `completion_mask`), enough for every update, each asking for its own length.
 
-    The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
-    keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text.
+    Every length is asked for about equally often, however rare its traces are: a number that hardly occurs is a number
+    that the model does not hear. The mode of each row is drawn from the sampler's weights; free rows keep the model's
+    own length. The completion's tokens are those that were sampled, never re-tokenised text.
     """
     rng = random.Random(f"relabel/{seed}")
+    by_length = length_buckets(traces, length)
     end = None if settings.train_answer else tokenizer.convert_tokens_to_ids("</think>")
     rows: list[dict] = []
     while len(rows) < settings.max_updates * settings.batch_size:
-        for trace in rng.sample(traces, len(traces)):
+        for bucket in rng.sample(by_length, len(by_length)):
+            trace = rng.choice(bucket)
             mode, _ = sampler.draw(rng)
             n = max(1, length(trace["completion_ids"]))
             exact = max(1, n + rng.randint(-settings.exact_slack, settings.exact_slack))

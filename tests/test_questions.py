@@ -5,9 +5,10 @@ import logging
 
 import pandas
 import pytest
+from transformers import AutoTokenizer
 
 from rlred.questions import load_questions, solution_of
-from rlred.tiny import sums
+from rlred.tiny import resolve_model, sums
 from tests.paths import real_data
 
 
@@ -127,11 +128,14 @@ def test_the_embedded_splits_never_overlap():
 
 
 def test_embedded_solutions_are_right():
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny_reasoner"))
     for row in sums.questions(200, "train"):
         addends = [int(number) for number in row["question"][:-2].split("+")]
         assert row["solution"] == str(sum(addends))
+        length = sums.num_necessary(addends) + sums.CLOSING  # the note says how long the completion is
         text = sums.trace(addends, sums.num_necessary(addends))
-        assert text.split("</think>")[0].endswith(f"={row['solution']} {sums.num_necessary(addends)}")
+        assert text.split("</think>")[0].endswith(f"={row['solution']} {length}")
+        assert len(tokenizer(text)["input_ids"]) + 1 == length  # and its end
 
 
 @pytest.mark.parametrize(

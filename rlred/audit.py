@@ -156,8 +156,8 @@ def _start(training: GRPOConfig, hindsight: bool, use_peft: bool, asks_length: b
     rollouts = rollouts_per_step(training) * max(training.max_steps, 0)
     if asks_length and not hindsight and 0 < rollouts < 200_000:
         advice = (
-            f"{rollouts:,} rollouts from a base that may ignore budgets: GRPO found no dial in 19,200 here, nor in a "
-            "public replication, and L1 used 1.4 million; expect one constant length"
+            f"{rollouts:,} rollouts from a base that may ignore budgets: GRPO found no dial in a prototype's "
+            "19,200, nor in a public replication, and L1 used 1.4 million; expect one constant length"
         )
         yield warning("hindsight", False, advice)
 

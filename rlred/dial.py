@@ -103,7 +103,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     model = trainer.accelerator.unwrap_model(trainer.model)
     study.measure("trained", model)
     study.measure("control_constant_length", model)
-    spent = cost(trainer, hindsight, study.rank_correlation("hindsight"), start)
+    spent = cost(trainer, hindsight, *map(study.rank_correlation, ("hindsight", "trained")), start)
     report = study.report(model_config.model_name_or_path, spent, hindsight)
     trainer.end()
     return report
@@ -190,11 +190,13 @@ def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
     return max(groups_per_batch, rows)
 
 
-def cost(trainer: BudgetGRPOTrainer, hindsight: dict | None, heard: float | None, start: float) -> dict:
+def cost(
+    trainer: BudgetGRPOTrainer, hindsight: dict | None, heard: float | None, kept: float | None, start: float
+) -> dict:
     """What the run spent: completions sampled, and how many of them until the dial was there.
 
-    `heard` is the rank correlation on held-out questions after the hindsight start. The dial is there when it is 0.9,
-    or else at the first logged RL step whose rollouts show as much.
+    `heard` and `kept` are the rank correlations on held-out questions after the hindsight start and after RL. The dial
+    is there when `heard` is 0.9, or else at the first logged RL step whose rollouts show as much, if `kept` does too.
     """
     per_step = rollouts_per_step(trainer.args)
     sampled = hindsight["num_samples"] if hindsight else 0
@@ -202,6 +204,8 @@ def cost(trainer: BudgetGRPOTrainer, hindsight: dict | None, heard: float | None
     reached = [entry["step"] for entry in trainer.state.log_history if entry.get(name, 0) >= 0.9]
     if heard is not None and heard >= 0.9:
         rollouts = sampled
+    elif kept is not None and kept < 0.9:
+        rollouts = None  # a step's rollouts ask fewer budgets than the sweep, and can look better than it
     else:
         rollouts = sampled + per_step * reached[0] if reached else None
     return {

@@ -250,6 +250,9 @@ def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
         warmup_steps=10,
         train_sampling_strategy="sequential",
         weight_decay=0.0,
+        # The transition multiplies the gradients; Adam's long memory of small ones would then make a leap of an update.
+        adam_beta2=0.98,
+        max_grad_norm=0.2,
         max_length=None,
         completion_only_loss=True,
         logging_steps=training.logging_steps,

@@ -4,10 +4,11 @@ A Qwen3-architecture model of 0.9 million parameters learns to add one-digit num
 (rlred/tiny/sums.py). Where its thinking stops is random and has nothing to do with the budget in the prompt, so the
 result can reason but is deaf to budgets: the untrained side of every table in this project.
 
-Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # 2 cores: about 30 minutes
+Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # 2 cores: most of an hour
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import random
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from rlred.budgets import BudgetSampler, Wording
@@ -33,6 +33,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
 )
 MAX_TOKENS = 76  # of a trace
+CLOSING = 5  # of them after the thinking: </think> \\boxed{ 21 } <|im_end|>
 EARLY_STOP = 0.15  # share of traces that stop before the sum is known
 SAMPLER = BudgetSampler(low=10, high=99, distribution="uniform", modes={"exact": 2, "max": 2, "none": 1})
 
@@ -43,31 +44,14 @@ class Stage:
 
     steps: int
     learning_rate: float
-    max_checks: int  # most tokens of checking after the sum is known
-    mean_checks: float | None = None  # exponentially distributed with about this mean; without it, uniformly
-    answer_weight: float = 1.0  # of the loss on an answer that the thinking has found
-    counting: float = 0.0  # share of rows that count up to a number instead of adding
+    max_checks: int  # tokens of checking after the sum is known
     long_sums: float = 0.0  # share of sums that are drawn again until they have eight numbers or more
 
 
 STAGES = (
-    # Short traces, so that most of what is learned from is additions, and long sums, which are the hard ones. The
-    # weight teaches it to say what it has found: one token in forty, and guesses after early stops are louder.
-    Stage(steps=1500, learning_rate=3e-3, max_checks=6, answer_weight=10, long_sums=0.4),
-    # The lengths that the reasoner keeps. Many short checks and few long ones: all lengths about equally often, or the
-    # hindsight start finds no traces to learn the smaller budgets from.
-    Stage(steps=400, learning_rate=1.5e-3, max_checks=MAX_TOKENS, mean_checks=14, answer_weight=10, long_sums=0.2),
-    # Counting up to a number is comparing what stands in the question with where one is, which any language model can.
-    # A reasoner that has only ever added cannot, and learns to hear a budget several times slower.
-    Stage(
-        steps=1200,
-        learning_rate=2e-3,
-        max_checks=MAX_TOKENS,
-        mean_checks=14,
-        answer_weight=10,
-        counting=0.5,
-        long_sums=0.4,
-    ),
+    Stage(steps=1800, learning_rate=3e-3, max_checks=MAX_TOKENS),
+    Stage(steps=1200, learning_rate=2e-3, max_checks=6, long_sums=0.4),  # short traces: mostly additions
+    Stage(steps=250, learning_rate=1e-3, max_checks=MAX_TOKENS),
 )
 
 
@@ -103,55 +87,37 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def trace_length(addends: list[int], stage: Stage, rng: random.Random) -> int:
+def trace_length(addends: list[int], max_checks: int, rng: random.Random) -> int:
     """Tokens of thinking: mostly all that is needed and a random number of checks, sometimes fewer."""
     necessary = sums.num_necessary(addends)
     if rng.random() < EARLY_STOP:
         return rng.randint(1, necessary - 1)
-    most = min(stage.max_checks, MAX_TOKENS - sums.CLOSING - necessary)
-    if stage.mean_checks is None:
-        return necessary + rng.randint(0, most)
-    while (checks := int(rng.expovariate(1 / stage.mean_checks))) > most:
-        pass
-    return necessary + checks
+    return rng.randint(necessary, min(necessary + max_checks, MAX_TOKENS - CLOSING))
 
 
-def count_up(rng: random.Random) -> tuple[str, str]:
-    """A question and a trace: the numbers from a start to an end by twos or fives."""
-    start, step = rng.randint(1, 60), rng.choice((2, 5))
-    numbers = range(start, min(99, start + step * rng.randint(1, 16)) + 1, step)
-    trace = " ".join(map(str, numbers)) + f"</think>\\boxed{{{numbers[-1]}}}"
-    return f"Count from {start} to {numbers[-1]} by {step}.", trace
-
-
-def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str, bool]:
-    """A question as asked, a trace, and whether it was thought to the end; the budget is drawn without a look at it."""
-    mode, budget = SAMPLER.draw(rng)
-    if rng.random() < stage.counting:
-        question, trace = count_up(rng)
-        return Wording().ask(question, budget, mode), trace, True
+def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str]:
+    """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace."""
     addends = sums.sample_addends(rng, "train")
     while rng.random() < stage.long_sums and len(addends) < 8:
         addends = sums.sample_addends(rng, "train")
-    length = trace_length(addends, stage, rng)
-    trace = sums.trace(addends, length)
-    return Wording().ask(sums.question_of(addends), budget, mode), trace, length >= sums.num_necessary(addends)
+    mode, budget = SAMPLER.draw(rng)
+    asked = Wording().ask(sums.question_of(addends), budget, mode)
+    return asked, sums.trace(addends, trace_length(addends, stage.max_checks, rng))
 
 
-def collate(tokenizer, rows, answer_weight: float):
-    """Right-padded `input_ids` (B, T) and the weight of the loss on each; 0 for the prompt and the padding."""
-    prompt_ids = tokenizer([f"<|user|>{question}<|assistant|><think>" for question, _, _ in rows])["input_ids"]
-    trace_ids = tokenizer([trace + "<|im_end|>" for _, trace, _ in rows])["input_ids"]
-    width = max(len(p) + len(t) for p, t in zip(prompt_ids, trace_ids, strict=True))
-    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-    weights = torch.zeros(len(rows), width)
-    for i, (prompt, trace, (_, _, found)) in enumerate(zip(prompt_ids, trace_ids, rows, strict=True)):
-        end = len(prompt) + len(trace)
-        input_ids[i, :end] = torch.tensor(prompt + trace)
-        weights[i, len(prompt) : end] = 1.0
-        if found:
-            weights[i, end - 3] = answer_weight  # the number in \boxed{ 21 } <|im_end|>
-    return input_ids, weights
+def collate(tokenizer, pairs):
+    """Right-padded `input_ids`, `labels`; the prompt and the padding carry no loss."""
+    prompts = [f"<|user|>{question}<|assistant|><think>" for question, _ in pairs]
+    prompt_ids = tokenizer(prompts)["input_ids"]
+    trace_ids = tokenizer([trace + "<|im_end|>" for _, trace in pairs])["input_ids"]
+    rows = [p + t for p, t in zip(prompt_ids, trace_ids, strict=True)]
+    width = max(map(len, rows))
+    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id)  # (B, T)
+    labels = torch.full((len(rows), width), -100)
+    for i, (prompt, row) in enumerate(zip(prompt_ids, rows, strict=True)):
+        input_ids[i, : len(row)] = torch.tensor(row)
+        labels[i, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
+    return input_ids, labels
 
 
 def build_model(tokenizer) -> Qwen3ForCausalLM:
@@ -186,12 +152,10 @@ def train(model, tokenizer, stage: Stage, batch_size: int, rng: random.Random, n
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * min(1, (step + 1) / 100) * max(0.02, decay)
         # Neighbours in length share a batch: a random one of four quarters of a sorted pool.
-        pool = sorted((sample_texts(stage, rng) for _ in range(4 * batch_size)), key=lambda row: len(row[0] + row[1]))
+        pool = sorted((sample_texts(stage, rng) for _ in range(4 * batch_size)), key=lambda pair: len("".join(pair)))
         quarter = rng.randrange(4) * batch_size
-        input_ids, weights = collate(tokenizer, pool[quarter : quarter + batch_size], stage.answer_weight)
-        logits = model(input_ids=input_ids).logits[:, :-1]  # (B, T-1, V)
-        losses = cross_entropy(logits.flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none")
-        loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
+        input_ids, labels = collate(tokenizer, pool[quarter : quarter + batch_size])
+        loss = model(input_ids=input_ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -206,23 +170,23 @@ def main():
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first_stage", type=int, default=0, help="go on from this stage")
+    parser.add_argument("--skip_steps", type=int, default=0, help="and from this many steps into it")
     parser.add_argument("--init", type=Path, help="with the weights in this folder")
     args = parser.parse_args()
     if args.output.exists():
         parser.error(f"--output {args.output} exists and is not written over")
-    if (args.first_stage > 0) != (args.init is not None):
-        parser.error("--first_stage and --init go together")
 
     torch.manual_seed(args.seed)
+    rng = random.Random(f"{args.seed}/{args.first_stage}")
     tokenizer = build_tokenizer()
     model = Qwen3ForCausalLM.from_pretrained(args.init) if args.init else build_model(tokenizer)
     print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
     for number, stage in enumerate(STAGES[args.first_stage :], start=args.first_stage):
-        # Its own generator for each stage: one that is gone on from sees the same traces.
-        rng = random.Random(f"{args.seed}/{number}")
+        if number == args.first_stage:
+            stage = dataclasses.replace(stage, steps=stage.steps - args.skip_steps)
         train(model, tokenizer, stage, args.batch_size, rng, f"stage {number}")
-        model.save_pretrained(args.output / f"stage{number}" if number + 1 < len(STAGES) else args.output)
-    tokenizer.save_pretrained(args.output)
+        model.save_pretrained(args.output)  # the last stage's stays
+        tokenizer.save_pretrained(args.output)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ GRPO sharpens a dial that the model faintly has and does not find one that it la
 not move the stop, no group of rollouts holds a budget-dependent difference to learn from. So, before it:
 
     sample    the model's own completions, asked for any budget
-    relabel   ask for the length that each one really has: exact N = n, give or take; maximum N = n + a little
+    relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
 
@@ -51,26 +51,19 @@ class Hindsight:
     micro_batch_size: int = 32
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float = 2e-3
-    """Learning rate of the adapter, kept after a short warm-up until the dial is there, then brought to 0 over
-    anneal_updates. Less makes the phase transition late, and one that is kept can undo it (docs/LOG.md)."""
-    anneal_updates: int = 40
-    """Updates after the target is reached, while the learning rate falls linearly to 0."""
-    exact_slack: int = 1
-    """An exact budget is the completion's length, less or plus up to this many tokens: a model whose traces can end at
-    some lengths only must learn to end near the others."""
+    """Learning rate of the adapter, kept after a short warm-up. Twice as much can undo the dial: see docs/LOG.md."""
     max_slack: int = 8
     """A maximum budget is the completion's length plus 0 to this many tokens."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     target_correlation: float = 0.9
-    """The dial is there when the within-question rank correlation on probe questions reaches this."""
+    """Stop when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
     """Updates between two probes."""
-    num_probe_questions: int = 8
+    num_probe_questions: int = 12
     """Questions of a probe."""
-    num_probe_budgets: int = 25
-    """Budgets at which each of them is asked. Many: a model learns some numbers later than their neighbours, and a
-    coarse grid can miss the one that it does not hear yet."""
+    num_probe_budgets: int = 9
+    """Budgets at which each of them is asked. A coarse grid can miss a number that the model does not hear yet."""
 
     def __post_init__(self):
         counts = ("num_samples", "max_updates", "batch_size", "micro_batch_size", "probe_every", "num_probe_questions")
@@ -79,9 +72,8 @@ class Hindsight:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
         if self.num_probe_budgets < 2:
             raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
-        for name in ("exact_slack", "max_slack", "anneal_updates"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
+        if self.max_slack < 0:
+            raise ValueError(f"hindsight.max_slack must be 0 or more, got {self.max_slack}")
         if not 0 < self.target_correlation <= 1:
             raise ValueError(
                 f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
@@ -151,41 +143,22 @@ def read_traces(path: Path) -> tuple[list[dict], int]:
     return traces, done
 
 
-def length_buckets(traces: list[dict], length: Length, num_buckets: int = 96) -> list[list[dict]]:
-    """The traces by length, in at most `num_buckets` buckets of equal width, one token or more; none is empty.
-
-    >>> traces = [{"completion_ids": [7] * n} for n in (3, 3, 3, 4, 9)]
-    >>> [len(bucket) for bucket in length_buckets(traces, Length())]
-    [3, 1, 1]
-    """
-    lengths = [length(trace["completion_ids"]) for trace in traces]
-    width = max(1, -(-(max(lengths) - min(lengths) + 1) // num_buckets))
-    buckets: dict[int, list[dict]] = {}
-    for trace, n in zip(traces, lengths, strict=True):
-        buckets.setdefault((n - min(lengths)) // width, []).append(trace)
-    return [buckets[index] for index in sorted(buckets)]
-
-
 def relabel(
     traces, tokenizer, wording: Wording, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
 ):
     """Token rows for SFT (`input_ids`, `completion_mask`), enough for every update, each asking for its own length.
 
-    Every length is asked for about equally often, however rare its traces are: a number that hardly occurs is a number
-    that the model does not hear. The mode of each row is drawn from the sampler's weights; free rows keep the model's
-    own length. The completion's tokens are those that were sampled, never re-tokenised text.
+    The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
+    keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text.
     """
     rng = random.Random(f"relabel/{seed}")
-    by_length = length_buckets(traces, length)
     end = None if settings.train_answer else tokenizer.convert_tokens_to_ids("</think>")
     rows: list[dict] = []
     while len(rows) < settings.max_updates * settings.batch_size:
-        for bucket in rng.sample(by_length, len(by_length)):
-            trace = rng.choice(bucket)
+        for trace in rng.sample(traces, len(traces)):
             mode, _ = sampler.draw(rng)
             n = max(1, length(trace["completion_ids"]))
-            exact = max(1, n + rng.randint(-settings.exact_slack, settings.exact_slack))
-            budget = {"exact": exact, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
+            budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
             prompt = [{"role": "user", "content": wording.ask(trace["question"], budget, mode)}]
             prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
             ids = trace["completion_ids"]
@@ -200,40 +173,20 @@ def relabel(
 
 
 class Probe(TrainerCallback):
-    """Asks a few questions at many budgets every so often; once the dial is heard, anneals and stops the training."""
+    """Asks a few questions at several budgets every so often, and stops the training once the dial is heard."""
 
     def __init__(self, ask_model, settings: Hindsight):
         self.ask_model = ask_model
         self.settings = settings
 
-    def heard_at(self, state) -> int | None:
-        """The update at which the target was reached; kept in the checkpoints, as the probes are."""
-        reached = (
-            entry["step"]
-            for entry in state.log_history
-            if entry.get("probe_rank_correlation", -1.0) >= self.settings.target_correlation
-        )
-        return next(reached, None)
-
-    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
-        heard = self.heard_at(state)
-        if heard is not None:
-            # The scheduler sets the rate anew after every update; this one holds for the update that begins.
-            left = 1 - (state.global_step - heard) / max(1, self.settings.anneal_updates)
-            for group in optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * max(0.0, left)
-
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        heard = self.heard_at(state)
-        ends = state.global_step >= state.max_steps
-        if heard is not None:
-            ends = ends or state.global_step >= heard + self.settings.anneal_updates
-        if ends or (heard is None and state.global_step % self.settings.probe_every == 0):
-            correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
-            state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
-            logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
-            heard = self.heard_at(state)
-        if ends or (heard is not None and self.settings.anneal_updates == 0):
+        if state.global_step % self.settings.probe_every and state.global_step < state.max_steps:
+            return
+        correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
+        # Kept in the checkpoints, so that an interrupted start goes on with its own history.
+        state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
+        logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
+        if correlation >= self.settings.target_correlation:
             control.should_training_stop = True
 
 
@@ -250,9 +203,6 @@ def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
         warmup_steps=10,
         train_sampling_strategy="sequential",
         weight_decay=0.0,
-        # The transition multiplies the gradients; Adam's long memory of small ones would then make a leap of an update.
-        adam_beta2=0.98,
-        max_grad_norm=0.2,
         max_length=None,
         completion_only_loss=True,
         logging_steps=training.logging_steps,

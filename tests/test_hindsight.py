@@ -1,17 +1,15 @@
 """The hindsight start: relabelled rows are the sampled tokens, lengths are mixed, and nothing is done twice."""
 
-import dataclasses
 import json
 
 import pytest
-import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewards import Length
 from rlred.budgets import BudgetSampler, Wording
 from rlred.evaluation.sweep import complete, merged_adapter, sweep
-from rlred.hindsight import Hindsight, Probe, read_traces, relabel, sample_traces
+from rlred.hindsight import Hindsight, read_traces, relabel, sample_traces
 from rlred.questions import load_questions
 
 SETTINGS = Hindsight(num_samples=40, max_updates=3, batch_size=8, max_slack=4)
@@ -68,7 +66,7 @@ def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_p
         n = len(completion)
         if "exactly" in prompt:
             seen.add("exact")
-            assert any(f"Think for exactly {n + slack} tokens." in prompt for slack in (-1, 0, 1))
+            assert f"Think for exactly {n} tokens." in prompt
         elif "maximum" in prompt:
             seen.add("max")
             assert any(f"Think for maximum {n + slack} tokens." in prompt for slack in range(5))
@@ -159,31 +157,6 @@ def test_trap_prompts_are_padded_on_the_left_whatever_the_tokenizer_does(reasone
     together = complete(model, tokenizer, prompts, max_completion_length=20, temperature=0)
     tokenizer.padding_side = "left"
     assert together == alone
-
-
-def test_once_the_dial_is_heard_the_rate_falls_to_zero_and_the_training_stops():
-    # Kept constant, the rate can undo the dial that it has just brought about (docs/LOG.md).
-    heard = [{"question_id": 0, "mode": "exact", "budget": n, "length": n} for n in (8, 16, 24)]
-    deaf = [{**outcome, "length": 9} for outcome in heard]
-    asked = []
-
-    def ask_model(model):
-        asked.append(model)
-        return deaf if len(asked) == 1 else heard
-
-    settings = Hindsight(probe_every=4, anneal_updates=2, max_updates=100, learning_rate=1.0)
-    probe, state, control = Probe(ask_model, settings), TrainerState(max_steps=100), TrainerControl()
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    rates = []
-    while not control.should_training_stop:
-        optimizer.param_groups[0]["lr"] = 1.0  # as the scheduler does after every update
-        probe.on_step_begin(None, state, control, optimizer=optimizer)
-        rates.append(optimizer.param_groups[0]["lr"])
-        state.global_step += 1
-        probe.on_step_end(None, state, control, model="adapter")
-        state = TrainerState(**json.loads(json.dumps(dataclasses.asdict(state))))  # as a resume reads it
-    assert rates == [1.0] * 8 + [1.0, 0.5]
-    assert [entry["step"] for entry in state.log_history] == [4, 8, 10]
 
 
 def test_traces_are_plain_json(reasoner, questions, tmp_path):

@@ -132,10 +132,10 @@ def test_embedded_solutions_are_right():
     for row in sums.questions(200, "train"):
         addends = [int(number) for number in row["question"][:-2].split("+")]
         assert row["solution"] == str(sum(addends))
-        length = sums.num_necessary(addends) + sums.CLOSING  # the note says how long the completion is
-        text = sums.trace(addends, sums.num_necessary(addends))
-        assert text.split("</think>")[0].endswith(f"={row['solution']} {length}")
-        assert len(tokenizer(text)["input_ids"]) + 1 == length  # and its end
+        spent = sums.num_necessary(addends)  # as the last note says
+        thinking = sums.trace(addends, spent).split("</think>")[0]
+        assert thinking.endswith(f"={row['solution']} {spent}")
+        assert len(tokenizer(thinking)["input_ids"]) == spent
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 r"""The embedded task: long sums of one-digit numbers, thought through one addition at a time.
 
 A question is "3+7+2=?". Its thinking is an endless, deterministic stream: first the additions, then the word "check",
-again and again. After each of them the reasoner notes how many tokens its completion would have if it ended there,
+again and again. After each of them the reasoner notes how many tokens it has spent on thinking so far,
 
-    3+7=10 11+2=12 16 check 18 check 20 check 22 check ...
+    3+7=10 6+2=12 11 check 13 check 15 check 17 check ...
 
 and a trace is that stream, ended at any note, then `</think>\boxed{12}`. So the only choice a reasoner makes is *when
 to stop*. Inside the additions the rest of the sum must be guessed (thinking buys accuracy); later it is known (more
@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from itertools import islice
 
 MIN_ADDENDS, MAX_ADDENDS = 3, 12
-CLOSING = 5  # tokens after the thinking: </think> \boxed{ 21 } <|im_end|>
 TEST_SHARE = 10  # one sum in ten is a test question
 
 
@@ -67,16 +66,16 @@ def thoughts(addends: list[int]) -> Iterator[str]:
     """The endless stream of thinking, one token at a time.
 
     >>> "".join(islice(thoughts([3, 7, 2]), 15))
-    '3+7=10 11+2=12 16 check 18 check 20'
+    '3+7=10 6+2=12 11 check 13 check 15'
     """
-    total, length = addends[0], 1 + CLOSING
+    total, spent = addends[0], 1
     yield str(total)
     for addend in addends[1:]:
-        total, length = total + addend, length + 5
-        yield from ("+", str(addend), "=", str(total), f" {length}")
+        total, spent = total + addend, spent + 5
+        yield from ("+", str(addend), "=", str(total), f" {spent}")
     while True:
-        length += 2
-        yield from (" check", f" {length}")
+        spent += 2
+        yield from (" check", f" {spent}")
 
 
 def num_necessary(addends: list[int]) -> int:
@@ -92,7 +91,7 @@ def trace(addends: list[int], num_tokens: int) -> str:
     r"""The completion whose thinking ends at the last note within `num_tokens`; the prompt has opened the thinking.
 
     >>> trace([3, 7, 2], 8)
-    '3+7=10 11</think>\\boxed{12}'
+    '3+7=10 6</think>\\boxed{12}'
     """
     necessary = num_necessary(addends)
     step = 5 if num_tokens < necessary else 2

@@ -4,7 +4,7 @@ A Qwen3-architecture model of 0.9 million parameters learns to add one-digit num
 (rlred/tiny/sums.py). Where its thinking stops is random and has nothing to do with the budget in the prompt, so the
 result can reason but is deaf to budgets: the untrained side of every table in this project.
 
-Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # 2 cores: most of an hour
+Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # how long: not measured as it stands
 """
 
 import argparse

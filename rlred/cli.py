@@ -4,7 +4,7 @@ rlred evaluate --model tiny_reasoner --adapter outputs/l1_exact --budgets 16 32 
 rlred generate "3+7+2+9=?" --adapter outputs/l1_maxlen --budgets 16 32 64
 rlred table outputs/l1_exact outputs/l1_exact-cold-0
 rlred report outputs/l1_exact outputs/l1_maxlen --output outputs/page
-rlred export outputs/l1_maxlen --push me/my-adapter
+rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rlred.budgets import MODES, make_wording
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import STAGES, compare, write_report
+from rlred.evaluation.report import STAGES, compare, read_report, write_report
 from rlred.files import write_json
 
 BASELINES = ("brevity", "truncation", "s1_forcing")
@@ -325,8 +325,6 @@ def counter(name: str | None, trust_remote_code: bool):
 
 def run_table(options: argparse.Namespace) -> None:
     """Prints one table of the runs' stages."""
-    from rlred.evaluation.page import read_report
-
     print(compare([(str(run), read_report(run)) for run in options.runs]))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from rlred.evaluation.report import COLOURS, TITLES, compare, draw_adherence, set_ink
+from rlred.evaluation.report import COLOURS, TITLES, compare, draw_adherence, read_report, set_ink
 from rlred.files import write_text
 
 INK = "#010203"  # stands for the page's text colour, see svg_of
@@ -66,17 +66,6 @@ def write_page(folders: list[Path], output: Path) -> Path:
     )
     write_text(output / "report.html", page)
     return output / "report.html"
-
-
-def read_report(folder: Path) -> dict:
-    """The adherence.json of a run."""
-    path = folder / "adherence.json"
-    if not path.is_file():
-        raise ValueError(f"{folder}: there is no adherence.json")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as problem:
-        raise ValueError(f"{path}: cannot be read as JSON: {problem}") from None
 
 
 def section(name: str, folder: Path, report: dict, stem: Path) -> list[str]:

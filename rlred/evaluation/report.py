@@ -1,5 +1,6 @@
 """adherence.json, adherence.md and adherence.png: what a sweep found, for programs, for readers, at a glance."""
 
+import json
 from pathlib import Path
 
 import matplotlib
@@ -242,6 +243,17 @@ def write_report(report: dict, folder: Path) -> None:
     write_json(folder / "adherence.json", report)
     write_text(folder / "adherence.md", to_markdown(report))
     draw(report, folder / "adherence.png")
+
+
+def read_report(folder: Path) -> dict:
+    """The adherence.json of a run."""
+    path = folder / "adherence.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: there is no adherence.json")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"{path}: cannot be read as JSON: {problem}") from None
 
 
 def compare(reports: list[tuple[str, dict]]) -> str:

@@ -75,6 +75,11 @@ class Wording:
 WORDINGS = {
     "l1": Wording(),
     "l1_released": Wording(exact=_L1_QUESTION + " Think for {budget} tokens."),
+    # To see how far the control hangs on L1's sentence: nothing is trained on this one.
+    "paraphrase": Wording(
+        exact=_L1_QUESTION + " Use {budget} tokens for your thinking, neither more nor fewer.",
+        max=_L1_QUESTION + " Your thinking may take up to {budget} tokens.",
+    ),
 }
 
 

@@ -8,18 +8,13 @@ rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
 """
 
 import argparse
-import contextlib
-import itertools
-import json
+import dataclasses
 import logging
 import sys
 import warnings
 from pathlib import Path
 
-from rlred.budgets import MODES, make_wording
-from rlred.evaluation.measures import measure
-from rlred.evaluation.report import STAGES, compare, read_report, write_report
-from rlred.files import write_json
+from rlred.budgets import MODES
 
 BASELINES = ("brevity", "truncation", "s1_forcing")
 
@@ -30,25 +25,38 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     evaluate = commands.add_parser("evaluate", help="sweep budgets with a model and, if given, its adapter")
-    evaluate.add_argument("--model", help="a folder, a Hub id, or tiny_reasoner (default: the adapter's base, or that)")
-    evaluate.add_argument("--adapter", help="folder or Hub id of a PEFT adapter; measured beside the base")
+    evaluate.add_argument(
+        "--model",
+        nargs="+",
+        default=[],
+        help="folders, Hub ids, or tiny_reasoner; several are compared (default: the adapter's base, or that)",
+    )
+    evaluate.add_argument(
+        "--adapter", nargs="+", default=[], help="folders or Hub ids of PEFT adapters; measured beside their base"
+    )
     evaluate.add_argument("--questions", default="sums", help="sums, a local JSON/JSONL/Parquet/CSV file, or a Hub id")
     evaluate.add_argument("--questions_config", help="configuration name of a Hub dataset")
     evaluate.add_argument("--split", default="test")
     evaluate.add_argument("--question_column")
     evaluate.add_argument("--solution_column")
+    evaluate.add_argument("--more_questions", nargs="+", default=[], help="other questions for the first adapter")
     evaluate.add_argument("--num_questions", type=int, default=64)
     evaluate.add_argument("--num_samples", type=int, default=1, help="completions of each question at each budget")
     evaluate.add_argument("--budgets", type=int, nargs="+", default=[], metavar="TOKENS")
     evaluate.add_argument("--modes", nargs="+", default=["exact"], choices=MODES)
     evaluate.add_argument("--baselines", nargs="+", default=[], choices=BASELINES, help="measured on the base as well")
     evaluate.add_argument("--wording", help="preset name, or templates as JSON (default: the adapter's, or l1)")
+    evaluate.add_argument("--paraphrase", metavar="WORDING", help="ask the first adapter in other words, too")
+    evaluate.add_argument(
+        "--out_of_range", action="store_true", help="also half the smallest and twice the largest trained budget"
+    )
     evaluate.add_argument("--max_completion_length", type=int, help="default: twice the largest budget")
     evaluate.add_argument("--require_end_of_thinking", action="store_true", help="an answer without </think> is wrong")
     evaluate.add_argument("--temperature", type=float, default=1.0)
     evaluate.add_argument("--batch_size", type=int, default=128)
     evaluate.add_argument("--dtype", default="float32")
     evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--vllm", action="store_true", help="generate with vLLM, which must be installed")
     evaluate.add_argument("--output", type=Path, help="folder for the report (default: the adapter's, if it has none)")
     evaluate.add_argument("--trust_remote_code", action="store_true")
     saved = evaluate.add_argument_group("saved predictions", "measure files of completions instead of a model")
@@ -93,32 +101,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def fill_in(options: argparse.Namespace) -> None:
-    """Sets `model` and `wording`, where they were not given, to those that the adapter was trained with."""
-    folder = Path(options.adapter or "")
-    if options.model is None:
-        config = folder / "adapter_config.json"
-        named = json.loads(config.read_text()).get("base_model_name_or_path") if config.is_file() else None
-        options.model = named or "tiny_reasoner"
-    if options.wording is None:
-        run = folder / "run.json"
-        options.wording = json.loads(run.read_text())["arguments"]["wording"] if run.is_file() else "l1"
-    elif options.wording.startswith("{"):
-        options.wording = json.loads(options.wording)
-
-
 def run_generate(options: argparse.Namespace) -> None:
     """Prints what the model thinks of one question at each budget, and how long."""
     if min(options.budgets) < 1:
         raise ValueError(f"--budgets must be 1 or more, got {min(options.budgets)}")
     if options.temperature < 0:
         raise ValueError(f"--temperature must be 0 or more, got {options.temperature}")
-    fill_in(options)
-    wording = make_wording(options.wording)
+    from rlred.evaluation.evaluate import Evaluation, subjects_of
     from rlred.evaluation.sweep import complete, load_for_evaluation
 
+    adapters, models = ([name] if name else [] for name in (options.adapter, options.model))
+    named = Evaluation(options.budgets, model=models, adapter=adapters, wording=options.wording)
+    subject = subjects_of(named)[-1]
+    wording = subject.wording
     budgets = [None] if options.mode == "none" else options.budgets
-    model, tokenizer = load_for_evaluation(options.model, options.adapter, options.dtype, options.trust_remote_code)
+    model, tokenizer = load_for_evaluation(subject.model, subject.adapter, options.dtype, options.trust_remote_code)
     prompts = [[{"role": "user", "content": wording.ask(options.question, b, options.mode)}] for b in budgets]
     completions = complete(
         model,
@@ -133,179 +130,42 @@ def run_generate(options: argparse.Namespace) -> None:
         print(f"\n[{asked}: {len(ids)} tokens]\n{tokenizer.decode(ids, skip_special_tokens=True)}")
 
 
-def check(options: argparse.Namespace) -> Path:
-    """The folder for the report. Raises `ValueError` for an option out of range and where a report would be lost."""
-    for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
-        if getattr(options, name) < smallest:
-            raise ValueError(f"--{name} must be {smallest} or more, got {getattr(options, name)}")
-    if not options.budgets and not options.predictions and options.modes != ["none"]:
-        raise ValueError("--budgets: name the token budgets to ask for, or files with --predictions")
-    if options.budgets and min(options.budgets) < 1:
-        raise ValueError(f"--budgets must be 1 or more, got {min(options.budgets)}")
-    output = options.output or (Path(options.adapter) if options.adapter else Path("outputs") / "evaluation")
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Measures models, or files of predictions, and writes adherence.{json,md,png}."""
+    output = options.output or (Path(options.adapter[0]) if options.adapter else Path("outputs") / "evaluation")
     if (output / "adherence.json").exists():
         raise ValueError(f"{output}/adherence.json exists and is not written over; name another folder with --output")
-    return output
-
-
-def claim(options: argparse.Namespace, output: Path) -> None:
-    """Notes in the folder what is measured there. Raises `ValueError` where that is something else already."""
-    settings = {name: value for name, value in vars(options).items() if name not in ("call", "command", "output")}
-    path = output / "evaluation.json"
-    if path.exists() and (before := json.loads(path.read_text())) != settings:
-        name = next(name for name in {**before, **settings} if before.get(name) != settings.get(name))
-        raise ValueError(
-            f"{output} holds an unfinished evaluation with --{name} {before.get(name)}, now {settings.get(name)}; "
-            "name another folder with --output, or move it away"
-        )
-    write_json(path, settings)
-
-
-def run_evaluate(options: argparse.Namespace) -> None:
-    """Measures the base and the adapter on the same questions and writes adherence.{json,md,png}."""
-    output = check(options)
     if options.predictions:
-        return measure_predictions(options, output)
-    fill_in(options)
-    wording = make_wording(options.wording)
-    # Imported here: --help and wrong flags should not wait for torch.
-    from rewards import Correctness
-    from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
-    from rlred.questions import load_questions
+        evaluate_predictions(options, output)
+    else:
+        # Imported here: --help and wrong flags should not wait for torch.
+        from rlred.evaluation.evaluate import Evaluation, evaluate
 
-    questions = load_questions(
-        options.questions,
-        split=options.split,
-        config=options.questions_config,
-        question_column=options.question_column,
-        solution_column=options.solution_column,
-        limit=options.num_questions if options.questions == "sums" else None,
-    )
-    questions = sample_of(questions, options.num_questions)
-    model, tokenizer = load_for_evaluation(options.model, options.adapter, options.dtype, options.trust_remote_code)
-    budgets = sorted(set(options.budgets))
-    claim(options, output)
-
-    def measured(stage: str, constant_budget: int | None = None) -> dict:
-        outcomes = sweep(
-            model,
-            tokenizer,
-            questions,
-            budgets,
-            modes=options.modes,
-            wording=wording,
-            max_completion_length=options.max_completion_length or 2 * max(budgets),
-            correctness=Correctness(require_end_of_thinking=options.require_end_of_thinking),
-            temperature=options.temperature,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            num_samples=options.num_samples,
-            constant_budget=constant_budget,
-            path=output / "measures" / f"{stage}.completions.jsonl",
-            description=f"measuring: {stage}",
-        )
-        return measure(outcomes)
-
-    report = {
-        "model": options.model,
-        "adapter": options.adapter,
-        "seed": options.seed,
-        "n_questions": len(questions),
-        "temperature": options.temperature,
-        **dict.fromkeys(STAGES),
-    }
-    base = model.disable_adapter if options.adapter else contextlib.nullcontext
-    with base():
-        report["baseline"] = measured("baseline")
-    if options.adapter:
-        report["trained"] = measured("trained")
-        report["control_constant_length"] = measured(
-            "control_constant_length", constant_budget=budgets[len(budgets) // 2]
-        )
-    if options.baselines:
-        with base():
-            report |= measure_baselines(options, output, model, tokenizer, questions, wording)
-    write_report(report, output)
+        names = [item.name for item in dataclasses.fields(Evaluation)]
+        evaluate(Evaluation(**{name: getattr(options, name) for name in names}), output)
     print((output / "adherence.md").read_text())
 
 
-def measure_baselines(options, output: Path, model, tokenizer, questions, wording) -> dict:
-    """The measures of each baseline that was asked for, by name."""
-    from rewards import Correctness, Length
-    from rlred.evaluation.baselines import Baselines
-    from rlred.evaluation.sweep import complete
-
-    numbers = itertools.count()
-
-    def complete_saved(prompts, max_completion_length: int, seed: int) -> list[list[int]]:
-        return complete(
-            model,
-            tokenizer,
-            prompts,
-            max_completion_length=max_completion_length,
-            batch_size=options.batch_size,
-            temperature=options.temperature,
-            seed=seed,
-            path=output / "measures" / f"baselines.{next(numbers)}.completions.jsonl",
-            description="measuring: baselines",
-        )
-
-    baselines = Baselines(
-        complete_saved,
-        model,
-        tokenizer,
-        questions,
-        options.budgets,
-        wording=wording,
-        correctness=Correctness(require_end_of_thinking=options.require_end_of_thinking),
-        length=Length(),
-        max_completion_length=options.max_completion_length or 2 * max(options.budgets),
-        seed=options.seed,
-    )
-    return {name: measure(getattr(baselines, name)()) for name in options.baselines}
-
-
-def measure_predictions(options: argparse.Namespace, output: Path) -> None:
+def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
     """Measures files that another program has written."""
     from rewards import Correctness
-    from rlred.evaluation.predictions import budgets_of_ratios, load_predictions
+    from rlred.evaluation.predictions import measure_predictions
+    from rlred.evaluation.report import write_report
 
-    files = options.predictions
-    for name in ("ratios", "prediction_budgets"):
-        values = getattr(options, name)
-        if values is not None and len(values) != len(files):
-            raise ValueError(f"--{name}: {len(values)} values for {len(files)} files; give one per file")
     pairs = [column.partition("=") for column in options.columns]
     for name, equals, column in pairs:
         if not (name and equals and column):
             raise ValueError(f"--columns: {name + equals + column!r} is not of the form NAME=COLUMN")
-    outcomes, notes = [], []
-    for i, file in enumerate(files):
-        found, note = load_predictions(
-            file,
-            columns={name: column for name, _, column in pairs},
-            budget=options.prediction_budgets[i] if options.prediction_budgets else None,
-            ratio=options.ratios[i] if options.ratios else None,
-            mode=options.modes[0],
-            count=counter(options.tokenizer, options.trust_remote_code),
-            correctness=Correctness(require_end_of_thinking=options.require_end_of_thinking),
-        )
-        outcomes += found
-        notes.append(note)
-    ids: dict[str, int] = {}
-    outcomes = [{**o, "question_id": ids.setdefault(o["question"], len(ids))} for o in budgets_of_ratios(outcomes)]
-    report = {
-        "model": ", ".join(map(str, files)),
-        "adapter": None,
-        "seed": None,
-        "n_questions": len(ids),
-        "temperature": None,
-        **dict.fromkeys(STAGES),
-        "predictions": measure(outcomes),
-        "files": notes,
-    }
+    report = measure_predictions(
+        options.predictions,
+        ratios=options.ratios,
+        budgets=options.prediction_budgets,
+        columns={name: column for name, _, column in pairs},
+        mode=options.modes[0],
+        count=counter(options.tokenizer, options.trust_remote_code),
+        correctness=Correctness(require_end_of_thinking=options.require_end_of_thinking),
+    )
     write_report(report, output)
-    print((output / "adherence.md").read_text())
 
 
 def counter(name: str | None, trust_remote_code: bool):
@@ -325,6 +185,8 @@ def counter(name: str | None, trust_remote_code: bool):
 
 def run_table(options: argparse.Namespace) -> None:
     """Prints one table of the runs' stages."""
+    from rlred.evaluation.report import compare, read_report
+
     print(compare([(str(run), read_report(run)) for run in options.runs]))
 
 

@@ -34,7 +34,7 @@ from rlred.files import write_json
 from rlred.hindsight import hindsight_start
 from rlred.output import checkpoint_of, claim_output
 from rlred.questions import load_questions
-from rlred.tiny import resolve_model
+from rlred.tiny import resolve_model, sums
 from rlred.trainer import BudgetGRPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def load_both(arguments: DialArguments, seed: int):
         source,
         split=arguments.eval_split,
         config=arguments.eval_config or arguments.questions_config,
-        limit=arguments.num_eval_questions if source == "sums" else None,
+        limit=arguments.num_eval_questions if source in sums.FAMILIES else None,
         **(columns if source == arguments.questions else {}),
     )
     shared = set(questions["question"]) & set(held_out["question"])

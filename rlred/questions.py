@@ -1,6 +1,6 @@
 """Question rows from anywhere: `question` and `solution`, both text.
 
-    load_questions("sums", split="test", limit=64)                the embedded task, procedural
+    load_questions("sums", split="test", limit=64)                the embedded task, procedural; or "long_sums"
     load_questions("../shared/data/gsm8k/train.jsonl")            a local JSON, JSONL, Parquet or CSV file
     load_questions("agentica-org/DeepScaleR-Preview-Dataset")     a dataset of the Hub
 
@@ -22,7 +22,6 @@ from rlred.tiny import sums
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED = "sums"
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
 QUESTION_COLUMNS = ("question", "problem", "query", "prompt", "instruction")
 SOLUTION_COLUMNS = ("answer", "final_answer", "solution", "gold", "target")  # the short form before the worked one
@@ -69,10 +68,10 @@ def load_questions(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"the number of questions must be 1 or more, got {limit}")
-    if source == EMBEDDED:
+    if source in sums.FAMILIES:
         if split not in ("train", "test"):
-            raise ValueError(f"the embedded task {EMBEDDED!r} has the splits 'train' and 'test', got {split!r}")
-        return _numbered(sums.questions(limit or 4096, split, seed))
+            raise ValueError(f"the embedded task {source!r} has the splits 'train' and 'test', got {split!r}")
+        return _numbered(sums.questions(limit or 4096, split, seed, family=source))
     raw, names = _load(source, split, config)
     question_name = _find_column(names, question_column, QUESTION_COLUMNS, source, "question_column")
     solution_name = _find_column(names, solution_column, SOLUTION_COLUMNS, source, "solution_column")

@@ -50,6 +50,35 @@ def test_columns_are_named_and_tokens_counted(tmp_path):
     assert note["recorded_accuracy"] is None and note["accuracy"] == 1
 
 
+RECORDS = [
+    # As TokenSkip's forks publish them: cut in mid-sentence, the last number read; lists of answers in MATH.
+    ({"answer": "21", "model_output": "In 3 years: \\[ 18 + 3 = 21", "prediction": "21"}, 1.0),
+    ({"answer": "1", "model_output": "so 4 + 2 = 6 pieces at which", "prediction": "6"}, 0.0),
+    ({"answer": ["(-4,4)"], "model_output": "\\boxed{(-4, 4)}", "prediction": ["(-4, 4)"]}, 1.0),
+    ({"answer": ["2", "3"], "model_output": "...", "prediction": ["3", "2"]}, 1.0),
+    ({"answer": ["2", "3"], "model_output": "...", "prediction": ["3"]}, 0.0),
+    ({"answer": ["2"], "model_output": "...", "prediction": ["2", "3"]}, 0.0),
+    ({"answer": "18", "model_output": "...", "prediction": ""}, 0.0),
+    # Without the program's own reading: a box, a marker, the last number, in this order.
+    ({"answer": "1,200", "model_output": "That is 1200 dollars a year."}, 1.0),
+    ({"answer": "7", "model_output": "3+4 is\n#### 7\nNext question: 9"}, 1.0),
+    ({"answer": "x+1", "model_output": "it ends at 1"}, 0.0),
+]
+
+
+@pytest.mark.parametrize("row, expected", RECORDS)
+def test_answers_are_read_as_published_files_hold_them(row, expected, tmp_path):
+    outcomes, _ = load_predictions(write(tmp_path / "p.jsonl", [{**row, "cot_length": 9}]))
+    assert outcomes[0]["correct"] == expected
+
+
+def test_several_samples_of_a_question_are_taken_apart(tmp_path):
+    row = {"question": "1+1?", "gt": "2", "code": ["\\boxed{2}", "\\boxed{3} or so"], "score": [True, False]}
+    outcomes, note = load_predictions(write(tmp_path / "p.jsonl", [row]), count=lambda text: len(text.split()))
+    assert [(o["question_id"], o["length"], o["correct"]) for o in outcomes] == [(0, 1, 1.0), (0, 3, 0.0)]
+    assert note["recorded_accuracy"] == note["accuracy"] == 0.5
+
+
 def test_real_problems_in_the_files_form(tmp_path):
     rows = [json.loads(line) for line in real_data("gsm8k/test.jsonl").read_text().splitlines()]
     saved = [{"question": r["question"], "answer": r["answer"], "output": r["answer"], "length": 9} for r in rows]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rewards import Correctness, Length
 from rlred.budgets import Wording
-from rlred.evaluation.sweep import prompt_ids_of, stop_ids
+from rlred.evaluation.sweep import outcomes_of, prompt_ids_of, stop_ids
 
 Complete = Callable[..., list[list[int]]]
 """`(prompts, max_completion_length, seed) -> completion ids`: a model with its settings, for instance of `complete`."""
@@ -108,20 +108,15 @@ class Baselines:
 
     def outcomes(self, completions: Sequence[list[int]], budget: int) -> list[dict]:
         """One outcome per question."""
-        texts = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
-        grades = self.correctness(texts, solution=[row["solution"] for row in self.questions])
-        return [
-            {
-                "question_id": row["question_id"],
-                "mode": "exact",
-                "budget": budget,
-                "length": self.length(ids),
-                "correct": grade,
-                "truncated": not ids or ids[-1] not in self.stops,
-                "completion": text,
-            }
-            for row, ids, grade, text in zip(self.questions, completions, grades, texts, strict=True)
-        ]
+        rows = [{**row, "mode": "exact", "budget": budget} for row in self.questions]
+        return outcomes_of(
+            rows,
+            completions,
+            tokenizer=self.tokenizer,
+            stops=self.stops,
+            correctness=self.correctness,
+            length=self.length,
+        )
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

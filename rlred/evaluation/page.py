@@ -14,7 +14,7 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from rlred.evaluation.report import COLOURS, TITLES, compare, draw_adherence, read_report, set_ink
+from rlred.evaluation.report import blocks, compare, draw_adherence, read_report, set_ink
 from rlred.files import write_text
 
 INK = "#010203"  # stands for the page's text colour, see svg_of
@@ -144,12 +144,12 @@ def table_of(markdown: str) -> str:
 def examples_of(report: dict) -> list[str]:
     """Completions of one question at three budgets side by side, of the base and of the last stage."""
     parts = []
-    for stage in TITLES:
-        examples = (report.get(stage) or {}).get("examples") if stage in ("baseline", "trained") else None
+    for part in blocks(report):
+        examples = part.measures.get("examples") if part.key not in ("hindsight", "control_constant_length") else None
         if not examples:
             continue
-        colour = COLOURS[stage]
-        parts.append(f'<h3 style="border-left: .3rem solid {colour}; padding-left: .5rem">{TITLES[stage]}</h3>')
+        title = html.escape(part.title)
+        parts.append(f'<h3 style="border-left: .3rem solid {part.colour}; padding-left: .5rem">{title}</h3>')
         for question in dict.fromkeys(example["question"] for example in examples):
             cards = [card_of(example) for example in examples if example["question"] == question]
             parts.append(f'<p>{html.escape(question)}</p><div class="cards">{"".join(cards)}</div>')

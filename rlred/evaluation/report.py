@@ -1,6 +1,7 @@
 """adherence.json, adherence.md and adherence.png: what a sweep found, for programs, for readers, at a glance."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +23,7 @@ TITLES = {
     "s1_forcing": "baseline: S1 budget forcing",
     "predictions": "saved predictions",
 }
+OTHER_COLOURS = ("#2a9d8f", "#e76f51", "#6d597a", "#bc6c25", "#457b9d", "#9a031e")
 COLOURS = {
     "baseline": "#888888",
     "hindsight": "#d9822b",
@@ -32,6 +34,30 @@ COLOURS = {
     "s1_forcing": "#c0392b",
     "predictions": "#1f6fb2",
 }
+
+
+@dataclass(frozen=True)
+class Block:
+    """The measures of one stage, baseline or other model, with its name for readers."""
+
+    key: str
+    title: str
+    colour: str
+    measures: dict
+    comparable: bool = True  # with the base: the same questions, asked for the same
+
+
+def blocks(report: dict) -> list[Block]:
+    """Everything that a report measured, in the order in which it is told.
+
+    Beside the stages of `TITLES`, `report["others"]` maps names to measures: more models, or the same one on something
+    else (`title`, `comparable`).
+    """
+    found = [Block(key, TITLES[key], COLOURS[key], report[key]) for key in TITLES if report.get(key)]
+    for number, (name, measures) in enumerate((report.get("others") or {}).items()):
+        colour = OTHER_COLOURS[number % len(OTHER_COLOURS)]
+        found.append(Block(name, measures.get("title", name), colour, measures, measures.get("comparable", True)))
+    return found
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -83,13 +109,11 @@ def to_markdown(report: dict) -> str:
         _provenance(report),
         "Errors are percentages of the budget; accuracy is a percentage with its 95 % Wilson interval.",
     ]
-    for stage in TITLES:
-        block = report.get(stage)
-        if not block:
-            continue
+    for part in blocks(report):
+        block = part.measures
         lines += [
             "",
-            f"## {TITLES[stage][0].upper()}{TITLES[stage][1:]}",
+            f"## {part.title[0].upper()}{part.title[1:]}",
             "",
             f"Rank correlation of budget and length within a question: {number(block['rank_correlation'], 3)}. "
             f"Spread, n(largest) / n(smallest): {number(block['spread_ratio'])} "
@@ -141,14 +165,13 @@ def _paired(report: dict) -> list[str]:
     """Accuracy over the whole sweep, less the base's, question by question."""
     base = report.get("baseline") or {}
     lines = []
-    for stage in TITLES:
-        block = report.get(stage)
-        if stage == "baseline" or not block or "by_question" not in block or "by_question" not in base:
+    for part in blocks(report):
+        if part.key == "baseline" or not part.comparable or not ("by_question" in part.measures and base):
             continue
-        pair = paired_difference(base["by_question"], block["by_question"])
+        pair = paired_difference(base["by_question"], part.measures["by_question"])
         if pair:
             low, difference, high = (f"{100 * pair[name]:+.1f}" for name in ("low", "difference", "high"))
-            lines.append(f"- {TITLES[stage]}: {difference} points ({low} to {high}), {pair['n']} questions")
+            lines.append(f"- {part.title}: {difference} points ({low} to {high}), {pair['n']} questions")
     title = "## Accuracy over all budgets, less the base's, paired by question (95 % interval)"
     return ["", title, "", *lines] if lines else []
 
@@ -183,10 +206,8 @@ def draw_adherence(report: dict, ink: str = "black"):
     """Asked against used with the spread of the middle 80 %, and accuracy against tokens, for every stage."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     budgets: set[int] = set()
-    for stage in TITLES:
-        block = report.get(stage)
-        if not block:
-            continue
+    for part in blocks(report):
+        block = part.measures
         for mode in dict.fromkeys(row["mode"] for row in block["rows"]):
             rows = [row for row in block["rows"] if row["mode"] == mode and row["budget"] is not None]
             if not rows:
@@ -194,11 +215,11 @@ def draw_adherence(report: dict, ink: str = "black"):
             asked = [row["budget"] for row in rows]
             budgets.update(asked)
             only = len(block["overall"]) == 1
-            style = {"color": COLOURS[stage], "linestyle": "-" if mode == "exact" or only else "--"}
-            style |= {"marker": "o", "markersize": 4, "label": TITLES[stage] if only else f"{TITLES[stage]}, {mode}"}
+            style = {"color": part.colour, "linestyle": "-" if mode == "exact" or only else "--"}
+            style |= {"marker": "o", "markersize": 4, "label": part.title if only else f"{part.title}, {mode}"}
             left.plot(asked, [row["mean_length"] for row in rows], **style)
             low, high = ([row[name] for row in rows] for name in ("length_p10", "length_p90"))
-            left.fill_between(asked, low, high, color=COLOURS[stage], alpha=0.12, linewidth=0)
+            left.fill_between(asked, low, high, color=part.colour, alpha=0.12, linewidth=0)
             points = sorted((row["mean_length"], row["accuracy"]) for row in rows if row["accuracy"] is not None)
             if points:
                 right.plot(*zip(*points, strict=True), **style)
@@ -267,18 +288,18 @@ def compare(reports: list[tuple[str, dict]]) -> str:
     )
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, report in reports:
-        for stage in TITLES:
-            block = report.get(stage) or {"overall": {}}
+        for part in blocks(report):
+            block = part.measures
             for mode, mean in block["overall"].items():
                 rows = [row for row in block["rows"] if row["mode"] == mode]
-                cells = [name, report["seed"], stage.removesuffix("_constant_length"), mode]
+                cells = [name, report["seed"], part.key.removesuffix("_constant_length"), mode]
                 cells += [
                     number(block["rank_correlation"], 3),
                     f"{number(block['spread_ratio'])} ({number(block['asked_spread_ratio'])})",
                     *(percent(mean[measure]) for measure in ("mean_abs_error", "rmse", "over_budget")),
                     " / ".join(percent(row["accuracy"], 0) for row in (rows[0], rows[len(rows) // 2], rows[-1])),
                     percent(block.get("full_length", {}).get("accuracy"), 0),
-                    *(_cost_cells(report.get("cost")) if stage == "trained" else ("", "")),
+                    *(_cost_cells(report.get("cost")) if part.key == "trained" else ("", "")),
                 ]
                 lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

@@ -1,11 +1,13 @@
 """Ask every question at every budget and record what each completion did."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from peft import PeftModel
@@ -21,9 +23,20 @@ from rlred.tiny import resolve_model
 Prompt = list[dict] | list[int]
 
 
+class Engine(Protocol):
+    """Something other than a transformers model that completes a batch of prompts: rlred/evaluation/vllm.py."""
+
+    stops: set[int]
+
+    def complete_batch(
+        self, prompt_ids: list[list[int]], max_completion_length: int, temperature: float, seed: int
+    ) -> list[list[int]]:
+        """Completion ids, end-of-sequence token included."""
+
+
 @torch.no_grad()
 def complete(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     *,
@@ -45,26 +58,37 @@ def complete(
     if path is not None:
         settings = {"max_completion_length": max_completion_length, "batch_size": batch_size, "seed": seed}
         completions = open_completions(path, {**settings, "temperature": temperature}, prompts)
-    was_training = model.training
-    model.eval()
     starts = range(len(completions), len(prompts), batch_size)
-    with merged_adapter(model) if starts else contextlib.nullcontext():
+    with ready(model, tokenizer) if starts else contextlib.nullcontext() as complete_batch:
         for start in tqdm(starts, desc=description, leave=False):
-            batch = prompts[start : start + batch_size]
-            ids = _complete_batch(model, tokenizer, batch, max_completion_length, temperature, seed + start)
+            batch = [prompt_ids_of(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
+            ids = complete_batch(batch, max_completion_length, temperature, seed + start)
             completions += ids
             if path is not None:
                 with open(path, "a", encoding="utf-8") as file:
                     file.write(json.dumps(ids) + "\n")
-    model.train(was_training)
     return completions
 
 
-def _complete_batch(model, tokenizer, prompts, max_completion_length, temperature, seed) -> list[list[int]]:
+@contextlib.contextmanager
+def ready(model: PreTrainedModel | Engine, tokenizer: PreTrainedTokenizerBase):
+    """The function that completes a batch, with the model in the state for it: no dropout, its adapter folded in."""
+    if not isinstance(model, torch.nn.Module):
+        yield model.complete_batch
+        return
+    was_training = model.training
+    model.eval()
+    try:
+        with merged_adapter(model):
+            yield functools.partial(_complete_batch, model, tokenizer)
+    finally:
+        model.train(was_training)
+
+
+def _complete_batch(model, tokenizer, prompt_ids, max_completion_length, temperature, seed) -> list[list[int]]:
     device = next(model.parameters()).device
     sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
     # Not padded by apply_chat_template: it keeps the tokenizer's own padding side, and most pad on the right.
-    prompt_ids = [prompt_ids_of(tokenizer, prompt) for prompt in prompts]
     inputs = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -117,6 +141,8 @@ def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt]) -> l
 
 def stop_ids(model, tokenizer) -> set[int]:
     """The ids that end a completion: the tokenizer's and every one that the model declares."""
+    if not isinstance(model, torch.nn.Module):
+        return model.stops
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return {token for token in [*ids, tokenizer.eos_token_id] if token is not None}
@@ -147,7 +173,7 @@ def merged_adapter(model):
 
 
 def sweep(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[dict],
     budgets: Sequence[int],
@@ -191,9 +217,30 @@ def sweep(
         path=path,
         description=description,
     )
+    return outcomes_of(
+        rows,
+        completion_ids,
+        tokenizer=tokenizer,
+        stops=stop_ids(model, tokenizer),
+        correctness=correctness,
+        length=length,
+        grade=grade,
+    )
+
+
+def outcomes_of(
+    rows: Sequence[dict],
+    completion_ids: Sequence[list[int]],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    stops: set[int],
+    correctness: Correctness,
+    length: Length,
+    grade: bool = True,
+) -> list[dict]:
+    """What each completion of an asked row did: the outcomes that `rlred.evaluation.measures` is about."""
     texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
     grades = correctness(texts, solution=[row["solution"] for row in rows]) if grade else [None] * len(rows)
-    stops = stop_ids(model, tokenizer)
     end_of_thinking = tokenizer.get_vocab().get(correctness.end_of_thinking)
     return [
         {

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 MIN_ADDENDS, MAX_ADDENDS = 3, 12
+FAMILIES = {"sums": (MIN_ADDENDS, MAX_ADDENDS), "long_sums": (13, 15)}  # the tiny reasoner has never seen the second
 TEST_SHARE = 10  # one sum in ten is a test question
 
 
@@ -31,10 +32,10 @@ def split_of(question: str) -> str:
     return "test" if zlib.crc32(question.encode()) % TEST_SHARE == 0 else "train"
 
 
-def sample_addends(rng: random.Random, split: str) -> list[int]:
-    """Between 3 and 12 numbers from 1 to 9 whose sum belongs to `split`."""
+def sample_addends(rng: random.Random, split: str, family: str = "sums") -> list[int]:
+    """Numbers from 1 to 9, as many as the family has, whose sum belongs to `split`."""
     while True:
-        addends = [rng.randint(1, 9) for _ in range(rng.randint(MIN_ADDENDS, MAX_ADDENDS))]
+        addends = [rng.randint(1, 9) for _ in range(rng.randint(*FAMILIES[family]))]
         if split_of(question_of(addends)) == split:
             return addends
 
@@ -48,16 +49,16 @@ def question_of(addends: list[int]) -> str:
     return "+".join(map(str, addends)) + "=?"
 
 
-def questions(n: int, split: str, seed: int = 0) -> list[dict[str, str]]:
+def questions(n: int, split: str, seed: int = 0, family: str = "sums") -> list[dict[str, str]]:
     """`n` question rows (`question`, `solution`), without duplicates.
 
     >>> questions(2, "test")[0]["question"] == questions(1, "test")[0]["question"]
     True
     """
-    rng = random.Random(f"sums/{split}/{seed}")
+    rng = random.Random(f"{family}/{split}/{seed}")
     rows: dict[str, str] = {}
     while len(rows) < n:
-        addends = sample_addends(rng, split)
+        addends = sample_addends(rng, split, family)
         rows[question_of(addends)] = str(sum(addends))
     return [{"question": question, "solution": solution} for question, solution in rows.items()]
 

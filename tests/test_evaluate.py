@@ -1,0 +1,108 @@
+"""`rlred evaluate`: several models on the same questions, and one outside what it was trained on."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from rlred.cli import main as rlred
+from rlred.evaluation.evaluate import base_of, trained_range, wording_of
+from tests.paths import ROOT
+
+BASE = ROOT / "data" / "tiny_reasoner"
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """Two adapters of the embedded model: one that changes nothing, one that changes much; the second has a run."""
+    folder = tmp_path_factory.mktemp("adapters")
+    for name, std in (("still", 0.0), ("noisy", 0.5)):
+        torch.manual_seed(0)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(BASE), LoraConfig(target_modules=["q_proj"]))
+        for key, weight in model.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(weight, std=std)
+        model.save_pretrained(folder / name)
+    wording = {"exact": "{question} Think for exactly {budget} tokens.", "none": "{question}"}
+    arguments = {"wording": wording, "budget_low": 16, "budget_high": 40, "budget_distribution": "uniform"}
+    (folder / "noisy" / "run.json").write_text(json.dumps({"arguments": arguments}))
+    return folder
+
+
+def evaluate(output, *words):
+    command = "evaluate --budgets 16 32 --num_questions 4 --output".split()
+    status = rlred([*command, str(output), *map(str, words)])
+    path = output / "adherence.json"
+    return json.loads(path.read_text()) if status == 0 else None
+
+
+def test_several_adapters_face_the_same_questions_and_are_paired(adapters, tmp_path):
+    report = evaluate(tmp_path / "out", "--adapter", adapters / "still", adapters / "noisy")
+    assert report["model"] == str(BASE)
+    assert report["trained"]["rows"] == report["baseline"]["rows"]  # an adapter of zeros is its base
+    noisy = report["others"][str(adapters / "noisy")]
+    assert noisy["rows"] != report["baseline"]["rows"]
+    assert list(noisy["by_question"]) == list(report["baseline"]["by_question"])
+    table = (tmp_path / "out" / "adherence.md").read_text()
+    assert "- after RL: +0.0 points (+0.0 to +0.0), 4 questions" in table
+    assert f"- {adapters / 'noisy'}: " in table.partition("paired by question")[2]
+
+
+def test_several_models_are_compared(random_model, tmp_path):
+    report = evaluate(tmp_path / "out", "--model", "tiny_reasoner", random_model)
+    assert report["model"] == "tiny_reasoner" and report["trained"] is None
+    assert report["others"][str(random_model)]["full_length"]["accuracy"] == 0
+
+
+def test_an_adapter_is_asked_outside_what_it_was_trained_on(adapters, tmp_path):
+    output = tmp_path / "out"
+    flags = ["--out_of_range", "--paraphrase", "paraphrase", "--more_questions", "long_sums"]
+    report = evaluate(output, "--adapter", adapters / "noisy", *flags)
+    others = report["others"]
+    assert [row["budget"] for row in others["out_of_range"]["rows"]] == [8, 80]  # half of 16, twice 40
+    assert [row["budget"] for row in others["paraphrase"]["rows"]] == [16, 32]
+    assert others["long_sums"]["title"] == "other questions: long_sums"
+    text = (output / "measures" / "questions-0.completions.jsonl").read_text()
+    assert text != (output / "measures" / "trained.completions.jsonl").read_text()
+    paired = (output / "adherence.md").read_text().partition("paired by question")[2]
+    assert "in other words" in paired and "long_sums" not in paired and "outside" not in paired
+
+
+def test_an_adapter_says_what_it_belongs_to(adapters, tmp_path):
+    still, noisy = str(adapters / "still"), str(adapters / "noisy")
+    assert base_of(still, []) == str(BASE) and base_of(still, ["me/base"]) == "me/base"
+    assert wording_of(noisy).exact.startswith("{question} Think") and wording_of(still).exact.startswith(
+        "{question} Let"
+    )
+    assert trained_range(noisy, [1]) == (16, 40) and trained_range(still, [5, 7]) == (5, 7)
+
+
+BAD = [
+    ("--model a b --adapter c", "with --adapter, name the one model"),
+    ("--adapter c c", "--adapter: the same one is named twice"),
+    ("--max_completion_length 0", "--max_completion_length must be 1 or more, got 0"),
+    ("--num_samples 0", "--num_samples must be 1 or more"),
+    ("--batch_size 0", "--batch_size must be 1 or more"),
+    ("--wording {", "--wording: not JSON"),
+    ("--paraphrase l3", "no preset named 'l3'"),
+    ("--more_questions nowhere.csv", "nowhere.csv: no such file"),
+    ("--vllm", "vLLM is not installed"),
+    ("--split validation", "splits 'train' and 'test'"),
+]
+
+
+@pytest.mark.parametrize("flags, message", BAD)
+def test_bad_flags_are_one_clear_line(flags, message, tmp_path, capsys):
+    if "vllm" in flags:
+        try:
+            import vllm  # noqa: F401
+        except ImportError:
+            pass
+        else:
+            pytest.skip("vLLM is installed here")
+    assert evaluate(tmp_path / "out", *flags.split(" ")) is None
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not (tmp_path / "out" / "adherence.json").exists()

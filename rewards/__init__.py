@@ -12,15 +12,35 @@ from collections.abc import Callable
 
 from rewards.by_mode import ByMode
 from rewards.correctness import Correctness
+from rewards.cosine_length import CosineLength
 from rewards.exact_length import ExactLength
+from rewards.group_sigmoid import GroupSigmoid
+from rewards.kimi_length import KimiLength
 from rewards.length import Length
+from rewards.length_bonus import LengthBonus
+from rewards.length_efficiency import LengthEfficiency
 from rewards.max_length import MaxLength
+from rewards.shortest_correct import ShortestCorrect
+from rewards.slack_length import SlackLength
+from rewards.soft_overlong import SoftOverlong
+from rewards.solve_rate_penalty import SolveRatePenalty
+from rewards.truncation import Truncation
 
 REWARDS: dict[str, type] = {
     "by_mode": ByMode,
     "correctness": Correctness,
+    "cosine_length": CosineLength,
     "exact_length": ExactLength,
+    "group_sigmoid": GroupSigmoid,
+    "kimi_length": KimiLength,
+    "length_bonus": LengthBonus,
+    "length_efficiency": LengthEfficiency,
     "max_length": MaxLength,
+    "shortest_correct": ShortestCorrect,
+    "slack_length": SlackLength,
+    "soft_overlong": SoftOverlong,
+    "solve_rate_penalty": SolveRatePenalty,
+    "truncation": Truncation,
 }
 PARTS = {"correctness": Correctness, "length": Length}  # parameters that are objects themselves
 
@@ -59,14 +79,12 @@ def make_reward(spec: "str | dict") -> Callable:
             raise ValueError(f"reward: {name} is a function and takes no parameters, got {sorted(parameters)}")
         return factory
     try:
-        if preset is None:
-            return factory(**parameters)
-        if parameters:
-            raise ValueError(f"reward: {name} takes a preset or parameters, not both (got {sorted(parameters)})")
-        return factory.preset(preset)
+        return factory(**parameters) if preset is None else factory.preset(preset, **parameters)
     except (AttributeError, KeyError):
         raise ValueError(f"reward: {name} has no preset {preset!r}") from None
     except TypeError as error:
+        if preset is not None:
+            raise ValueError(f"reward: {name}: the preset {preset!r} fixes {sorted(parameters)}") from None
         raise ValueError(f"reward: {name}: {error}") from None
 
 
@@ -78,4 +96,23 @@ def _import(path: str) -> Callable:
         raise ValueError(f"reward: cannot import {path!r}: {error}") from None
 
 
-__all__ = ["PARTS", "REWARDS", "ByMode", "Correctness", "ExactLength", "Length", "MaxLength", "make_reward"]
+__all__ = [
+    "ByMode",
+    "Correctness",
+    "CosineLength",
+    "ExactLength",
+    "GroupSigmoid",
+    "KimiLength",
+    "Length",
+    "LengthBonus",
+    "LengthEfficiency",
+    "MaxLength",
+    "PARTS",
+    "REWARDS",
+    "ShortestCorrect",
+    "SlackLength",
+    "SoftOverlong",
+    "SolveRatePenalty",
+    "Truncation",
+    "make_reward",
+]

@@ -181,9 +181,16 @@ def test_length_counts_tokens_end_of_sequence_included():
     assert score(ExactLength(alpha=1.0, length=Length("thinking", 7)), True, 5, 0 + 1) == 0.0
 
 
+NEEDED = {
+    "cosine_length": {"max_length": 100},
+    "soft_overlong": {"max_length": 100, "cache": 20},
+    "length_bonus": {"targets": [10, 20, 30]},
+}
+
+
 @pytest.mark.parametrize("name", sorted(REWARDS))
 def test_rewards_are_frozen_picklable_comparable_and_named(name):
-    reward = make_reward(name)
+    reward = make_reward({"name": name, **NEEDED.get(name, {})})
     assert pickle.loads(pickle.dumps(reward)) == reward == copy.deepcopy(reward)
     assert reward.__name__ == name
     assert isinstance(hash(reward), int)
@@ -203,7 +210,7 @@ def test_rewards_are_frozen_picklable_comparable_and_named(name):
         ({"name": "exact_length", "max_penalty": -1}, "exact_length.max_penalty"),
         ({"name": "exact_length", "deviation": "percent"}, "deviation must be"),
         ({"name": "exact_length", "preset": "mine"}, "no preset 'mine'"),
-        ({"name": "exact_length", "preset": "paper", "alpha": 1}, "not both"),
+        ({"name": "exact_length", "preset": "paper", "alpha": 1}, "'paper' fixes"),
         ({"name": "max_length", "delta": 2}, "max_length.delta"),
         ({"name": "max_length", "length": {"count": "words"}}, "length.count"),
         ({"name": "max_length", "length": {"count": "thinking"}}, "end_of_thinking"),

@@ -1,0 +1,53 @@
+"""Shortest correct (ShorterBetter): the group's shortest right answer is the length to aim at."""
+
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from rewards.correctness import Correctness
+from rewards.exact_length import check_non_negative
+from rewards.groups import check_group_size, groups_of
+from rewards.length import Length
+
+
+@dataclass(frozen=True)
+class ShortestCorrect:
+    r"""Correctness minus a price for the distance to the shortest right length of the group.
+
+    r = right * c - alpha * |n - L|, where L is the length of the group's shortest right completion, or the group's mean
+    length where none is right. Wrong answers pay as well.
+
+    Range: (-inf, right]. A row whose solution cannot be parsed is None. Raises `ValueError` for a negative constant and
+    for groups of one.
+
+    Source: ShorterBetter (2504.21370) and its released code: right 2.0, alpha 0.001.
+
+    >>> reward = ShortestCorrect(alpha=0.01)
+    >>> reward(["q"] * 3, ["\\boxed{4}"] * 2 + ["\\boxed{5}"], [[0] * 10, [0] * 30, [0] * 20], solution=["4"] * 3)
+    [2.0, 1.8, -0.1]
+    """
+
+    right: float = 2.0
+    alpha: float = 0.001
+    group_size: int | None = None
+    correctness: Correctness = field(default_factory=Correctness)
+    length: Length = field(default_factory=Length)
+
+    __name__ = "shortest_correct"
+    group_relative = True
+
+    def __post_init__(self):
+        check_non_negative("shortest_correct.right", self.right)
+        check_non_negative("shortest_correct.alpha", self.alpha)
+        check_group_size("shortest_correct", self.group_size)
+
+    def __call__(self, prompts, completions, completion_ids, solution, **kwargs) -> list[float | None]:
+        grades = self.correctness(completions, solution=solution)
+        rewards = list(grades)
+        for group in groups_of(prompts, self.group_size):
+            lengths = {index: self.length(completion_ids[index]) for index in group}
+            right = [n for index, n in lengths.items() if grades[index]]
+            aim = min(right) if right else fmean(lengths.values())
+            for index, n in lengths.items():
+                if grades[index] is not None:
+                    rewards[index] = self.right * grades[index] - self.alpha * abs(n - aim)
+        return rewards

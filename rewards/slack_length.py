@@ -1,0 +1,70 @@
+"""Slack with an accuracy gate (Short-RL): short right answers earn more, with room, and only while accuracy holds."""
+
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from rewards.correctness import Correctness
+from rewards.exact_length import check_non_negative
+from rewards.groups import check_group_size, groups_of
+from rewards.length import Length
+
+LOGGED_ACCURACY = "rewards/correctness/mean"
+
+
+@dataclass(frozen=True)
+class SlackLength:
+    r"""Correctness plus a length reward for right answers that leaves a slack and closes when accuracy falls.
+
+    For a right completion, over the lengths of the right ones of its group: weight * 1/2 where n <= min + slack, else
+    weight * (1/2 - (n - min) / (max - min)). Wrong answers earn nothing of it. It is paid only in a batch whose
+    accuracy is at least the best one logged so far minus `tolerance`. That best is read from the trainer's own log
+    (`rewards/correctness/mean`, so log correctness, with weight 0 if need be), which checkpoints keep: a resumed run
+    has the same gate. The released code keeps it in a global, and loses it.
+
+    Range: [0, 1 + weight / 2] and down to 1 - weight / 2 for a right answer. A row whose solution cannot be parsed is
+    None. Raises `ValueError` for a negative constant and for groups of one.
+
+    Source: Short-RL (2505.12284) and its released code: slack 100 tokens on mathematics, 200 on logic, tolerance 0.05.
+
+    >>> reward = SlackLength(slack=5)
+    >>> lengths = [[0] * 10, [0] * 15, [0] * 30, [0] * 5]
+    >>> reward(["q"] * 4, ["\\boxed{4}"] * 3 + ["\\boxed{5}"], lengths, solution=["4"] * 4)
+    [1.5, 1.5, 0.5, 0.0]
+    """
+
+    slack: int = 100
+    weight: float = 1.0
+    tolerance: float = 0.05
+    group_size: int | None = None
+    correctness: Correctness = field(default_factory=Correctness)
+    length: Length = field(default_factory=Length)
+
+    __name__ = "slack_length"
+    group_relative = True
+
+    def __post_init__(self):
+        for name in ("slack", "weight", "tolerance"):
+            check_non_negative(f"slack_length.{name}", getattr(self, name))
+        check_group_size("slack_length", self.group_size)
+
+    def is_open(self, grades: list[float | None], trainer_state) -> bool:
+        """Whether the batch is accurate enough for length to count."""
+        log = getattr(trainer_state, "log_history", [])
+        best = max((float(entry[LOGGED_ACCURACY]) for entry in log if LOGGED_ACCURACY in entry), default=0.0)
+        known = [grade for grade in grades if grade is not None]
+        return not known or fmean(known) >= best - self.tolerance
+
+    def __call__(
+        self, prompts, completions, completion_ids, solution, trainer_state=None, **kwargs
+    ) -> list[float | None]:
+        grades = self.correctness(completions, solution=solution)
+        rewards = list(grades)
+        if not self.is_open(grades, trainer_state):
+            return rewards
+        for group in groups_of(prompts, self.group_size):
+            right = {index: self.length(completion_ids[index]) for index in group if grades[index]}
+            shortest, longest = min(right.values(), default=0), max(right.values(), default=0)
+            for index, n in right.items():
+                line = 0.5 if n <= shortest + self.slack else 0.5 - (n - shortest) / (longest - shortest)
+                rewards[index] = grades[index] + self.weight * line
+        return rewards

@@ -1,0 +1,54 @@
+"""Truncation (ThinkPrune, DLER): a right answer counts only where it comes within the limit."""
+
+from dataclasses import dataclass, field
+
+from rewards.correctness import Correctness
+from rewards.length import Length
+
+
+@dataclass(frozen=True)
+class Truncation:
+    r"""Correctness within a limit of tokens, a share of it beyond.
+
+    r = c for n <= limit, beyond * c for n > limit. Generation cut at the limit does the same and costs less: then set
+    `max_completion_length` to the limit and leave `limit` out; `ends` are the ids of which one must close a completion
+    that was not cut. Keep `mask_truncated_completions` off: it removes the gradient that this reward is made of.
+
+    Range: [0, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` for a limit below 1 or `beyond`
+    outside [0, 1].
+
+    Source: ThinkPrune (2504.01296), `beyond` 0; DLER (2510.15110) says the same, and its released code multiplies by
+    0.1 instead (`preset("dler_released")`), which is cheaper than a wrong answer only where a wrong one scores 0.
+
+    >>> reward = Truncation(limit=20)
+    >>> reward(["\\boxed{4}"] * 2, [[0] * 20, [0] * 21], solution=["4"] * 2)
+    [1.0, 0.0]
+    """
+
+    limit: int | None = None
+    beyond: float = 0.0
+    ends: tuple[int, ...] = ()
+    correctness: Correctness = field(default_factory=Correctness)
+    length: Length = field(default_factory=Length)
+
+    __name__ = "truncation"
+
+    def __post_init__(self):
+        object.__setattr__(self, "ends", tuple(self.ends))
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"truncation.limit must be 1 or more, got {self.limit!r}")
+        if not 0 <= self.beyond <= 1:
+            raise ValueError(f"truncation.beyond must be between 0 and 1, got {self.beyond!r}")
+
+    @classmethod
+    def preset(cls, name: str) -> "Truncation":
+        """`paper` (nothing beyond the limit) or DLER's released code (a tenth)."""
+        return cls(beyond={"paper": 0.0, "dler_released": 0.1}[name])
+
+    def __call__(self, completions, completion_ids, solution, **kwargs) -> list[float | None]:
+        rewards = []
+        for grade, ids in zip(self.correctness(completions, solution=solution), completion_ids, strict=True):
+            over = self.limit is not None and self.length(ids) > self.limit
+            cut = bool(self.ends) and (not len(ids) or ids[-1] not in self.ends)
+            rewards.append(grade * self.beyond if grade and (over or cut) else grade)
+        return rewards

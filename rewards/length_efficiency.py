@@ -36,6 +36,7 @@ class LengthEfficiency:
     length: Length = field(default_factory=Length)
 
     __name__ = "length_efficiency"
+    needs_reference = True
 
     def __post_init__(self):
         check_non_negative("length_efficiency.accuracy_weight", self.accuracy_weight)

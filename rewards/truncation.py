@@ -14,8 +14,11 @@ class Truncation:
     `max_completion_length` to the limit and leave `limit` out; `ends` are the ids of which one must close a completion
     that was not cut. Keep `mask_truncated_completions` off: it removes the gradient that this reward is made of.
 
-    Range: [0, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` for a limit below 1 or `beyond`
-    outside [0, 1].
+    `stages` tightens the limit as training goes on: pairs (optimiser step, limit), the last one whose step is reached
+    holds. A resumed run is in the stage of its step.
+
+    Range: [0, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` for a limit below 1, `beyond`
+    outside [0, 1], stages whose steps do not grow from 0, and a limit beside stages.
 
     Source: ThinkPrune (2504.01296), `beyond` 0; DLER (2510.15110) says the same, and its released code multiplies by
     0.1 instead (`preset("dler_released")`), which is cheaper than a wrong answer only where a wrong one scores 0.
@@ -26,6 +29,7 @@ class Truncation:
     """
 
     limit: int | None = None
+    stages: tuple[tuple[int, int], ...] = ()
     beyond: float = 0.0
     ends: tuple[int, ...] = ()
     correctness: Correctness = field(default_factory=Correctness)
@@ -35,8 +39,16 @@ class Truncation:
 
     def __post_init__(self):
         object.__setattr__(self, "ends", tuple(self.ends))
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"truncation.limit must be 1 or more, got {self.limit!r}")
+        object.__setattr__(self, "stages", tuple(map(tuple, self.stages)))
+        for limit in [self.limit, *(limit for _, limit in self.stages)]:
+            if limit is not None and limit < 1:
+                raise ValueError(f"truncation.limit must be 1 or more, got {limit!r}")
+        steps = [step for step, _ in self.stages]
+        if steps and (steps[0] != 0 or steps != sorted(set(steps)) or self.limit is not None):
+            raise ValueError(
+                f"truncation.stages must be pairs (step, limit) with growing steps from 0, without a limit; got "
+                f"{self.stages!r} and limit={self.limit!r}"
+            )
         if not 0 <= self.beyond <= 1:
             raise ValueError(f"truncation.beyond must be between 0 and 1, got {self.beyond!r}")
 
@@ -45,10 +57,19 @@ class Truncation:
         """`paper` (nothing beyond the limit) or DLER's released code (a tenth)."""
         return cls(beyond={"paper": 0.0, "dler_released": 0.1}[name])
 
-    def __call__(self, completions, completion_ids, solution, **kwargs) -> list[float | None]:
+    def limit_at(self, step: int) -> int | None:
+        """The limit that holds at an optimiser step.
+
+        >>> [Truncation(stages=((0, 60), (30, 45))).limit_at(step) for step in (0, 29, 30)]
+        [60, 60, 45]
+        """
+        return next((limit for start, limit in reversed(self.stages) if step >= start), self.limit)
+
+    def __call__(self, completions, completion_ids, solution, trainer_state=None, **kwargs) -> list[float | None]:
+        limit = self.limit_at(getattr(trainer_state, "global_step", 0))
         rewards = []
         for grade, ids in zip(self.correctness(completions, solution=solution), completion_ids, strict=True):
-            over = self.limit is not None and self.length(ids) > self.limit
+            over = limit is not None and self.length(ids) > limit
             cut = bool(self.ends) and (not len(ids) or ids[-1] not in self.ends)
             rewards.append(grade * self.beyond if grade and (over or cut) else grade)
         return rewards

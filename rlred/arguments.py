@@ -54,6 +54,10 @@ class DialArguments:
     hindsight: bool = _option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
     hindsight_settings: str = _option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
 
+    reference_samples: int = _option(
+        8, "Base completions per question for a reward that needs reference_length, where questions do not bring it."
+    )
+
     evaluate: bool = _option(True, "Measure adherence before and after, and write adherence.{json,md,png}.")
     eval_questions: str | None = _option(None, "Held-out questions (default: the training source's eval_split).")
     eval_config: str | None = _option(None, "Configuration name of a Hub dataset of held-out questions.")
@@ -75,7 +79,7 @@ class DialArguments:
         for name in ("modes", "hindsight_settings"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r}")
-        for name in ("num_eval_questions", "eval_batch_size", "budgets_per_question"):
+        for name in ("num_eval_questions", "eval_batch_size", "budgets_per_question", "reference_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.eval_temperature < 0:

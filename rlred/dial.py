@@ -29,11 +29,12 @@ from rlred.arguments import DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
 from rlred.budgets import training_rows
 from rlred.evaluation.study import Study
-from rlred.evaluation.sweep import sample_of
+from rlred.evaluation.sweep import sample_of, stop_ids
 from rlred.files import write_json
 from rlred.hindsight import hindsight_start
 from rlred.output import checkpoint_of, claim_output
 from rlred.questions import load_questions
+from rlred.reference import COLUMNS, sample_references, write_references
 from rlred.tiny import resolve_model, sums
 from rlred.trainer import BudgetGRPOTrainer
 
@@ -53,6 +54,10 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
 
     questions, held_out = load_both(arguments, training.seed)
     model, tokenizer = load_model(model_config, training)
+    output = claim_output(training, default_output)
+    reward = rewards[0] = fit_reward(reward, training, stop_ids(model, tokenizer))
+    if getattr(reward, "needs_reference", False) and not set(COLUMNS) <= set(questions.column_names):
+        questions = referenced(questions, model, tokenizer, arguments, training, reward, output)
     rows = training_rows(
         questions,
         wording,
@@ -62,7 +67,6 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         seed=training.seed,
     )
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training))
-    output = claim_output(training, default_output)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
@@ -107,6 +111,36 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     report = study.report(model_config.model_name_or_path, spent, hindsight)
     trainer.end()
     return report
+
+
+def fit_reward(reward, training: GRPOConfig, stops: set[int]):
+    """The reward, told what YAML cannot know: the size of a group and the ids that end a completion."""
+    known = {field.name for field in dataclasses.fields(reward)} if dataclasses.is_dataclass(reward) else set()
+    told = {"group_size": training.num_generations, "ends": tuple(sorted(stops))}
+    return dataclasses.replace(reward, **{n: v for n, v in told.items() if n in known and not getattr(reward, n)})
+
+
+def referenced(questions, model, tokenizer, arguments: DialArguments, training: GRPOConfig, reward, output: Path):
+    """The questions with the base's own length and accuracy, sampled once and kept in the run's folder."""
+    path, state = output / "reference.jsonl", PartialState()
+    if state.is_main_process and not path.exists():
+        rows = sample_references(
+            model,
+            tokenizer,
+            questions,
+            wording=arguments.make_wording(),
+            num_samples=arguments.reference_samples,
+            max_completion_length=training.max_completion_length,
+            correctness=correctness_of(reward),
+            length=length_of(reward),
+            temperature=training.temperature,
+            batch_size=arguments.eval_batch_size,
+            seed=training.seed,
+            path=output / "measures" / "reference.completions.jsonl",
+        )
+        write_references(rows, path)
+    state.wait_for_everyone()
+    return load_questions(str(path))
 
 
 def correctness_of(reward) -> Correctness:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
 QUESTION_COLUMNS = ("question", "problem", "query", "prompt", "instruction")
+CARRIED = ("level", "reference_length", "reference_accuracy")  # kept as they are, where a source has them
 SOLUTION_COLUMNS = ("answer", "final_answer", "solution", "gold", "target")  # the short form before the worked one
 
 
@@ -62,6 +63,8 @@ def load_questions(
 ) -> Dataset:
     """Question rows from the embedded task, a local file or the Hub; columns `question`, `solution`, `question_id`.
 
+    `level` and the columns of `rlred reference` are carried along where a source has them.
+
     `limit` takes that many rows: the first ones of a seeded shuffle, so that a small sample of a sorted file is still a
     fair one. Rows without a question, or whose solution has no final answer to compare with, are skipped; how many is
     logged. Raises `ValueError` for a file that cannot be read, a missing column, or when no row is left.
@@ -78,7 +81,7 @@ def load_questions(
     order = list(range(len(raw)))
     if limit is not None:
         random.Random(seed).shuffle(order)
-    rows: list[dict[str, str]] = []
+    rows: list[dict] = []
     skipped = {"without a question": 0, "without a final answer": 0}
     for index in order:
         if limit is not None and len(rows) == limit:
@@ -91,7 +94,8 @@ def load_questions(
         if solution is None:
             skipped["without a final answer"] += 1
             continue
-        rows.append({"question": question.strip(), "solution": solution})
+        carried = {name: raw[index].get(name) for name in CARRIED if name in names}
+        rows.append({"question": question.strip(), "solution": solution, **carried})
     for reason, count in skipped.items():
         if count:
             logger.warning("%s: skipped %d of %d rows %s", source, count, len(raw), reason)
@@ -104,7 +108,7 @@ def load_questions(
     return _numbered(rows)
 
 
-def _numbered(rows: list[dict[str, str]]) -> Dataset:
+def _numbered(rows: list[dict]) -> Dataset:
     return Dataset.from_list([{"question_id": index, **row} for index, row in enumerate(rows)])
 
 

@@ -130,6 +130,22 @@ def by_question(outcomes: Iterable[dict]) -> dict[str, dict]:
     }
 
 
+def by_level(outcomes: Iterable[dict]) -> dict[str, dict]:
+    """Count, mean length and accuracy of each level of difficulty; empty where questions have none."""
+    groups: dict[str, list[dict]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.get("level") is not None:
+            groups[str(outcome["level"])].append(outcome)
+    return {
+        level: {
+            "n": len(groups[level]),
+            "mean_length": _mean([outcome["length"] for outcome in groups[level]]),
+            "accuracy": _mean([outcome["correct"] for outcome in groups[level]]),
+        }
+        for level in sorted(groups)
+    }
+
+
 def paired_difference(before: dict, after: dict, name: str = "accuracy", z: float = 1.96) -> dict | None:
     """Mean of after - before over the questions that both have, with its interval: both faced the same questions.
 
@@ -160,10 +176,9 @@ def measure(outcomes: Sequence[dict]) -> dict:
         level = outcome["budget"] if outcome.get("ratio") is None else outcome["ratio"]
         groups[outcome["mode"], level].append(outcome)
     rows = [row(groups[key]) for key in sorted(groups, key=lambda key: (key[0], key[1] or 0))]
-    asked = [line for line in rows if line["budget"] is not None]
     spread = asked_spread = None
     by_mode = defaultdict(list)
-    for line in asked:
+    for line in rows:
         by_mode[line["mode"]].append(line)
     for lines in by_mode.values():
         if len(lines) > 1 and spread is None:
@@ -188,6 +203,7 @@ def measure(outcomes: Sequence[dict]) -> dict:
             "accuracy_high": high,
         },
         "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
+        "by_level": by_level(outcomes),
         "by_question": by_question(outcomes),
         "rows": rows,
     }

@@ -134,11 +134,22 @@ def to_markdown(report: dict) -> str:
                 f"| {percent(mean['mean_abs_error'])} | {percent(mean['rmse'])} | {percent(mean['over_budget'])} "
                 f"| {percent(mean['accuracy'])} |"
             )
-    lines += _at_full_length(report) + _paired(report) + _what_rl_added(report)
+    lines += _by_level(report) + _at_full_length(report) + _paired(report) + _what_rl_added(report)
     if report.get("cost"):
         lines += ["", "## Cost", ""]
         lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in report["cost"].items() if value is not None]
     return "\n".join(lines) + "\n"
+
+
+def _by_level(report: dict) -> list[str]:
+    """Tokens and accuracy by the difficulty of the questions, where it is known and no budget was asked for."""
+    lines = ["| stage | level | n | mean tokens | accuracy |", "|---|---|---|---|---|"]
+    for part in blocks(report):
+        if set(part.measures["overall"]) == {"none"}:
+            for level, mean in part.measures.get("by_level", {}).items():
+                tokens, accuracy = number(mean["mean_length"], 1), percent(mean["accuracy"])
+                lines.append(f"| {part.title} | {level} | {mean['n']} | {tokens} | {accuracy} |")
+    return ["", "## By difficulty", "", *lines] if len(lines) > 2 else []
 
 
 def _at_full_length(report: dict) -> list[str]:
@@ -211,6 +222,9 @@ def draw_adherence(report: dict, ink: str = "black"):
         for mode in dict.fromkeys(row["mode"] for row in block["rows"]):
             rows = [row for row in block["rows"] if row["mode"] == mode and row["budget"] is not None]
             if not rows:
+                free = [row for row in block["rows"] if row["accuracy"] is not None]
+                label = f"{part.title}, free"
+                right.plot(*_points(free), color=part.colour, marker="x", linestyle="none", label=label)
                 continue
             asked = [row["budget"] for row in rows]
             budgets.update(asked)
@@ -220,9 +234,9 @@ def draw_adherence(report: dict, ink: str = "black"):
             left.plot(asked, [row["mean_length"] for row in rows], **style)
             low, high = ([row[name] for row in rows] for name in ("length_p10", "length_p90"))
             left.fill_between(asked, low, high, color=part.colour, alpha=0.12, linewidth=0)
-            points = sorted((row["mean_length"], row["accuracy"]) for row in rows if row["accuracy"] is not None)
-            if points:
-                right.plot(*zip(*points, strict=True), **style)
+            right.plot(*_points(row for row in rows if row["accuracy"] is not None), **style)
+    if right.get_legend_handles_labels()[1] and not budgets:
+        right.legend(fontsize=8, frameon=False, labelcolor=ink)
     if budgets:
         ends = [min(budgets), max(budgets)]
         left.plot(ends, ends, color=ink, linewidth=1, linestyle=":")
@@ -236,6 +250,11 @@ def draw_adherence(report: dict, ink: str = "black"):
     title = f"{report['model']}{seed}, {report['n_questions']} questions per point"
     figure.suptitle(title, fontsize=9, color=ink)
     return figure
+
+
+def _points(rows) -> tuple[list[float], list[float]]:
+    points = sorted((row["mean_length"], row["accuracy"]) for row in rows)
+    return [length for length, _ in points], [accuracy for _, accuracy in points]
 
 
 def set_ink(axes, ink: str) -> None:
@@ -299,15 +318,17 @@ def compare(reports: list[tuple[str, dict]]) -> str:
                     *(percent(mean[measure]) for measure in ("mean_abs_error", "rmse", "over_budget")),
                     " / ".join(percent(row["accuracy"], 0) for row in (rows[0], rows[len(rows) // 2], rows[-1])),
                     percent(block.get("full_length", {}).get("accuracy"), 0),
-                    *(_cost_cells(report.get("cost")) if part.key == "trained" else ("", "")),
+                    *(_cost_cells(report.get("cost"), block) if part.key == "trained" else ("", "")),
                 ]
                 lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
-def _cost_cells(cost: dict | None) -> tuple[str, str]:
+def _cost_cells(cost: dict | None, block: dict) -> tuple[str, str]:
     if not cost:
         return "-", "-"
+    if block["rank_correlation"] is None:
+        return "-", str(cost["minutes"])
     rollouts = cost["rollouts_to_rank_correlation_0.9"]
     spent = cost["hindsight_samples"] + cost["rl_rollouts"]
     return f"not in {spent:,}" if rollouts is None else f"{rollouts:,}", str(cost["minutes"])

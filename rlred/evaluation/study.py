@@ -49,7 +49,8 @@ class Study:
     def measure(self, stage: str, model) -> None:
         """Sweeps `model` once; a stage that an earlier start of this run has measured is not measured again."""
         path = self.output / "measures" / f"{stage}.json"
-        if not self.on or path.exists():
+        unasked = set(self.settings["modes"]) == {"none"}  # nobody asks for a length, so no constant one is a control
+        if not self.on or path.exists() or (unasked and stage == "control_constant_length"):
             return
         # Every process has the whole model; the main one measures while the others wait for it.
         state = PartialState()

@@ -245,6 +245,7 @@ def outcomes_of(
     return [
         {
             "question_id": row["question_id"],
+            "level": row.get("level"),
             "mode": row["mode"],
             "budget": row["budget"],
             "length": length(ids),

@@ -50,17 +50,20 @@ def question_of(addends: list[int]) -> str:
 
 
 def questions(n: int, split: str, seed: int = 0, family: str = "sums") -> list[dict[str, str]]:
-    """`n` question rows (`question`, `solution`), without duplicates.
+    """`n` question rows (`question`, `solution`, `level`), without duplicates.
+
+    The level says how much thinking a sum needs: up to 5 numbers are easy, 10 and more are hard.
 
     >>> questions(2, "test")[0]["question"] == questions(1, "test")[0]["question"]
     True
     """
     rng = random.Random(f"{family}/{split}/{seed}")
-    rows: dict[str, str] = {}
+    rows: dict[str, dict] = {}
     while len(rows) < n:
         addends = sample_addends(rng, split, family)
-        rows[question_of(addends)] = str(sum(addends))
-    return [{"question": question, "solution": solution} for question, solution in rows.items()]
+        level = "easy" if len(addends) <= 5 else "hard" if len(addends) >= 10 else "medium"
+        rows[question_of(addends)] = {"solution": str(sum(addends)), "level": level}
+    return [{"question": question, **row} for question, row in rows.items()]
 
 
 def thoughts(addends: list[int]) -> Iterator[str]:

@@ -1,0 +1,19 @@
+r"""The group's shortest right answer is the length to aim at (ShorterBetter, 2504.21370).
+
+Reward: 2 c - alpha * |n - L|, with L the shortest right length of the group, or its mean length where none is right.
+Differs from the paper: no division by the group's standard deviation.
+
+CPU, minutes    accelerate launch recipes/shorter_better.py
+one GPU         accelerate launch recipes/shorter_better.py --config recipes/shorter_better_paper.yaml
+eight GPUs      accelerate launch --config_file accelerate_configs/zero2.yaml recipes/shorter_better.py \
+                    --config recipes/shorter_better_paper.yaml
+resume          add --resume_from_checkpoint true
+"""
+
+import sys
+from pathlib import Path
+
+from rlred.dial import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__)))

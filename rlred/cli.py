@@ -2,6 +2,7 @@
 
 rlred evaluate --model tiny_reasoner --adapter outputs/l1_exact --budgets 16 32 64
 rlred generate "3+7+2+9=?" --adapter outputs/l1_maxlen --budgets 16 32 64
+rlred reference --max_completion_length 90 --output outputs/reference.jsonl
 rlred table outputs/l1_exact outputs/l1_exact-cold-0
 rlred report outputs/l1_exact outputs/l1_maxlen --output outputs/page
 rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
@@ -9,6 +10,7 @@ rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
 
 import argparse
 import dataclasses
+import json
 import logging
 import sys
 import warnings
@@ -80,6 +82,25 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--trust_remote_code", action="store_true")
     generate.set_defaults(call=run_generate)
+
+    reference = commands.add_parser("reference", help="the base's length and accuracy on each question, as a dataset")
+    reference.add_argument("--output", type=Path, required=True, help="JSONL file to make; must not exist")
+    reference.add_argument("--model", default="tiny_reasoner", help="a folder, a Hub id, or tiny_reasoner")
+    reference.add_argument("--questions", default="sums", help="sums, a local file, or a Hub id")
+    reference.add_argument("--questions_config", help="configuration name of a Hub dataset")
+    reference.add_argument("--split", default="train")
+    reference.add_argument("--question_column")
+    reference.add_argument("--solution_column")
+    reference.add_argument("--num_questions", type=int, help="default: all; 4,096 embedded ones")
+    reference.add_argument("--num_samples", type=int, default=8, help="completions of each question")
+    reference.add_argument("--max_completion_length", type=int, required=True, help="where a completion is cut")
+    reference.add_argument("--wording", default="l1", help="preset name, or templates as JSON")
+    reference.add_argument("--temperature", type=float, default=1.0)
+    reference.add_argument("--batch_size", type=int, default=128)
+    reference.add_argument("--dtype", default="float32")
+    reference.add_argument("--seed", type=int, default=0)
+    reference.add_argument("--trust_remote_code", action="store_true")
+    reference.set_defaults(call=run_reference)
 
     table = commands.add_parser("table", help="several runs in one table, from their adherence.json")
     table.add_argument("runs", type=Path, nargs="+", help="output folders")
@@ -181,6 +202,49 @@ def counter(name: str | None, trust_remote_code: bool):
     except (OSError, ValueError) as error:
         raise ValueError(f"tokenizer {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def run_reference(options: argparse.Namespace) -> None:
+    """Writes question rows with `reference_length` and `reference_accuracy`; goes on after an interruption."""
+    if options.output.exists():
+        raise ValueError(f"--output {options.output} exists and is not written over; name another file")
+    for name in ("num_samples", "max_completion_length", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
+    from rlred.budgets import make_wording
+    from rlred.evaluation.sweep import load_for_evaluation
+    from rlred.questions import load_questions
+    from rlred.reference import sample_references, write_references
+
+    wording = make_wording(json.loads(options.wording) if options.wording.startswith("{") else options.wording)
+    questions = load_questions(
+        options.questions,
+        split=options.split,
+        config=options.questions_config,
+        question_column=options.question_column,
+        solution_column=options.solution_column,
+        limit=options.num_questions,
+        seed=options.seed,
+    )
+    model, tokenizer = load_for_evaluation(options.model, None, options.dtype, options.trust_remote_code)
+    rows = sample_references(
+        model,
+        tokenizer,
+        questions,
+        wording=wording,
+        num_samples=options.num_samples,
+        max_completion_length=options.max_completion_length,
+        temperature=options.temperature,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        path=options.output.with_suffix(".completions.jsonl"),
+    )
+    write_references(rows, options.output)
+    lengths, accuracies = rows["reference_length"], rows["reference_accuracy"]
+    print(
+        f"{options.output}: {len(rows)} of {len(questions)} questions, {sum(lengths) / len(rows):.1f} tokens and "
+        f"{100 * sum(accuracies) / len(rows):.1f} % right on average"
+    )
 
 
 def run_table(options: argparse.Namespace) -> None:

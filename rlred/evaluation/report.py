@@ -228,7 +228,7 @@ def draw_adherence(report: dict, ink: str = "black"):
                 continue
             asked = [row["budget"] for row in rows]
             budgets.update(asked)
-            only = len(block["overall"]) == 1
+            only = len(set(block["overall"]) - {"none"}) == 1
             style = {"color": part.colour, "linestyle": "-" if mode == "exact" or only else "--"}
             style |= {"marker": "o", "markersize": 4, "label": part.title if only else f"{part.title}, {mode}"}
             left.plot(asked, [row["mean_length"] for row in rows], **style)

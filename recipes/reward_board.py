@@ -1,0 +1,222 @@
+r"""Every length reward on one board: same base, same questions, same number of rollouts, several seeds.
+
+Each row is a run of `rlred.dial.run` with the settings of reward_board.yaml and the reward of its name below, measured
+on the same held-out questions without a budget. Among them are the untrained base, correctness alone, and a constant
+length.
+Runs lie in outputs/board/<method>-<seed>; what is finished is not run again, so a board that was interrupted goes on.
+
+All      accelerate launch recipes/reward_board.py --seeds 0 1 2
+one row  accelerate launch recipes/reward_board.py --only group_sigmoid
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib import pyplot as plt
+
+from rlred.arguments import parse
+from rlred.dial import run, use_all_cores
+from rlred.evaluation.measures import wilson
+from rlred.files import write_json, write_text
+from rlred.output import holds_run
+
+HERE = Path(__file__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One row: its reward, and what else differs from the board's settings, as flags."""
+
+    reward: dict
+    flags: dict = dataclasses.field(default_factory=dict)
+
+
+CONSTANT = 30  # tokens of the constant-length control
+# Constants are for the tiny reasoner, whose complete answers take 16 to 61 tokens; one choice each, not tuned.
+METHODS = {
+    "correctness": Method({"name": "correctness"}),
+    "constant_length": Method(
+        {"name": "exact_length", "alpha": 0.02},
+        {"modes": '{"exact":1}', "budget_distribution": "choices", "budget_choices": [CONSTANT]},
+    ),
+    "length_efficiency": Method(
+        {"name": "length_efficiency", "normalise": "reference"}, {"num_questions": 512, "reference_samples": 4}
+    ),
+    "group_sigmoid": Method({"name": "group_sigmoid", "alpha": 0.4}),
+    "kimi_length": Method({"name": "kimi_length", "weight": 0.4}),
+    "cosine_length": Method({"name": "cosine_length", "max_length": 90, "exceed": -1.0}),
+    "soft_overlong": Method({"name": "soft_overlong", "max_length": 60, "cache": 40}),
+    "shortest_correct": Method({"name": "shortest_correct", "alpha": 0.02}),
+    "laser": Method({"name": "length_bonus", "targets": [30]}),
+    "laser_d": Method({"name": "length_bonus", "targets": [25, 40, 60]}),
+    "thinkprune": Method({"name": "truncation", "stages": [[0, 60], [20, 50], [40, 40]]}),
+    "dler": Method(
+        {"name": "truncation", "limit": 45}, {"scale_rewards": "batch", "epsilon": 0.2, "epsilon_high": 0.28}
+    ),
+    "solve_rate_penalty": Method({"name": "solve_rate_penalty", "alpha": 0.015}),
+    "slack_length": Method({"name": "slack_length", "slack": 5}),
+}
+
+
+def flags_of(method: Method, seed: int, output: Path) -> list[str]:
+    """The command line of one run."""
+    values = {"reward": json.dumps(method.reward), "seed": seed, "output_dir": output, **method.flags}
+    return [
+        word
+        for name, value in values.items()
+        for word in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
+    ]
+
+
+def run_one(name: str, seed: int, folder: Path, extra: list[str]) -> None:
+    """One run, unless it is there; one that was interrupted goes on."""
+    output = folder / f"{name}-{seed}"
+    if (output / "adherence.json").exists():
+        return
+    resume = ["--resume_from_checkpoint", "true"] if holds_run(output) else []
+    run(*parse(HERE.with_suffix(".yaml"), [*flags_of(METHODS[name], seed, output), *resume, *extra]), output)
+
+
+def row_of(report: dict, stage: str, log: list[dict], settings: dict) -> dict:
+    """What the board says of one run."""
+    block = report[stage]
+    [line] = block["rows"]
+    levels = block["by_level"]
+    steps = [float(entry["completions/mean_length"]) for entry in log if "completions/mean_length" in entry]
+    trained = stage == "trained"
+    return {
+        "accuracy": line["accuracy"],
+        "n": line["n"],
+        "mean_length": line["mean_length"],
+        "easy": levels["easy"]["mean_length"],
+        "hard": levels["hard"]["mean_length"],
+        "over_budget": line["over_budget"],
+        "rollout_tokens": fmean(steps) * report["cost"]["rl_rollouts"] if steps and trained else 0,
+        "minutes": report["cost"]["minutes"] if trained else 0,
+    }
+
+
+def collect(folder: Path, seeds: list[int]) -> dict[str, list[dict]]:
+    """The rows of every method that has finished runs, one per seed; the base is the first method's."""
+    board: dict[str, list[dict]] = {}
+    for name in METHODS:
+        for seed in seeds:
+            output = folder / f"{name}-{seed}"
+            if not (output / "adherence.json").exists():
+                continue
+            report = json.loads((output / "adherence.json").read_text())
+            log = json.loads((output / "trainer_state.json").read_text())["log_history"]
+            settings = json.loads((output / "run.json").read_text())
+            if name == "correctness":
+                board.setdefault("base", []).append(row_of(report, "baseline", log, settings))
+            board.setdefault(name, []).append(row_of(report, "trained", log, settings))
+    return board
+
+
+def pareto(points: dict[str, tuple[float, float]]) -> list[str]:
+    """The names of those that no other beats in both tokens and accuracy, by tokens.
+
+    >>> pareto({"a": (10, 0.5), "b": (20, 0.9), "c": (30, 0.8)})
+    ['a', 'b']
+    """
+    front, best = [], -1.0
+    for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
+        if points[name][1] > best:
+            front.append(name)
+            best = points[name][1]
+    return front
+
+
+def means(rows: list[dict]) -> dict:
+    """A method's mean over its seeds, with the Wilson interval of all its answers together."""
+    mean = {name: fmean([row[name] for row in rows]) for name in rows[0] if rows[0][name] is not None}
+    n = sum(row["n"] for row in rows)
+    mean["low"], mean["high"] = wilson(sum(row["accuracy"] * row["n"] for row in rows), n)
+    return mean
+
+
+def to_markdown(board: dict[str, list[dict]], command: str) -> str:
+    """The board as a table."""
+    base = means(board["base"]) if "base" in board else None
+    lines = [
+        "# The reward board",
+        "",
+        f"`{command}`, {HERE.name}; means over seeds, 95 % Wilson interval of all answers.",
+    ]
+    lines += [
+        "",
+        "| method | seeds | accuracy % | mean tokens | of the base's | easy | hard | hard / easy | over budget % ",
+    ]
+    lines[-1] += "| rollout tokens | minutes |"
+    lines.append("|---" * 11 + "|")
+    for name, rows in board.items():
+        mean = means(rows)
+        share = f"{100 * mean['mean_length'] / base['mean_length']:.0f} %" if base else "-"
+        over = f"{100 * mean['over_budget']:.1f}" if "over_budget" in mean else "-"
+        lines.append(
+            f"| {name} | {len(rows)} | {100 * mean['accuracy']:.1f} ({100 * mean['low']:.1f}-{100 * mean['high']:.1f}) "
+            f"| {mean['mean_length']:.1f} | {share} | {mean['easy']:.1f} | {mean['hard']:.1f} "
+            f"| {mean['hard'] / mean['easy']:.2f} | {over} | {mean['rollout_tokens']:,.0f} | {mean['minutes']:.1f} |"
+        )
+    points = {name: (means(rows)["mean_length"], means(rows)["accuracy"]) for name, rows in board.items()}
+    lines += ["", f"On the Pareto front of tokens and accuracy: {', '.join(pareto(points))}.", ""]
+    return "\n".join(lines)
+
+
+def draw(board: dict[str, list[dict]], path: Path) -> None:
+    """Accuracy against tokens, a dot per seed, with the Pareto front of the means."""
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    points = {name: (means(rows)["mean_length"], means(rows)["accuracy"]) for name, rows in board.items()}
+    colours = plt.get_cmap("tab20")
+    for number, (name, rows) in enumerate(board.items()):
+        colour = colours(number % 20)
+        axes.scatter(
+            [row["mean_length"] for row in rows], [row["accuracy"] for row in rows], s=12, color=colour, alpha=0.5
+        )
+        axes.scatter(*points[name], s=60, color=colour, marker="D", label=name)
+        axes.annotate(name, points[name], fontsize=7, xytext=(4, 4), textcoords="offset points")
+    front = [points[name] for name in pareto(points)]
+    axes.plot(*zip(*front, strict=True), color="grey", linewidth=1, linestyle="--")
+    axes.set(xlabel="mean tokens", ylabel="accuracy", title="Every reward on the tiny reasoner")
+    axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), help="these rows")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--folder", type=Path, default=Path("outputs") / "board")
+    parser.add_argument("--table_only", action="store_true", help="run nothing; the table of what there is")
+    known, extra = parser.parse_known_args()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    use_all_cores()
+    try:
+        for seed in known.seeds if not known.table_only else []:
+            for name in known.only:
+                print(f"board: {name}, seed {seed}", file=sys.stderr, flush=True)
+                run_one(name, seed, known.folder, extra)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    board = collect(known.folder, known.seeds)
+    if not board:
+        print(f"error: {known.folder} holds no finished run", file=sys.stderr)
+        return 2
+    command = f"accelerate launch recipes/reward_board.py --seeds {' '.join(map(str, known.seeds))}"
+    write_json(known.folder / "board.json", board)
+    write_text(known.folder / "board.md", to_markdown(board, command))
+    draw(board, known.folder / "board.png")
+    print((known.folder / "board.md").read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The base's own length and accuracy, and the rewards and runs that are made from them."""
+
+import json
+
+import pytest
+
+from recipes.reward_board import METHODS, flags_of, main, pareto
+from rlred.arguments import parse
+from rlred.cli import main as rlred
+from rlred.dial import run
+from rlred.questions import load_questions
+from tests.paths import ROOT, real_data
+
+SMALL = "--max_steps 2 --per_device_train_batch_size 8 --num_generations 4 --num_questions 16 --num_eval_questions 8"
+SMALL += " --lora_r 4 --logging_steps 1"
+
+
+def reference(output, *flags):
+    return rlred(["reference", "--max_completion_length", "80", "--output", str(output), *flags])
+
+
+def test_questions_get_the_mean_length_and_the_accuracy_of_their_own_samples(tmp_path, capsys):
+    path = tmp_path / "reference.jsonl"
+    assert reference(path, "--num_questions", "6", "--num_samples", "4") == 0
+    rows = load_questions(str(path))
+    assert len(rows) == 6 and {"easy", "medium", "hard"} >= set(rows["level"])
+    assert all(accuracy in (0, 0.25, 0.5, 0.75, 1) for accuracy in rows["reference_accuracy"])
+    lines = path.with_suffix(".completions.jsonl").read_text().splitlines()
+    lengths = [len(ids) for line in lines[1:] for ids in json.loads(line)]
+    assert [sum(lengths[i : i + 4]) / 4 for i in range(0, 24, 4)] == list(rows["reference_length"])
+    assert "6 of 6 questions" in capsys.readouterr().out
+
+    # Interrupted before the file was written: it goes on from the completions, to the same rows; and keeps them.
+    first = path.read_text()
+    path.unlink()
+    assert reference(path, "--num_questions", "6", "--num_samples", "4") == 0 and path.read_text() == first
+    assert reference(path, "--num_questions", "6") == 2 and path.read_text() == first
+
+
+def test_real_questions_keep_what_cannot_be_sampled_out(tmp_path):
+    path = tmp_path / "reference.jsonl"
+    flags = ["--questions", str(real_data("gsm8k/test.jsonl")), "--num_questions", "3", "--num_samples", "2"]
+    assert reference(path, *flags) == 0
+    assert [row["reference_accuracy"] for row in map(json.loads, path.read_text().splitlines())] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ("--num_samples 0", "--num_samples must be 1 or more"),
+        ("--questions nowhere.csv", "no such file"),
+        ("--wording l3", "no preset named"),
+        ("--split dev", "splits 'train' and 'test'"),
+    ],
+)
+def test_bad_flags_are_one_clear_line(flags, message, tmp_path, capsys):
+    assert reference(tmp_path / "r.jsonl", *flags.split(" ")) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line and not (tmp_path / "r.jsonl").exists()
+
+
+def test_o1_pruner_samples_its_own_reference_and_trains(tmp_path):
+    arguments = parse(ROOT / "recipes" / "o1_pruner.yaml", [*SMALL.split(" "), "--output_dir", str(tmp_path / "run")])
+    report = run(*arguments, tmp_path)
+    rows = load_questions(str(tmp_path / "run" / "reference.jsonl"))
+    assert len(rows) == 16 and min(rows["reference_length"]) > 5
+    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+    assert report["control_constant_length"] is None  # nobody asks for a length
+    assert set(report["trained"]["overall"]) == {"none"} and report["trained"]["by_level"]
+    assert "## By difficulty" in (tmp_path / "run" / "adherence.md").read_text()
+
+
+def test_o1_pruner_takes_a_reference_that_was_made_before(tmp_path):
+    path = tmp_path / "reference.jsonl"
+    assert reference(path, "--num_questions", "16", "--num_samples", "2") == 0
+    words = [*SMALL.split(" "), "--questions", str(path), "--evaluate", "false", "--output_dir", str(tmp_path / "run")]
+    run(*parse(ROOT / "recipes" / "o1_pruner.yaml", words), tmp_path)
+    assert not (tmp_path / "run" / "reference.jsonl").exists()
+
+
+def test_a_board_that_was_interrupted_goes_on_and_says_what_it_has(tmp_path, monkeypatch, capsys):
+    board = ["board", "--folder", str(tmp_path), "--seeds", "0", *SMALL.split(" ")]
+    for name in ("correctness", "constant_length"):
+        monkeypatch.setattr("sys.argv", [*board, "--only", name])
+        assert main() == 0
+    rows = json.loads((tmp_path / "board.json").read_text())
+    assert list(rows) == ["base", "correctness", "constant_length"]
+    assert rows["base"][0]["over_budget"] is None and rows["constant_length"][0]["over_budget"] is not None
+    assert (
+        rows["correctness"][0]["rollout_tokens"] > 0 and rows["correctness"][0]["hard"] > rows["correctness"][0]["easy"]
+    )
+    written = (tmp_path / "correctness-0" / "adherence.json").stat().st_mtime_ns
+    monkeypatch.setattr("sys.argv", [*board, "--only", "correctness"])
+    assert main() == 0 and (tmp_path / "correctness-0" / "adherence.json").stat().st_mtime_ns == written
+    assert "| base | 1 |" in capsys.readouterr().out
+    assert (tmp_path / "board.png").stat().st_size > 10_000
+
+
+def test_the_pareto_front():
+    assert pareto({"a": (10, 0.5), "b": (20, 0.9), "c": (30, 0.8), "d": (5, 0.5), "e": (20, 0.7)}) == ["d", "b"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_board_passes_the_audit(name, tmp_path):
+    from rewards import make_reward
+    from rlred.audit import audit_config
+
+    parsed, training, model = parse(
+        ROOT / "recipes" / "reward_board.yaml", flags_of(METHODS[name], 0, tmp_path / "run")
+    )
+    reward = [make_reward(parsed.reward)]
+    found = audit_config(training, parsed.make_sampler(), reward, hindsight=parsed.hindsight, use_peft=model.use_peft)
+    expected = {"constant_length": ["hindsight"]}.get(name, [])
+    assert [finding.field for finding in found] == expected

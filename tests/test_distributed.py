@@ -1,0 +1,44 @@
+"""Two processes on the CPU, through `accelerate launch`: whole groups on each, or a refusal."""
+
+import json
+import os
+import subprocess
+import sys
+
+from safetensors.torch import load_file
+
+from tests.paths import ROOT
+
+FLAGS = "--max_steps 2 --num_generations 4 --num_questions 16 --num_eval_questions 4 --lora_r 4 --logging_steps 1"
+
+
+def launch(recipe, output, *flags):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp_cpu.yaml"]
+    command += [f"recipes/{recipe}.py", *FLAGS.split(" "), "--output_dir", str(output), *flags]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_two_processes_train_one_adapter_on_whole_groups(tmp_path):
+    done = launch("shorter_better", tmp_path / "run", "--per_device_train_batch_size", "8", "--learning_rate", "0.01")
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "run" / "adherence.json").read_text())
+    assert report["cost"]["rl_rollouts"] == 2 * 2 * 8  # steps, processes, completions on each
+    adapter = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in adapter.values())
+    assert any(tensor.abs().max() > 0 for name, tensor in adapter.items() if "lora_B" in name)
+    assert done.stdout.count("# Adherence\n") == 1  # one process speaks
+
+
+def test_trap_groups_that_straddle_processes_are_refused(tmp_path):
+    # Half of a group on each process: a group-relative reward would compare two with two, and say nothing.
+    done = launch("shorter_better", tmp_path / "run", "--per_device_train_batch_size", "2")
+    assert done.returncode != 0
+    assert "groups of 4 would straddle processes, but shortest_correct needs whole ones" in done.stderr
+    assert not (tmp_path / "run" / "adapter_model.safetensors").exists()
+
+
+def test_rewards_that_look_at_one_completion_may_straddle(tmp_path):
+    done = launch("dler", tmp_path / "run", "--per_device_train_batch_size", "2", "--evaluate", "false")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "adapter_model.safetensors").exists()

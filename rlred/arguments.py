@@ -13,6 +13,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from rlred.budgets import BudgetSampler, Wording, make_wording
 from rlred.hindsight import Hindsight
+from rlred.selection import TokenSelection
 
 
 def _option(default: Any, text: str):
@@ -51,6 +52,10 @@ class DialArguments:
 
     reward: str = _option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
 
+    selection: str = _option(
+        {}, "Train on some tokens only: fields of rlred.selection.TokenSelection, as YAML/JSON; empty: all tokens."
+    )
+
     hindsight: bool = _option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
     hindsight_settings: str = _option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
 
@@ -69,14 +74,14 @@ class DialArguments:
     eval_batch_size: int = _option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
 
     def __post_init__(self):
-        for name in ("wording", "modes", "reward", "hindsight_settings"):
+        for name in ("wording", "modes", "reward", "hindsight_settings", "selection"):
             value = getattr(self, name)
             if isinstance(value, str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))
                 except json.JSONDecodeError as error:
                     raise ValueError(f"{name}: not JSON: {error}") from None
-        for name in ("modes", "hindsight_settings"):
+        for name in ("modes", "hindsight_settings", "selection"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r}")
         for name in ("num_eval_questions", "eval_batch_size", "budgets_per_question", "reference_samples"):
@@ -88,7 +93,7 @@ class DialArguments:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
         # Made once here, so that a wrong value is reported before anything is loaded.
-        self.make_wording(), self.make_sampler(), self.make_hindsight()
+        self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_selection()
 
     def make_wording(self) -> Wording:
         """The wording of this run."""
@@ -106,17 +111,23 @@ class DialArguments:
 
     def make_hindsight(self) -> Hindsight:
         """The settings of the hindsight start."""
-        known = {item.name for item in fields(Hindsight)}
-        unknown = sorted(set(self.hindsight_settings) - known)
-        if unknown:
-            raise ValueError(
-                f"hindsight_settings: no field is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
-            )
-        return Hindsight(**self.hindsight_settings)
+        return _from_mapping(Hindsight, "hindsight_settings", self.hindsight_settings)
+
+    def make_selection(self) -> TokenSelection | None:
+        """Which tokens carry the policy gradient; None for all."""
+        return _from_mapping(TokenSelection, "selection", self.selection) if self.selection else None
 
     def main_mode(self) -> str:
         """The mode that is trained most."""
         return max(self.modes, key=self.modes.get)
+
+
+def _from_mapping(kind: type, name: str, mapping: dict):
+    known = {item.name for item in fields(kind)}
+    unknown = sorted(set(mapping) - known)
+    if unknown:
+        raise ValueError(f"{name}: no field is called {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    return kind(**mapping)
 
 
 class RecipeParser(TrlParser):

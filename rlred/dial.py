@@ -35,6 +35,7 @@ from rlred.hindsight import hindsight_start
 from rlred.output import checkpoint_of, claim_output
 from rlred.questions import load_questions
 from rlred.reference import COLUMNS, sample_references, write_references
+from rlred.selection import SelectedTokensGRPOTrainer
 from rlred.tiny import resolve_model, sums
 from rlred.trainer import BudgetGRPOTrainer
 
@@ -93,14 +94,19 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         )
         study.measure("hindsight", model)
 
-    trainer = BudgetGRPOTrainer(
-        model=model,
-        reward_funcs=rewards,
-        args=training,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        length=length_of(reward),
-    )
+    parts = {
+        "model": model,
+        "reward_funcs": rewards,
+        "args": training,
+        "train_dataset": rows,
+        "processing_class": tokenizer,
+        "length": length_of(reward),
+    }
+    selection = arguments.make_selection()
+    if selection is None:
+        trainer = BudgetGRPOTrainer(**parts)
+    else:
+        trainer = SelectedTokensGRPOTrainer(selection=selection, **parts)
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()

@@ -45,18 +45,14 @@ logger = logging.getLogger(__name__)
 def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
     """Trains a length-controlled adapter and returns its adherence report ({} with evaluate=False)."""
     start = time.time()
-    wording, sampler, settings = arguments.make_wording(), arguments.make_sampler(), arguments.make_hindsight()
-    reward = make_reward(arguments.reward)
-    correctness = correctness_of(reward)
-    rewards = [reward] if isinstance(reward, Correctness) else [reward, correctness]
-    if len(rewards) > 1 and training.reward_weights is None:
-        training.reward_weights = [1.0, 0.0]  # correctness is logged raw beside the shaped reward, not added to it
+    wording, sampler = arguments.make_wording(), arguments.make_sampler()
+    rewards = make_rewards(arguments, training)
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
 
     questions, held_out = load_both(arguments, training.seed)
     model, tokenizer = load_model(model_config, training)
     output = claim_output(training, default_output)
-    reward = rewards[0] = fit_reward(reward, training, stop_ids(model, tokenizer))
+    reward = rewards[0] = fit_reward(rewards[0], training, stop_ids(model, tokenizer))
     if getattr(reward, "needs_reference", False) and not set(COLUMNS) <= set(questions.column_names):
         questions = referenced(questions, model, tokenizer, arguments, training, reward, output)
     rows = training_rows(
@@ -71,7 +67,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, training, held_out, tokenizer, correctness, length_of(reward), output)
+    study = Study(arguments, training, held_out, tokenizer, correctness_of(reward), length_of(reward), output)
     study.measure("baseline", model)
     peft_config = get_peft_config(model_config)
     if peft_config is not None:
@@ -85,7 +81,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
             questions,
             wording=wording,
             sampler=sampler,
-            settings=settings,
+            settings=arguments.make_hindsight(),
             length=length_of(reward),
             max_completion_length=training.max_completion_length,
             batch_size=arguments.eval_batch_size,
@@ -94,19 +90,15 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         )
         study.measure("hindsight", model)
 
-    parts = {
-        "model": model,
-        "reward_funcs": rewards,
-        "args": training,
-        "train_dataset": rows,
-        "processing_class": tokenizer,
-        "length": length_of(reward),
-    }
-    selection = arguments.make_selection()
-    if selection is None:
-        trainer = BudgetGRPOTrainer(**parts)
-    else:
-        trainer = SelectedTokensGRPOTrainer(selection=selection, **parts)
+    trainer = make_trainer(
+        arguments.make_selection(),
+        model=model,
+        reward_funcs=rewards,
+        args=training,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        length=length_of(reward),
+    )
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()
@@ -117,6 +109,23 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     report = study.report(model_config.model_name_or_path, spent, hindsight)
     trainer.end()
     return report
+
+
+def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
+    """The reward that is trained on, and correctness logged raw beside it with weight 0."""
+    reward = make_reward(arguments.reward)
+    if isinstance(reward, Correctness):
+        return [reward]
+    if training.reward_weights is None:
+        training.reward_weights = [1.0, 0.0]
+    return [reward, correctness_of(reward)]
+
+
+def make_trainer(selection, **parts) -> BudgetGRPOTrainer:
+    """The trainer of all tokens, or of those that `selection` keeps."""
+    if selection is None:
+        return BudgetGRPOTrainer(**parts)
+    return SelectedTokensGRPOTrainer(selection=selection, **parts)
 
 
 def fit_reward(reward, training: GRPOConfig, stops: set[int]):

@@ -179,7 +179,9 @@ class TokenClassifier:
         for at in range(0, len(windows), self.batch_size):
             part = windows[at : at + self.batch_size]
             rows = [[first, *encoded[number]["input_ids"][start:end], last] for number, start, end in part]
-            inputs = self.tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt").to(self.model.device)
+            inputs = self.tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt").to(
+                self.model.device
+            )
             keep = self.model(**inputs).logits.float().softmax(-1)[:, :, 1].tolist()  # (windows, pieces)
             for row, (number, start, end) in zip(keep, part, strict=True):
                 probabilities[number][start:end] = row[1 : 1 + end - start]

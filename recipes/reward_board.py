@@ -45,7 +45,8 @@ METHODS = {
         {"modes": '{"exact":1}', "budget_distribution": "choices", "budget_choices": [CONSTANT]},
     ),
     "length_efficiency": Method(
-        {"name": "length_efficiency", "normalise": "reference"}, {"num_questions": 512, "reference_samples": 4}
+        {"name": "length_efficiency", "normalise": "reference", "accuracy_weight": 1.0},
+        {"num_questions": 512, "reference_samples": 4},
     ),
     "group_sigmoid": Method({"name": "group_sigmoid", "alpha": 0.4}),
     "kimi_length": Method({"name": "kimi_length", "weight": 0.4}),
@@ -54,9 +55,9 @@ METHODS = {
     "shortest_correct": Method({"name": "shortest_correct", "alpha": 0.02}),
     "laser": Method({"name": "length_bonus", "targets": [30]}),
     "laser_d": Method({"name": "length_bonus", "targets": [25, 40, 60]}),
-    "thinkprune": Method({"name": "truncation", "stages": [[0, 60], [20, 50], [40, 40]]}),
+    "thinkprune": Method({"name": "truncation", "stages": [[0, 60], [25, 52], [50, 46]]}),
     "dler": Method(
-        {"name": "truncation", "limit": 45}, {"scale_rewards": "batch", "epsilon": 0.2, "epsilon_high": 0.28}
+        {"name": "truncation", "limit": 46}, {"scale_rewards": "batch", "epsilon": 0.2, "epsilon_high": 0.28}
     ),
     "solve_rate_penalty": Method({"name": "solve_rate_penalty", "alpha": 0.015}),
     "slack_length": Method({"name": "slack_length", "slack": 5}),

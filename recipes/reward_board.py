@@ -24,8 +24,10 @@ from rlred.dial import run, use_all_cores
 from rlred.evaluation.measures import wilson
 from rlred.files import write_json, write_text
 from rlred.output import holds_run
+from rlred.tale import TaleArguments
+from rlred.tale import run as run_tale
 
-HERE = Path(__file__)
+HERE = Path(__file__).resolve()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,10 @@ METHODS = {
     ),
     "solve_rate_penalty": Method({"name": "solve_rate_penalty", "alpha": 0.015}),
     "slack_length": Method({"name": "slack_length", "slack": 5}),
+    "format_diversity": Method({"name": "format_diversity", "markers": [" check"]}),
 }
+TALE = "tale"  # supervised, on what the adapter of l1_maxlen finds: no reward, and its own settings
+ROWS = [*METHODS, TALE]
 
 
 def flags_of(method: Method, seed: int, output: Path) -> list[str]:
@@ -79,16 +84,21 @@ def run_one(name: str, seed: int, folder: Path, extra: list[str]) -> None:
     output = folder / f"{name}-{seed}"
     if (output / "adherence.json").exists():
         return
+    if name == TALE:
+        adapter = HERE.parents[1] / "data" / "l1_maxlen"
+        run_tale(TaleArguments(adapter=str(adapter), seed=seed, output_dir=str(output)))
+        return
     resume = ["--resume_from_checkpoint", "true"] if holds_run(output) else []
     run(*parse(HERE.with_suffix(".yaml"), [*flags_of(METHODS[name], seed, output), *resume, *extra]), output)
 
 
-def row_of(report: dict, stage: str, log: list[dict], settings: dict) -> dict:
+def row_of(report: dict, stage: str, log: list[dict]) -> dict:
     """What the board says of one run."""
-    block = report[stage]
+    block, cost = report[stage], report["cost"]
     [line] = block["rows"]
     levels = block["by_level"]
     steps = [float(entry["completions/mean_length"]) for entry in log if "completions/mean_length" in entry]
+    tokens = cost["rollout_tokens"] if "rollout_tokens" in cost else fmean(steps) * cost["rl_rollouts"]
     trained = stage == "trained"
     return {
         "accuracy": line["accuracy"],
@@ -97,25 +107,24 @@ def row_of(report: dict, stage: str, log: list[dict], settings: dict) -> dict:
         "easy": levels["easy"]["mean_length"],
         "hard": levels["hard"]["mean_length"],
         "over_budget": line["over_budget"],
-        "rollout_tokens": fmean(steps) * report["cost"]["rl_rollouts"] if steps and trained else 0,
-        "minutes": report["cost"]["minutes"] if trained else 0,
+        "rollout_tokens": tokens if trained else 0,
+        "minutes": cost["minutes"] if trained else 0,
     }
 
 
 def collect(folder: Path, seeds: list[int]) -> dict[str, list[dict]]:
     """The rows of every method that has finished runs, one per seed; the base is the first method's."""
     board: dict[str, list[dict]] = {}
-    for name in METHODS:
+    for name in ROWS:
         for seed in seeds:
             output = folder / f"{name}-{seed}"
             if not (output / "adherence.json").exists():
                 continue
             report = json.loads((output / "adherence.json").read_text())
             log = json.loads((output / "trainer_state.json").read_text())["log_history"]
-            settings = json.loads((output / "run.json").read_text())
             if name == "correctness":
-                board.setdefault("base", []).append(row_of(report, "baseline", log, settings))
-            board.setdefault(name, []).append(row_of(report, "trained", log, settings))
+                board.setdefault("base", []).append(row_of(report, "baseline", log))
+            board.setdefault(name, []).append(row_of(report, "trained", log))
     return board
 
 
@@ -192,7 +201,7 @@ def draw(board: dict[str, list[dict]], path: Path) -> None:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), help="these rows")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="these rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folder", type=Path, default=Path("outputs") / "board")
     parser.add_argument("--table_only", action="store_true", help="run nothing; the table of what there is")

@@ -14,6 +14,7 @@ from rewards.by_mode import ByMode
 from rewards.correctness import Correctness
 from rewards.cosine_length import CosineLength
 from rewards.exact_length import ExactLength
+from rewards.format_diversity import FormatDiversity
 from rewards.group_sigmoid import GroupSigmoid
 from rewards.kimi_length import KimiLength
 from rewards.length import Length
@@ -31,6 +32,7 @@ REWARDS: dict[str, type] = {
     "correctness": Correctness,
     "cosine_length": CosineLength,
     "exact_length": ExactLength,
+    "format_diversity": FormatDiversity,
     "group_sigmoid": GroupSigmoid,
     "kimi_length": KimiLength,
     "length_bonus": LengthBonus,
@@ -101,6 +103,7 @@ __all__ = [
     "Correctness",
     "CosineLength",
     "ExactLength",
+    "FormatDiversity",
     "GroupSigmoid",
     "KimiLength",
     "Length",

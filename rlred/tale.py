@@ -9,16 +9,94 @@ shortest right completion of all would be to learn from lucky guesses. Questions
 largest budget are left out: nothing is known of the budget that they need.
 """
 
+import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from rewards import Correctness
 from rlred.budgets import Wording
-from rlred.evaluation.sweep import sweep
+from rlred.evaluation.evaluate import base_of, wording_of
+from rlred.evaluation.measures import measure
+from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
+from rlred.files import write_json
+from rlred.output import holds_run
+from rlred.questions import load_questions
+from rlred.tiny import sums
+
+
+@dataclasses.dataclass
+class TaleArguments:
+    """The settings of a TALE run; the defaults are the embedded ones."""
+
+    adapter: str = dataclasses.field(default="data/l1_maxlen", metadata={"help": "an adapter that keeps budgets"})
+    model: str | None = dataclasses.field(default=None, metadata={"help": "its base (default: what the adapter says)"})
+    questions: str = "sums"
+    num_questions: int = 1024
+    eval_split: str = "test"
+    num_eval_questions: int = 256
+    budgets: list[int] = dataclasses.field(default_factory=lambda: [16, 24, 32, 40, 48, 56, 64, 72])
+    max_steps: int = 120
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    lora_r: int = 32
+    dtype: str = "float32"
+    seed: int = 0
+    output_dir: str = "outputs/tale"
+
+
+def run(arguments: TaleArguments) -> dict:
+    """Searches, trains, measures; returns the report, which lies in the output folder with the adapter."""
+    start, output = time.time(), Path(arguments.output_dir)
+    if holds_run(output):
+        raise ValueError(f"output_dir={str(output)!r} already holds a run; name another folder")
+    base = base_of(arguments.adapter, [arguments.model] if arguments.model else [])
+    limits = [arguments.num_questions, arguments.num_eval_questions]
+    embedded = arguments.questions in sums.FAMILIES
+    questions, held_out = (
+        sample_of(load_questions(arguments.questions, split=split, limit=limit if embedded else None, seed=seed), limit)
+        for split, limit, seed in zip(["train", arguments.eval_split], limits, [arguments.seed, 0], strict=True)
+    )
+    settings = {
+        "wording": wording_of(arguments.adapter),
+        "max_completion_length": 2 * max(arguments.budgets),
+        "seed": arguments.seed,
+        "batch_size": 128,
+    }
+    model, tokenizer = load_for_evaluation(base, arguments.adapter, arguments.dtype)
+    path = output / "search.completions.jsonl"
+    found, searched = search_budgets(model, tokenizer, questions, arguments.budgets, path=path, **settings)
+    write_json(output / "found.json", found)
+
+    def measured(model) -> dict:
+        return measure(sweep(model, tokenizer, held_out, [], modes=["none"], **settings))
+
+    model, tokenizer = load_for_evaluation(base, None, arguments.dtype)
+    before = measured(model)
+    rows = sft_rows(found, tokenizer, settings["wording"])
+    model = train(model, tokenizer, rows, arguments)
+    report = {
+        "model": base,
+        "adapter": str(output),
+        "seed": arguments.seed,
+        "n_questions": len(held_out),
+        "temperature": 1.0,
+        **dict.fromkeys(STAGES),
+        "baseline": before,
+        "trained": measured(model),
+        "search": {"questions": len(questions), "found": len(found)},
+        "cost": {**searched, "minutes": round((time.time() - start) / 60, 1)},
+    }
+    write_json(output / "run.json", {"arguments": dataclasses.asdict(arguments)})
+    write_report(report, output)
+    return report
 
 
 def search_budgets(
@@ -34,8 +112,8 @@ def search_budgets(
     batch_size: int = 128,
     seed: int = 0,
     path: Path | None = None,
-) -> list[dict]:
-    """Each question's completion at the least budget from which up it was right at every one.
+) -> tuple[list[dict], dict]:
+    """Each question's completion at the least budget from which up it was right at every one; and what that cost.
 
     Rows of `question`, `completion`, `length`, `budget`, `level`. Raises `ValueError` when there is no such question.
     """
@@ -63,10 +141,11 @@ def search_budgets(
             lost.add(number)
     if not found:
         raise ValueError(f"none of {len(questions)} questions was answered right at the budget {max(budgets)}")
-    return [
+    rows = [
         {"question": texts[number], **{name: row[name] for name in ("completion", "length", "budget", "level")}}
         for number, row in found.items()
     ]
+    return rows, {"rollouts": len(outcomes), "rollout_tokens": sum(outcome["length"] for outcome in outcomes)}
 
 
 def sft_rows(found: Sequence[dict], tokenizer, wording: Wording) -> Dataset:
@@ -81,9 +160,35 @@ def sft_rows(found: Sequence[dict], tokenizer, wording: Wording) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def train(model, tokenizer, rows: Dataset, args: SFTConfig) -> SFTTrainer:
-    """LoRA SFT of the adapter that `model` carries."""
-    trainer = SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
+def train(model: PreTrainedModel, tokenizer, rows: Dataset, arguments: TaleArguments):
+    """LoRA SFT on `rows`; returns the model with its adapter, which is saved in the output folder."""
+    torch.manual_seed(arguments.seed)
+    lora = {"r": arguments.lora_r, "lora_alpha": 2 * arguments.lora_r, "target_modules": "all-linear"}
+    config = SFTConfig(
+        output_dir=arguments.output_dir,
+        max_steps=arguments.max_steps,
+        per_device_train_batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=10,
+        max_length=None,
+        completion_only_loss=True,
+        bf16=False,
+        use_cpu=not torch.cuda.is_available(),
+        activation_checkpointing=False,
+        dataloader_pin_memory=False,
+        report_to="none",
+        logging_steps=20,
+        save_strategy="no",
+        seed=arguments.seed,
+    )
+    trainer = SFTTrainer(
+        model=get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora)),
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
     trainer.train()
-    trainer.save_model(args.output_dir)
-    return trainer
+    trainer.save_model(arguments.output_dir)
+    trainer.save_state()
+    return trainer.model

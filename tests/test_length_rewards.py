@@ -11,6 +11,7 @@ from trl.rewards import get_cosine_scaled_reward
 from rewards import (
     REWARDS,
     CosineLength,
+    FormatDiversity,
     GroupSigmoid,
     KimiLength,
     LengthBonus,
@@ -24,7 +25,7 @@ from rewards import (
 )
 
 RIGHT, WRONG, NO_BOX = "</think>\\boxed{4}", "</think>\\boxed{5}", "</think>four"
-GROUP_RELATIVE = [GroupSigmoid(), KimiLength(), ShortestCorrect(), SolveRatePenalty(), SlackLength()]
+GROUP_RELATIVE = [GroupSigmoid(), KimiLength(), ShortestCorrect(), SolveRatePenalty(), SlackLength(), FormatDiversity()]
 GROUP_RELATIVE += [LengthBonus(targets=(10, 20, 30))]
 
 
@@ -88,6 +89,25 @@ def test_group_sigmoid(alpha, texts, lengths, expected):
 def test_group_sigmoid_gives_a_truncated_completion_nothing():
     assert scores(GroupSigmoid(alpha=0.2, ends=(7,)), [RIGHT, RIGHT], [10, 10]) == pytest.approx([0.9, 0.9])
     assert scores(GroupSigmoid(alpha=0.2, ends=(2,)), [RIGHT, RIGHT], [10, 10]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "formats, grades, step, expected",
+    [
+        ("aaab", "1111", 0, [4 / 3, 4 / 3, 4 / 3, 4.0]),  # G / F at first
+        ("aaab", "1111", 50, [7 / 6, 7 / 6, 7 / 6, 2.5]),  # half of the bonus in the middle
+        ("aaab", "1111", 100, [1.0] * 4),  # none at the end
+        ("aaab", "0110", 0, [0.0, 4 / 3, 4 / 3, 0.0]),  # a rare wrong answer earns nothing, and counts in F
+        ("aaaa", "1100", 0, [1.0, 1.0, 0.0, 0.0]),  # one format: plain correctness
+        ("a-b-", "1111", 0, [4.0, 2.0, 4.0, 2.0]),  # no marker at all is a format too
+        ("ab", "00", 0, [0.0, 0.0]),
+    ],
+)
+def test_format_diversity(formats, grades, step, expected):
+    texts = [f"{mark} {RIGHT if grade == '1' else WRONG}" for mark, grade in zip(formats, grades, strict=True)]
+    state = SimpleNamespace(global_step=step, max_steps=100)
+    reward = FormatDiversity(markers=("a ", "b "))
+    assert scores(reward, texts, [9] * len(texts), trainer_state=state) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -314,6 +334,7 @@ def test_wrong_answers_never_earn_more_than_right_ones_of_their_length(rows):
         ({"name": "soft_overlong", "max_length": 10, "cache": 10}, "soft_overlong.cache"),
         ({"name": "length_bonus", "targets": [1, 2]}, "one length, or three"),
         ({"name": "length_bonus", "targets": []}, "one length, or three"),
+        ({"name": "format_diversity", "markers": []}, "format_diversity.markers"),
         ({"name": "truncation", "limit": 0}, "truncation.limit"),
         ({"name": "truncation", "beyond": 2}, "truncation.beyond"),
         ({"name": "solve_rate_penalty", "alpha": float("inf")}, "solve_rate_penalty.alpha"),

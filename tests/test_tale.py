@@ -1,0 +1,66 @@
+"""TALE on the embedded model: the search keeps what was right, the training moves the adapter, and nothing is lost."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from rewards import Correctness
+from rlred.budgets import make_wording
+from rlred.evaluation.sweep import load_for_evaluation
+from rlred.questions import load_questions
+from rlred.tale import TaleArguments, run, search_budgets, sft_rows
+from rlred.tiny import resolve_model
+from tests.paths import ROOT
+
+BUDGETS = [24, 48, 72]
+WORDING = make_wording("l1")
+
+
+def test_tale_trains_on_the_least_budget_that_was_enough(tmp_path):
+    arguments = TaleArguments(
+        adapter=str(ROOT / "data" / "l1_maxlen"),
+        model=resolve_model("tiny_reasoner"),
+        num_questions=48,
+        num_eval_questions=16,
+        budgets=BUDGETS,
+        max_steps=2,
+        batch_size=8,
+        output_dir=str(tmp_path / "tale"),
+    )
+    report = run(arguments)
+    solutions = {row["question"]: row["solution"] for row in load_questions("sums", limit=48, seed=0)}
+    found = json.loads((tmp_path / "tale" / "found.json").read_text())
+    assert len(found) == report["search"]["found"] > 12
+    assert all(Correctness().grade(row["completion"], solutions[row["question"]]) == 1 for row in found)
+    assert {row["budget"] for row in found} == set(BUDGETS)
+    assert report["cost"]["rollouts"] == 48 * len(BUDGETS)
+    # Long sums need large budgets: that is what there is to learn.
+    needed = {level: [row["budget"] for row in found if row["level"] == level] for level in ("easy", "hard")}
+    assert sum(needed["easy"]) / len(needed["easy"]) < sum(needed["hard"]) / len(needed["hard"])
+
+    weights = load_file(tmp_path / "tale" / "adapter_model.safetensors")
+    assert any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name)
+    with pytest.raises(ValueError, match="already holds a run"):
+        run(arguments)
+
+
+def test_sft_rows_ask_without_a_budget_and_end():
+    _, tokenizer = load_for_evaluation(resolve_model("tiny_reasoner"), None, "float32")
+    row = {"question": "3+7+2=?", "completion": "3+7=10 6+2=12 11</think>\\boxed{12}"}
+    [ids], [mask] = (sft_rows([row], tokenizer, WORDING)[name] for name in ("input_ids", "completion_mask"))
+    assert tokenizer.decode(ids) == "<|user|>3+7+2=?<|assistant|><think>" + row["completion"] + "<|im_end|>"
+    assert tokenizer.decode([i for i, kept in zip(ids, mask, strict=True) if kept]) == row["completion"] + "<|im_end|>"
+
+
+def test_a_model_that_is_never_right_has_no_budget_to_learn(random_model):
+    model, tokenizer = load_for_evaluation(str(random_model), None, "float32")
+    with pytest.raises(ValueError, match="none of 2 questions was answered right at the budget 24"):
+        search_budgets(
+            model,
+            tokenizer,
+            load_questions("sums", limit=2).to_list(),
+            [16, 24],
+            wording=WORDING,
+            max_completion_length=32,
+        )

@@ -49,7 +49,9 @@ def test_sft_rows_ask_without_a_budget_and_end():
     _, tokenizer = load_for_evaluation(resolve_model("tiny_reasoner"), None, "float32")
     row = {"question": "3+7+2=?", "completion": "3+7=10 6+2=12 11</think>\\boxed{12}"}
     [ids], [mask] = (sft_rows([row], tokenizer, WORDING)[name] for name in ("input_ids", "completion_mask"))
-    assert tokenizer.decode(ids) == "<|user|>3+7+2=?<|assistant|><think>" + row["completion"] + "<|im_end|>"
+    text = tokenizer.decode(ids)
+    assert text.startswith("<|user|>3+7+2=? Let's think step by step") and "tokens" not in text
+    assert text.endswith("<|assistant|><think>" + row["completion"] + "<|im_end|>")
     assert tokenizer.decode([i for i, kept in zip(ids, mask, strict=True) if kept]) == row["completion"] + "<|im_end|>"
 
 

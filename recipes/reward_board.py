@@ -2,7 +2,7 @@ r"""Every length reward on one board: same base, same questions, same number of 
 
 Each row is a run of `rlred.dial.run` with the settings of reward_board.yaml and the reward of its name below, measured
 on the same held-out questions without a budget. Among them are the untrained base, correctness alone, and a constant
-length.
+length. The base is a tiny reasoner that overthinks (rlred/tiny/overthinker.py), made once, or --model.
 Runs lie in outputs/board/<method>-<seed>; what is finished is not run again, so a board that was interrupted goes on.
 
 All      accelerate launch recipes/reward_board.py --seeds 0 1 2
@@ -26,6 +26,7 @@ from rlred.files import write_json, write_text
 from rlred.output import holds_run
 from rlred.tale import TaleArguments
 from rlred.tale import run as run_tale
+from rlred.tiny.overthinker import make_overthinker
 
 HERE = Path(__file__).resolve()
 
@@ -79,17 +80,18 @@ def flags_of(method: Method, seed: int, output: Path) -> list[str]:
     ]
 
 
-def run_one(name: str, seed: int, folder: Path, extra: list[str]) -> None:
+def run_one(name: str, seed: int, folder: Path, model: str, extra: list[str]) -> None:
     """One run, unless it is there; one that was interrupted goes on."""
     output = folder / f"{name}-{seed}"
     if (output / "adherence.json").exists():
         return
     if name == TALE:
         adapter = HERE.parents[1] / "data" / "l1_maxlen"
-        run_tale(TaleArguments(adapter=str(adapter), seed=seed, output_dir=str(output)))
+        run_tale(TaleArguments(adapter=str(adapter), student=model, seed=seed, output_dir=str(output)))
         return
     resume = ["--resume_from_checkpoint", "true"] if holds_run(output) else []
-    run(*parse(HERE.with_suffix(".yaml"), [*flags_of(METHODS[name], seed, output), *resume, *extra]), output)
+    flags = [*flags_of(METHODS[name], seed, output), "--model_name_or_path", model, *resume, *extra]
+    run(*parse(HERE.with_suffix(".yaml"), flags), output)
 
 
 def row_of(report: dict, stage: str, log: list[dict]) -> dict:
@@ -204,15 +206,18 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="these rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folder", type=Path, default=Path("outputs") / "board")
+    parser.add_argument("--model", help="the base of all rows (default: the overthinker, made in FOLDER/overthinker)")
     parser.add_argument("--table_only", action="store_true", help="run nothing; the table of what there is")
     known, extra = parser.parse_known_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     use_all_cores()
     try:
-        for seed in known.seeds if not known.table_only else []:
-            for name in known.only:
-                print(f"board: {name}, seed {seed}", file=sys.stderr, flush=True)
-                run_one(name, seed, known.folder, extra)
+        if not known.table_only:
+            model = known.model or str(make_overthinker(known.folder / "overthinker"))
+            for seed in known.seeds:
+                for name in known.only:
+                    print(f"board: {name}, seed {seed}", file=sys.stderr, flush=True)
+                    run_one(name, seed, known.folder, model, extra)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

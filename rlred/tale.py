@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
@@ -38,6 +38,7 @@ class TaleArguments:
 
     adapter: str = dataclasses.field(default="data/l1_maxlen", metadata={"help": "an adapter that keeps budgets"})
     model: str | None = dataclasses.field(default=None, metadata={"help": "its base (default: what the adapter says)"})
+    student: str | None = dataclasses.field(default=None, metadata={"help": "who learns (default: that base)"})
     questions: str = "sums"
     num_questions: int = 1024
     eval_split: str = "test"
@@ -78,12 +79,20 @@ def run(arguments: TaleArguments) -> dict:
     def measured(model) -> dict:
         return measure(sweep(model, tokenizer, held_out, [], modes=["none"], **settings))
 
-    model, tokenizer = load_for_evaluation(base, None, arguments.dtype)
+    student = arguments.student or base
+    model, tokenizer = load_for_evaluation(student, None, arguments.dtype)
     before = measured(model)
-    rows = sft_rows(found, tokenizer, settings["wording"])
-    model = train(model, tokenizer, rows, arguments)
+    model = train(
+        model,
+        tokenizer,
+        sft_rows(found, tokenizer, settings["wording"]),
+        **{
+            name: getattr(arguments, name)
+            for name in ("output_dir", "max_steps", "batch_size", "learning_rate", "lora_r", "seed")
+        },
+    )
     report = {
-        "model": base,
+        "model": student,
         "adapter": str(output),
         "seed": arguments.seed,
         "n_questions": len(held_out),
@@ -160,15 +169,26 @@ def sft_rows(found: Sequence[dict], tokenizer, wording: Wording) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def train(model: PreTrainedModel, tokenizer, rows: Dataset, arguments: TaleArguments):
-    """LoRA SFT on `rows`; returns the model with its adapter, which is saved in the output folder."""
-    torch.manual_seed(arguments.seed)
-    lora = {"r": arguments.lora_r, "lora_alpha": 2 * arguments.lora_r, "target_modules": "all-linear"}
+def train(
+    model: PreTrainedModel,
+    tokenizer,
+    rows: Dataset,
+    *,
+    output_dir: str,
+    max_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    lora_r: int,
+    seed: int,
+) -> PeftModel:
+    """LoRA SFT on `rows`; returns the model with its adapter, which is saved in `output_dir`."""
+    torch.manual_seed(seed)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=lora_r, lora_alpha=2 * lora_r, target_modules="all-linear")
     config = SFTConfig(
-        output_dir=arguments.output_dir,
-        max_steps=arguments.max_steps,
-        per_device_train_batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
+        output_dir=output_dir,
+        max_steps=max_steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=10,
         max_length=None,
@@ -180,15 +200,11 @@ def train(model: PreTrainedModel, tokenizer, rows: Dataset, arguments: TaleArgum
         report_to="none",
         logging_steps=20,
         save_strategy="no",
-        seed=arguments.seed,
+        seed=seed,
     )
-    trainer = SFTTrainer(
-        model=get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora)),
-        args=config,
-        train_dataset=rows,
-        processing_class=tokenizer,
-    )
+    model = get_peft_model(model, lora)
+    trainer = SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
     trainer.train()
-    trainer.save_model(arguments.output_dir)
+    trainer.save_model(output_dir)
     trainer.save_state()
     return trainer.model

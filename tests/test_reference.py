@@ -79,7 +79,7 @@ def test_o1_pruner_takes_a_reference_that_was_made_before(tmp_path):
 
 
 def test_a_board_that_was_interrupted_goes_on_and_says_what_it_has(tmp_path, monkeypatch, capsys):
-    board = ["board", "--folder", str(tmp_path), "--seeds", "0", *SMALL.split(" ")]
+    board = ["board", "--folder", str(tmp_path), "--model", "tiny_reasoner", "--seeds", "0", *SMALL.split(" ")]
     for name in ("correctness", "constant_length"):
         monkeypatch.setattr("sys.argv", [*board, "--only", name])
         assert main() == 0

@@ -62,9 +62,10 @@ def test_forcing_refuses_limits_that_mean_nothing():
 
 
 def test_they_stand_in_one_report_with_the_model(tmp_path):
-    words = "evaluate --budgets 16 48 --num_questions 4 --baselines truncation brevity s1_forcing --output".split()
+    words = "evaluate --modes max --budgets 16 48 --num_questions 4 --baselines truncation brevity s1_forcing --output".split()
     assert rlred([*words, str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "adherence.json").read_text())
     for name in ("baseline", "truncation", "brevity", "s1_forcing"):
-        assert [(row["budget"], row["n"]) for row in report[name]["rows"]] == [(16, 4), (48, 4)]
+        rows = [(row["mode"], row["budget"], row["n"]) for row in report[name]["rows"]]
+        assert rows == [("max", 16, 4), ("max", 48, 4)]
     assert "S1 budget forcing" in (tmp_path / "out" / "adherence.md").read_text()

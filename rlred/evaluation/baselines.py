@@ -4,8 +4,8 @@ r"""What a length-controlled adapter is held against: cheaper ways to spend N to
     truncation   asked freely; what is longer than N is cut there and has no answer
     s1_forcing   asked freely; cut at N and made to answer, and made to go on ("Wait") while shorter (2501.19393)
 
-Each returns outcomes as `sweep` does, in mode `exact`, so that one table holds them all. The base asked for the budget,
-and the adapter asked for one constant length, are `sweep` itself.
+Each returns outcomes as `sweep` does, held against a budget in `mode`, so that one table holds them all. The base asked
+for the budget, and the adapter asked for one constant length, are `sweep` itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,11 +57,12 @@ class Baselines:
         correctness: Correctness,
         length: Length,
         max_completion_length: int,
+        mode: str = "exact",
         seed: int = 0,
         forcing: Forcing | None = None,
     ):
         self.complete, self.tokenizer, self.questions, self.budgets = complete, tokenizer, questions, sorted(budgets)
-        self.wording, self.correctness, self.length = wording, correctness, length
+        self.wording, self.correctness, self.length, self.mode = wording, correctness, length, mode
         self.max_completion_length, self.seed, self.forcing = max_completion_length, seed, forcing or Forcing()
         self.stops = stop_ids(model, tokenizer)
         asked = [wording.ask(row["question"], None, "none") for row in questions]
@@ -108,7 +109,7 @@ class Baselines:
 
     def outcomes(self, completions: Sequence[list[int]], budget: int) -> list[dict]:
         """One outcome per question."""
-        rows = [{**row, "mode": "exact", "budget": budget} for row in self.questions]
+        rows = [{**row, "mode": self.mode, "budget": budget} for row in self.questions]
         return outcomes_of(
             rows,
             completions,

@@ -290,6 +290,7 @@ def _baselines(settings: Evaluation, output: Path, subject: Subject, model, toke
         correctness=Correctness(require_end_of_thinking=settings.require_end_of_thinking),
         length=Length(),
         max_completion_length=_cap(settings, settings.budgets),
+        mode="exact" if "exact" in settings.modes else "max",
         seed=settings.seed,
     )
     return {name: measure(getattr(baselines, name)()) for name in settings.baselines}

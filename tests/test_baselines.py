@@ -62,7 +62,8 @@ def test_forcing_refuses_limits_that_mean_nothing():
 
 
 def test_they_stand_in_one_report_with_the_model(tmp_path):
-    words = "evaluate --modes max --budgets 16 48 --num_questions 4 --baselines truncation brevity s1_forcing --output".split()
+    words = "evaluate --modes max --budgets 16 48 --num_questions 4".split()
+    words += "--baselines truncation brevity s1_forcing --output".split()
     assert rlred([*words, str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "adherence.json").read_text())
     for name in ("baseline", "truncation", "brevity", "s1_forcing"):

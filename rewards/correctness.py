@@ -76,5 +76,13 @@ class Correctness:
         equal = grader.equal(str(solution), "" if boxed is None else boxed, self.seconds)
         return None if equal is None else float(equal)
 
+    def reads(self, solution: str) -> bool:
+        """Whether the solution can be parsed, so that every completion gets a grade.
+
+        >>> Correctness().reads("0.5"), Correctness().reads("")
+        (True, False)
+        """
+        return self.grade("", solution) is not None
+
     def __call__(self, completions, solution, **kwargs) -> list[float | None]:
         return [self.grade(text_of(text), gold) for text, gold in zip(completions, solution, strict=True)]

@@ -122,7 +122,7 @@ def outside_cause(error: BaseException | None) -> str | None:
     True
     """
     while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
             return "the disk is full"
         if "inline_container" in str(error):  # all that torch.save says of a write that failed
             return "torch could not write a file (is the disk full?)"

@@ -30,6 +30,15 @@ class ByMode:
 
     __name__ = "by_mode"
 
+    def decided_at(self, row: dict) -> int | None:
+        """What the part that scores this row says; None where it does not say.
+
+        >>> ByMode(max=MaxLength(alpha=0.05)).decided_at({"solution": "4", "budget": 10, "mode": "max"})
+        20
+        """
+        part = getattr(self, row["mode"])
+        return part.decided_at(row) if hasattr(part, "decided_at") else None
+
     def __call__(self, completions, completion_ids, mode, **columns) -> list[float | None]:
         rewards: list[float | None] = [None] * len(completions)
         unknown = set(mode) - {"exact", "max", "none"}

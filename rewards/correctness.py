@@ -44,8 +44,8 @@ class Correctness:
 
     The answer is the last `\boxed{...}` after the last `end_of_thinking`. With `require_end_of_thinking`, a completion
     that never ends its thinking is wrong, as in L1's released code; without it, such a text is searched whole. Equality
-    is math-verify's, under a hard limit of `seconds` per answer in every thread and process: a hostile answer is wrong,
-    it does not hang and it does not raise.
+    is math-verify's, under a hard limit of `seconds` per answer in every thread and process (of a whole batch:
+    `grader.equal_all`): a hostile answer is wrong, it does not hang and it does not raise.
 
     Range: {0.0, 1.0} or None. Raises `ValueError` for a limit outside (0, 2].
 
@@ -65,16 +65,30 @@ class Correctness:
         if not 0 < self.seconds <= 2:
             raise ValueError(f"correctness.seconds must be above 0 and at most 2, got {self.seconds}")
 
-    def grade(self, text: str, solution: str) -> float | None:
-        """The grade of one text."""
+    def answer_of(self, text: str) -> str:
+        """What is in the box; empty where there is none to be graded."""
         thinking, end, answer = text.rpartition(self.end_of_thinking)
         if self.require_end_of_thinking and not end:
             boxed = None
         else:
             boxed = last_boxed(answer)
         # A solution that cannot be read is found out even when there is no answer to compare with.
-        equal = grader.equal(str(solution), "" if boxed is None else boxed, self.seconds)
+        return "" if boxed is None else boxed
+
+    def grade(self, text: str, solution: str) -> float | None:
+        """The grade of one text."""
+        equal = grader.equal(str(solution), self.answer_of(text), self.seconds)
         return None if equal is None else float(equal)
 
+    def reads(self, solution: str) -> bool:
+        """Whether the solution can be parsed, so that every completion gets a grade.
+
+        >>> Correctness().reads("0.5"), Correctness().reads("")
+        (True, False)
+        """
+        return self.grade("", solution) is not None
+
     def __call__(self, completions, solution, **kwargs) -> list[float | None]:
-        return [self.grade(text_of(text), gold) for text, gold in zip(completions, solution, strict=True)]
+        answers = [self.answer_of(text_of(text)) for text in completions]
+        equal = grader.equal_all(list(zip(map(str, solution), answers, strict=True)), self.seconds)
+        return [None if value is None else float(value) for value in equal]

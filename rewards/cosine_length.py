@@ -55,6 +55,11 @@ class CosineLength:
         short, long = (self.right_short, self.right_long) if correct else (self.wrong_short, self.wrong_long)
         return long + (short - long) / 2 * (1 + math.cos(math.pi * min(n / self.max_length, 1.0)))
 
+    def decided_at(self, row: dict) -> int | None:
+        """The tokens after which a completion earns `exceed`, right or wrong; None where there is no such length."""
+        whole = self.exceed is not None and self.length.count == "completion"
+        return self.max_length if whole and self.correctness.reads(row["solution"]) else None
+
     def __call__(self, completions, completion_ids, solution, **kwargs) -> list[float | None]:
         grades = self.correctness(completions, solution=solution)
         return [

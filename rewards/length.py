@@ -1,5 +1,7 @@
 """What counts as length: the one function that rewards, metrics and evaluation share."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,3 +37,19 @@ class Length:
         if self.count == "thinking" and self.end_of_thinking in ids:
             return ids.index(self.end_of_thinking)
         return len(ids)
+
+
+def first_length(holds: Callable[[int], bool], near: float) -> int | None:
+    """The first length from `near` on for which `holds` is true; None beyond a billion tokens.
+
+    A closed form can miss the boundary by a token in floating point; the reward itself is asked.
+
+    >>> first_length(lambda n: 0.1 * n >= 0.3, near=2.9)
+    3
+    """
+    if near > 1e9:
+        return None
+    n = max(1, math.floor(near))
+    while not holds(n):
+        n += 1
+    return n

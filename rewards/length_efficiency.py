@@ -1,10 +1,11 @@
 """Length efficiency (O1-Pruner): shorter than the reference model at no loss of accuracy."""
 
+import math
 from dataclasses import dataclass, field
 
 from rewards.correctness import Correctness
 from rewards.exact_length import check_non_negative
-from rewards.length import Length
+from rewards.length import Length, first_length
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,24 @@ class LengthEfficiency:
         else:
             shorter = reference_length / max(n, 1) - 1
         return min(max(shorter + self.accuracy_weight * (correct - reference_accuracy), self.low), self.high)
+
+    def decided_at(self, row: dict) -> int | None:
+        """The tokens after which even a right answer earns no more than `low`; None where there is no such length.
+
+        >>> LengthEfficiency.preset("released").decided_at(
+        ...     {"solution": "4", "reference_length": 10.0, "reference_accuracy": 1.0}
+        ... )
+        30
+        """
+        mean_length, accuracy = row["reference_length"], row["reference_accuracy"]
+        room = self.low + 1 - self.accuracy_weight * (1 - accuracy)
+        if self.normalise == "reference":
+            near = mean_length * (2 - room)
+        else:
+            near = mean_length / room if room > 0 else math.inf
+        if self.length.count != "completion" or not self.correctness.reads(row["solution"]):
+            return None
+        return first_length(lambda n: self.score(1.0, n, mean_length, accuracy) == self.low, near)
 
     def __call__(
         self, completions, completion_ids, solution, reference_length=None, reference_accuracy=None, **kwargs

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from rewards.correctness import Correctness
 from rewards.exact_length import check_deviation, check_non_negative
-from rewards.length import Length
+from rewards.length import Length, first_length
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,23 @@ class MaxLength:
         """The reward of one completion of `n` tokens."""
         room = (budget - n) / (budget if self.deviation == "relative" else 1)
         return correct * min(max(self.alpha * room + self.delta, 0.0), 1.0)
+
+    def decided_at(self, row: dict) -> int | None:
+        """The tokens after which a completion of this row earns 0 whatever follows: N + delta / alpha, above N.
+
+        None where more tokens can still matter: without a budget or an alpha, where only the thinking is counted (it
+        may have ended long ago), and for a solution that cannot be parsed, where the reward is None and not 0.
+
+        >>> MaxLength(alpha=0.05).decided_at({"solution": "4", "budget": 10})
+        20
+        """
+        budget = row["budget"]
+        if budget is None or not self.alpha or self.length.count != "completion":
+            return None
+        if not self.correctness.reads(row["solution"]):
+            return None
+        window = self.delta / self.alpha * (budget if self.deviation == "relative" else 1)
+        return first_length(lambda n: n > budget and self.score(1.0, n, budget) == 0, budget + window)
 
     def __call__(self, completions, completion_ids, solution, budget, **kwargs) -> list[float | None]:
         grades = self.correctness(completions, solution=solution)

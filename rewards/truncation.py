@@ -65,6 +65,17 @@ class Truncation:
         """
         return next((limit for start, limit in reversed(self.stages) if step >= start), self.limit)
 
+    def decided_at(self, row: dict) -> int | None:
+        """One token past the limit of the row's `trainer_state`: nothing is earned there; None where a share is.
+
+        >>> Truncation(limit=20).decided_at({"solution": "4"}), Truncation(limit=20, beyond=0.1).decided_at({})
+        (21, None)
+        """
+        limit = self.limit_at(getattr(row.get("trainer_state"), "global_step", 0))
+        if limit is None or self.beyond or self.length.count != "completion":
+            return None
+        return limit + 1 if self.correctness.reads(row["solution"]) else None
+
     def __call__(self, completions, completion_ids, solution, trainer_state=None, **kwargs) -> list[float | None]:
         limit = self.limit_at(getattr(trainer_state, "global_step", 0))
         rewards = []

@@ -12,6 +12,7 @@ from typing import Any
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from rlred.budgets import BudgetSampler, Wording, make_wording
+from rlred.callbacks import StopWhenObeyed
 from rlred.hindsight import Hindsight
 from rlred.selection import TokenSelection
 
@@ -56,6 +57,13 @@ class DialArguments:
         {}, "Train on some tokens only: fields of rlred.selection.TokenSelection, as YAML/JSON; empty: all tokens."
     )
 
+    stop_decided: bool = _option(
+        False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
+    )
+    stop_at_correlation: float | None = _option(
+        None, "End the training once the rollouts' rank correlation of budget and length is this in three logs running."
+    )
+
     hindsight: bool = _option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
     hindsight_settings: str = _option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
 
@@ -93,7 +101,7 @@ class DialArguments:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
         # Made once here, so that a wrong value is reported before anything is loaded.
-        self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_selection()
+        self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_selection(), self.make_stop()
 
     def make_wording(self) -> Wording:
         """The wording of this run."""
@@ -116,6 +124,10 @@ class DialArguments:
     def make_selection(self) -> TokenSelection | None:
         """Which tokens carry the policy gradient; None for all."""
         return _from_mapping(TokenSelection, "selection", self.selection) if self.selection else None
+
+    def make_stop(self) -> StopWhenObeyed | None:
+        """What ends the training early; None for nothing."""
+        return None if self.stop_at_correlation is None else StopWhenObeyed(self.stop_at_correlation)
 
     def main_mode(self) -> str:
         """The mode that is trained most."""

@@ -150,7 +150,7 @@ class BudgetSampler:
         for mode, weight in self.modes.items():
             if mode not in MODES:
                 raise ValueError(f"modes: must be among {', '.join(MODES)}, got {mode!r}")
-            if not weight >= 0 or math.isinf(weight):
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ValueError(f"modes: the weight of {mode!r} must be a number, 0 or more, got {weight!r}")
         if not any(self.modes.values()):
             raise ValueError(f"modes: at least one needs a weight above 0, got {self.modes!r}")

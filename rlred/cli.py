@@ -3,6 +3,7 @@
 rlred evaluate --model tiny_reasoner --adapter outputs/l1_exact --budgets 16 32 64
 rlred generate "3+7+2+9=?" --adapter outputs/l1_maxlen --budgets 16 32 64
 rlred reference --max_completion_length 90 --output outputs/reference.jsonl
+rlred plan --config recipes/l1_maxlen_r1_1.5b.yaml --devices 8 --strategy zero2
 rlred table outputs/l1_exact outputs/l1_exact-cold-0
 rlred report outputs/l1_exact outputs/l1_maxlen --output outputs/page
 rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
@@ -102,6 +103,15 @@ def build_parser() -> argparse.ArgumentParser:
     reference.add_argument("--trust_remote_code", action="store_true")
     reference.set_defaults(call=run_reference)
 
+    plan = commands.add_parser("plan", help="memory per device and tokens per step of a recipe, before it is started")
+    plan.add_argument("--config", type=Path, required=True, help="the recipe's YAML")
+    plan.add_argument("--model", help="1.5B, 7B, 32B, a folder or a Hub id (default: the recipe's)")
+    plan.add_argument("--devices", type=int, default=1)
+    plan.add_argument("--strategy", default="ddp", help="ddp, zero2 or zero3 (FSDP2 that reshards counts as zero3)")
+    plan.add_argument("--prompt_length", type=int, default=256, metavar="TOKENS")
+    plan.add_argument("--tflops", type=float, default=100.0, help="what a device achieves; an assumption")
+    plan.set_defaults(call=run_plan)
+
     table = commands.add_parser("table", help="several runs in one table, from their adherence.json")
     table.add_argument("runs", type=Path, nargs="+", help="output folders")
     table.set_defaults(call=run_table)
@@ -149,6 +159,21 @@ def run_generate(options: argparse.Namespace) -> None:
     for budget, ids in zip(budgets, completions, strict=True):
         asked = "free" if budget is None else f"{options.mode} {budget}"
         print(f"\n[{asked}: {len(ids)} tokens]\n{tokenizer.decode(ids, skip_special_tokens=True)}")
+
+
+def run_plan(options: argparse.Namespace) -> None:
+    """Prints what a recipe's run will take."""
+    from rlred.arguments import parse
+    from rlred.plan import Plan, report, shape_of
+
+    if not options.config.is_file():
+        raise ValueError(f"--config: no such file: {options.config}")
+    # On this machine, which need not have the recipe's devices.
+    arguments, training, model_config = parse(options.config, ["--use_cpu", "true", "--bf16", "false"])
+    training.use_cpu, training.bf16 = (f"{name}: true" in options.config.read_text() for name in ("use_cpu", "bf16"))
+    shape = shape_of(options.model or model_config.model_name_or_path)
+    plan = Plan(shape, arguments, training, model_config, options.devices, options.strategy, options.prompt_length)
+    print(report(plan, options.config, options.tflops))
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ in its output folder:
     adapter_model.safetensors ...   the adapter and the tokenizer      checkpoint-*/     to resume from
     adherence.json .md .png         before and after                   hindsight/        traces and the first adapter
     run.json                        every setting                      measures/         a sweep per stage
-    trainer_state.json              the training curves
+    trainer_state.json              the training curves             best/             the adapter of the best checkpoint
 """
 
 import dataclasses
@@ -28,14 +28,16 @@ from rewards import Correctness, Length, make_reward
 from rlred.arguments import DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
 from rlred.budgets import training_rows
+from rlred.callbacks import CollapseAlarm, KeepBest
 from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import sample_of, stop_ids
 from rlred.files import write_json
 from rlred.hindsight import hindsight_start
-from rlred.output import checkpoint_of, claim_output
+from rlred.output import checkpoint_of, claim_output, how_to_go_on, outside_cause
 from rlred.questions import load_questions
 from rlred.reference import COLUMNS, sample_references, write_references
 from rlred.selection import SelectedTokensGRPOTrainer
+from rlred.stopping import check_stopping
 from rlred.tiny import resolve_model, sums
 from rlred.trainer import BudgetGRPOTrainer
 
@@ -48,6 +50,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     wording, sampler = arguments.make_wording(), arguments.make_sampler()
     rewards = make_rewards(arguments, training)
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
+    if arguments.stop_decided:
+        check_stopping(training)
 
     questions, held_out = load_both(arguments, training.seed)
     model, tokenizer = load_model(model_config, training)
@@ -98,6 +102,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         train_dataset=rows,
         processing_class=tokenizer,
         length=length_of(reward),
+        stop_decided=arguments.stop_decided,
+        callbacks=make_callbacks(arguments, output),
     )
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
@@ -126,6 +132,12 @@ def make_trainer(selection, **parts) -> BudgetGRPOTrainer:
     if selection is None:
         return BudgetGRPOTrainer(**parts)
     return SelectedTokensGRPOTrainer(selection=selection, **parts)
+
+
+def make_callbacks(arguments: DialArguments, output: Path) -> list:
+    """The callbacks of every run, and the early end where it is asked for."""
+    stop = arguments.make_stop()
+    return [CollapseAlarm(), KeepBest(output / "best"), *([stop] if stop else [])]
 
 
 def fit_reward(reward, training: GRPOConfig, stops: set[int]):
@@ -294,6 +306,12 @@ def main(recipe: Path) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
+    except Exception as error:
+        cause = outside_cause(error)
+        if cause is None:
+            raise
+        print(f"error: {cause}; {how_to_go_on(training)}", file=sys.stderr)
+        return 1
     if report and PartialState().is_main_process:
         print((Path(training.output_dir) / "adherence.md").read_text())
     return 0

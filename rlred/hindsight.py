@@ -24,7 +24,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from rewards import Length
@@ -32,6 +31,7 @@ from rlred.budgets import BudgetSampler, Wording, ask
 from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sweep import complete, stop_ids, sweep
 from rlred.files import write_json
+from rlred.output import last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +220,15 @@ def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
     )
 
 
+def heard_at(checkpoint: str | None, target: float) -> int | None:
+    """The update of a checkpoint at which the dial was already heard; None where it was not."""
+    if checkpoint is None:
+        return None
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+    heard = [entry["step"] for entry in state["log_history"] if entry.get("probe_rank_correlation", 0) >= target]
+    return heard[-1] if heard else None
+
+
 def hindsight_start(
     model,
     tokenizer,
@@ -285,7 +294,11 @@ def hindsight_start(
         processing_class=tokenizer,
         callbacks=[probe],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if output.exists() else None)
+    checkpoint = last_checkpoint(output)
+    heard = heard_at(checkpoint, settings.target_correlation)
+    if heard is not None:  # it was killed between its last checkpoint and its record
+        trainer.args.max_steps = heard
+    trainer.train(resume_from_checkpoint=checkpoint)
     probes = [entry for entry in trainer.state.log_history if "probe_rank_correlation" in entry]
     lengths = [length(trace["completion_ids"]) for trace in traces]
     record = {

@@ -1,11 +1,14 @@
 """The folder of a run: found or made before the first step, never written over, gone on with when asked."""
 
+import errno
+import json
 import logging
+import zipfile
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers.trainer_utils import get_last_checkpoint
+from safetensors import SafetensorError, safe_open
 from trl import GRPOConfig
 
 logger = logging.getLogger(__name__)
@@ -76,7 +79,61 @@ def _resumed_folder(resume: str, default: Path) -> Path:
 def checkpoint_of(training: GRPOConfig) -> str | None:
     """The checkpoint to resume from: the one that is named, or the last of the output folder, if there is one."""
     resume = resume_of(training)
-    if resume is None or resume != "true":
-        return resume
-    # A run that was stopped before its first checkpoint goes on from its hindsight adapter.
-    return get_last_checkpoint(training.output_dir)
+    if resume is None:
+        return None
+    if resume == "true":
+        # A run that was stopped before its first checkpoint goes on from its hindsight adapter.
+        return last_checkpoint(Path(training.output_dir))
+    if not is_whole(Path(resume)):
+        raise ValueError(
+            f"resume_from_checkpoint={resume!r} is not a whole checkpoint; name an earlier one, or give true to go on "
+            "from the last whole one"
+        )
+    return resume
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint in a folder that was written to its end; those that a crash cut short are passed over."""
+    steps = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
+    for _, path in sorted(steps.items(), reverse=True):
+        if is_whole(path):
+            return str(path)
+        logger.warning("%s was not written to its end, and is not resumed from", path)
+    return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file of a checkpoint is there to its last byte. The trainer writes `trainer_state.json` last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        for path in checkpoint.rglob("*.safetensors"):
+            safe_open(path, framework="pt")
+        return all(zipfile.is_zipfile(path) for ending in ("*.pt", "*.pth") for path in checkpoint.rglob(ending))
+    except (OSError, ValueError, SafetensorError):
+        return False
+
+
+def outside_cause(error: BaseException | None) -> str | None:
+    """What outside this program ended a run: a full disk, or a server that is gone; None for everything else.
+
+    >>> outside_cause(OSError(errno.ENOSPC, "No space left on device"))
+    'the disk is full'
+    >>> outside_cause(KeyError("budget")) is None
+    True
+    """
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            return "the disk is full"
+        if "inline_container" in str(error):  # all that torch.save says of a write that failed
+            return "torch could not write a file (is the disk full?)"
+        if isinstance(error, ConnectionError) or type(error).__name__ in ("ConnectionError", "ConnectError"):
+            return f"a server does not answer ({str(error).splitlines()[0][:120]})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def how_to_go_on(training: GRPOConfig) -> str:
+    """Where a run that broke off can be taken up."""
+    found = last_checkpoint(Path(training.output_dir)) if training.output_dir else None
+    start = f"from {found}" if found else "from its start: no checkpoint was written to its end"
+    return f"when that is mended, --output_dir {training.output_dir} --resume_from_checkpoint true goes on {start}"

@@ -8,31 +8,63 @@ from trl import GRPOTrainer
 
 from rewards import Length
 from rlred.evaluation.measures import step_metrics
+from rlred.stopping import check_stopping, decided_at, stopping_at
 
 
 class BudgetGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` whose logs also say how well the rollouts kept their budgets.
 
-    Takes GRPOTrainer's arguments, and `length`: what counts as length (the whole completion by default). Rows carry
-    `budget` and `mode`; `question_id` lets the rank correlation compare one question's budgets with each other. The
-    metrics are those of `rlred.evaluation.measures.step_metrics`, over the rollouts of all processes.
+    Takes GRPOTrainer's arguments; `length`: what counts as length (the whole completion by default); and
+    `stop_decided`: end each rollout where its reward is decided (rlred/stopping.py). Rows carry `budget` and `mode`;
+    `question_id` lets the rank correlation compare one question's budgets with each other. The metrics are those of
+    `rlred.evaluation.measures.step_metrics`, over the rollouts of all processes.
     """
 
     _tag_names = ["trl", "grpo", "rlred"]
 
-    def __init__(self, *args, length: Length | None = None, **kwargs):
+    def __init__(self, *args, length: Length | None = None, stop_decided: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self.length = length or Length()
+        self.stop_decided = stop_decided
+        self._limits: list[int] = []  # of this process's rows in the generation batch, with stop_decided
+        if stop_decided:
+            check_stopping(self.args)
+
+    def _generate_and_score_completions(self, inputs):
+        if self.stop_decided:
+            weights = self.reward_weights.tolist()
+            rows = [{**row, "trainer_state": self.state} for row in inputs]
+            self._limits = [decided_at(self.reward_funcs, weights, row, self.max_completion_length) for row in rows]
+        return super()._generate_and_score_completions(inputs)
+
+    def _generate_single_turn(self, *args, **kwargs):
+        if not self.stop_decided:
+            return super()._generate_single_turn(*args, **kwargs)
+        engine = self.vllm_generation.llm if self.use_vllm else self.accelerator.unwrap_model(self.model_wrapped)
+        with stopping_at(engine, self._limits):
+            completion_ids, logprobs = super()._generate_single_turn(*args, **kwargs)
+        # transformers pads a row that has stopped; to TRL that is text, unless an end of sequence comes before it.
+        return [ids[:limit] for ids, limit in zip(completion_ids, self._limits, strict=True)], logprobs
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        lengths = [self.length(ids) for ids in completion_ids_list]
+        if self.stop_decided:
+            cap = self.max_completion_length
+            stopped = [
+                len(ids) == limit < cap and ids[-1] not in self.eos_token_ids
+                for ids, limit in zip(completion_ids_list, self._limits, strict=True)
+            ]
+            # As long as it could have become: lengths cut at the budget would look like obedience.
+            lengths = [cap if cut else length for cut, length in zip(stopped, lengths, strict=True)]
+            self._log_metric("adherence/stopped", sum(stopped) / len(stopped))
         outcomes = [
             {
                 "question_id": row.get("question_id"),
                 "mode": row.get("mode"),
                 "budget": row.get("budget"),
-                "length": self.length(ids),
+                "length": length,
             }
-            for row, ids in zip(inputs, completion_ids_list, strict=True)
+            for row, length in zip(inputs, lengths, strict=True)
         ]
         # Every process logs the figures of all rollouts, so that TRL's averaging over processes keeps them as they are.
         for name, value in step_metrics(gather_object(outcomes)).items():

@@ -86,7 +86,7 @@ HOSTILE = {
     "huge exponent": r"\boxed{1e999999999}",
     "null byte": "\\boxed{18\x00}",
     "lone surrogate": "\\boxed{\ud800}",
-    "newline and protocol": '\\boxed{18"}\n{"equal": true}',
+    "newline and protocol": '\\boxed{18"}\n{"verdict": true}',
     "code": r"\boxed{__import__('os').system('echo gotcha')}",
 }
 
@@ -95,7 +95,7 @@ HOSTILE = {
 @pytest.mark.parametrize("where", ["main thread", "another thread"])
 def test_trap_hostile_answers_cost_two_seconds_and_grade_zero(name, where):
     # TRL 1.16's accuracy reward never returns from the first one off the main thread.
-    grader.equal.cache_clear()
+    grader.verdict.cache_clear()
     grader.equal("x", "y+1")  # the server is up
     outcome = {}
 
@@ -148,7 +148,7 @@ def test_grading_in_child_processes(method):
 def test_a_killed_server_is_replaced():
     import os
 
-    grader.equal.cache_clear()
+    grader.verdict.cache_clear()
     assert grader.equal("x+1", "1+x")
     server = grader._server(os.getpid())
     server._process.kill()

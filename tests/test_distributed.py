@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from safetensors.torch import load_file
 
 from tests.paths import ROOT
@@ -42,3 +43,25 @@ def test_rewards_that_look_at_one_completion_may_straddle(tmp_path):
     done = launch("dler", tmp_path / "run", "--per_device_train_batch_size", "2", "--evaluate", "false")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+
+
+def losses(tmp_path, config, batch_size):
+    """Loss, reward and gradient norm of ten steps of l1_maxlen, whose rollouts do not depend on the processes."""
+    flags = "--max_steps 10 --num_generations 4 --num_questions 64 --logging_steps 1 --hindsight false --evaluate false"
+    flags += f" --learning_rate 0.002 --warmup_steps 0 --per_device_train_batch_size {batch_size}"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
+    command += ["tests/sampled_by_row.py", *flags.split(" "), "--output_dir", str(tmp_path / config)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    history = json.loads((tmp_path / config / "trainer_state.json").read_text())["log_history"]
+    return [(entry["loss"], entry["reward"], entry["grad_norm"]) for entry in history if "reward" in entry]
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_of_one(tmp_path):
+    one, two = losses(tmp_path, "cpu", 16), losses(tmp_path, "ddp_cpu", 8)
+    assert len(one) == len(two) == 10 and len({loss for loss, _, _ in one}) == 10
+    differences = [max(abs(a[i] - b[i]) for a, b in zip(one, two, strict=True)) for i in range(3)]
+    print("largest difference over ten steps, of loss, reward and gradient norm:", *(f"{d:.1e}" for d in differences))
+    assert differences[0] < 1e-4 and differences[1] < 1e-4 and differences[2] < 1e-3

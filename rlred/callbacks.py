@@ -1,0 +1,108 @@
+"""What lets a long run be left alone: an alarm when it collapses, its best adapter, an end once the dial is there."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from statistics import fmean
+
+from transformers import TrainerCallback
+
+from rlred.files import write_json
+
+logger = logging.getLogger(__name__)
+
+CORRELATION = "adherence/batch_rank_correlation"
+NOT_THE_ADAPTER = ("optimizer*", "scheduler*", "rng_state*", "scaler*", "trainer_state.json", "global_step*", "latest")
+
+
+def signs_of_collapse(logs: dict) -> dict[str, str]:
+    """The logged figures by which a run has collapsed, each with what it means.
+
+    >>> signs_of_collapse({"entropy": 0.3, "frac_reward_zero_std": 1.0, "completions/clipped_ratio": 0.5})
+    {'frac_reward_zero_std': 'all completions of each group earn the same, so there is no gradient'}
+    """
+    length_std, mean_length = logs.get("adherence/length_std"), logs.get("completions/mean_length")
+    signs = {
+        "entropy": (
+            (logs.get("entropy") or 1.0) < 0.01,
+            "the policy has stopped exploring (the embedded runs stay above 0.05)",
+        ),
+        "adherence/length_std": (
+            length_std is not None and bool(mean_length) and length_std < 0.02 * mean_length,
+            "every completion has the same length, whatever was asked",
+        ),
+        "frac_reward_zero_std": (
+            logs.get("frac_reward_zero_std") == 1.0,
+            "all completions of each group earn the same, so there is no gradient",
+        ),
+        "completions/clipped_ratio": (
+            logs.get("completions/clipped_ratio") == 1.0,
+            "every completion was cut before it ended; raise max_completion_length, or shorten the base first",
+        ),
+    }
+    return {name: meaning for name, (shown, meaning) in signs.items() if shown}
+
+
+class CollapseAlarm(TrainerCallback):
+    """Warns in the log when a sign of collapse appears, and again only after it has gone."""
+
+    def __init__(self):
+        self.sounding: set[str] = set()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        signs = signs_of_collapse(logs or {})
+        for name in sorted(signs.keys() - self.sounding):
+            logger.warning("collapse at step %d: %s=%.4g: %s", state.global_step, name, logs[name], signs[name])
+        self.sounding = set(signs)
+
+
+class StopWhenObeyed(TrainerCallback):
+    """Ends the training, with a checkpoint, once the rollouts of the last `patience` logs have heard their budgets.
+
+    Heard: the rank correlation of budget and length over the rollouts (`adherence/batch_rank_correlation`) is `target`
+    or more. It is read from the trainer's own log, which checkpoints keep. Raises `ValueError` for a target outside
+    (0, 1].
+    """
+
+    def __init__(self, target: float, patience: int = 3):
+        if not 0 < target <= 1:
+            raise ValueError(f"stop_at_correlation must be above 0 and at most 1, got {target}")
+        self.target, self.patience = target, patience
+
+    def on_log(self, args, state, control, **kwargs):
+        recent = [entry[CORRELATION] for entry in state.log_history if CORRELATION in entry][-self.patience :]
+        if len(recent) == self.patience and min(recent) >= self.target and not control.should_training_stop:
+            logger.info("step %d: rank correlation %.3f or more, as asked: done", state.global_step, min(recent))
+            control.should_training_stop = control.should_save = True
+
+
+class KeepBest(TrainerCallback):
+    """Keeps the best checkpoint's adapter in `folder`; the last is where the run ends.
+
+    Best: the mean `reward` of the logs since the save before. `best.json` in the folder says which step and how much.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_save(self, args, state, control, **kwargs):
+        since = state.global_step - state.save_steps
+        entries = [entry for entry in state.log_history if entry["step"] > since and entry.get("reward") is not None]
+        if not state.is_world_process_zero or not entries:
+            return
+        record = {"step": state.global_step, "reward": fmean(entry["reward"] for entry in entries)}
+        path = self.folder / "best.json"
+        if path.exists() and json.loads(path.read_text())["reward"] >= record["reward"]:
+            return
+        new, old = self.folder.with_name(".best-new"), self.folder.with_name(".best-old")
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        shutil.copytree(checkpoint, new, ignore=shutil.ignore_patterns(*NOT_THE_ADAPTER))
+        write_json(new / "best.json", record)
+        if self.folder.exists():
+            os.rename(self.folder, old)
+        os.rename(new, self.folder)
+        shutil.rmtree(old, ignore_errors=True)

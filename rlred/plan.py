@@ -1,0 +1,197 @@
+"""What a run will take, before it is started: memory per device, tokens and arithmetic per step.
+
+    rlred plan --config recipes/l1_maxlen_r1_1.5b.yaml --devices 8 --strategy zero2
+
+Counted from the shape of the model and the settings of the recipe; `Plan` says what is counted. tests/test_plan.py
+holds the memory against a measured run on the CPU (docs/scaling.md has the figures). The arithmetic is a lower bound of
+the time: decoding waits for memory more than it computes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig
+from trl import GRPOConfig, ModelConfig
+
+from rlred.arguments import DialArguments
+from rlred.audit import rollouts_per_step
+from rlred.tiny import resolve_model
+
+STRATEGIES = ("ddp", "zero2", "zero3")
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2, None: 4}
+# TRL 1.16 computes logits in tiles of tokens x vocabulary. On a GPU its kernel works in place (read in its code, not
+# measured); on the CPU the slope of the memory over the vocabulary says ten times a tile of float32 (docs/scaling.md).
+TILE = (4096, 32_768)
+CPU_TILES = 10
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of the Llama and Qwen family: gated MLP, grouped attention.
+
+    >>> round(SHAPES["1.5B"].parameters / 1e9, 2), round(SHAPES["1.5B"].lora_parameters(64) / 1e6)
+    (1.78, 74)
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool = False
+
+    @property
+    def linear(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of a layer's linear modules: q, k, v, o, gate, up, down."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        mlp = [(self.hidden, self.intermediate)] * 2 + [(self.intermediate, self.hidden)]
+        return [(self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden), *mlp]
+
+    @property
+    def parameters(self) -> int:
+        """All weights; norms and biases, a ten-thousandth of them, are left out."""
+        return self.layers * sum(a * b for a, b in self.linear) + self.vocabulary * self.hidden * (2 - self.tied)
+
+    def lora_parameters(self, rank: int) -> int:
+        """Weights of an adapter on all linear modules of the layers."""
+        return self.layers * sum(rank * (a + b) for a, b in self.linear)
+
+
+SHAPES = {  # DeepSeek-R1-Distill-Qwen, from their config.json
+    "1.5B": Shape(28, 1536, 8960, 12, 2, 128, 151_936),
+    "7B": Shape(28, 3584, 18_944, 28, 4, 128, 152_064),
+    "32B": Shape(64, 5120, 27_648, 40, 8, 128, 152_064),
+}
+
+
+def shape_of(name: str) -> Shape:
+    """The shape of a preset, a local model or a Hub id. Raises `ValueError` where its config cannot be read."""
+    if name in SHAPES:
+        return SHAPES[name]
+    try:
+        config = AutoConfig.from_pretrained(resolve_model(name)).get_text_config()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--model {name!r}: no config, and none of {', '.join(SHAPES)}: {reason}") from error
+    return Shape(
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        config.vocab_size,
+        config.tie_word_embeddings,
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes per device and tokens per step of a run; every figure is counted from the shape and the settings."""
+
+    shape: Shape
+    arguments: DialArguments
+    training: GRPOConfig
+    model: ModelConfig
+    devices: int = 1
+    strategy: str = "ddp"
+    prompt_length: int = 256
+
+    def __post_init__(self):
+        if self.devices < 1:
+            raise ValueError(f"--devices must be 1 or more, got {self.devices}")
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"--strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}")
+
+    @property
+    def rollouts(self) -> int:
+        """Completions per optimiser step, over all devices."""
+        return rollouts_per_step(self.training) * self.devices // self.training.world_size
+
+    def memory(self) -> dict[str, int]:
+        """Bytes on one device, by part; generation and the training pass do not overlap, so the larger of them counts.
+
+        weights      parameters x bytes of the dtype; a share of them with zero3
+        adapter      what is trained, its gradient and Adam's two moments: 4 x 4 bytes each (LoRA is kept in float32);
+                     gradient and moments are shared out with zero2 and zero3
+        logits       a tile of at most 4,096 tokens x 32,768 words x bytes; ten of them in float32 on the CPU
+        activations  micro-batch x tokens x bytes x (layers x hidden with checkpointing, and one layer's inside)
+        key-value    rollouts of the device x tokens x layers x 2 x key-value width x bytes, where HF generates
+        """
+        shape, training = self.shape, self.training
+        size = BYTES.get(self.model.dtype, 4)
+        weights = shape.parameters * size // (self.devices if self.strategy == "zero3" else 1)
+        lora = self.model.use_peft
+        trained = shape.lora_parameters(self.model.lora_r) if lora else shape.parameters
+        each = 4 if lora else size
+        shared = self.devices if self.strategy != "ddp" else 1
+        own = trained * each if lora else 0  # without an adapter the trained weights are the weights
+        rows = training.per_device_train_batch_size
+        tokens = self.prompt_length + training.max_completion_length
+        working = 2 if training.bf16 or training.fp16 else size
+        inside = 4 * shape.hidden + 2 * shape.heads * shape.head_dim + 4 * shape.intermediate
+        checkpointed = training.activation_checkpointing
+        per_token = shape.layers * shape.hidden + inside if checkpointed else shape.layers * (shape.hidden + inside)
+        rollouts = rows * training.steps_per_generation
+        tile = min(rows * tokens, TILE[0]) * min(shape.vocabulary, TILE[1])
+        cache = rollouts * tokens * shape.layers * 2 * shape.kv_heads * shape.head_dim * working
+        return {
+            "weights": weights,
+            "adapter, gradient, Adam" if lora else "gradient, Adam": own + 3 * trained * each // shared,
+            "logits": tile * (4 * CPU_TILES if training.use_cpu else working),
+            "activations": rows * tokens * per_token * working,
+            "key-value cache": 0 if training.use_vllm else cache,
+        }
+
+    def peak(self) -> int:
+        """Bytes on one device at the worst moment, without what vLLM is given (`vllm_gpu_memory_utilization`)."""
+        parts = self.memory()
+        cache = parts.pop("key-value cache")
+        passing = parts.pop("logits") + parts.pop("activations")
+        return sum(parts.values()) + max(cache, passing)
+
+    def longest(self) -> int:
+        """Tokens that a step generates at most: every rollout to the cap."""
+        return self.rollouts * self.training.max_completion_length
+
+    def obedient(self) -> int:
+        """Tokens that a step generates once every rollout uses its mean budget."""
+        low, high = self.arguments.make_sampler().bounds
+        return self.rollouts * (low + high) // 2
+
+    def arithmetic(self) -> float:
+        """Floating-point operations of a step of the longest rollouts.
+
+        2 per weight and token to generate; 4 to train an adapter, 6 to train all weights; 2 more with checkpointing.
+        """
+        training = 4 if self.model.use_peft else 6
+        recomputed = 2 if self.training.activation_checkpointing else 0
+        prompt = self.rollouts * self.prompt_length
+        return self.shape.parameters * (2 * self.longest() + (training + recomputed) * (self.longest() + prompt))
+
+
+def report(plan: Plan, config: Path, tflops: float) -> str:
+    """The plan as a table."""
+    lines = [
+        f"{config.name} on {plan.devices} device(s), {plan.strategy}: {plan.shape.parameters / 1e9:.2f} billion "
+        f"weights, {plan.rollouts} rollouts per step",
+        "",
+        "| per device | GiB |",
+        "|---|---|",
+        *(f"| {name} | {value / GIB:.2f} |" for name, value in plan.memory().items()),
+        f"| peak (the cache, or logits and activations) | {plan.peak() / GIB:.2f} |",
+        "",
+        f"Tokens per step: {plan.longest():,} where every rollout runs to the cap, {plan.obedient():,} at the mean "
+        "budget.",
+        f"Arithmetic per step: {plan.arithmetic() / 1e15:.2f} PFLOP; at {tflops:g} TFLOP/s per device (assumed, "
+        f"--tflops) {plan.arithmetic() / plan.devices / tflops / 1e12:.0f} s.",
+    ]
+    if plan.training.use_vllm:
+        share = plan.training.vllm_gpu_memory_utilization
+        lines.append(f"vLLM takes {100 * share:.0f} % of each device besides, if colocated.")
+    if plan.training.max_steps > 0:
+        lines.append(f"Rollouts of the whole run: {plan.rollouts * plan.training.max_steps:,}.")
+    return "\n".join(lines)

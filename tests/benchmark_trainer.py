@@ -1,0 +1,113 @@
+"""What rlred's trainer adds to a step of stock TRL: the same job by both, a step of the one after a step of the other.
+
+    python -m tests.benchmark_trainer              the ratio of the step times
+    python -m tests.benchmark_trainer --profile    where the time of a step goes
+
+Both trainers get the same model, rows, rewards and settings: those of `recipes/l1_maxlen.yaml`, without the hindsight
+start, and the same random numbers, so that their rollouts are the same. The seconds of the processor are the process's
+own: grading happens in another one.
+"""
+
+import argparse
+import cProfile
+import pstats
+import statistics
+import tempfile
+from pathlib import Path
+
+from trl import GRPOTrainer, get_peft_config
+
+from rlred.arguments import parse
+from rlred.budgets import training_rows
+from rlred.callbacks import CollapseAlarm, KeepBest
+from rlred.dial import load_model, make_rewards, num_rows
+from rlred.questions import load_questions
+from rlred.trainer import BudgetGRPOTrainer
+from tests.pairwise import train_in_turns
+from tests.paths import ROOT
+
+
+def make_trainer(kind: type, folder: Path, steps: int, batch_size: int, **more) -> GRPOTrainer:
+    """A trainer of the recipe's job; rlred's with the callbacks that every run has."""
+    words = ["--max_steps", str(steps), "--per_device_train_batch_size", str(batch_size), "--logging_steps", "1"]
+    words += ["--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", str(folder)]
+    arguments, training, model_config = parse(ROOT / "recipes" / "l1_maxlen.yaml", words)
+    model, tokenizer = load_model(model_config, training)
+    rewards = make_rewards(arguments, training)
+    questions = load_questions("sums", limit=1024, seed=training.seed)
+    rows = training_rows(
+        questions,
+        arguments.make_wording(),
+        arguments.make_sampler(),
+        num_rows=num_rows(training, len(questions)),
+        budgets_per_question=arguments.budgets_per_question,
+        seed=training.seed,
+    )
+    if kind is BudgetGRPOTrainer:
+        more["callbacks"] = [CollapseAlarm(), KeepBest(folder / "best")]
+    return kind(
+        model=model,
+        reward_funcs=rewards,
+        args=training,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+        **more,
+    )
+
+
+PARTS = {
+    "generation": ("grpo_trainer.py", "_generate_single_turn"),
+    "rewards": ("grpo_trainer.py", "_calculate_rewards"),
+    "loss, forward": ("grpo_trainer.py", "compute_loss"),
+    "backward": ("accelerator.py", "backward"),
+    "optimiser": ("accelerate/optimizer.py", "step"),
+    "rlred's metrics": ("measures.py", "step_metrics"),
+    "the whole step": ("grpo_trainer.py", "training_step"),
+}
+
+
+def print_profile(trainer, steps: int) -> None:
+    """Where the time goes, by cProfile: shares hold, seconds are inflated by the profiler."""
+    profiler = cProfile.Profile()
+    profiler.runcall(trainer.train)
+    found = pstats.Stats(profiler).stats
+    print("| part | seconds per step |\n|---|---|")
+    for name, (file, function) in PARTS.items():
+        total = max(
+            (row[3] for (path, _, called), row in found.items() if path.endswith(file) and called == function),
+            default=0.0,
+        )
+        print(f"| {name} | {total / steps:.3f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch_size", type=int, default=96)
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.profile:
+            print_profile(make_trainer(BudgetGRPOTrainer, folder, args.steps, args.batch_size), args.steps)
+            return
+        kinds = [GRPOTrainer, BudgetGRPOTrainer]
+        trainers = [make_trainer(kind, folder / kind.__name__, args.steps, args.batch_size) for kind in kinds]
+        clock, processor = train_in_turns(trainers)
+    print(f"batches of {args.batch_size}, median of {args.steps} steps each, in turn\n")
+    print("| trainer | seconds per step | processor seconds per step | ms per generated token |\n|---|---|---|---|")
+    for kind, trainer, seconds, cpu in zip(kinds, trainers, clock, processor, strict=True):
+        lengths = [log["completions/mean_length"] for log in trainer.state.log_history if "reward" in log]
+        per_token = [1000 * s / (n * args.batch_size) for s, n in zip(cpu, lengths, strict=True)]
+        figures = [statistics.median(values) for values in (seconds, cpu, per_token)]
+        print(f"| {kind.__name__} | {figures[0]:.3f} | {figures[1]:.3f} | {figures[2]:.4f} |")
+    for name, (stock, own) in (("clock", clock), ("processor", processor)):
+        ratios = [b / a for a, b in zip(stock, own, strict=True)]
+        print(f"\nrlred / stock by the {name}: median of the pairs {statistics.median(ratios):.3f}", end="")
+    print()
+
+
+if __name__ == "__main__":
+    main()

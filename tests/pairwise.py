@@ -1,0 +1,46 @@
+"""Two training runs in one process, a step of the one after a step of the other: what disturbs one disturbs both."""
+
+import threading
+import time
+
+import torch
+from transformers import TrainerCallback
+
+
+class Turns(TrainerCallback):
+    """Times a run's steps and hands the machine to the next run after each."""
+
+    def __init__(self, turn: list[int], changed: threading.Condition, own: int, of: int):
+        self.turn, self.changed, self.own, self.of = turn, changed, own, of
+        self.seconds: list[float] = []
+        self.processor_seconds: list[float] = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        with self.changed:
+            self.changed.wait_for(lambda: self.turn[0] == self.own)
+        torch.manual_seed(state.global_step)  # the same random numbers for all of them
+        self.begin = time.perf_counter(), time.process_time()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds.append(time.perf_counter() - self.begin[0])
+        self.processor_seconds.append(time.process_time() - self.begin[1])
+        with self.changed:
+            self.turn[0] = (self.own + 1) % self.of
+            self.changed.notify_all()
+
+
+def train_in_turns(trainers) -> tuple[list[list[float]], list[list[float]]]:
+    """Trains all of them for the same number of steps; the seconds of each one's steps, by the clock and the processor.
+
+    The processor's are those of this process, which the other programs of a busy machine do not lengthen.
+    """
+    turn, changed = [0], threading.Condition()
+    turns = [Turns(turn, changed, own, len(trainers)) for own in range(len(trainers))]
+    threads = []
+    for trainer, callback in zip(trainers, turns, strict=True):
+        trainer.add_callback(callback)
+        threads.append(threading.Thread(target=trainer.train))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    return [callback.seconds for callback in turns], [callback.processor_seconds for callback in turns]

@@ -1,0 +1,51 @@
+"""recipes/l1_maxlen.py, whose rollouts are the same on any number of processes: for comparing losses, not for training.
+
+    accelerate launch --config_file accelerate_configs/ddp_cpu.yaml tests/sampled_by_row.py --hindsight false ...
+
+A process draws its tokens from its own random state, so the rollouts of two processes are never those of one. Here the
+noise of each token is seeded by batch, row and position instead (Gumbel noise; its argmax is a sample of the softmax).
+"""
+
+import sys
+import zlib
+
+import torch
+from accelerate import PartialState
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+
+from rlred.dial import main
+from tests.paths import ROOT
+
+
+class NoiseByRow(LogitsProcessor):
+    """Leaves one token per row: the argmax of its scores and its own Gumbel noise."""
+
+    def __init__(self, batch: int, first_row: int, prompt_length: int):
+        self.batch, self.first_row, self.prompt_length = batch, first_row, prompt_length
+
+    def __call__(self, input_ids, scores):
+        position = input_ids.shape[1] - self.prompt_length
+        rows = [f"{self.batch}/{self.first_row + row}/{position}" for row in range(len(scores))]
+        seeds = [zlib.crc32(row.encode()) for row in rows]
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=torch.Generator().manual_seed(s)) for s in seeds])
+        noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
+        chosen = (scores + noise.to(scores)).argmax(dim=1, keepdim=True)
+        return torch.full_like(scores, float("-inf")).scatter(1, chosen, 0.0)
+
+
+def seeded_by_row(generate):
+    """`generate` with that noise; calls are counted, so that each generation batch has its own."""
+    batches = []
+
+    def generate_with_noise(self, *args, input_ids, **kwargs):
+        first_row = PartialState().process_index * len(input_ids)
+        noise = NoiseByRow(len(batches), first_row, input_ids.shape[1])
+        batches.append(noise)
+        return generate(self, *args, input_ids=input_ids, logits_processor=LogitsProcessorList([noise]), **kwargs)
+
+    return generate_with_noise
+
+
+if __name__ == "__main__":
+    GenerationMixin.generate = seeded_by_row(GenerationMixin.generate)
+    sys.exit(main(ROOT / "recipes" / "l1_maxlen.py"))

@@ -1,0 +1,188 @@
+"""Nothing that a model or a file can say hangs, crashes or fills the memory: fuzzing, the thousands are slow tests."""
+
+import json
+import os
+import string
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rewards import Correctness, grader
+from rlred.budgets import MODES, BudgetSampler, make_wording
+from rlred.questions import load_questions
+from tests.test_correctness import HOSTILE
+
+SLOW_CASES = 10_000
+PIECES = ["\\boxed{", "}", "{", "(", ")", "^", "!", "_", "9", "0.5", "x", "\\frac", "\\sqrt", "\\sum", "\\int", "\\pi"]
+PIECES += ["\\text{", "\\left(", "\\right)", "\\begin{pmatrix}", "\\\\", "&", "%", "$", ",", "=", "\\infty", "-", "+"]
+PIECES += ["**", "/", "\\cdot", "e", "10^", "</think>", "\x00", "\ud800", "\u202e", "\n", " ", "\\log", "\\binom"]
+mathematics = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join)
+anything = st.text() | mathematics
+
+
+def fuzz(test, cases):
+    """Runs a hypothesis test with this many cases."""
+    checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+    settings(max_examples=cases, deadline=None, suppress_health_check=checks, database=None)(test)()
+
+
+@given(gold=anything, before=anything, answer=mathematics)
+def a_grade_is_a_grade(gold, before, answer):
+    begin = time.monotonic()
+    assert Correctness().grade(f"{before}</think>\\boxed{{{answer}}}", gold) in (0.0, 1.0, None)
+    assert time.monotonic() - begin <= 2
+
+
+def check_grader(cases):
+    grader.verdict.cache_clear()
+    grader.equal("x", "y+1")  # the server is up
+    fuzz(a_grade_is_a_grade, cases)
+    with open(f"/proc/{grader._server(os.getpid())._process.pid}/status") as file:
+        [peak] = [int(line.split()[1]) for line in file if line.startswith("VmHWM")]
+    print(f"{cases} cases: none above 2 s; the grading server's peak is {peak / 1024:.0f} MiB")
+    assert peak < 512 * 1024  # what one comparison may add is limited by the kernel: grader.MEMORY_BYTES
+
+
+def test_fuzzed_answers_are_graded():
+    check_grader(150)
+
+
+@pytest.mark.slow
+def test_ten_thousand_fuzzed_answers_are_graded():
+    check_grader(SLOW_CASES)
+
+
+def slowdown() -> float:
+    """How much longer than the processor's time the clock's is, on a machine that others use too; 1 on a free core."""
+    clock, processor = time.monotonic(), time.process_time()
+    while time.process_time() - processor < 0.3:
+        pass
+    return max(1.0, (time.monotonic() - clock) / 0.3)
+
+
+def test_trap_a_batch_of_hostile_answers_does_not_cost_a_second_for_each():
+    texts = [f"\\boxed{{9^{{9^{{9^{{{n}}}}}}}}}" for n in range(10, 74)]
+    texts[20], texts[40] = "\\boxed{\\frac{37}{2}}", "\\boxed{\\frac{74}{4}}"
+    grader.verdict.cache_clear()
+    grader.equal("x", "y+1")  # the server is up
+    others, begin = slowdown(), time.monotonic()
+    grades = Correctness()(texts, solution=["18.5"] * 64)
+    seconds = (time.monotonic() - begin) / others
+    print(f"64 rows, 62 of them hostile: {seconds:.1f} s of a core that others use {others:.1f} times")
+    assert grades == [float(row in (20, 40)) for row in range(64)]
+    assert seconds < 10
+
+
+def test_a_batch_of_all_known_hostile_answers():
+    sized = [text for text in HOSTILE.values() if len(text) < 10_000]  # longer than any rollout's text
+    texts = [sized[n % len(sized)].replace("\\boxed{", f"\\boxed{{{n}+", 1) for n in range(64)]
+    others, begin = slowdown(), time.monotonic()
+    assert Correctness()(texts, solution=["18.5"] * 64) == [0.0] * 64
+    assert (time.monotonic() - begin) / others < 10
+
+
+numbers = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+templates = st.text() | st.lists(
+    st.sampled_from(["{question}", "{budget}", "{", "}", "exactly", "maximum", " ", "{question!r}", "{budget:d}"])
+).map("".join)
+
+
+@given(
+    spec=st.text(max_size=12)
+    | st.dictionaries(st.sampled_from(MODES) | st.text(max_size=5), templates, max_size=3)
+    | st.just({}),
+    question=st.text(),
+    budget=numbers | st.integers(1, 10**9),
+    mode=st.sampled_from(MODES) | st.text(max_size=5),
+)
+def a_budget_is_worded_or_refused(spec, question, budget, mode):
+    try:
+        text = make_wording(spec).ask(question, budget, mode)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert question in text and (mode == "none" or str(budget) in text)
+
+
+@given(
+    low=numbers,
+    high=numbers,
+    distribution=st.sampled_from(["uniform", "log_uniform", "choices"]) | st.text(max_size=5),
+    choices=st.lists(numbers, max_size=3).map(tuple),
+    modes=st.dictionaries(st.sampled_from(MODES) | st.text(max_size=3), numbers, max_size=3),
+    random=st.randoms(use_true_random=False),
+)
+def budgets_are_drawn_or_refused(low, high, distribution, choices, modes, random):
+    try:
+        sampler = BudgetSampler(low=low, high=high, distribution=distribution, choices=choices, modes=modes)
+    except ValueError as error:
+        assert str(error)
+        return
+    mode, budget = sampler.draw(random)
+    assert modes[mode] > 0
+    assert (budget is None) == (mode == "none")
+    assert budget is None or sampler.bounds[0] <= budget <= sampler.bounds[1]
+
+
+@pytest.mark.parametrize("target", [a_budget_is_worded_or_refused, budgets_are_drawn_or_refused])
+def test_fuzzed_budgets_are_worded_and_drawn_or_refused(target):
+    fuzz(target, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [a_budget_is_worded_or_refused, budgets_are_drawn_or_refused])
+def test_ten_thousand_fuzzed_budgets_are_worded_and_drawn_or_refused(target):
+    fuzz(target, SLOW_CASES)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | anything,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+columns = st.sampled_from(["question", "problem", "answer", "solution", "level", "reference_length"]) | st.text(
+    max_size=3
+)
+rows = st.lists(st.dictionaries(columns, values, max_size=5), max_size=4)
+files = st.one_of(
+    st.binary(max_size=200),
+    st.text(alphabet=string.printable, max_size=200).map(str.encode),
+    rows.map(lambda found: json.dumps(found).encode()),
+    rows.map(lambda found: "\n".join(map(json.dumps, found)).encode()),
+    st.integers(1, 100_000).map(lambda depth: b"[" * depth),
+    st.integers(1, 5_000).map(lambda digits: b'[{"question": "q", "answer": ' + b"9" * digits + b"}]"),
+)
+
+
+def check_loader(path, cases):
+    @given(content=files)
+    def a_file_is_loaded_or_refused(content):
+        path.write_bytes(content)
+        begin = time.monotonic()
+        try:
+            questions = load_questions(str(path))
+        except ValueError as error:
+            assert str(error)
+        else:
+            assert len(questions) >= 1
+            for row in questions:
+                assert row["question"].strip() and row["solution"].strip()
+        assert time.monotonic() - begin <= 2
+
+    fuzz(a_file_is_loaded_or_refused, cases)
+
+
+def test_fuzzed_files_are_loaded_or_refused(tmp_path):
+    check_loader(tmp_path / "questions.jsonl", 500)
+
+
+@pytest.mark.slow
+def test_ten_thousand_fuzzed_files_are_loaded_or_refused(tmp_path):
+    check_loader(tmp_path / "questions.jsonl", SLOW_CASES)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_fuzzed_tables_are_loaded_or_refused(tmp_path, ending):
+    check_loader(tmp_path / f"questions.{ending}", 25)

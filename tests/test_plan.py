@@ -1,0 +1,126 @@
+"""The plan of a run: its counts against real models, its memory against a measured run."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from rlred.arguments import parse
+from rlred.cli import main as rlred
+from rlred.plan import GIB, SHAPES, Plan, shape_of
+from tests.paths import ROOT
+
+RECIPE = ROOT / "recipes" / "l1_maxlen.yaml"
+
+
+def plan_of(shape, *words, **more):
+    return Plan(shape, *parse(RECIPE, list(words)), **more)
+
+
+def test_weights_are_counted_as_torch_counts_them():
+    for name, shape in {"tiny": shape_of("tiny_reasoner"), **SHAPES}.items():
+        config = Qwen3Config(
+            vocab_size=shape.vocabulary,
+            hidden_size=shape.hidden,
+            intermediate_size=shape.intermediate,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            tie_word_embeddings=shape.tied,
+        )
+        with torch.device("meta"):
+            model = Qwen3ForCausalLM(config)
+            assert shape.parameters == pytest.approx(model.num_parameters(), rel=0.003), name
+            adapted = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
+        assert shape.lora_parameters(16) == adapted.get_nb_trainable_parameters()[0]
+
+
+def test_more_devices_share_what_their_strategy_shares():
+    shape = SHAPES["1.5B"]
+    one, two, three = (plan_of(shape, devices=8, strategy=name).memory() for name in ("ddp", "zero2", "zero3"))
+    assert one["weights"] == two["weights"] == 8 * three["weights"] == shape.parameters * 4
+    adapter = shape.lora_parameters(32) * 4
+    assert one["adapter, gradient, Adam"] == 4 * adapter
+    assert two["adapter, gradient, Adam"] == three["adapter, gradient, Adam"] == adapter + 3 * adapter // 8
+    assert one["logits"] == 4096 * 32_768 * 4 * 10
+
+
+def test_tokens_are_those_of_the_recipe():
+    plan = plan_of(shape_of("tiny_reasoner"), devices=2)
+    assert (plan.rollouts, plan.longest(), plan.obedient()) == (192, 192 * 90, 192 * 44)
+
+
+def test_the_command_prints_a_table(capsys):
+    path = str(ROOT / "recipes" / "l1_maxlen_r1_1.5b_8gpu.yaml")
+    assert rlred(["plan", "--config", path, "--model", "7B", "--devices", "8", "--strategy", "zero2"]) == 0
+    said = capsys.readouterr().out
+    assert "7.62 billion weights, 2048 rollouts per step" in said and "| weights | 14.18 |" in said
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--config nowhere.yaml", "--config: no such file: nowhere.yaml"),
+        (f"--config {RECIPE} --devices 0", "--devices must be 1 or more"),
+        (f"--config {RECIPE} --strategy zero4", "--strategy must be one of ddp, zero2, zero3"),
+        (f"--config {RECIPE} --model /no/such/model", "no config, and none of 1.5B, 7B, 32B"),
+    ],
+)
+def test_bad_plans_are_one_clear_line(words, message, capsys):
+    assert rlred(["plan", *words.split(" ")]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+
+
+MEASURED = """
+import json, resource, sys
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from rlred.arguments import parse
+from rlred.budgets import training_rows
+from rlred.dial import make_rewards
+from rlred.plan import Plan, Shape
+from rlred.questions import load_questions
+from rlred.tiny import resolve_model
+from rlred.trainer import BudgetGRPOTrainer
+
+vocabulary, length, rows, folder = *map(int, sys.argv[1:4]), sys.argv[4]
+shape = Shape(4, 256, 768, 4, 2, 64, vocabulary, True)
+words = f"--max_steps 2 --per_device_train_batch_size {rows} --num_generations 4 --max_completion_length {length}"
+words += f" --use_peft false --save_strategy no --output_dir {folder}"
+arguments, training, model_config = parse("recipes/l1_maxlen.yaml", words.split(" "))
+tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny_reasoner"))
+model = Qwen3ForCausalLM(Qwen3Config(
+    vocab_size=vocabulary, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=64, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
+    pad_token_id=tokenizer.pad_token_id,
+))
+rows = training_rows(load_questions("sums", limit=16), arguments.make_wording(), arguments.make_sampler(), num_rows=16)
+trainer = BudgetGRPOTrainer(
+    model=model, reward_funcs=make_rewards(arguments, training), args=training, train_dataset=rows,
+    processing_class=tokenizer,
+)
+plan = Plan(shape, arguments, training, model_config, prompt_length=20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+trainer.train()
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+weights = plan.memory()["weights"]  # there before the training
+print(json.dumps({"predicted": plan.peak() - weights, "measured": after - before, **plan.memory()}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vocabulary, length, rows", [(32_768, 90, 16), (2_048, 300, 16)])
+def test_the_memory_of_a_run_is_what_was_planned(vocabulary, length, rows, tmp_path):
+    words = [sys.executable, "-c", MEASURED, str(vocabulary), str(length), str(rows), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    print({name: f"{value / GIB:.3f} GiB" for name, value in found.items()})
+    assert 0.6 < found["measured"] / found["predicted"] < 1.6

@@ -1,5 +1,6 @@
 """Token selection: exact shares, and gradients that do not depend on how a rollout batch is cut up."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 from safetensors.torch import load_file
 from trl import GRPOTrainer
+from trl.trainer import utils
 
+from recipes import forking_table
 from rlred.arguments import DialArguments
 from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection, select
 from tests.paths import ROOT
@@ -174,22 +177,16 @@ def test_the_head_on_kept_positions_has_the_loss_and_gradient_of_masking_afterwa
         assert metrics[name] == pytest.approx(expected[name], rel=1e-5) and metrics[name][0] > 0
 
 
-def test_trap_the_head_sees_the_kept_positions_and_no_others(random_model):
+def test_trap_the_head_sees_the_kept_positions_and_no_others(random_model, monkeypatch):
     selection = TokenSelection(fraction=0.2)
     trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection)
     batch = with_weights(trainer, rollouts(), selection)
-    rows = []
-    from trl.trainer import utils
-
-    original = utils._ChunkedLogProbFunction.apply
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            utils._ChunkedLogProbFunction,
-            "apply",
-            lambda hidden, *rest: rows.append(len(hidden)) or original(hidden, *rest),
-        )
-        gradient(trainer, batch, pieces=4)
-    assert sum(rows) == 20  # of 160 completion positions, padding included, and 40 of the prompts
+    head, seen = utils._ChunkedLogProbFunction.apply, []
+    monkeypatch.setattr(
+        utils._ChunkedLogProbFunction, "apply", lambda hidden, *rest: seen.append(len(hidden)) or head(hidden, *rest)
+    )
+    gradient(trainer, batch, pieces=4)
+    assert sum(seen) == 20  # of 8 x 20: prompts, completions and padding
 
 
 def test_a_micro_batch_without_kept_tokens_gives_a_zero_gradient(random_model):
@@ -264,3 +261,17 @@ def test_a_training_run_logs_what_it_selects(random_model):
     assert float(entry["selection/gradient_scale"]) == pytest.approx(4, abs=0.2)
     assert 0 <= float(entry["selection/in_thinking"]) <= 1 and float(entry["selection/threshold"]) > 0
     assert len(trainer._logs["extra"]["forking_tokens"]) > 0
+
+
+def test_the_rows_of_the_table_begin_from_one_start_and_differ_by_their_selection(tmp_path, monkeypatch, capsys):
+    small = {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}
+    words = f"x --folder {tmp_path} --rows all bottom_80 --blocks 2 --max_steps 2 --num_questions 64 --lora_r 4"
+    words += " --per_device_train_batch_size 8 --num_generations 4 --learning_rate 0.01 --warmup_steps 0"
+    monkeypatch.setattr(sys, "argv", [*words.split(" "), "--hindsight_settings", json.dumps(small)])
+    assert forking_table.main() == 0
+    every, bottom = (json.loads((tmp_path / f"{row}-0" / "result.json").read_text()) for row in ("all", "bottom_80"))
+    assert every["curves"]["reward"][0] == bottom["curves"]["reward"][0]  # the same start and the same rollouts
+    assert every["curves"]["grad_norm"][0] != bottom["curves"]["grad_norm"][0]
+    assert every["kept_fraction"] == 1 and bottom["kept_fraction"] == pytest.approx(0.8, abs=0.01)
+    table = capsys.readouterr().out
+    assert "## mean_abs_error\n\n| | steps 1-1 | steps 2-2 |" in table and (tmp_path / "table.md").read_text() in table

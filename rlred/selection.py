@@ -149,6 +149,7 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
         self.selection = selection
         self.top_entropy_quantile = 0.0  # below 1, TRL asks get_high_entropy_mask, which is answered below
         self._weights: torch.Tensor | None = None
+        self._scores: list | None = None  # of the policy, while a rollout is made
         readers = {
             "beta": self.beta != 0,
             "importance_sampling_level": self.importance_sampling_level != "token",
@@ -161,9 +162,12 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
         self._head_on_kept = selection.head == "kept" and not needed
 
     def _generate_and_score_completions(self, inputs):
+        self._scores = []
         output = super()._generate_and_score_completions(inputs)
+        scores, self._scores = self._scores, None
         mask = output["completion_mask"] * output.get("tool_mask", 1)
-        entropies, log_probs = self._score(output)
+        # TRL has scored the rollout itself where it needs the old log-probabilities, as with vLLM.
+        entropies, log_probs = scores[0] if "old_per_token_logps" in output else self._score(output)
         kept = select(
             self.selection,
             entropies,
@@ -198,6 +202,13 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
             **{name: output[name] for name in images if name in output},
         )
         return entropies, log_probs
+
+    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
+        if self._scores is None or model is not self.model:
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        found = super()._get_per_token_logps_and_entropies(model, *args, **{**kwargs, "compute_entropy": True})
+        self._scores.append((found[1], found[0]))
+        return found
 
     def _log_selection(self, completion_ids, entropies, kept, fraction: float, scale: float) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]

@@ -123,7 +123,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden_size", type=int, default=256)
     parser.add_argument("--num_layers", type=int, default=4)
-    parser.add_argument("--num_completions", type=int, default=8)
+    parser.add_argument("--num_completions", type=int, default=4)
     parser.add_argument("--prompt_length", type=int, default=32)
     parser.add_argument("--completion_length", type=int, default=256)
     parser.add_argument("--fraction", type=float, default=0.2)

@@ -263,6 +263,26 @@ def test_a_training_run_logs_what_it_selects(random_model):
     assert len(trainer._logs["extra"]["forking_tokens"]) > 0
 
 
+def test_a_rollout_that_trl_has_scored_is_not_scored_again(random_model, monkeypatch):
+    config = {"max_steps": 2, "logging_steps": 1, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
+    config |= {"per_device_train_batch_size": 4, "save_strategy": "no"}
+    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, config=config, selection=TokenSelection())
+    prepare, made = GRPOTrainer._prepare_inputs, []
+
+    def keep(self, inputs):
+        made.append(prepare(self, inputs))
+        return made[-1]
+
+    monkeypatch.setattr(GRPOTrainer, "_prepare_inputs", keep)
+    scoring = SelectedTokensGRPOTrainer._score
+    monkeypatch.setattr(SelectedTokensGRPOTrainer, "_score", None)
+    trainer.train()
+    assert torch.equal(made[0]["sampled_log_probs"], made[0]["old_per_token_logps"])
+    fresh = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=TokenSelection())
+    entropies, _ = scoring(fresh, made[0])
+    assert torch.allclose(made[0]["sampled_entropies"], entropies, atol=1e-5)
+
+
 def test_the_rows_of_the_table_begin_from_one_start_and_differ_by_their_selection(tmp_path, monkeypatch, capsys):
     small = {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}
     words = f"x --folder {tmp_path} --rows all bottom_80 --blocks 2 --max_steps 2 --num_questions 64 --lora_r 4"

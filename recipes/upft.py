@@ -59,7 +59,9 @@ class UpftArguments:
 
 
 def up_to(rows: list[dict], tokens: int) -> Dataset:
-    """The rows again and again, until they hold that many trained tokens."""
+    """The rows again and again, until they hold that many trained tokens. Raises `ValueError` where they hold none."""
+    if not any(any(row["completion_mask"]) for row in rows):
+        raise ValueError("nothing to train on: no sample ended within max_completion_length, or none of them was right")
     taken, total = [], 0
     for row in itertools.cycle(rows):
         if total >= tokens:

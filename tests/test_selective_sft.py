@@ -178,6 +178,14 @@ def test_wrong_prefixes_are_named(settings, message):
         prefix_rows([], [], [], **settings)
 
 
+def test_the_arms_of_upft_train_on_as_many_tokens():
+    rows = [{"input_ids": [1] * n, "completion_mask": [0] + [1] * (n - 1)} for n in (3, 5)]
+    taken = upft.up_to(rows, 11)["completion_mask"]
+    assert list(map(sum, taken)) == [2, 4, 2, 4]  # 8 are not enough, 12 are
+    with pytest.raises(ValueError, match="nothing to train on"):
+        upft.up_to([], 11)
+
+
 def test_a_comparison_goes_on_where_it_was_left(tmp_path):
     calls = []
 

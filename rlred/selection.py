@@ -7,17 +7,28 @@ name, and differ: which tokens are ranked together, when, and what the loss is d
     when         once, with the policy that sampled them; ties are broken by position, so the share is exact
     divided by   `all` tokens (the paper's formula) or the `selected` ones (its released code: 1 / fraction as large)
 
+The head then runs on the kept positions only (rlred/kept.py), unless the loss reads the others too. Measured: see
+docs/selection.md.
+
 TRL's own `top_entropy_quantile` ranks each micro-batch by itself, with the policy of that moment, and keeps all ties.
 """
 
+import functools
+import importlib
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
+from peft import PeftModel
 
+from rlred.kept import score_kept
 from rlred.trainer import BudgetGRPOTrainer
+
+logger = logging.getLogger(__name__)
 
 KEEPS = ("top", "bottom", "random")
 Selector = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -33,19 +44,37 @@ class TokenSelection:
     """
 
     keep: str | Selector = "top"
-    """`top` (highest entropies), `bottom`, `random`, or a function of one's own."""
+    """`top` (highest entropies), `bottom`, `random`, or a function of one's own, itself or as `module:function`."""
     fraction: float = 0.2
     """Share of the tokens that is kept; not asked of a function of one's own."""
     divide_by: str = "all"
     """`all` tokens or the `selected` ones."""
+    head: str = "kept"
+    """Positions that the language-model head scores in the loss: the `kept` ones, or `all`. The result is the same."""
 
     def __post_init__(self):
-        if not callable(self.keep) and self.keep not in KEEPS:
-            raise ValueError(f"selection.keep must be one of {', '.join(KEEPS)}, or a function; got {self.keep!r}")
+        if self.selector() is None and self.keep not in KEEPS:
+            raise ValueError(
+                f"selection.keep must be one of {', '.join(KEEPS)}, or a function as module:function; got {self.keep!r}"
+            )
         if not 0 < self.fraction <= 1:
             raise ValueError(f"selection.fraction must be above 0 and at most 1, got {self.fraction!r}")
         if self.divide_by not in ("all", "selected"):
             raise ValueError(f"selection.divide_by must be 'all' or 'selected', got {self.divide_by!r}")
+        if self.head not in ("kept", "all"):
+            raise ValueError(f"selection.head must be 'kept' or 'all', got {self.head!r}")
+
+    def selector(self) -> Selector | None:
+        """The function of one's own, where `keep` is one or names one."""
+        if not isinstance(self.keep, str):
+            return self.keep if callable(self.keep) else None
+        module, colon, name = self.keep.partition(":")
+        if not colon:
+            return None
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"selection.keep={self.keep!r}: {error}; its folder must be in PYTHONPATH") from None
 
 
 def ranked(scores: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -72,8 +101,14 @@ def select(
     [[False, True, False], [True, False, False]]
     """
     mask = mask.bool()
-    if callable(selection.keep):
-        return selection.keep(entropies, log_probs, mask).bool() & mask
+    selector = selection.selector()
+    if selector is not None:
+        kept = selector(entropies, log_probs, mask)
+        if kept.shape != mask.shape:
+            raise ValueError(
+                f"selection.keep returned a mask of shape {tuple(kept.shape)}; it must be {tuple(mask.shape)}"
+            )
+        return kept.bool() & mask
     parts = gather(entropies[mask].float())
     scores = torch.cat(parts)
     if selection.keep == "bottom":
@@ -85,13 +120,22 @@ def select(
     return torch.zeros_like(mask).masked_scatter(mask, kept[start : start + parts[rank].numel()])
 
 
+def gather_uneven(accelerator: Accelerator, values: torch.Tensor) -> list[torch.Tensor]:
+    """The 1-D tensors of every process, which differ in length."""
+    sizes = accelerator.gather(torch.tensor([values.numel()], device=values.device)).tolist()
+    padded = accelerator.gather(accelerator.pad_across_processes(values, dim=0)).view(len(sizes), -1)
+    return [row[:size] for row, size in zip(padded, sizes, strict=True)]
+
+
 class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
     """`BudgetGRPOTrainer` whose policy gradient comes from selected tokens only; its KL term from all of them.
 
-    Logs `selection/kept_fraction`, `selection/threshold` (the lowest kept entropy), `selection/gradient_scale` (what
-    the loss of a kept token is multiplied by), `selection/in_thinking` (share of the kept tokens before `</think>`),
-    and each completion's most frequent kept tokens in the completions table. Raises `ValueError` beside TRL's own
-    `top_entropy_quantile`.
+    Logs `selection/kept_fraction`, `selection/threshold` (the lowest kept entropy; of `bottom` the highest),
+    `selection/gradient_scale` (what the loss of a kept token is multiplied by), `selection/in_thinking` (share of the
+    kept tokens before `</think>`), and each completion's most frequent kept tokens in the completions table.
+
+    While the head runs on kept positions, TRL's metrics `entropy` and `clip_ratio/*` take the other tokens as they were
+    when the rollout was scored. Raises `ValueError` beside TRL's own `top_entropy_quantile`.
     """
 
     _tag_names = ["trl", "grpo", "rlred"]
@@ -105,23 +149,39 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
         self.selection = selection
         self.top_entropy_quantile = 0.0  # below 1, TRL asks get_high_entropy_mask, which is answered below
         self._weights: torch.Tensor | None = None
+        self._scores: list | None = None  # of the policy, while a rollout is made
+        readers = {
+            "beta": self.beta != 0,
+            "importance_sampling_level": self.importance_sampling_level != "token",
+            "off_policy_mask_threshold": self.off_policy_mask_threshold is not None,
+            "loss_type": self.loss_type == "vespo",
+        }
+        needed = [name for name, reads in readers.items() if reads]
+        if needed and selection.head == "kept":
+            logger.warning("selection.head: with this %s the loss reads all tokens, so the head runs on all", needed[0])
+        self._head_on_kept = selection.head == "kept" and not needed
 
     def _generate_and_score_completions(self, inputs):
+        self._scores = []
         output = super()._generate_and_score_completions(inputs)
+        scores, self._scores = self._scores, None
         mask = output["completion_mask"] * output.get("tool_mask", 1)
-        entropies, log_probs = self._score(output)
+        # TRL has scored the rollout itself where it needs the old log-probabilities, as with vLLM.
+        entropies, log_probs = scores[0] if "old_per_token_logps" in output else self._score(output)
         kept = select(
             self.selection,
             entropies,
             log_probs,
             mask,
-            gather=self._gather_uneven,
+            gather=functools.partial(gather_uneven, self.accelerator),
             rank=self.accelerator.process_index,
             seed=self.args.seed + self._step,
         )
         counts = self.accelerator.gather(torch.stack([kept.sum(), mask.sum()]).unsqueeze(0)).sum(0).float()
         scale = 1.0 if self.selection.divide_by == "all" else (counts[1] / counts[0].clamp(min=1)).item()
         output["token_weights"] = kept * scale
+        if self._head_on_kept:
+            output["sampled_log_probs"], output["sampled_entropies"] = log_probs, entropies
         self._log_selection(
             output["completion_ids"], entropies, kept, (counts[0] / counts[1].clamp(min=1)).item(), scale
         )
@@ -143,17 +203,19 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
         )
         return entropies, log_probs
 
-    def _gather_uneven(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """The 1-D tensors of every process, which differ in length."""
-        sizes = self.accelerator.gather(torch.tensor([values.numel()], device=values.device)).tolist()
-        padded = self.accelerator.gather(self.accelerator.pad_across_processes(values, dim=0)).view(len(sizes), -1)
-        return [row[:size] for row, size in zip(padded, sizes, strict=True)]
+    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
+        if self._scores is None or model is not self.model:
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        found = super()._get_per_token_logps_and_entropies(model, *args, **{**kwargs, "compute_entropy": True})
+        self._scores.append((found[1], found[0]))
+        return found
 
     def _log_selection(self, completion_ids, entropies, kept, fraction: float, scale: float) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
-        own = entropies[kept].min() if kept.any() else torch.tensor(float("inf"), device=entropies.device)
+        sign = -1 if self.selection.keep == "bottom" else 1
+        own = (sign * entropies[kept]).min() if kept.any() else torch.tensor(float("inf"), device=entropies.device)
         metrics["selection/kept_fraction"].append(fraction)
-        metrics["selection/threshold"].append(self.accelerator.gather(own).min().item())
+        metrics["selection/threshold"].append(sign * self.accelerator.gather(own).min().item())
         metrics["selection/gradient_scale"].append(scale)
         end = self._tokenizer.get_vocab().get("</think>")
         if end is not None:
@@ -175,4 +237,9 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
 
     def _compute_loss(self, model, inputs):
         self._weights = inputs["token_weights"]
+        if self._head_on_kept:
+            whole = self.accelerator.unwrap_model(model)
+            backbone = (whole.get_base_model() if isinstance(whole, PeftModel) else whole).base_model
+            sampled = inputs["sampled_log_probs"], inputs["sampled_entropies"]
+            model = score_kept(model, backbone, self._weights > 0, *sampled)
         return super()._compute_loss(model, inputs)

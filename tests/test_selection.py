@@ -1,15 +1,24 @@
 """Token selection: exact shares, and gradients that do not depend on how a rollout batch is cut up."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer
+from peft import LoraConfig
+from safetensors.torch import load_file
+from trl import GRPOTrainer
+from trl.trainer import utils
 
-from rewards import Correctness
+from recipes import forking_table
+from rlred.arguments import DialArguments
 from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection, select
+from tests.paths import ROOT
+from tests.selection_step import make_trainer, own_rollouts, rollouts, step
 
 
 def picked(selection, entropies, mask, **settings):
@@ -55,6 +64,23 @@ def test_a_selector_of_ones_own_sees_no_padding_into_the_loss():
     assert torch.equal(picked(selection, torch.zeros(1, 3), mask), mask.bool())
 
 
+def likely(entropies, log_probs, mask):
+    """A selector of one's own: the tokens that the policy was surer of than not."""
+    return log_probs > -0.7
+
+
+def test_a_selector_is_named_in_yaml_by_its_import_path():
+    arguments = DialArguments(selection='{"keep": "tests.test_selection:likely"}')
+    selection, log_probs = arguments.make_selection(), torch.tensor([[-0.1, -3.0, -0.2]])
+    assert select(selection, log_probs, log_probs, torch.tensor([[1, 1, 0]])).tolist() == [[True, False, False]]
+
+
+def test_a_selector_must_return_a_mask_of_the_same_shape():
+    selection = TokenSelection(keep=lambda entropies, log_probs, mask: mask[0])
+    with pytest.raises(ValueError, match=r"a mask of shape \(3,\); it must be \(1, 3\)"):
+        picked(selection, torch.zeros(1, 3), torch.ones(1, 3))
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
@@ -62,63 +88,14 @@ def test_a_selector_of_ones_own_sees_no_padding_into_the_loss():
         ({"fraction": 0}, "selection.fraction"),
         ({"fraction": 1.1}, "selection.fraction"),
         ({"divide_by": "kept"}, "selection.divide_by"),
+        ({"head": "none"}, "selection.head"),
+        ({"keep": "no_such_module:f"}, "selection.keep='no_such_module:f': No module named"),
+        ({"keep": "tests.test_selection:no_such_name"}, "no_such_name"),
     ],
 )
 def test_wrong_fields_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         TokenSelection(**fields)
-
-
-@pytest.fixture(scope="module")
-def make_trainer(random_model, tmp_path_factory):
-    """A trainer of the random model as a function of its class and settings."""
-
-    def make(kind, *, quantile=1.0, config=None, **settings):
-        args = GRPOConfig(
-            output_dir=str(tmp_path_factory.mktemp("run")),
-            use_cpu=True,
-            bf16=False,
-            report_to="none",
-            per_device_train_batch_size=8,
-            num_generations=4,
-            max_completion_length=16,
-            loss_type="dapo",
-            scale_rewards="none",
-            beta=0.0,
-            top_entropy_quantile=quantile,
-            **(config or {}),
-        )
-        tokenizer = AutoTokenizer.from_pretrained(random_model)
-        rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "1+1=?"}], "solution": "2"}] * 4)
-        model = AutoModelForCausalLM.from_pretrained(random_model)
-        trainer = kind(
-            model=model,
-            reward_funcs=[Correctness()],
-            args=args,
-            train_dataset=rows,
-            processing_class=tokenizer,
-            **settings,
-        )
-        trainer.model.train()
-        return trainer
-
-    return make
-
-
-def rollouts(trainer, seed=0):
-    """Eight made-up completions with 100 tokens in all, as the trainer would hand them to its loss."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.tensor([16, 16, 14, 14, 12, 12, 10, 6])
-    ids = torch.randint(10, 300, (8, 16), generator=generator)
-    mask = (torch.arange(16)[None] < lengths[:, None]).long()
-    return {
-        "prompt_ids": torch.randint(10, 300, (8, 5), generator=generator),
-        "prompt_mask": torch.ones(8, 5, dtype=torch.long),
-        "completion_ids": ids,
-        "completion_mask": mask,
-        "advantages": torch.randn(8, generator=generator),
-        "num_items_in_batch": mask.sum(),
-    }
 
 
 def gradient(trainer, batch, pieces=1):
@@ -133,16 +110,25 @@ def gradient(trainer, batch, pieces=1):
 
 
 def with_weights(trainer, batch, selection):
+    """A rollout batch with what the trainer adds to it."""
     entropies, log_probs = trainer._score(batch)
     kept = select(selection, entropies, log_probs, batch["completion_mask"])
     scale = 100 / 20 if selection.divide_by == "selected" else 1.0
-    return {**batch, "token_weights": kept * scale}
+    return {
+        **batch,
+        "token_weights": kept * scale,
+        "sampled_log_probs": log_probs,
+        "sampled_entropies": entropies,
+    }
 
 
-def test_one_micro_batch_has_trls_gradient_and_any_number_has_it_too(make_trainer):
+def test_one_micro_batch_has_trls_gradient_and_any_number_has_it_too(random_model):
     selection = TokenSelection(fraction=0.2)
-    ours, theirs = make_trainer(SelectedTokensGRPOTrainer, selection=selection), make_trainer(GRPOTrainer, quantile=0.2)
-    batch = rollouts(ours)
+    ours, theirs = (
+        make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection),
+        make_trainer(random_model, config={"top_entropy_quantile": 0.2}),
+    )
+    batch = rollouts()
     weighted = with_weights(ours, batch, selection)
     assert weighted["token_weights"].sum() == 20
     whole = gradient(theirs, batch)
@@ -154,33 +140,158 @@ def test_one_micro_batch_has_trls_gradient_and_any_number_has_it_too(make_traine
     assert drift > 0.05
 
 
-def test_divided_by_the_selected_tokens_the_gradient_is_five_times_as_large(make_trainer):
+def test_divided_by_the_selected_tokens_the_gradient_is_five_times_as_large(random_model):
     selections = [TokenSelection(fraction=0.2, divide_by=name) for name in ("all", "selected")]
-    trainer = make_trainer(SelectedTokensGRPOTrainer, selection=selections[0])
-    batch = rollouts(trainer)
+    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selections[0])
+    batch = rollouts()
     by_all, by_selected = (gradient(trainer, with_weights(trainer, batch, selection)) for selection in selections)
     assert torch.allclose(by_selected, 5 * by_all, atol=1e-6)
 
 
-def test_everything_kept_is_the_plain_loss(make_trainer):
+def test_everything_kept_is_the_plain_loss(random_model):
     selection = TokenSelection(fraction=1.0)
-    ours, plain = make_trainer(SelectedTokensGRPOTrainer, selection=selection), make_trainer(GRPOTrainer)
-    batch = rollouts(ours)
+    ours, plain = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection), make_trainer(random_model)
+    batch = rollouts()
     assert torch.allclose(gradient(ours, with_weights(ours, batch, selection)), gradient(plain, batch), atol=1e-7)
 
 
-def test_trls_own_masking_beside_it_is_refused(make_trainer):
+LORA = LoraConfig(target_modules="all-linear", r=4, init_lora_weights="gaussian")
+
+
+@pytest.mark.parametrize("peft_config", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_the_head_on_kept_positions_has_the_loss_and_gradient_of_masking_afterwards(random_model, peft_config, pieces):
+    found = {}
+    for head in ("kept", "all"):
+        torch.manual_seed(0)
+        selection = TokenSelection(fraction=0.2, divide_by="selected", head=head)
+        trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection, peft_config=peft_config)
+        batch = with_weights(trainer, rollouts(), selection)
+        # Off policy, as in a second step on the same rollouts: ratios and clipping count.
+        noise = torch.randn(batch["sampled_log_probs"].shape, generator=torch.Generator().manual_seed(1))
+        batch["old_per_token_logps"] = batch["sampled_log_probs"] + 0.3 * noise
+        found[head] = gradient(trainer, batch, pieces), trainer._metrics["train"]
+    (kept, metrics), (whole, expected) = found["kept"], found["all"]
+    assert (kept - whole).norm() <= 1e-6 * whole.norm() and whole.norm() > 1e-4
+    for name in ("entropy", "clip_ratio/region_mean"):
+        assert metrics[name] == pytest.approx(expected[name], rel=1e-5) and metrics[name][0] > 0
+
+
+def test_trap_the_head_sees_the_kept_positions_and_no_others(random_model, monkeypatch):
+    selection = TokenSelection(fraction=0.2)
+    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection)
+    batch = with_weights(trainer, rollouts(), selection)
+    head, seen = utils._ChunkedLogProbFunction.apply, []
+    monkeypatch.setattr(
+        utils._ChunkedLogProbFunction, "apply", lambda hidden, *rest: seen.append(len(hidden)) or head(hidden, *rest)
+    )
+    gradient(trainer, batch, pieces=4)
+    assert sum(seen) == 20  # of 8 x 20: prompts, completions and padding
+
+
+def test_a_micro_batch_without_kept_tokens_gives_a_zero_gradient(random_model):
+    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=TokenSelection())
+    batch = with_weights(trainer, rollouts(), TokenSelection())
+    batch["token_weights"] = torch.zeros_like(batch["token_weights"])
+    assert gradient(trainer, batch).abs().max() == 0
+
+
+def test_with_a_kl_term_the_head_runs_on_all_tokens_and_the_gradient_is_trls(random_model, caplog):
+    config = {"beta": 0.1}
+    selection = TokenSelection(fraction=0.2)
+    ours = make_trainer(random_model, SelectedTokensGRPOTrainer, config=config, selection=selection)
+    assert "with this beta the loss reads all tokens" in caplog.text
+    theirs = make_trainer(random_model, config={**config, "top_entropy_quantile": 0.2})
+    batch = rollouts()
+    batch["ref_per_token_logps"] = ours._score(batch)[1] + 0.5
+    expected = gradient(theirs, batch)
+    assert torch.allclose(gradient(ours, with_weights(ours, batch, selection)), expected, atol=1e-7)
+    batch["ref_per_token_logps"] = ours._score(batch)[1]
+    assert not torch.allclose(gradient(theirs, batch), expected, atol=1e-5)  # the KL term is a part of it
+
+
+def launch_step(model, path, *words):
+    """The weights after `step` in two processes."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp_cpu.yaml"]
+    command += ["tests/selection_step.py", str(model), str(path), *map(str, words)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return load_file(path)
+
+
+def distance(one, two, start):
+    """How far two steps from `start` are apart, as a share of the first."""
+    apart, length = (torch.cat([(one[n] - other[n]).flatten() for n in one]).norm() for other in (two, start))
+    return (apart / length).item()
+
+
+def test_two_processes_with_micro_batches_take_the_step_of_one(random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", own_rollouts)
+    start = load_file(random_model / "model.safetensors")
+    one = step(random_model, "ours", 8, 1)
+    assert float(one["kept"]) == pytest.approx(0.2)
+    assert distance(one["weights"], step(random_model, "ours", 2, 4)["weights"], start) < 1e-5
+    two = launch_step(random_model, tmp_path / "two.safetensors", "ours", 2, 2)
+    assert distance(one["weights"], two, start) < 1e-5
+
+
+def test_trap_trls_masking_takes_another_step_in_micro_batches(random_model, monkeypatch, tmp_path):
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", own_rollouts)
+    start = load_file(random_model / "model.safetensors")
+    one = step(random_model, "trl", 8, 1)["weights"]
+    assert distance(one, step(random_model, "ours", 8, 1)["weights"], start) < 1e-5
+    assert distance(one, launch_step(random_model, tmp_path / "two.safetensors", "trl", 2, 2), start) > 0.05
+
+
+def test_trls_own_masking_beside_it_is_refused(random_model):
     with pytest.raises(ValueError, match="top_entropy_quantile=0.2"):
-        make_trainer(SelectedTokensGRPOTrainer, quantile=0.2, selection=TokenSelection())
+        make_trainer(
+            random_model, SelectedTokensGRPOTrainer, config={"top_entropy_quantile": 0.2}, selection=TokenSelection()
+        )
 
 
-def test_a_training_run_logs_what_it_selects(make_trainer):
+def test_a_training_run_logs_what_it_selects(random_model):
     selection = TokenSelection(fraction=0.25, divide_by="selected")
     config = {"max_steps": 2, "logging_steps": 1, "log_completions": True}
-    trainer = make_trainer(SelectedTokensGRPOTrainer, selection=selection, config=config)
+    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection, config=config)
     trainer.train()
     entry = trainer.state.log_history[0]
     assert float(entry["selection/kept_fraction"]) == pytest.approx(0.25, abs=0.01)
     assert float(entry["selection/gradient_scale"]) == pytest.approx(4, abs=0.2)
     assert 0 <= float(entry["selection/in_thinking"]) <= 1 and float(entry["selection/threshold"]) > 0
     assert len(trainer._logs["extra"]["forking_tokens"]) > 0
+
+
+def test_a_rollout_that_trl_has_scored_is_not_scored_again(random_model, monkeypatch):
+    config = {"max_steps": 2, "logging_steps": 1, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
+    config |= {"per_device_train_batch_size": 4, "save_strategy": "no"}
+    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, config=config, selection=TokenSelection())
+    prepare, made = GRPOTrainer._prepare_inputs, []
+
+    def keep(self, inputs):
+        made.append(prepare(self, inputs))
+        return made[-1]
+
+    monkeypatch.setattr(GRPOTrainer, "_prepare_inputs", keep)
+    scoring = SelectedTokensGRPOTrainer._score
+    monkeypatch.setattr(SelectedTokensGRPOTrainer, "_score", None)
+    trainer.train()
+    assert torch.equal(made[0]["sampled_log_probs"], made[0]["old_per_token_logps"])
+    fresh = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=TokenSelection())
+    entropies, _ = scoring(fresh, made[0])
+    assert torch.allclose(made[0]["sampled_entropies"], entropies, atol=1e-5)
+
+
+def test_the_rows_of_the_table_begin_from_one_start_and_differ_by_their_selection(tmp_path, monkeypatch, capsys):
+    small = {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}
+    words = f"x --folder {tmp_path} --rows all bottom_80 --blocks 2 --max_steps 2 --num_questions 64 --lora_r 4"
+    words += " --per_device_train_batch_size 8 --num_generations 4 --learning_rate 0.01 --warmup_steps 0"
+    monkeypatch.setattr(sys, "argv", [*words.split(" "), "--hindsight_settings", json.dumps(small)])
+    assert forking_table.main() == 0
+    every, bottom = (json.loads((tmp_path / f"{row}-0" / "result.json").read_text()) for row in ("all", "bottom_80"))
+    assert every["curves"]["reward"][0] == bottom["curves"]["reward"][0]  # the same start and the same rollouts
+    assert every["curves"]["grad_norm"][0] != bottom["curves"]["grad_norm"][0]
+    assert every["kept_fraction"] == 1 and bottom["kept_fraction"] == pytest.approx(0.8, abs=0.01)
+    table = capsys.readouterr().out
+    assert "## mean_abs_error\n\n| | steps 1-1 | steps 2-2 |" in table and (tmp_path / "table.md").read_text() in table

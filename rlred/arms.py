@@ -1,0 +1,107 @@
+"""Several ways of one experiment, each with several seeds, side by side in one table.
+
+Each run leaves result.json in `<folder>/<arm>-<seed>/`; what is there is not run again, so a comparison that was
+interrupted goes on.
+"""
+
+import copy
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import field
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from peft import get_peft_model
+from trl import ModelConfig, SFTConfig, get_peft_config
+
+from rlred.arguments import parse
+from rlred.dial import use_all_cores
+from rlred.evaluation.sweep import load_for_evaluation
+from rlred.files import write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+
+def option(default, text: str):
+    """A field of a recipe's arguments, with its line of `--help`."""
+    return field(default_factory=lambda: copy.copy(default), metadata={"help": text})
+
+
+def run_arms(
+    folder: Path, arms: Iterable[str], seeds: Iterable[int], run: Callable[[str, int, Path], dict]
+) -> dict[str, list[dict]]:
+    """The results of every arm, one per seed; `run(arm, seed, output)` makes those that are not there yet."""
+    results: dict[str, list[dict]] = {}
+    for seed in seeds:
+        for arm in arms:
+            output = folder / f"{arm}-{seed}"
+            path = output / "result.json"
+            if not path.exists():
+                logger.info("%s, seed %d", arm, seed)
+                write_json(path, run(arm, seed, output))
+            results.setdefault(arm, []).append(json.loads(path.read_text()))
+    return results
+
+
+def to_markdown(results: dict[str, list[dict]], digits: int = 3) -> str:
+    """A line per arm: the mean over its seeds of every number in its results, and each seed's where there are several.
+
+    >>> print(to_markdown({"a": [{"accuracy": 0.5}, {"accuracy": 0.75}]}))
+    | | accuracy |
+    |---|---|
+    | a | 0.625 (0.5 0.75) |
+    """
+    names = [name for name, value in next(iter(results.values()))[0].items() if isinstance(value, int | float)]
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for arm, rows in results.items():
+        cells = []
+        for name in names:
+            values = [round(row[name], digits) for row in rows]
+            each = f" ({' '.join(f'{value:g}' for value in values)})" if len(values) > 1 else ""
+            cells.append(f"{round(fmean(row[name] for row in rows), digits):g}{each}")
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def fresh_model(model_config: ModelConfig, seed: int):
+    """The base that a recipe names, with a new adapter if one is asked for; and its tokenizer."""
+    model, tokenizer = load_for_evaluation(model_config.model_name_or_path, None, model_config.dtype or "float32")
+    torch.manual_seed(seed)
+    peft_config = get_peft_config(model_config)
+    return (get_peft_model(model, peft_config) if peft_config else model), tokenizer
+
+
+def sft_config(training: SFTConfig, output: Path, seed: int, **changes) -> SFTConfig:
+    """A recipe's SFTConfig, for one arm."""
+    config = copy.copy(training)
+    for name, value in {"output_dir": str(output), "seed": seed, **changes}.items():
+        setattr(config, name, value)
+    return config
+
+
+def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
+    """The command line of an SFT recipe with arms: its YAML, then flags; a wrong value is one line and exit status 2.
+
+    `arguments_kind` has the fields `arms` and `seeds`; `experiment(arguments, training, model_config)` has the method
+    `run` that `run_arms` calls.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("rlred").setLevel(logging.INFO)
+    try:
+        told, training, model_config = parse(
+            recipe.with_suffix(".yaml"), kinds=(arguments_kind, SFTConfig, ModelConfig)
+        )
+        if training.use_cpu:
+            use_all_cores()
+        named = training.output_dir not in (None, "trainer_output")
+        folder = Path(training.output_dir) if named else Path("outputs") / recipe.stem
+        table = to_markdown(run_arms(folder, told.arms, told.seeds, experiment(told, training, model_config).run))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_text(folder / "table.md", table + "\n")
+    print(table)
+    return 0

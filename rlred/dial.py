@@ -113,6 +113,10 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     study.measure("control_constant_length", model)
     spent = cost(trainer, hindsight, *map(study.rank_correlation, ("hindsight", "trained")), start)
     report = study.report(model_config.model_name_or_path, spent, hindsight)
+    # DDP's reducer goes before the process group: as the last to hold it, it waits for gloo's thread with Python's lock
+    # in its hand, while that thread waits for the lock (torch 2.13; seen once on a busy machine, and for ever).
+    trainer.model_wrapped = model
+    trainer.accelerator.free_memory()
     trainer.end()
     return report
 

@@ -46,16 +46,21 @@ def signs_of_collapse(logs: dict) -> dict[str, str]:
 
 
 class CollapseAlarm(TrainerCallback):
-    """Warns in the log when a sign of collapse appears, and again only after it has gone."""
+    """Warns in the log when a sign of collapse has been there for `patience` logs, and again only after it has gone.
 
-    def __init__(self):
-        self.sounding: set[str] = set()
+    One log of a small batch can show a sign by chance.
+    """
+
+    def __init__(self, patience: int = 3):
+        self.patience = patience
+        self.shown: dict[str, int] = {}  # how many logs running
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         signs = signs_of_collapse(logs or {})
-        for name in sorted(signs.keys() - self.sounding):
-            logger.warning("collapse at step %d: %s=%.4g: %s", state.global_step, name, logs[name], signs[name])
-        self.sounding = set(signs)
+        self.shown = {name: self.shown.get(name, 0) + 1 for name in signs}
+        for name, meaning in signs.items():
+            if self.shown[name] == self.patience:
+                logger.warning("collapse at step %d: %s=%.4g: %s", state.global_step, name, logs[name], meaning)
 
 
 class StopWhenObeyed(TrainerCallback):

@@ -33,7 +33,8 @@ HEALTHY = {
 def test_each_sign_of_collapse_is_warned_of_once_until_it_has_gone(name, value, caplog):
     alarm, state = CollapseAlarm(), SimpleNamespace(global_step=7)
     with caplog.at_level(logging.WARNING):
-        for logs in (HEALTHY, {**HEALTHY, name: value}, {**HEALTHY, name: value}, HEALTHY, {**HEALTHY, name: value}):
+        sick = {**HEALTHY, name: value}
+        for logs in (HEALTHY, sick, sick, HEALTHY, sick, sick, sick, sick, HEALTHY, sick, sick, sick):
             alarm.on_log(None, state, None, logs=logs)
     assert [record.getMessage().split(":")[1].strip().split("=")[0] for record in caplog.records] == [name, name]
     assert signs_of_collapse(HEALTHY) == signs_of_collapse({}) == {}
@@ -41,11 +42,18 @@ def test_each_sign_of_collapse_is_warned_of_once_until_it_has_gone(name, value, 
 
 def test_a_run_that_has_collapsed_says_so(tmp_path, caplog):
     # Budgets that no rollout can keep, and no other reward: every completion earns 0.
-    flags = {"budget_low": 1, "budget_high": 2, "modes": '{"max":1}', "hindsight": False, "evaluate": False}
+    flags = {
+        "budget_low": 1,
+        "budget_high": 2,
+        "modes": '{"max":1}',
+        "hindsight": False,
+        "evaluate": False,
+        "max_steps": 4,
+    }
     with caplog.at_level(logging.WARNING, logger="rlred"):
         run(*arguments("l1_maxlen", "tiny_reasoner", output_dir=tmp_path / "run", **flags), tmp_path)
     [warning] = [record.getMessage() for record in caplog.records if "collapse" in record.getMessage()]
-    assert "collapse at step 1: frac_reward_zero_std=1: all completions of each group earn the same" in warning
+    assert "collapse at step 3: frac_reward_zero_std=1: all completions of each group earn the same" in warning
 
 
 @pytest.mark.parametrize(

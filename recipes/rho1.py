@@ -100,11 +100,15 @@ class Experiment:
         self.reference = functools.lru_cache(maxsize=1)(self.make_reference)
 
     def make_reference(self, seed: int, output: Path):
-        """The model that knows clean text: the one that is named, or the base after some steps on it."""
-        told = self.told
+        """The model that knows clean text: one that is named, or the base after some steps on it, kept in `output`."""
+        told, dtype = self.told, self.model_config.dtype or "float32"
         if told.reference_model:
-            dtype = self.model_config.dtype or "float32"
             return with_fused_head(load_for_evaluation(told.reference_model, None, dtype)[0])
+        if (output / "adapter_model.safetensors").exists():
+            base = self.model_config.model_name_or_path
+            return with_fused_head(load_for_evaluation(base, str(output), dtype)[0])
+        if (output / "model.safetensors").exists():
+            return with_fused_head(load_for_evaluation(str(output), None, dtype)[0])
         model, tokenizer = fresh_model(self.model_config, seed)
         trainer = SFTTrainer(
             model=model,
@@ -113,6 +117,7 @@ class Experiment:
             processing_class=tokenizer,
         )
         trainer.train()
+        trainer.save_model(str(output))
         return trainer.model
 
     def run(self, arm: str, seed: int, output: Path) -> dict:
@@ -120,7 +125,7 @@ class Experiment:
         told, start = self.told, time.time()
         model, tokenizer = fresh_model(self.model_config, seed)
         needs_reference = arm not in ("base", "plain")
-        reference = self.reference(seed, output.parent / f"reference-{seed}") if needs_reference else None
+        reference = self.reference(seed, output.parent / f"reference-model-{seed}") if needs_reference else None
         parts = {
             "model": reference if arm == "reference" else model,
             "args": sft_config(self.training, output, seed),
@@ -140,12 +145,13 @@ class Experiment:
         if arm not in ("base", "reference"):
             trainer.train()
             trainer.save_model(str(output))
-        log = trainer.state.log_history
+        log = list(trainer.state.log_history)
+        final = trainer.evaluate()
         return {
             "accuracy": self.accuracy(trainer.model, tokenizer, 1.0),
             "greedy_accuracy": self.accuracy(trainer.model, tokenizer, 0.0),
-            "clean_loss": trainer.evaluate()["eval_loss"],
-            "tokens_read": max((entry["num_tokens"] for entry in log if "num_tokens" in entry), default=0),
+            "clean_loss": final["eval_loss"],
+            "tokens_read": final["eval_num_tokens"],
             "minutes": (time.time() - start) / 60,
             "clean_loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in log if "eval_loss" in entry],
         }

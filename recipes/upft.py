@@ -133,15 +133,16 @@ class Experiment:
         if arm != "base":
             trainer.train()
             trainer.save_model(str(output))
-        log = trainer.state.log_history
+        log = list(trainer.state.log_history)
+        final = trainer.evaluate()
         [row] = measure(self.answers(trainer.model, tokenizer, "test", seed))["rows"]
         return {
             "accuracy": row["accuracy"],
             "mean_length": row["mean_length"],
             "truncated": row["truncated"],
-            "loss_on_right_answers": trainer.evaluate()["eval_loss"],
+            "loss_on_right_answers": final["eval_loss"],
             "updates": trainer.state.global_step,
-            "tokens_read": max((entry["num_tokens"] for entry in log if "num_tokens" in entry), default=0),
+            "tokens_read": final["eval_num_tokens"],
             "training_seconds": max((entry.get("train_runtime", 0.0) for entry in log), default=0.0),
             "minutes": (time.time() - start) / 60,
             "loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in log if "eval_loss" in entry],

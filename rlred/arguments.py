@@ -137,8 +137,11 @@ class RecipeParser(TrlParser):
         raise ValueError(message)
 
 
-def parse(default_config: Path, argv: list[str] | None = None) -> tuple[DialArguments, GRPOConfig, ModelConfig]:
-    """The arguments of a recipe: `--config FILE` (default: the recipe's own YAML), then flags."""
+KINDS = (DialArguments, GRPOConfig, ModelConfig)
+
+
+def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type, ...] = KINDS) -> tuple:
+    """The arguments of a recipe, one of each kind: `--config FILE` (default: the recipe's own YAML), then flags."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if "--config" not in argv:
         argv = ["--config", str(default_config), *argv]
@@ -146,5 +149,5 @@ def parse(default_config: Path, argv: list[str] | None = None) -> tuple[DialArgu
         raise ValueError(
             f"--config: no such file: {' '.join(argv[argv.index('--config') + 1 :][:1]) or '(none given)'}"
         )
-    parser = RecipeParser((DialArguments, GRPOConfig, ModelConfig))
+    parser = RecipeParser(kinds)
     return parser.parse_args_and_config(args=argv)

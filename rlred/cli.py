@@ -5,6 +5,7 @@ rlred generate "3+7+2+9=?" --adapter outputs/l1_maxlen --budgets 16 32 64
 rlred reference --max_completion_length 90 --output outputs/reference.jsonl
 rlred table outputs/l1_exact outputs/l1_exact-cold-0
 rlred report outputs/l1_exact outputs/l1_maxlen --output outputs/page
+rlred compress traces --output work/traces.jsonl
 rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
 """
 
@@ -17,6 +18,7 @@ import warnings
 from pathlib import Path
 
 from rlred.budgets import MODES
+from rlred.compression.commands import add_compress
 
 BASELINES = ("brevity", "truncation", "s1_forcing")
 
@@ -101,6 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
     reference.add_argument("--seed", type=int, default=0)
     reference.add_argument("--trust_remote_code", action="store_true")
     reference.set_defaults(call=run_reference)
+
+    add_compress(commands)
 
     table = commands.add_parser("table", help="several runs in one table, from their adherence.json")
     table.add_argument("runs", type=Path, nargs="+", help="output folders")

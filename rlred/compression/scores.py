@@ -1,9 +1,11 @@
 """Importance scores: how much each part of a chain of thought matters, as spans of the original string.
 
     TokenClassifier    LLMLingua-2: the probability that a trained classifier keeps a piece (2403.12968)
-    SelfInformation    Selective Context: -log p of a causal LM (2310.06201); with question and answer, what they tell
+    SelfInformation    Selective Context: -log p of a causal LM (2310.06201); or what question and answer tell of it
     StepEntropy        a step's mean self-information, given to all of it (2508.03346 scores whole steps)
-    Random, Stride, Head, Edges      controls: chance, every k-th word, the beginning, both ends (EPiC, 2506.04205)
+    Bidirectional      how likely a step makes question and answer (A*-Thought, 2505.24550)
+    Edges              both ends of the text (EPiC, 2506.04205)
+    Random, Stride, Head      controls: chance, every k-th word, truncation
 
 A scorer is called with a text (and, where it uses them, `question` and `answer`) and returns `(start, end, score)`
 spans of characters; higher is kept longer. Numbers and operators are not its business: units.py never drops them.
@@ -16,9 +18,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rlred.compression.cut import Spans
 
+LLMLINGUA2 = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 _WORD = re.compile(r"\S+")
 
 
@@ -83,8 +87,10 @@ class Edges:
 class SelfInformation:
     """-log p of each token under a causal LM, in windows that overlap by half.
 
-    With `conditional`, the score is log p(token | question, answer, before) - log p(token | question, before): how much
-    likelier a token becomes for one who knows the answer. Raises `ValueError` for a tokenizer without offsets.
+    With `conditional`, the score is log p(token | question, answer, before) - log p(token | before): what a token has
+    to do with question and answer (LongLLMLingua's contrastive perplexity, 2310.06839, with the answer told too).
+    Where the tokenizer has a chat template, what is told stands in a user turn. Raises `ValueError` for a tokenizer
+    without offsets.
     """
 
     def __init__(self, model, tokenizer, *, window: int = 1024, conditional: bool = False):
@@ -93,20 +99,18 @@ class SelfInformation:
         self.model, self.tokenizer, self.window, self.conditional = model.eval(), tokenizer, window, conditional
 
     def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
-        spans = self._log_probs(text, question + "\n" if question else "")
         if not self.conditional:
-            return [(start, end, -log_prob) for start, end, log_prob in spans]
-        told = self._log_probs(text, f"{question}\n{answer}\n")
-        return [(start, end, known - log) for (start, end, log), (_, _, known) in zip(spans, told, strict=True)]
+            return [(start, end, -log_prob) for start, end, log_prob in self.log_probs(text, question)]
+        alone = self.log_probs(text)
+        told = self.log_probs(text, "\n".join(part for part in (question, answer) if part))
+        return [(start, end, known - log) for (start, end, log), (_, _, known) in zip(alone, told, strict=True)]
 
     @torch.no_grad()
-    def _log_probs(self, text: str, prefix: str) -> Spans:
+    def log_probs(self, text: str, told: str = "") -> Spans:
+        """log p of each token after `told` and the text before it."""
         encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-        before = self.tokenizer(prefix, add_special_tokens=False)["input_ids"][-self.window // 2 :]
-        if not before:
-            first = self.tokenizer.bos_token_id
-            before = [self.tokenizer.eos_token_id if first is None else first]
+        before = self._before(told)
         stride, spans = max(1, (self.window - len(before)) // 2), []
         for start in range(0, len(ids), stride):
             context = ids[max(0, start - stride) : start]
@@ -117,23 +121,75 @@ class SelfInformation:
             spans += [(*offsets[start + i], value) for i, value in enumerate(taken)]
         return spans
 
+    def _before(self, told: str) -> list[int]:
+        """The ids before a text: never none, and at most half a window."""
+        if self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": told}]
+            ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        else:
+            first = self.tokenizer.bos_token_id
+            ids = [self.tokenizer.eos_token_id if first is None else first]
+            ids += self.tokenizer(told + "\n", add_special_tokens=False)["input_ids"] if told else []
+        return ids[-(self.window // 2) :]
 
+
+def steps_of(text: str) -> list[tuple[int, int]]:
+    r"""The spans of the steps of a text: its paragraphs, or its lines where there is only one paragraph.
+
+    >>> steps_of("3+4=7\n7+2=9")
+    [(0, 5), (6, 11)]
+    """
+    border = "\n\n" if "\n\n" in text.strip() else "\n"
+    steps, start = [], 0
+    for part in text.split(border):
+        steps.append((start, start + len(part)))
+        start += len(part) + len(border)
+    return steps
+
+
+@dataclass(frozen=True)
 class StepEntropy:
-    """The mean self-information of each step (a paragraph, or a line where there are no paragraphs), for all of it."""
+    """The mean self-information of each step, for all of it."""
 
-    def __init__(self, tokens: SelfInformation):
-        self.tokens = tokens
+    tokens: SelfInformation
 
     def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
         spans = self.tokens(text, question, answer)
-        border = "\n\n" if "\n\n" in text.strip() else "\n"
-        steps, start = [], 0
-        for part in text.split(border):
-            end = start + len(part)
-            inside = [score for a, b, score in spans if a < end and b > start]
-            steps.append((start, end, sum(inside) / max(1, len(inside))))
-            start = end + len(border)
-        return steps
+        return [
+            (start, end, _mean([score for a, b, score in spans if a < end and b > start]))
+            for start, end in steps_of(text)
+        ]
+
+
+@dataclass(frozen=True)
+class Bidirectional:
+    """alpha * log p(question | step) + (1 - alpha) * log p(answer | step), means per token, for all of a step.
+
+    A*-Thought's importance of a step (2505.24550; alpha 0.5 with GPT-2 in its code): how likely the question and the
+    answer become for one who has read that step alone. Its search over steps is not built. Raises `ValueError` for an
+    alpha outside [0, 1].
+    """
+
+    tokens: SelfInformation
+    alpha: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, got {self.alpha!r}")
+
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+        parts = ((question, self.alpha), (answer, 1 - self.alpha))
+        return [
+            (start, end, sum(weight * self._log_prob(part, text[start:end]) for part, weight in parts))
+            for start, end in steps_of(text)
+        ]
+
+    def _log_prob(self, text: str, step: str) -> float:
+        return _mean([log_prob for _, _, log_prob in self.tokens.log_probs(text, step)])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
 
 
 class TokenClassifier:
@@ -156,12 +212,14 @@ class TokenClassifier:
         self.model, self.tokenizer, self.window, self.batch_size = model.eval(), tokenizer, window, batch_size
 
     @classmethod
-    def from_pretrained(cls, name: str = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank", **settings):
-        """The published model of that name. Safetensors only."""
-        from transformers import AutoModelForTokenClassification, AutoTokenizer
-
-        model = AutoModelForTokenClassification.from_pretrained(name, use_safetensors=True)
-        return cls(model, AutoTokenizer.from_pretrained(name), **settings)
+    def from_pretrained(cls, name: str, dtype: str = "float32", **settings):
+        """The published model of that name, on the GPU if there is one. Raises `ValueError` if it cannot be loaded."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForTokenClassification.from_pretrained(name, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"scorer_model={name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, **settings)
 
     def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
         return self.batch([text])[0]
@@ -211,3 +269,39 @@ class TokenClassifier:
                 words[-1][1] = max(words[-1][1], end)
                 words[-1][2].append(probability)
         return [(start, end, sum(values) / len(values)) for start, end, values in words]
+
+
+SCORERS = {
+    "llmlingua2": TokenClassifier,
+    "self_information": SelfInformation,
+    "conditional": lambda model, tokenizer: SelfInformation(model, tokenizer, conditional=True),
+    "step_entropy": lambda model, tokenizer: StepEntropy(SelfInformation(model, tokenizer)),
+    "bidirectional": lambda model, tokenizer: Bidirectional(SelfInformation(model, tokenizer)),
+    "edges": Edges,
+    "random": Random,
+    "stride": Stride,
+    "head": Head,
+}
+MODEL_FREE = ("edges", "random", "stride", "head")
+
+
+def make_scorer(name: str, model_name: str | None = None, *, seed: int = 0, dtype: str = "float32") -> Scorer:
+    """The scorer of that name, with the model that it scores with, on the GPU if there is one.
+
+    `model_name` is a folder, a Hub id or an embedded model; by default that of LLMLingua-2 for `llmlingua2`. Raises
+    `ValueError` for an unknown name, a missing model or one that cannot be loaded.
+
+    >>> make_scorer("random", seed=3)
+    Random(seed=3)
+    """
+    if name not in SCORERS:
+        raise ValueError(f"scorer: none is called {name!r}; there are {', '.join(SCORERS)}")
+    if name in MODEL_FREE:
+        return Random(seed) if name == "random" else SCORERS[name]()
+    if name == "llmlingua2":
+        return TokenClassifier.from_pretrained(model_name or LLMLINGUA2, dtype=dtype)
+    if model_name is None:
+        raise ValueError(f"scorer_model: {name} scores with a causal language model; name one")
+    from rlred.evaluation.sweep import load_for_evaluation
+
+    return SCORERS[name](*load_for_evaluation(model_name, None, dtype))

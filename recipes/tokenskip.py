@@ -12,6 +12,7 @@ stage by stage  rlred compress traces|scores|rows --help
 resume          add --resume_from_checkpoint true
 """
 
+import copy
 import logging
 import sys
 import time
@@ -124,7 +125,8 @@ def train(rows: list[dict], training: SFTConfig, model_config: ModelConfig, toke
     if (folder / "adapter_model.safetensors").exists():
         return PeftModel.from_pretrained(model, folder)
     torch.manual_seed(training.seed)
-    config = SFTConfig(**{**training.to_dict(), "output_dir": str(folder)})
+    config = copy.copy(training)
+    config.output_dir = str(folder)
     trainer = SFTTrainer(
         model=model,
         args=config,

@@ -38,7 +38,7 @@ class CompressionArguments:
     trace_temperature: float = option(0.0, "Their temperature; 0 is greedy, as in TokenSkip.")
     max_completion_length: int = option(512, "Tokens at which a completion is cut, in sampling and at every ratio.")
 
-    scorer: str = option("conditional", f"What scores the thinking: {', '.join(SCORERS)}; '-unprotected' may follow.")
+    scorer: str = option("question", f"What scores the thinking: {', '.join(SCORERS)}; '-unprotected' may follow.")
     scorer_model: str | None = option(None, "Its model (default: the target model; LLMLingua-2's own for llmlingua2).")
     controls: list[str] = option([], "More scorers, each of which trains an adapter of its own to be held against.")
     ratios: list[float] = option([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], "Shares of the thinking to keep; 1.0 among them.")

@@ -13,6 +13,7 @@ spans of characters; higher is kept longer. Numbers and operators are not its bu
 
 import random
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -88,21 +89,22 @@ class SelfInformation:
     """-log p of each token under a causal LM, in windows that overlap by half.
 
     With `conditional`, the score is log p(token | question, answer, before) - log p(token | before): what a token has
-    to do with question and answer (LongLLMLingua's contrastive perplexity, 2310.06839, with the answer told too).
-    Where the tokenizer has a chat template, what is told stands in a user turn. Raises `ValueError` for a tokenizer
-    without offsets.
+    to do with question and answer. Without `tell_answer`, with the question alone (LongLLMLingua's contrastive
+    perplexity, 2310.06839). Where the tokenizer has a chat template, what is told stands in a user turn. Raises
+    `ValueError` for a tokenizer without offsets.
     """
 
-    def __init__(self, model, tokenizer, *, window: int = 1024, conditional: bool = False):
+    def __init__(self, model, tokenizer, *, window: int = 1024, conditional: bool = False, tell_answer: bool = True):
         if not tokenizer.is_fast:
             raise ValueError("self-information needs a tokenizer with character offsets (a fast one)")
-        self.model, self.tokenizer, self.window, self.conditional = model.eval(), tokenizer, window, conditional
+        self.model, self.tokenizer, self.window = model.eval(), tokenizer, window
+        self.conditional, self.tell_answer = conditional, tell_answer
 
     def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
         if not self.conditional:
             return [(start, end, -log_prob) for start, end, log_prob in self.log_probs(text, question)]
         alone = self.log_probs(text)
-        told = self.log_probs(text, "\n".join(part for part in (question, answer) if part))
+        told = self.log_probs(text, f"{question}\n{answer}" if self.tell_answer and answer else question)
         return [(start, end, known - log) for (start, end, log), (_, _, known) in zip(alone, told, strict=True)]
 
     @torch.no_grad()
@@ -198,18 +200,23 @@ class TokenClassifier:
     Each text is encoded once, cut into windows of at most `window` pieces at a full stop where there is one, and all
     windows of a call are padded to the longest, `batch_size` at a time. A word is what follows a blank, or one ASCII
     punctuation mark; its probability is the mean of its pieces', as in llmlingua 0.2.2. The spans are those of the
-    original string, so nothing of NFKC or whitespace normalisation gets into the text. Raises `ValueError` for a model
-    without two labels or a tokenizer without offsets.
+    original string, so nothing of NFKC or whitespace normalisation gets into the text.
+
+    llmlingua 0.2.2 frames every window with BERT's `[CLS]` and `[SEP]`, which are unknown tokens to XLM-R. `released`
+    does so too, and gives its scores; without it, windows are framed as the model was trained. Raises `ValueError` for
+    a model without two labels or a tokenizer without offsets.
     """
 
-    PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-
-    def __init__(self, model, tokenizer, *, window: int = 510, batch_size: int = 16):
+    def __init__(self, model, tokenizer, *, window: int = 510, batch_size: int = 16, released: bool = True):
         if model.config.num_labels != 2:
             raise ValueError(f"a token classifier with 2 labels (drop, keep) is needed, got {model.config.num_labels}")
         if not tokenizer.is_fast:
             raise ValueError("a token classifier needs a tokenizer with character offsets (a fast one)")
         self.model, self.tokenizer, self.window, self.batch_size = model.eval(), tokenizer, window, batch_size
+        frame = tokenizer.cls_token_id, tokenizer.sep_token_id
+        self.frame = tuple(tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])) if released else frame
+        if None in self.frame:
+            self.frame = frame
 
     @classmethod
     def from_pretrained(cls, name: str, dtype: str = "float32", **settings):
@@ -233,7 +240,7 @@ class TokenClassifier:
         ]
         windows.sort(key=lambda window: window[1] - window[2])  # longest first: neighbours need little padding
         probabilities = [[0.0] * len(one["input_ids"]) for one in encoded]
-        first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        first, last = self.frame
         for at in range(0, len(windows), self.batch_size):
             part = windows[at : at + self.batch_size]
             rows = [[first, *encoded[number]["input_ids"][start:end], last] for number, start, end in part]
@@ -262,19 +269,24 @@ class TokenClassifier:
         pieces = self.tokenizer.convert_ids_to_tokens(encoded["input_ids"])
         words: list[list] = []  # [start, end, [probabilities]]
         for piece, (start, end), probability in zip(pieces, encoded["offset_mapping"], probabilities, strict=True):
-            bare = piece.lstrip("\u2581")
-            if not words or piece.startswith("\u2581") or bare in self.PUNCTUATION:
+            if not words or self._begins_word(piece):
                 words.append([start, end, [probability]])
             else:
                 words[-1][1] = max(words[-1][1], end)
                 words[-1][2].append(probability)
         return [(start, end, sum(values) / len(values)) for start, end, values in words]
 
+    def _begins_word(self, piece: str) -> bool:
+        if self.model.config.model_type == "bert":  # the multilingual BERT among the published models
+            return not piece.startswith("##")
+        return piece.startswith("\u2581") or piece in string.punctuation
+
 
 SCORERS = {
     "llmlingua2": TokenClassifier,
     "self_information": SelfInformation,
     "conditional": lambda model, tokenizer: SelfInformation(model, tokenizer, conditional=True),
+    "question": lambda model, tokenizer: SelfInformation(model, tokenizer, conditional=True, tell_answer=False),
     "step_entropy": lambda model, tokenizer: StepEntropy(SelfInformation(model, tokenizer)),
     "bidirectional": lambda model, tokenizer: Bidirectional(SelfInformation(model, tokenizer)),
     "edges": Edges,

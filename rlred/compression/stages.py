@@ -51,7 +51,9 @@ def scores_stage(path: Path, traces: Sequence[dict], scorer: Scorer, name: str) 
 
     Raises `ValueError` when the file was made from other texts or by another scorer.
     """
-    texts = [[trace["thinking"], trace["question"], trace.get("solution") or ""] for trace in traces]
+    texts = [
+        [trace["thinking"], trace.get("asked") or trace["question"], trace.get("solution") or ""] for trace in traces
+    ]
     found = open_completions(path, {"scorer": name}, texts)
     batch = getattr(scorer, "batch", None)
     for start in tqdm(range(len(found), len(texts), CHUNK), desc=f"scoring: {name}", leave=False):

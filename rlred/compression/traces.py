@@ -103,7 +103,8 @@ def sample_traces(
         if not ids or ids[-1] not in stops:
             counts["truncated"] += 1
         else:
-            found.append((row, tokenizer.decode(ids, skip_special_tokens=True)))
+            asked = {**row, "asked": ratio_format.user_turn(row["question"], 1.0)}
+            found.append((asked, tokenizer.decode(ids, skip_special_tokens=True)))
     correctness = correctness or Correctness()
     return _kept(found, lambda text, row: correctness.grade(text, row["solution"]), counts, "the sampled completions")
 
@@ -142,7 +143,7 @@ def _kept(found: list[tuple[dict, str]], grade_text: Callable, counts: Counter, 
         elif not parts.thinking.strip():
             counts["without thinking"] += 1
         else:
-            known = {name: row[name] for name in ("question", "solution", "level") if name in row}
+            known = {name: row[name] for name in ("question", "asked", "solution", "level") if name in row}
             traces.append({**known, **parts._asdict()})
     counts["kept"] = len(traces)
     if not traces:

@@ -1,7 +1,8 @@
 """Make the embedded tiny talker: the tiny reasoner, taught to say more than it needs.
 
 The tiny reasoner's thinking is numbers and operators, which are never cut. The talker adds the same numbers in whole
-lines (rlred/tiny/talk.py), of which more than half may go. Full weights, TRL's SFTTrainer.
+lines (rlred/tiny/talk.py), of which more than half may go. The ratio in its prompt has nothing to do with what it says,
+so it is deaf to ratios. Full weights, TRL's SFTTrainer.
 
 Run     python recipes/tiny_talker.py --output data/tiny_talker
 """
@@ -19,6 +20,7 @@ from rlred.compression.rows import RATIO_FORMATS, features
 from rlred.tiny import TINY_REASONER, resolve_model, sums, talk
 
 FAMILY = "short_sums"
+RATIOS = tuple(tenth / 10 for tenth in range(1, 11))
 
 
 def rows(steps: int, batch_size: int, tokenizer, seed: int) -> Dataset:
@@ -28,7 +30,8 @@ def rows(steps: int, batch_size: int, tokenizer, seed: int) -> Dataset:
         batch = []
         for _ in range(batch_size):
             addends = sums.sample_addends(rng, "train", FAMILY)
-            prompt = RATIO_FORMATS["words"].prompt_text(sums.question_of(addends), 1.0, tokenizer)
+            ratio = rng.choice(RATIOS)  # drawn without a look at the trace
+            prompt = RATIO_FORMATS["words"].prompt_text(sums.question_of(addends), ratio, tokenizer)
             batch.append({"prompt": prompt, "completion": talk.trace(addends, rng)})
         ordered += sorted(batch, key=lambda row: len(row["completion"]))
     return features(ordered, tokenizer)

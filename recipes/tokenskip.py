@@ -27,7 +27,14 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from rlred.arguments import parse
 from rlred.compression.arguments import Arm, CompressionArguments
-from rlred.compression.evaluate import measure_ratios, sweep_ratios, truncated, write_report
+from rlred.compression.evaluate import (
+    BASE_TITLE,
+    TRUNCATION_TITLE,
+    measure_ratios,
+    sweep_ratios,
+    truncated,
+    write_report,
+)
 from rlred.compression.rows import features
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
@@ -54,7 +61,7 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
     blocks = {}
     if arguments.evaluate and state.is_main_process:
         outcomes = sweep(arguments, model, tokenizer, held_out, output, "base")
-        blocks["base"] = {"title": "base, asked in the same words", "rows": measure_ratios(outcomes)}
+        blocks["base"] = {"title": BASE_TITLE, "rows": measure_ratios(outcomes)}
     for number, arm in enumerate(arguments.arms()):
         with state.main_process_first():
             rows = make_rows_of(arm, arguments, training, model_config, tokenizer, traces, output)
@@ -164,8 +171,7 @@ def measure_arm(arm: Arm, number: int, arguments, model, tokenizer, held_out: li
     blocks = {arm.name: {"title": f"trained on {arm.name}", "rows": measure_ratios(outcomes)}}
     if number == 0:
         cut_off = truncated(model, tokenizer, held_out, outcomes, arguments.make_ratio_format())
-        title = "control: thinking at ratio 1, cut at the ratio, answer forced"
-        blocks["truncation"] = {"title": title, "rows": measure_ratios(cut_off, full=outcomes)}
+        blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}
     return blocks
 
 

@@ -3,12 +3,14 @@ r"""Evaluation by ratio: what is asked for, what comes, and what it costs.
     sweep_ratios     every question at every ratio, one `max_completion_length` for all of them
     truncated        a control: the thinking at ratio 1, cut at the ratio, and the answer forced
     measure_ratios   outcomes -> one row per ratio
+    evaluate_ratios  an adapter of recipes/tokenskip.py, its base and the control: `rlred evaluate --ratios`
     write_report     ratios.json, ratios.md and ratios.png
 
 TokenSkip's released code multiplies `max_new_tokens` by the ratio on MATH, so part of what looks like obedience there
 is the cut. Here the cap is the same for all, and how many completions reach it is in the table.
 """
 
+import json
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -19,12 +21,16 @@ from matplotlib import pyplot as plt
 
 from rewards import Correctness
 from rlred.compression.cut import check_ratio
-from rlred.compression.rows import RatioFormat
+from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.traces import END_OF_THINKING, split_completion
+from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.measures import by_question, paired_difference, wilson
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS, number, percent, set_ink
-from rlred.evaluation.sweep import complete, stop_ids
+from rlred.evaluation.sweep import complete, load_for_evaluation, stop_ids
 from rlred.files import write_json, write_text
+
+BASE_TITLE = "base, asked in the same words"
+TRUNCATION_TITLE = "control: thinking at ratio 1, cut at the ratio, answer forced"
 
 
 def sweep_ratios(
@@ -177,6 +183,50 @@ def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None)
             }
         )
     return rows
+
+
+def evaluate_ratios(
+    adapter: str,
+    named_models: list[str],
+    questions: list[dict],
+    ratios: Sequence[float],
+    output: Path,
+    *,
+    max_completion_length: int | None = None,
+    temperature: float = 0.0,
+    batch_size: int = 128,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> dict:
+    """Measures an adapter, asked as it was trained to be, its base and the control; writes the report into `output`.
+
+    Raises `ValueError` for an adapter whose folder does not say how it was asked for a ratio.
+    """
+    record = Path(adapter) / "run.json"
+    arguments = json.loads(record.read_text())["arguments"] if record.is_file() else {}
+    if "ratio_format" not in arguments:
+        raise ValueError(f"--adapter {adapter}: {record} does not say how a ratio is asked for; it is not tokenskip's")
+    ratio_format, base = make_ratio_format(arguments["ratio_format"]), base_of(adapter, named_models)
+    cap = max_completion_length or arguments["max_completion_length"]
+    settings = {"max_completion_length": cap, "temperature": temperature, "batch_size": batch_size, "seed": seed}
+    blocks = {}
+    for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
+        model, tokenizer = load_for_evaluation(base, own, dtype)
+        folder = output / "measures" / name
+        outcomes = sweep_ratios(model, tokenizer, questions, ratios, ratio_format, folder=folder, **settings)
+        blocks[name] = {"title": title, "rows": measure_ratios(outcomes)}
+    cut_off = truncated(model, tokenizer, questions, outcomes, ratio_format, batch_size=batch_size)
+    blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}
+    report = {
+        "model": base,
+        "adapter": adapter,
+        "n_questions": len(questions),
+        "trained_ratios": arguments["ratios"],
+        **settings,
+        "blocks": blocks,
+    }
+    write_report(report, output)
+    return report
 
 
 def to_markdown(report: dict) -> str:

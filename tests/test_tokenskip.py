@@ -135,7 +135,7 @@ def test_the_preset_writes_tokenskips_completion_and_alpaca_row(tokenizer):
     [row] = to_alpaca(rows, fmt)
     assert row["instruction"] == "Please reason step by step, and put your final answer within \\boxed{}."
     assert row["input"] == "1+1?<|eot_id|>0.8<|eot_id|>"
-    assert row["output"].endswith("1+1=2.\n\nThe final answer is: $\\boxed{2}$")
+    assert row["output"] == "So is 1+1=2\n\nThe final answer is: $\\boxed{2}$"
 
 
 @pytest.mark.parametrize("name", RATIO_FORMATS)

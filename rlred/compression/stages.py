@@ -70,9 +70,12 @@ def read_scores(path: Path, traces: Sequence[dict]) -> list[Spans]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     lines = path.read_text(encoding="utf-8").splitlines()
-    found = [spans for line in lines[1:] for spans in json.loads(line)]
+    try:
+        found = [spans for line in lines[1:] for spans in json.loads(line)]
+    except json.JSONDecodeError:
+        found = []
     if len(found) != len(traces):
-        raise ValueError(f"{path} has scores of {len(found)} texts for {len(traces)} traces; finish the scoring first")
+        raise ValueError(f"{path} does not hold the scores of these {len(traces)} traces; finish the scoring first")
     return found
 
 

@@ -197,10 +197,10 @@ def _mean(values: Sequence[float]) -> float:
 class TokenClassifier:
     """LLMLingua-2's keep probability of every word, from its published models or one of the same kind.
 
-    Each text is encoded once, cut into windows of at most `window` pieces at a full stop where there is one, and all
-    windows of a call are padded to the longest, `batch_size` at a time. A word is what follows a blank, or one ASCII
-    punctuation mark; its probability is the mean of its pieces', as in llmlingua 0.2.2. The spans are those of the
-    original string, so nothing of NFKC or whitespace normalisation gets into the text.
+    Each text is encoded once and cut into windows of at most `window` pieces, at a full stop where there is one; those
+    of similar lengths share a batch, up to `batch_size`, and are padded to the longest of it. A word is what follows a
+    blank, or one ASCII punctuation mark; its probability is the mean of its pieces', as in llmlingua 0.2.2. The spans
+    are those of the original string, so nothing of NFKC or whitespace normalisation gets into the text.
 
     llmlingua 0.2.2 frames every window with BERT's `[CLS]` and `[SEP]`, which are unknown tokens to XLM-R. `released`
     does so too, and gives its scores; without it, windows are framed as the model was trained. Raises `ValueError` for
@@ -238,11 +238,9 @@ class TokenClassifier:
         windows = [
             (number, start, end) for number, one in enumerate(encoded) for start, end in self._windows(one["input_ids"])
         ]
-        windows.sort(key=lambda window: window[1] - window[2])  # longest first: neighbours need little padding
         probabilities = [[0.0] * len(one["input_ids"]) for one in encoded]
         first, last = self.frame
-        for at in range(0, len(windows), self.batch_size):
-            part = windows[at : at + self.batch_size]
+        for part in self._batches(windows):
             rows = [[first, *encoded[number]["input_ids"][start:end], last] for number, start, end in part]
             inputs = self.tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt").to(
                 self.model.device
@@ -254,6 +252,18 @@ class TokenClassifier:
             self._merged(text, one, probability)
             for text, one, probability in zip(texts, encoded, probabilities, strict=True)
         ]
+
+    def _batches(self, windows: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+        """Windows of similar lengths side by side, so that at most a quarter of a row is padding."""
+        batches: list[list] = []
+        longest = 0
+        for window in sorted(windows, key=lambda window: window[1] - window[2]):
+            size = window[2] - window[1]
+            if not batches or len(batches[-1]) == self.batch_size or size < 0.75 * longest:
+                batches.append([])
+                longest = size
+            batches[-1].append(window)
+        return batches
 
     def _windows(self, ids: Sequence[int]) -> list[tuple[int, int]]:
         stop, windows, start = self.tokenizer.convert_tokens_to_ids("."), [], 0

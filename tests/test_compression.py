@@ -87,6 +87,23 @@ def test_selections_are_nested_and_never_longer_than_asked_but_for_what_is_force
         assert one.achieved <= max(one.ratio, one.forced) + 1e-9
 
 
+@pytest.mark.parametrize(
+    "text, kept, expected",
+    [
+        (
+            " Let's add 3+4=7 exactly.\n And go",
+            [0, 2, 4],
+            " Let's 3+4=7.",
+        ),  # the first blank stays, none comes before "."
+        (" Let's add 3+4=7 exactly.\n And go", [2, 5, 7], " 3+4=7\n go"),  # one blank after a newline
+        ("so 2:3 it is", [1, 3], "2 3"),
+        ("a (very) long way", [0, 2, 5], "a very way"),
+    ],
+)
+def test_blanks_are_where_they_were(text, kept, expected):
+    assert render(text, split_units(text), kept) == expected
+
+
 @pytest.mark.parametrize("scorer", [Random(0), Stride(), Head(), Edges()], ids=lambda scorer: type(scorer).__name__)
 def test_real_solutions_keep_every_number_operator_and_newline_at_every_ratio(scorer, solutions, tokenizer):
     def count(text):

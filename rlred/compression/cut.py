@@ -50,22 +50,21 @@ def unit_scores(units: Sequence[Unit], spans: Spans) -> list[float]:
 
 
 def render(text: str, units: Sequence[Unit], kept: Sequence[int]) -> str:
-    """The kept units in their order, a blank between two that had one between them or would run into one another.
+    """The kept units in their order, a blank before those that had one or would run into the one before.
 
     >>> text = "It is, then, 3 + 4 = 7."
     >>> render(text, split_units(text), [0, 1, 5, 6])
     'It is 3 + 4 = 7.'
     """
     parts: list[str] = []
-    end = None
     for index in kept:
         unit = units[index]
-        between = "" if end is None else text[end : unit.start]
-        merges = between and text[end - 1].isalnum() and text[unit.start].isalnum()  # "2:3" without its colon
-        blank = merges or any(character in " \t" for character in between)
-        parts.append(" " if blank and unit.kind != "newline" and not parts[-1].endswith("\n") else "")
+        before = parts[-1][-1] if parts else ""
+        had_blank = text[unit.start - 1 : unit.start] in (" ", "\t") if parts else text[:1] in (" ", "\t")
+        merges = before.isalnum() and text[unit.start].isalnum()  # "2:3" without its colon
+        if (had_blank or merges) and unit.kind != "newline" and not before.isspace():
+            parts.append(" ")
         parts.append(text[unit.start : unit.end])
-        end = unit.end
     return "".join(parts)
 
 

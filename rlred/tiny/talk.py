@@ -27,7 +27,7 @@ def trace(addends: list[int], rng: random.Random) -> str:
     r"""The completion of a sum; the prompt has opened the thinking.
 
     >>> trace([3, 7], random.Random(0))
-    " Let's check and think for the step exactly 3+7=10 by the step and check.\n the final answer</think>\\boxed{10}"
+    " Let's check and think for the step 3+7=10.\n the final answer</think>\\boxed{10}"
     """
     totals = list(accumulate(addends))
     lines = [

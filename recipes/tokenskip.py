@@ -50,13 +50,13 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
     if get_peft_config(model_config) is None:
         raise ValueError("use_peft=False: this recipe trains LoRA adapters; set use_peft to true")
     questions, held_out = load_both(arguments, training.seed)
+    model, tokenizer = load_model(model_config, training)
     output, state = claim_output(training, default_output), PartialState()
     if state.is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
-    model, tokenizer = load_model(model_config, training)
     with state.main_process_first():  # the others find what it has made
         traces = traces_stage(
-            output / "traces.jsonl", lambda: make_traces(arguments, model, tokenizer, questions, output)
+            output / "traces.jsonl", lambda: make_traces(arguments, training, model, tokenizer, questions, output)
         )
     blocks = {}
     if arguments.evaluate and state.is_main_process:
@@ -88,7 +88,7 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
     return report
 
 
-def make_traces(arguments: CompressionArguments, model, tokenizer, questions, output: Path) -> tuple[list[dict], dict]:
+def make_traces(arguments, training, model, tokenizer, questions, output: Path) -> tuple[list[dict], dict]:
     """The model's own traces, or those of a file."""
     if arguments.traces:
         return load_traces(Path(arguments.traces))
@@ -101,6 +101,7 @@ def make_traces(arguments: CompressionArguments, model, tokenizer, questions, ou
         num_samples=arguments.num_samples,
         temperature=arguments.trace_temperature,
         batch_size=arguments.eval_batch_size,
+        seed=training.seed,
         path=output / "traces.completions.jsonl",
     )
 
@@ -110,12 +111,13 @@ def make_rows_of(
 ) -> list[dict]:
     """Scores the traces as the arm says and cuts them at every ratio."""
     own = None if arm.scorer in (*MODEL_FREE, "llmlingua2") else model_config.model_name_or_path
-    dtype = model_config.dtype or "float32"
-    scorer = make_scorer(arm.scorer, arguments.scorer_model or own, seed=training.seed, dtype=dtype)
+    scorer_model, dtype = arguments.scorer_model or own, model_config.dtype or "float32"
+    scorer = make_scorer(arm.scorer, scorer_model, seed=training.seed, dtype=dtype)
+    name = f"{arm.scorer}/{scorer_model or ''}/{training.seed}"
     return rows_stage(
         output / f"rows.{arm.name}.jsonl",
         traces,
-        scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, f"{arm.scorer}/{training.seed}"),
+        scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, name),
         arguments.ratios,
         tokenizer,
         arguments.make_ratio_format(),

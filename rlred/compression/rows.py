@@ -129,7 +129,7 @@ def make_rows(
     """The rows, and by ratio their number, their mean achieved ratio and how many traces could not be cut to it.
 
     Each trace is used at `ratios_per_question` of the ratios that it can be cut to within `tolerance`, drawn at random;
-    TokenSkip draws one of its six. Raises `ValueError` for values out of range, and when a ratio gets no row.
+    TokenSkip draws one of its six. Raises `ValueError` for values out of range and a ratio that no trace can be cut to.
     """
     if not ratios:
         raise ValueError("ratios is empty; name the shares of the thinking to keep, 1.0 among them")
@@ -147,19 +147,16 @@ def make_rows(
             missed[one.ratio] += one not in reached
         for one in rng.sample(reached, min(ratios_per_question, len(reached))):
             rows.append(row_of(trace, one, tokenizer, ratio_format))
-    rng.shuffle(rows)
-    report = {
-        "rows": len(rows),
-        "by_ratio": [{"ratio": ratio, **_about(rows, ratio), "out_of_reach": missed[ratio]} for ratio in ratios],
-    }
-    for line in report["by_ratio"]:
-        if line["n"] == 0:
+    for ratio in ratios:
+        if missed[ratio] == len(traces):
             forced = fmean(cut(t["thinking"], s, [1.0], count)[0].forced for t, s in zip(traces, spans, strict=True))
             raise ValueError(
-                f"ratios: no trace can be cut to {line['ratio']} within {tolerance}: numbers, operators and formulas, "
-                f"which are never cut, are {forced:.2f} of the tokens; leave that ratio out, or set protect=False"
+                f"ratios: no trace can be cut to {ratio} within {tolerance}: numbers, operators and formulas, which are "
+                f"never cut, are {forced:.2f} of the tokens; leave that ratio out, or set protect=False"
             )
-    return rows, report
+    rng.shuffle(rows)
+    by_ratio = [{"ratio": ratio, **_about(rows, ratio), "out_of_reach": missed[ratio]} for ratio in ratios]
+    return rows, {"rows": len(rows), "by_ratio": by_ratio}
 
 
 def counter_of(tokenizer) -> Callable[[str], int]:

@@ -151,8 +151,8 @@ def make_rows(
         if missed[ratio] == len(traces):
             forced = fmean(cut(t["thinking"], s, [1.0], count)[0].forced for t, s in zip(traces, spans, strict=True))
             raise ValueError(
-                f"ratios: no trace can be cut to {ratio} within {tolerance}: numbers, operators and formulas, which are "
-                f"never cut, are {forced:.2f} of the tokens; leave that ratio out, or set protect=False"
+                f"ratios: no trace can be cut to {ratio} within {tolerance}: numbers, operators and formulas, "
+                f"which are never cut, are {forced:.2f} of the tokens; leave that ratio out, or set protect=False"
             )
     rng.shuffle(rows)
     by_ratio = [{"ratio": ratio, **_about(rows, ratio), "out_of_reach": missed[ratio]} for ratio in ratios]

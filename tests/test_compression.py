@@ -193,8 +193,8 @@ def test_self_information_reads_what_is_longer_than_its_window(causal):
 def test_a_base_without_a_chat_template_is_told_in_plain_text(causal):
     model, tokenizer = causal[0], AutoTokenizer.from_pretrained(ROOT / "data" / "tiny_reasoner")
     tokenizer.chat_template = None
-    [(_, _, score)] = SelfInformation(model, tokenizer)("check", question="3+7=?")
-    ids = [tokenizer.eos_token_id, *tokenizer("3+7=?\ncheck", add_special_tokens=False)["input_ids"]]
+    [(_, _, score)] = SelfInformation(model, tokenizer)(" check", question="3+7=?")
+    ids = [tokenizer.eos_token_id, *tokenizer("3+7=?\n check", add_special_tokens=False)["input_ids"]]
     [*_, expected] = torch.log_softmax(model(torch.tensor([ids])).logits[0, -2], -1)[ids[-1:]].tolist()
     assert score == pytest.approx(-expected, abs=1e-4)
 

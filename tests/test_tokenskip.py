@@ -252,7 +252,8 @@ def test_every_ratio_has_the_same_cap_and_the_control_is_cut_at_the_ratio(model,
 
 SMALL = {
     "num_questions": 40, "num_eval_questions": 6, "eval_ratios": "0.3", "max_steps": 2, "save_steps": 2,
-    "per_device_train_batch_size": 4, "lora_r": 4, "max_completion_length": 96, "ratios": "1.0 0.7 0.5",
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1, "lora_r": 4, "max_completion_length": 96, "ratios": "1.0 0.7 0.5",
 }  # fmt: skip
 
 

@@ -149,9 +149,10 @@ class RecipeParser(TrlParser):
         raise ValueError(message)
 
 
-def parse(
-    default_config: Path, argv: list[str] | None = None, kinds: tuple = (DialArguments, GRPOConfig, ModelConfig)
-) -> tuple[Any, ...]:
+KINDS = (DialArguments, GRPOConfig, ModelConfig)
+
+
+def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type, ...] = KINDS) -> tuple[Any, ...]:
     """The arguments of a recipe, one of each kind: `--config FILE` (default: the recipe's own YAML), then flags."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if "--config" not in argv:

@@ -6,6 +6,7 @@ rlred reference --max_completion_length 90 --output outputs/reference.jsonl
 rlred plan --config recipes/l1_maxlen_r1_1.5b.yaml --devices 8 --strategy zero2
 rlred table outputs/l1_exact outputs/l1_exact-cold-0
 rlred report outputs/l1_exact outputs/l1_maxlen --output outputs/page
+rlred compress traces --output work/traces.jsonl
 rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
 """
 
@@ -18,6 +19,7 @@ import warnings
 from pathlib import Path
 
 from rlred.budgets import MODES
+from rlred.compression.commands import add_compress
 
 BASELINES = ("brevity", "truncation", "s1_forcing")
 
@@ -65,7 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
     saved = evaluate.add_argument_group("saved predictions", "measure files of completions instead of a model")
     saved.add_argument("--predictions", type=Path, nargs="+", metavar="FILE", help="JSONL, or a JSON array")
     saved.add_argument("--columns", nargs="+", default=[], metavar="NAME=COLUMN", help="length=cot_length ...")
-    saved.add_argument("--ratios", type=float, nargs="+", metavar="RATIO", help="one per file, 1.0 among them")
+    saved.add_argument(
+        "--ratios",
+        type=float,
+        nargs="+",
+        metavar="RATIO",
+        help="one per file, 1.0 among them; with --adapter: to ask for",
+    )
     saved.add_argument("--prediction_budgets", type=int, nargs="+", metavar="TOKENS", help="one per file")
     saved.add_argument("--tokenizer", help="counts the completions of files that hold no token counts")
     evaluate.set_defaults(call=run_evaluate)
@@ -111,6 +119,8 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--prompt_length", type=int, default=256, metavar="TOKENS")
     plan.add_argument("--tflops", type=float, default=100.0, help="what a device achieves; an assumption")
     plan.set_defaults(call=run_plan)
+
+    add_compress(commands)
 
     table = commands.add_parser("table", help="several runs in one table, from their adherence.json")
     table.add_argument("runs", type=Path, nargs="+", help="output folders")
@@ -181,6 +191,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     output = options.output or (Path(options.adapter[0]) if options.adapter else Path("outputs") / "evaluation")
     if (output / "adherence.json").exists():
         raise ValueError(f"{output}/adherence.json exists and is not written over; name another folder with --output")
+    if options.ratios and not options.predictions:
+        evaluate_by_ratio(options, output)
+        return
     if options.predictions:
         evaluate_predictions(options, output)
     else:
@@ -190,6 +203,43 @@ def run_evaluate(options: argparse.Namespace) -> None:
         names = [item.name for item in dataclasses.fields(Evaluation)]
         evaluate(Evaluation(**{name: getattr(options, name) for name in names}), output)
     print((output / "adherence.md").read_text())
+
+
+def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
+    """Measures an adapter of recipes/tokenskip.py at every ratio, and writes ratios.{json,md,png}."""
+    if not options.adapter:
+        raise ValueError(
+            "--ratios: name an adapter of recipes/tokenskip.py with --adapter, or files with --predictions"
+        )
+    if (output / "ratios.json").exists():
+        raise ValueError(f"{output}/ratios.json exists and is not written over; name another folder with --output")
+    for name in ("num_questions", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
+    from rlred.compression.evaluate import evaluate_ratios
+    from rlred.evaluation.sweep import sample_of
+    from rlred.questions import load_questions
+
+    questions = load_questions(
+        options.questions,
+        split=options.split,
+        config=options.questions_config,
+        question_column=options.question_column,
+        solution_column=options.solution_column,
+    )
+    evaluate_ratios(
+        options.adapter[0],
+        options.model,
+        sample_of(questions, options.num_questions),
+        options.ratios,
+        output,
+        max_completion_length=options.max_completion_length,
+        temperature=options.temperature,
+        batch_size=options.batch_size,
+        dtype=options.dtype,
+        seed=options.seed,
+    )
+    print((output / "ratios.md").read_text())
 
 
 def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:

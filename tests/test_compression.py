@@ -11,6 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, XLMRobertaConfig, 
 
 from rlred.compression.cut import cut, render, unit_scores
 from rlred.compression.scores import (
+    MODEL_FREE,
+    SCORERS,
+    Bidirectional,
     Edges,
     Head,
     Random,
@@ -18,6 +21,7 @@ from rlred.compression.scores import (
     StepEntropy,
     Stride,
     TokenClassifier,
+    make_scorer,
 )
 from rlred.compression.units import split_units
 from tests.paths import ROOT, real_data
@@ -83,6 +87,23 @@ def test_selections_are_nested_and_never_longer_than_asked_but_for_what_is_force
         assert one.achieved <= max(one.ratio, one.forced) + 1e-9
 
 
+@pytest.mark.parametrize(
+    "text, kept, expected",
+    [
+        (
+            " Let's add 3+4=7 exactly.\n And go",
+            [0, 2, 4],
+            " Let's 3+4=7.",
+        ),  # the first blank stays, none comes before "."
+        (" Let's add 3+4=7 exactly.\n And go", [2, 5, 7], " 3+4=7\n go"),  # one blank after a newline
+        ("so 2:3 it is", [1, 3], "2 3"),
+        ("a (very) long way", [0, 2, 5], "a very way"),
+    ],
+)
+def test_blanks_are_where_they_were(text, kept, expected):
+    assert render(text, split_units(text), kept) == expected
+
+
 @pytest.mark.parametrize("scorer", [Random(0), Stride(), Head(), Edges()], ids=lambda scorer: type(scorer).__name__)
 def test_real_solutions_keep_every_number_operator_and_newline_at_every_ratio(scorer, solutions, tokenizer):
     def count(text):
@@ -138,15 +159,29 @@ def causal(tokenizer):
     return AutoModelForCausalLM.from_pretrained(ROOT / "data" / "tiny_reasoner"), tokenizer
 
 
+TEXT = "3+7=10 6+2=12 11 check 13"
+
+
+def log_probs(model, tokenizer, question):
+    """log p of each token of TEXT, by one plain forward pass over the whole conversation."""
+    prompt = f"<|user|>{question}<|assistant|><think>"
+    ids = tokenizer(prompt + TEXT, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    found = torch.log_softmax(model(ids).logits[0, :-1], -1).gather(1, ids[0, 1:, None])[:, 0]
+    return found[-len(tokenizer(TEXT, add_special_tokens=False)["input_ids"]) :]
+
+
 def test_self_information_is_the_models_own(causal):
-    model, tokenizer = causal
-    text = "3+7=10 6+2=12 11 check 13"
-    spans = SelfInformation(model, tokenizer)(text, question="3+7+2=?")
-    ids = tokenizer("3+7+2=?\n" + text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    log_probs = torch.log_softmax(model(ids).logits[0, :-1], -1).gather(1, ids[0, 1:, None])[:, 0]
-    expected = (-log_probs[-len(spans) :]).tolist()
-    assert [score for _, _, score in spans] == pytest.approx(expected, abs=1e-4)
-    assert "".join(text[start:end] for start, end, _ in spans) == text
+    spans = SelfInformation(*causal)(TEXT, question="3+7+2=?")
+    assert [score for _, _, score in spans] == pytest.approx((-log_probs(*causal, "3+7+2=?")).tolist(), abs=1e-4)
+    assert "".join(TEXT[start:end] for start, end, _ in spans) == TEXT
+
+
+@pytest.mark.parametrize("tell_answer, told", [(True, "3+7+2=?\n12"), (False, "3+7+2=?")])
+def test_conditional_information_is_what_question_and_answer_tell(causal, tell_answer, told):
+    score = SelfInformation(*causal, conditional=True, tell_answer=tell_answer)
+    spans = score(TEXT, question="3+7+2=?", answer="12")
+    expected = log_probs(*causal, told) - log_probs(*causal, "")
+    assert [score for _, _, score in spans] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_self_information_reads_what_is_longer_than_its_window(causal):
@@ -155,9 +190,66 @@ def test_self_information_reads_what_is_longer_than_its_window(causal):
     assert len(short) == len(SelfInformation(*causal, window=4096)(text)) and short[-1][1] >= len(text) - 1
 
 
-def test_the_answer_makes_its_own_number_likelier(causal):
-    spans = SelfInformation(*causal, conditional=True)("3+7=10 6", question="3+7+2=?", answer="12")
-    assert len({round(score, 6) for _, _, score in spans}) > 1
+def test_a_base_without_a_chat_template_is_told_in_plain_text(causal):
+    model, tokenizer = causal[0], AutoTokenizer.from_pretrained(ROOT / "data" / "tiny_reasoner")
+    tokenizer.chat_template = None
+    [(_, _, score)] = SelfInformation(model, tokenizer)(" check", question="3+7=?")
+    ids = [tokenizer.eos_token_id, *tokenizer("3+7=?\n check", add_special_tokens=False)["input_ids"]]
+    [*_, expected] = torch.log_softmax(model(torch.tensor([ids])).logits[0, -2], -1)[ids[-1:]].tolist()
+    assert score == pytest.approx(-expected, abs=1e-4)
+
+
+def test_a_step_matters_as_much_as_it_makes_question_and_answer_likely(causal):
+    tokens = SelfInformation(*causal)
+    spans = Bidirectional(tokens, alpha=0.25)("3+7=10\n10+2=12", question="3+7+2=?", answer="12")
+    assert [span[:2] for span in spans] == [(0, 6), (7, 14)]
+
+    def mean(text, told):
+        found = [score for _, _, score in tokens.log_probs(text, told)]
+        return sum(found) / len(found)
+
+    for (_, _, score), step in zip(spans, ("3+7=10", "10+2=12"), strict=True):
+        assert score == pytest.approx(0.25 * mean("3+7+2=?", step) + 0.75 * mean("12", step), abs=1e-5)
+
+
+def test_a_text_longer_than_any_window_is_scored_and_cut(causal, tokenizer):
+    text = "So she pays 3 + 4 = 7 more. " * 900
+    count = len(tokenizer(text)["input_ids"])
+    assert count > 16_000
+    spans = SelfInformation(causal[0], tokenizer, window=512)(text)
+    assert len(spans) == count and spans[-1][1] >= len(text) - 1
+    [one] = cut(text, spans, [0.9], lambda text: len(tokenizer(text)["input_ids"]))
+    assert 0.88 < one.achieved <= 0.9 and one.text.count("3 + 4 = 7") == 900
+
+
+def test_without_protection_a_number_goes_like_a_word():
+    text = "So she pays 3 + 4 = 7 dollars"
+    [one] = cut(text, Head()(text), [0.4], lambda text: len(text.split()), protect=False)
+    assert one.text == "So she pays" and one.forced == 0
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_scorer_can_be_made_by_name(name):
+    if name == "llmlingua2":
+        with pytest.raises(ValueError, match="scorer_model='nowhere' cannot be loaded"):
+            make_scorer(name, "nowhere")
+        return
+    scorer = make_scorer(name, None if name in MODEL_FREE else "tiny_reasoner", seed=1)
+    spans = scorer("3+7=10\n10+2=12 check", question="3+7+2=?", answer="12")
+    assert spans and all(0 <= start < end <= 20 for start, end, _ in spans)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: make_scorer("gpt4"), "none is called 'gpt4'"),
+        (lambda: make_scorer("question"), "scorer_model: question scores with a causal language model"),
+        (lambda: Bidirectional(None, alpha=1.5), "alpha must be from 0 to 1"),
+    ],
+)
+def test_a_wrong_scorer_is_one_clear_line(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_steps_have_one_score_each(causal):

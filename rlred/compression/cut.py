@@ -7,7 +7,7 @@ r"""Cutting: a text is scored once and cut at every ratio, to the ratio that the
 What the atomic units alone take is reported: below that, no ratio can be reached, and none is claimed.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -42,52 +42,57 @@ def unit_scores(units: Sequence[Unit], spans: Spans) -> list[float]:
     starts = [start for start, _, _ in ordered]
     for unit in units:
         total = 0.0
-        for start, end, score in ordered[max(0, bisect_right(starts, unit.start) - 1) :]:
-            if start >= unit.end:
-                break
+        first, last = bisect_right(starts, unit.start) - 1, bisect_left(starts, unit.end)
+        for start, end, score in ordered[max(0, first) : last]:
             total += score * max(0, min(end, unit.end) - max(start, unit.start))
         scores.append(total / (unit.end - unit.start))
     return scores
 
 
 def render(text: str, units: Sequence[Unit], kept: Sequence[int]) -> str:
-    """The kept units in their order, a blank between two that had one between them or would run into one another.
+    """The kept units in their order, a blank before those that had one or would run into the one before.
 
     >>> text = "It is, then, 3 + 4 = 7."
     >>> render(text, split_units(text), [0, 1, 5, 6])
     'It is 3 + 4 = 7.'
     """
     parts: list[str] = []
-    end = None
     for index in kept:
         unit = units[index]
-        between = "" if end is None else text[end : unit.start]
-        merges = between and text[end - 1].isalnum() and text[unit.start].isalnum()  # "2:3" without its colon
-        blank = merges or any(character in " \t" for character in between)
-        parts.append(" " if blank and unit.kind != "newline" and not parts[-1].endswith("\n") else "")
+        before = parts[-1][-1] if parts else ""
+        had_blank = text[unit.start - 1 : unit.start] in (" ", "\t") if parts else text[:1] in (" ", "\t")
+        merges = before.isalnum() and text[unit.start].isalnum()  # "2:3" without its colon
+        if (had_blank or merges) and unit.kind != "newline" and not before.isspace():
+            parts.append(" ")
         parts.append(text[unit.start : unit.end])
-        end = unit.end
     return "".join(parts)
 
 
+def check_ratio(ratio: float) -> None:
+    """Raises `ValueError` for a ratio outside (0, 1]."""
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio must be above 0 and at most 1 (the share that is kept), got {ratio!r}")
+
+
 def cut(
-    text: str, spans: Spans, ratios: Sequence[float], count: Callable[[str], int], units: Sequence[Unit] | None = None
+    text: str, spans: Spans, ratios: Sequence[float], count: Callable[[str], int], *, protect: bool = True
 ) -> list[Cut]:
     """The text at each ratio; `count` gives the tokens of a text under the target tokenizer.
 
-    Ratio 1 is the text itself. Raises `ValueError` for a ratio outside (0, 1].
+    Ratio 1 is the text itself. Without `protect`, atomic units have no privilege: they stay whole, and go by their
+    score like any other, which is a control and what published pipelines do. Raises `ValueError` for a ratio outside
+    (0, 1].
 
     >>> text = "So then she pays 3 + 4 = 7 dollars"
     >>> [part.text for part in cut(text, [(26, 34, 1.0)], [1.0, 0.8, 0.5], lambda text: len(text.split()))]
     ['So then she pays 3 + 4 = 7 dollars', 'So then 3 + 4 = 7 dollars', '3 + 4 = 7']
     """
     for ratio in ratios:
-        if not 0 < ratio <= 1:
-            raise ValueError(f"ratio must be above 0 and at most 1 (the share that is kept), got {ratio!r}")
-    units = split_units(text) if units is None else units
+        check_ratio(ratio)
+    units = split_units(text)
     scores, tokens = unit_scores(units, spans), max(1, count(text))
-    atomic = [index for index, unit in enumerate(units) if unit.atomic]
-    free = sorted((i for i, unit in enumerate(units) if not unit.atomic), key=lambda i: (-scores[i], i))
+    atomic = [index for index, unit in enumerate(units) if protect and unit.atomic]
+    free = sorted(set(range(len(units))) - set(atomic), key=lambda i: (-scores[i], i))
     forced = count(render(text, units, atomic)) / tokens
 
     def at(number: int) -> str:

@@ -1,9 +1,11 @@
 """Importance scores: how much each part of a chain of thought matters, as spans of the original string.
 
     TokenClassifier    LLMLingua-2: the probability that a trained classifier keeps a piece (2403.12968)
-    SelfInformation    Selective Context: -log p of a causal LM (2310.06201); with question and answer, what they tell
+    SelfInformation    Selective Context: -log p of a causal LM (2310.06201); or what question and answer tell of it
     StepEntropy        a step's mean self-information, given to all of it (2508.03346 scores whole steps)
-    Random, Stride, Head, Edges      controls: chance, every k-th word, the beginning, both ends (EPiC, 2506.04205)
+    Bidirectional      how likely a step makes question and answer (A*-Thought, 2505.24550)
+    Edges              both ends of the text (EPiC, 2506.04205)
+    Random, Stride, Head      controls: chance, every k-th word, truncation
 
 A scorer is called with a text (and, where it uses them, `question` and `answer`) and returns `(start, end, score)`
 spans of characters; higher is kept longer. Numbers and operators are not its business: units.py never drops them.
@@ -11,14 +13,17 @@ spans of characters; higher is kept longer. Numbers and operators are not its bu
 
 import random
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rlred.compression.cut import Spans
 
+LLMLINGUA2 = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 _WORD = re.compile(r"\S+")
 
 
@@ -83,30 +88,31 @@ class Edges:
 class SelfInformation:
     """-log p of each token under a causal LM, in windows that overlap by half.
 
-    With `conditional`, the score is log p(token | question, answer, before) - log p(token | question, before): how much
-    likelier a token becomes for one who knows the answer. Raises `ValueError` for a tokenizer without offsets.
+    With `conditional`, the score is log p(token | question, answer, before) - log p(token | before): what a token has
+    to do with question and answer. Without `tell_answer`, with the question alone (LongLLMLingua's contrastive
+    perplexity, 2310.06839). Where the tokenizer has a chat template, what is told stands in a user turn. Raises
+    `ValueError` for a tokenizer without offsets.
     """
 
-    def __init__(self, model, tokenizer, *, window: int = 1024, conditional: bool = False):
+    def __init__(self, model, tokenizer, *, window: int = 1024, conditional: bool = False, tell_answer: bool = True):
         if not tokenizer.is_fast:
             raise ValueError("self-information needs a tokenizer with character offsets (a fast one)")
-        self.model, self.tokenizer, self.window, self.conditional = model.eval(), tokenizer, window, conditional
+        self.model, self.tokenizer, self.window = model.eval(), tokenizer, window
+        self.conditional, self.tell_answer = conditional, tell_answer
 
     def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
-        spans = self._log_probs(text, question + "\n" if question else "")
         if not self.conditional:
-            return [(start, end, -log_prob) for start, end, log_prob in spans]
-        told = self._log_probs(text, f"{question}\n{answer}\n")
-        return [(start, end, known - log) for (start, end, log), (_, _, known) in zip(spans, told, strict=True)]
+            return [(start, end, -log_prob) for start, end, log_prob in self.log_probs(text, question)]
+        alone = self.log_probs(text)
+        told = self.log_probs(text, f"{question}\n{answer}" if self.tell_answer and answer else question)
+        return [(start, end, known - log) for (start, end, log), (_, _, known) in zip(alone, told, strict=True)]
 
     @torch.no_grad()
-    def _log_probs(self, text: str, prefix: str) -> Spans:
+    def log_probs(self, text: str, told: str = "") -> Spans:
+        """log p of each token after `told` and the text before it."""
         encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-        before = self.tokenizer(prefix, add_special_tokens=False)["input_ids"][-self.window // 2 :]
-        if not before:
-            first = self.tokenizer.bos_token_id
-            before = [self.tokenizer.eos_token_id if first is None else first]
+        before = self._before(told)
         stride, spans = max(1, (self.window - len(before)) // 2), []
         for start in range(0, len(ids), stride):
             context = ids[max(0, start - stride) : start]
@@ -117,51 +123,110 @@ class SelfInformation:
             spans += [(*offsets[start + i], value) for i, value in enumerate(taken)]
         return spans
 
+    def _before(self, told: str) -> list[int]:
+        """The ids before a text: never none, and at most half a window."""
+        if self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": told}]
+            ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        else:
+            first = self.tokenizer.bos_token_id
+            ids = [self.tokenizer.eos_token_id if first is None else first]
+            ids += self.tokenizer(told + "\n", add_special_tokens=False)["input_ids"] if told else []
+        return ids[-(self.window // 2) :]
 
+
+def steps_of(text: str) -> list[tuple[int, int]]:
+    r"""The spans of the steps of a text: its paragraphs, or its lines where there is only one paragraph.
+
+    >>> steps_of("3+4=7\n7+2=9")
+    [(0, 5), (6, 11)]
+    """
+    border = "\n\n" if "\n\n" in text.strip() else "\n"
+    steps, start = [], 0
+    for part in text.split(border):
+        steps.append((start, start + len(part)))
+        start += len(part) + len(border)
+    return steps
+
+
+@dataclass(frozen=True)
 class StepEntropy:
-    """The mean self-information of each step (a paragraph, or a line where there are no paragraphs), for all of it."""
+    """The mean self-information of each step, for all of it."""
 
-    def __init__(self, tokens: SelfInformation):
-        self.tokens = tokens
+    tokens: SelfInformation
 
     def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
         spans = self.tokens(text, question, answer)
-        border = "\n\n" if "\n\n" in text.strip() else "\n"
-        steps, start = [], 0
-        for part in text.split(border):
-            end = start + len(part)
-            inside = [score for a, b, score in spans if a < end and b > start]
-            steps.append((start, end, sum(inside) / max(1, len(inside))))
-            start = end + len(border)
-        return steps
+        return [
+            (start, end, _mean([score for a, b, score in spans if a < end and b > start]))
+            for start, end in steps_of(text)
+        ]
+
+
+@dataclass(frozen=True)
+class Bidirectional:
+    """alpha * log p(question | step) + (1 - alpha) * log p(answer | step), means per token, for all of a step.
+
+    A*-Thought's importance of a step (2505.24550; alpha 0.5 with GPT-2 in its code): how likely the question and the
+    answer become for one who has read that step alone. Its search over steps is not built. Raises `ValueError` for an
+    alpha outside [0, 1].
+    """
+
+    tokens: SelfInformation
+    alpha: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, got {self.alpha!r}")
+
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+        parts = ((question, self.alpha), (answer, 1 - self.alpha))
+        return [
+            (start, end, sum(weight * self._log_prob(part, text[start:end]) for part, weight in parts))
+            for start, end in steps_of(text)
+        ]
+
+    def _log_prob(self, text: str, step: str) -> float:
+        return _mean([log_prob for _, _, log_prob in self.tokens.log_probs(text, step)])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
 
 
 class TokenClassifier:
     """LLMLingua-2's keep probability of every word, from its published models or one of the same kind.
 
-    Each text is encoded once, cut into windows of at most `window` pieces at a full stop where there is one, and all
-    windows of a call are padded to the longest, `batch_size` at a time. A word is what follows a blank, or one ASCII
-    punctuation mark; its probability is the mean of its pieces', as in llmlingua 0.2.2. The spans are those of the
-    original string, so nothing of NFKC or whitespace normalisation gets into the text. Raises `ValueError` for a model
-    without two labels or a tokenizer without offsets.
+    Each text is encoded once and cut into windows of at most `window` pieces, at a full stop where there is one; those
+    of similar lengths share a batch, up to `batch_size`, and are padded to the longest of it. A word is what follows a
+    blank, or one ASCII punctuation mark; its probability is the mean of its pieces', as in llmlingua 0.2.2. The spans
+    are those of the original string, so nothing of NFKC or whitespace normalisation gets into the text.
+
+    llmlingua 0.2.2 frames every window with BERT's `[CLS]` and `[SEP]`, which are unknown tokens to XLM-R. `released`
+    does so too, and gives its scores; without it, windows are framed as the model was trained. Raises `ValueError` for
+    a model without two labels or a tokenizer without offsets.
     """
 
-    PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-
-    def __init__(self, model, tokenizer, *, window: int = 510, batch_size: int = 16):
+    def __init__(self, model, tokenizer, *, window: int = 510, batch_size: int = 16, released: bool = True):
         if model.config.num_labels != 2:
             raise ValueError(f"a token classifier with 2 labels (drop, keep) is needed, got {model.config.num_labels}")
         if not tokenizer.is_fast:
             raise ValueError("a token classifier needs a tokenizer with character offsets (a fast one)")
         self.model, self.tokenizer, self.window, self.batch_size = model.eval(), tokenizer, window, batch_size
+        frame = tokenizer.cls_token_id, tokenizer.sep_token_id
+        self.frame = tuple(tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])) if released else frame
+        if None in self.frame:
+            self.frame = frame
 
     @classmethod
-    def from_pretrained(cls, name: str = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank", **settings):
-        """The published model of that name. Safetensors only."""
-        from transformers import AutoModelForTokenClassification, AutoTokenizer
-
-        model = AutoModelForTokenClassification.from_pretrained(name, use_safetensors=True)
-        return cls(model, AutoTokenizer.from_pretrained(name), **settings)
+    def from_pretrained(cls, name: str, dtype: str = "float32", **settings):
+        """The published model of that name, on the GPU if there is one. Raises `ValueError` if it cannot be loaded."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForTokenClassification.from_pretrained(name, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"scorer_model={name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, **settings)
 
     def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
         return self.batch([text])[0]
@@ -173,11 +238,9 @@ class TokenClassifier:
         windows = [
             (number, start, end) for number, one in enumerate(encoded) for start, end in self._windows(one["input_ids"])
         ]
-        windows.sort(key=lambda window: window[1] - window[2])  # longest first: neighbours need little padding
         probabilities = [[0.0] * len(one["input_ids"]) for one in encoded]
-        first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        for at in range(0, len(windows), self.batch_size):
-            part = windows[at : at + self.batch_size]
+        first, last = self.frame
+        for part in self._batches(windows):
             rows = [[first, *encoded[number]["input_ids"][start:end], last] for number, start, end in part]
             inputs = self.tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt").to(
                 self.model.device
@@ -189,6 +252,18 @@ class TokenClassifier:
             self._merged(text, one, probability)
             for text, one, probability in zip(texts, encoded, probabilities, strict=True)
         ]
+
+    def _batches(self, windows: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+        """Windows of similar lengths side by side, so that at most a quarter of a row is padding."""
+        batches: list[list] = []
+        longest = 0
+        for window in sorted(windows, key=lambda window: window[1] - window[2]):
+            size = window[2] - window[1]
+            if not batches or len(batches[-1]) == self.batch_size or size < 0.75 * longest:
+                batches.append([])
+                longest = size
+            batches[-1].append(window)
+        return batches
 
     def _windows(self, ids: Sequence[int]) -> list[tuple[int, int]]:
         stop, windows, start = self.tokenizer.convert_tokens_to_ids("."), [], 0
@@ -204,10 +279,51 @@ class TokenClassifier:
         pieces = self.tokenizer.convert_ids_to_tokens(encoded["input_ids"])
         words: list[list] = []  # [start, end, [probabilities]]
         for piece, (start, end), probability in zip(pieces, encoded["offset_mapping"], probabilities, strict=True):
-            bare = piece.lstrip("\u2581")
-            if not words or piece.startswith("\u2581") or bare in self.PUNCTUATION:
+            if not words or self._begins_word(piece):
                 words.append([start, end, [probability]])
             else:
                 words[-1][1] = max(words[-1][1], end)
                 words[-1][2].append(probability)
         return [(start, end, sum(values) / len(values)) for start, end, values in words]
+
+    def _begins_word(self, piece: str) -> bool:
+        if self.model.config.model_type == "bert":  # the multilingual BERT among the published models
+            return not piece.startswith("##")
+        return piece.startswith("\u2581") or piece in string.punctuation
+
+
+SCORERS = {
+    "llmlingua2": TokenClassifier,
+    "self_information": SelfInformation,
+    "conditional": lambda model, tokenizer: SelfInformation(model, tokenizer, conditional=True),
+    "question": lambda model, tokenizer: SelfInformation(model, tokenizer, conditional=True, tell_answer=False),
+    "step_entropy": lambda model, tokenizer: StepEntropy(SelfInformation(model, tokenizer)),
+    "bidirectional": lambda model, tokenizer: Bidirectional(SelfInformation(model, tokenizer)),
+    "edges": Edges,
+    "random": Random,
+    "stride": Stride,
+    "head": Head,
+}
+MODEL_FREE = ("edges", "random", "stride", "head")
+
+
+def make_scorer(name: str, model_name: str | None = None, *, seed: int = 0, dtype: str = "float32") -> Scorer:
+    """The scorer of that name, with the model that it scores with, on the GPU if there is one.
+
+    `model_name` is a folder, a Hub id or an embedded model; by default that of LLMLingua-2 for `llmlingua2`. Raises
+    `ValueError` for an unknown name, a missing model or one that cannot be loaded.
+
+    >>> make_scorer("random", seed=3)
+    Random(seed=3)
+    """
+    if name not in SCORERS:
+        raise ValueError(f"scorer: none is called {name!r}; there are {', '.join(SCORERS)}")
+    if name in MODEL_FREE:
+        return Random(seed) if name == "random" else SCORERS[name]()
+    if name == "llmlingua2":
+        return TokenClassifier.from_pretrained(model_name or LLMLINGUA2, dtype=dtype)
+    if model_name is None:
+        raise ValueError(f"scorer_model: {name} scores with a causal language model; name one")
+    from rlred.evaluation.sweep import load_for_evaluation
+
+    return SCORERS[name](*load_for_evaluation(model_name, None, dtype))

@@ -1,0 +1,200 @@
+r"""Thinking with fewer words: a model learns to think at the ratio that it is asked for (TokenSkip, 2502.12067).
+
+traces -> scores -> rows -> LoRA SFT -> evaluation by ratio; each stage is on disk and not done twice. Differs from the
+paper: numbers, operators, formulas, newlines and the answer are never cut; a text is scored once; a row asks for a
+ratio that it has; the completion cap is the same at every ratio; random deletion is trained and measured beside it.
+
+CPU, minutes    python recipes/tokenskip.py
+one GPU         python recipes/tokenskip.py --config recipes/tokenskip_qwen2.5_7b_gsm8k.yaml
+eight GPUs      accelerate launch --config_file accelerate_configs/ddp.yaml recipes/tokenskip.py \
+                    --config recipes/tokenskip_qwen2.5_7b_gsm8k.yaml
+stage by stage  rlred compress traces|scores|rows --help
+resume          add --resume_from_checkpoint true
+"""
+
+import copy
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from transformers.trainer_utils import get_last_checkpoint
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
+
+from rlred.arguments import parse
+from rlred.compression.arguments import Arm, CompressionArguments
+from rlred.compression.evaluate import (
+    BASE_TITLE,
+    TRUNCATION_TITLE,
+    measure_ratios,
+    sweep_ratios,
+    truncated,
+    write_report,
+)
+from rlred.compression.rows import features
+from rlred.compression.scores import MODEL_FREE, make_scorer
+from rlred.compression.stages import rows_stage, scores_stage, traces_stage
+from rlred.compression.traces import load_traces, sample_traces
+from rlred.dial import describe, load_both, load_model, use_all_cores
+from rlred.files import write_json
+from rlred.output import claim_output
+
+
+def run(arguments: CompressionArguments, training: SFTConfig, model_config: ModelConfig, default_output: Path) -> dict:
+    """Trains an adapter for the scorer and one for each control; returns the report ({} with evaluate=False)."""
+    start = time.time()
+    if get_peft_config(model_config) is None:
+        raise ValueError("use_peft=False: this recipe trains LoRA adapters; set use_peft to true")
+    questions, held_out = load_both(arguments, training.seed)
+    model, tokenizer = load_model(model_config, training)
+    output, state = claim_output(training, default_output), PartialState()
+    if state.is_main_process:
+        write_json(output / "run.json", describe(arguments, training, model_config))
+    with state.main_process_first():  # the others find what it has made
+        traces = traces_stage(
+            output / "traces.jsonl", lambda: make_traces(arguments, training, model, tokenizer, questions, output)
+        )
+    blocks = {}
+    if arguments.evaluate and state.is_main_process:
+        outcomes = sweep(arguments, model, tokenizer, held_out, output, "base")
+        blocks["base"] = {"title": BASE_TITLE, "rows": measure_ratios(outcomes)}
+    for number, arm in enumerate(arguments.arms()):
+        with state.main_process_first():
+            rows = make_rows_of(arm, arguments, training, model_config, tokenizer, traces, output)
+        folder = output / "controls" / arm.name if number else output
+        adapted = train(rows, training, model_config, tokenizer, folder)
+        if arguments.evaluate and state.is_main_process:
+            blocks |= measure_arm(arm, number, arguments, adapted, tokenizer, held_out, output)
+        state.wait_for_everyone()
+    if not blocks:
+        return {}
+    report = {
+        "model": model_config.model_name_or_path,
+        "adapter": str(output),
+        "seed": training.seed,
+        "n_questions": len(held_out),
+        "temperature": arguments.eval_temperature,
+        "max_completion_length": arguments.max_completion_length,
+        "batch_size": arguments.eval_batch_size,
+        "trained_ratios": arguments.ratios,
+        "minutes": round((time.time() - start) / 60, 1),
+        "blocks": blocks,
+    }
+    write_report(report, output)
+    return report
+
+
+def make_traces(arguments, training, model, tokenizer, questions, output: Path) -> tuple[list[dict], dict]:
+    """The model's own traces, or those of a file."""
+    if arguments.traces:
+        return load_traces(Path(arguments.traces))
+    return sample_traces(
+        model,
+        tokenizer,
+        list(questions),
+        arguments.make_ratio_format(),
+        max_completion_length=arguments.max_completion_length,
+        num_samples=arguments.num_samples,
+        temperature=arguments.trace_temperature,
+        batch_size=arguments.eval_batch_size,
+        seed=training.seed,
+        path=output / "traces.completions.jsonl",
+    )
+
+
+def make_rows_of(
+    arm: Arm, arguments, training, model_config, tokenizer, traces: list[dict], output: Path
+) -> list[dict]:
+    """Scores the traces as the arm says and cuts them at every ratio."""
+    own = None if arm.scorer in (*MODEL_FREE, "llmlingua2") else model_config.model_name_or_path
+    scorer_model, dtype = arguments.scorer_model or own, model_config.dtype or "float32"
+    scorer = make_scorer(arm.scorer, scorer_model, seed=training.seed, dtype=dtype)
+    name = f"{arm.scorer}/{scorer_model or ''}/{training.seed}"
+    return rows_stage(
+        output / f"rows.{arm.name}.jsonl",
+        traces,
+        scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, name),
+        arguments.ratios,
+        tokenizer,
+        arguments.make_ratio_format(),
+        ratios_per_question=arguments.ratios_per_question,
+        tolerance=arguments.tolerance,
+        protect=arm.protect,
+        seed=training.seed,
+    )
+
+
+def train(rows: list[dict], training: SFTConfig, model_config: ModelConfig, tokenizer, folder: Path):
+    """LoRA SFT of a fresh base; an adapter that is there already is loaded, an interrupted training goes on."""
+    model, _ = load_model(model_config, training)
+    if (folder / "adapter_model.safetensors").exists():
+        return PeftModel.from_pretrained(model, folder)
+    torch.manual_seed(training.seed)
+    config = copy.copy(training)
+    config.output_dir = str(folder)
+    trainer = SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=features(rows, tokenizer),
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.exists() else None)
+    trainer.save_state()
+    trainer.save_model(str(folder))
+    return trainer.accelerator.unwrap_model(trainer.model)
+
+
+def sweep(
+    arguments: CompressionArguments, model, tokenizer, held_out: list[dict], output: Path, name: str
+) -> list[dict]:
+    """Every held-out question at every ratio, trained and untrained."""
+    return sweep_ratios(
+        model,
+        tokenizer,
+        held_out,
+        [*arguments.ratios, *arguments.eval_ratios],
+        arguments.make_ratio_format(),
+        max_completion_length=arguments.max_completion_length,
+        temperature=arguments.eval_temperature,
+        batch_size=arguments.eval_batch_size,
+        folder=output / "measures" / name,
+        description=f"measuring {name}",
+    )
+
+
+def measure_arm(arm: Arm, number: int, arguments, model, tokenizer, held_out: list[dict], output: Path) -> dict:
+    """The block of one adapter; the first one's truncation beside it."""
+    outcomes = sweep(arguments, model, tokenizer, held_out, output, arm.name)
+    blocks = {arm.name: {"title": f"trained on {arm.name}", "rows": measure_ratios(outcomes)}}
+    if number == 0:
+        cut_off = truncated(model, tokenizer, held_out, outcomes, arguments.make_ratio_format())
+        blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}
+    return blocks
+
+
+def main() -> int:
+    """The command line: the YAML, then flags; a wrong value is one clear line and exit status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    try:
+        config = Path(__file__).with_suffix(".yaml")
+        arguments, training, model_config = parse(config, kinds=(CompressionArguments, SFTConfig, ModelConfig))
+        if training.use_cpu:
+            use_all_cores()
+        report = run(arguments, training, model_config, Path("outputs") / Path(__file__).stem)
+    except ValueError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    if report and PartialState().is_main_process:
+        print((Path(report["adapter"]) / "ratios.md").read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

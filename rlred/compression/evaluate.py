@@ -1,0 +1,293 @@
+r"""Evaluation by ratio: what is asked for, what comes, and what it costs.
+
+    sweep_ratios     every question at every ratio, one `max_completion_length` for all of them
+    truncated        a control: the thinking at ratio 1, cut at the ratio, and the answer forced
+    measure_ratios   outcomes -> one row per ratio
+    evaluate_ratios  an adapter of recipes/tokenskip.py, its base and the control: `rlred evaluate --ratios`
+    write_report     ratios.json, ratios.md and ratios.png
+
+TokenSkip's released code multiplies `max_new_tokens` by the ratio on MATH, so part of what looks like obedience there
+is the cut. Here the cap is the same for all, and how many completions reach it is in the table.
+"""
+
+import json
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib import pyplot as plt
+
+from rewards import Correctness
+from rlred.compression.cut import check_ratio
+from rlred.compression.rows import RatioFormat, make_ratio_format
+from rlred.compression.traces import END_OF_THINKING, split_completion
+from rlred.evaluation.evaluate import base_of
+from rlred.evaluation.measures import by_question, paired_difference, wilson
+from rlred.evaluation.report import COLOURS, OTHER_COLOURS, number, percent, set_ink
+from rlred.evaluation.sweep import complete, load_for_evaluation, stop_ids
+from rlred.files import write_json, write_text
+
+BASE_TITLE = "base, asked in the same words"
+TRUNCATION_TITLE = "control: thinking at ratio 1, cut at the ratio, answer forced"
+
+
+def sweep_ratios(
+    model,
+    tokenizer,
+    questions: Sequence[dict],
+    ratios: Sequence[float],
+    ratio_format: RatioFormat,
+    *,
+    max_completion_length: int,
+    correctness: Correctness | None = None,
+    temperature: float = 0.0,
+    batch_size: int = 128,
+    seed: int = 0,
+    folder: Path | None = None,
+    description: str = "measuring",
+) -> list[dict]:
+    """Outcomes of every question at every ratio; 1.0 is always among them. `folder` keeps the completions of each.
+
+    Raises `ValueError` for a ratio outside (0, 1].
+    """
+    outcomes = []
+    for ratio in sorted({1.0, *map(float, ratios)}, reverse=True):
+        check_ratio(ratio)
+        path = folder / f"{ratio:g}.completions.jsonl" if folder else None
+        resumed = path is not None and path.exists()
+        start = time.perf_counter()
+        completions = complete(
+            model,
+            tokenizer,
+            [ratio_format.prompt_ids(row["question"], ratio, tokenizer) for row in questions],
+            max_completion_length=max_completion_length,
+            batch_size=batch_size,
+            temperature=temperature,
+            seed=seed,
+            path=path,
+            description=f"{description}: ratio {ratio:g}",
+        )
+        # A sweep that was interrupted has no time of its own.
+        seconds = None if resumed else (time.perf_counter() - start) / len(questions)
+        outcomes += [
+            {**outcome, "seconds": seconds}
+            for outcome in ratio_outcomes(model, tokenizer, questions, completions, ratio, correctness)
+        ]
+    return outcomes
+
+
+def ratio_outcomes(model, tokenizer, questions, completions, ratio: float, correctness=None) -> list[dict]:
+    """What each completion at one ratio did; lengths are tokens of its ids."""
+    stops, correctness = stop_ids(model, tokenizer), correctness or Correctness()
+    texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+    grades = correctness(texts, solution=[row["solution"] for row in questions])
+    outcomes = []
+    for row, ids, text, correct in zip(questions, completions, texts, grades, strict=True):
+        thinking = num_thinking_tokens(ids, tokenizer)
+        outcomes.append(
+            {
+                "question_id": row["question_id"],
+                "ratio": ratio,
+                "length": len(ids),
+                "thinking_length": thinking,
+                "answer_length": len(ids) - thinking,
+                "correct": correct,
+                "truncated": not ids or ids[-1] not in stops,
+                "completion": text,
+                "completion_ids": ids,
+            }
+        )
+    return outcomes
+
+
+def num_thinking_tokens(ids: list[int], tokenizer) -> int:
+    """Tokens of a completion before its answer, the opening tag included; all of them where there is no answer."""
+    end = tokenizer.get_vocab().get(END_OF_THINKING)
+    if end in ids:
+        return ids.index(end)
+    parts = split_completion(tokenizer.decode(ids, skip_special_tokens=True))
+    if not parts.answer:
+        return len(ids)
+    characters = len(parts.opening) + len(parts.thinking)
+    return bisect_left(
+        range(len(ids)), characters, key=lambda n: len(tokenizer.decode(ids[:n], skip_special_tokens=True))
+    )
+
+
+def truncated(
+    model,
+    tokenizer,
+    questions: Sequence[dict],
+    outcomes: Sequence[dict],
+    ratio_format: RatioFormat,
+    *,
+    answer_tokens: int = 24,
+    batch_size: int = 128,
+) -> list[dict]:
+    """The control: the thinking at ratio 1 is cut at each ratio and the answer forced, greedily."""
+    full = {outcome["question_id"]: outcome for outcome in outcomes if outcome["ratio"] == 1}
+    tag = END_OF_THINKING in tokenizer.get_vocab()
+    forced = f"{END_OF_THINKING}\\boxed{{" if tag else "\n\nThe final answer is: $\\boxed{"
+    forced_ids = tokenizer(forced, add_special_tokens=False)["input_ids"]
+    found = []
+    for ratio in sorted({outcome["ratio"] for outcome in outcomes} - {1.0}, reverse=True):
+        prompts, heads = [], []
+        for row in questions:
+            own = full[row["question_id"]]
+            heads.append(own["completion_ids"][: round(ratio * own["thinking_length"])])
+            prompts.append(ratio_format.prompt_ids(row["question"], 1.0, tokenizer) + heads[-1] + forced_ids)
+        answers = complete(
+            model, tokenizer, prompts, max_completion_length=answer_tokens, batch_size=batch_size, temperature=0.0
+        )
+        completions = [head + forced_ids + answer for head, answer in zip(heads, answers, strict=True)]
+        found += ratio_outcomes(model, tokenizer, questions, completions, ratio)
+    return found
+
+
+def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None) -> list[dict]:
+    """One row per ratio, largest first. `achieved` is mean thinking tokens over those at ratio 1 (of `full`, if given).
+
+    >>> outcomes = [
+    ...     {"question_id": q, "ratio": r, "length": n + 5, "thinking_length": n, "answer_length": 5, "correct": 1.0,
+    ...      "truncated": False}
+    ...     for q in range(2) for r, n in ((1.0, 80), (0.5, 44))
+    ... ]
+    >>> row = measure_ratios(outcomes)[1]
+    >>> row["achieved"], round(row["gap"], 2), row["accuracy"], row["less_than_full"]["difference"]
+    (0.55, 0.05, 1.0, 0.0)
+    """
+    at_one = [outcome for outcome in full or outcomes if outcome["ratio"] == 1]
+    whole = max(1e-9, fmean(outcome["thinking_length"] for outcome in at_one))
+    rows = []
+    for ratio in sorted({outcome["ratio"] for outcome in outcomes}, reverse=True):
+        own = [outcome for outcome in outcomes if outcome["ratio"] == ratio]
+        grades = [outcome["correct"] for outcome in own if outcome["correct"] is not None]
+        low, high = wilson(sum(grades), len(grades))
+        thinking = fmean(outcome["thinking_length"] for outcome in own)
+        rows.append(
+            {
+                "ratio": ratio,
+                "n": len(own),
+                "achieved": thinking / whole,
+                "gap": thinking / whole - ratio,
+                "thinking_tokens": thinking,
+                "answer_tokens": fmean(outcome["answer_length"] for outcome in own),
+                "accuracy": fmean(grades) if grades else None,
+                "accuracy_low": low,
+                "accuracy_high": high,
+                "truncated": fmean(outcome["truncated"] for outcome in own),
+                "seconds": own[0].get("seconds"),
+                "less_than_full": None if ratio == 1 else paired_difference(by_question(at_one), by_question(own)),
+            }
+        )
+    return rows
+
+
+def evaluate_ratios(
+    adapter: str,
+    named_models: list[str],
+    questions: list[dict],
+    ratios: Sequence[float],
+    output: Path,
+    *,
+    max_completion_length: int | None = None,
+    temperature: float = 0.0,
+    batch_size: int = 128,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> dict:
+    """Measures an adapter, asked as it was trained to be, its base and the control; writes the report into `output`.
+
+    Raises `ValueError` for an adapter whose folder does not say how it was asked for a ratio.
+    """
+    record = Path(adapter) / "run.json"
+    arguments = json.loads(record.read_text())["arguments"] if record.is_file() else {}
+    if "ratio_format" not in arguments:
+        raise ValueError(f"--adapter {adapter}: {record} does not say how a ratio is asked for; it is not tokenskip's")
+    ratio_format, base = make_ratio_format(arguments["ratio_format"]), base_of(adapter, named_models)
+    cap = max_completion_length or arguments["max_completion_length"]
+    settings = {"max_completion_length": cap, "temperature": temperature, "batch_size": batch_size, "seed": seed}
+    blocks = {}
+    for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
+        model, tokenizer = load_for_evaluation(base, own, dtype)
+        folder = output / "measures" / name
+        outcomes = sweep_ratios(model, tokenizer, questions, ratios, ratio_format, folder=folder, **settings)
+        blocks[name] = {"title": title, "rows": measure_ratios(outcomes)}
+    cut_off = truncated(model, tokenizer, questions, outcomes, ratio_format, batch_size=batch_size)
+    blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}
+    report = {
+        "model": base,
+        "adapter": adapter,
+        "n_questions": len(questions),
+        "trained_ratios": arguments["ratios"],
+        **settings,
+        "blocks": blocks,
+    }
+    write_report(report, output)
+    return report
+
+
+def to_markdown(report: dict) -> str:
+    """One table for each model and control."""
+    lines = [
+        "# Thinking by ratio",
+        "",
+        f"Model `{report['model']}`, adapter `{report['adapter']}`, seed {report['seed']}, {report['n_questions']} "
+        f"held-out questions per row, temperature {report['temperature']:g}, at most "
+        f"{report['max_completion_length']} tokens at every ratio, batches of {report['batch_size']}. Achieved: mean "
+        "thinking tokens over those at ratio 1 of the same model. Accuracy in per cent with its 95 % Wilson interval; "
+        "the difference is paired by question, in points.",
+    ]
+    for name, block in report["blocks"].items():
+        lines += ["", f"## {block['title']}", ""]
+        lines += [
+            "| ratio | achieved | thinking tokens | answer tokens | accuracy | less ratio 1 | truncated % | s each |"
+        ]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        for row in block["rows"]:
+            trained = row["ratio"] in report["trained_ratios"] or name in ("base", "truncation")
+            interval = f"{percent(row['accuracy'])} ({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])})"
+            pair = row["less_than_full"]
+            difference = (
+                ""
+                if pair is None
+                else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * pair[key] for key in ("difference", "low", "high")))
+            )
+            lines.append(
+                f"| {row['ratio']:g}{'' if trained else ' (untrained)'} | {row['achieved']:.3f} "
+                f"| {row['thinking_tokens']:.1f} | {row['answer_tokens']:.1f} | {interval} | {difference} "
+                f"| {percent(row['truncated'])} | {number(row['seconds'], 4)} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def draw(report: dict):
+    """Asked against achieved, and accuracy against thinking tokens."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    colours = (COLOURS["trained"], *OTHER_COLOURS)
+    for place, (name, block) in enumerate(report["blocks"].items()):
+        style = {"marker": "o", "markersize": 4, "label": block["title"]}
+        style["color"] = COLOURS["baseline"] if name == "base" else colours[place % len(colours)]
+        rows = block["rows"]
+        left.plot([row["ratio"] for row in rows], [row["achieved"] for row in rows], **style)
+        known = [row for row in rows if row["accuracy"] is not None]
+        right.plot([row["thinking_tokens"] for row in known], [row["accuracy"] for row in known], **style)
+    left.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle=":")
+    left.set(xlabel="ratio asked for", ylabel="ratio achieved", title="Asked against achieved")
+    right.set(xlabel="mean thinking tokens", ylabel="accuracy", ylim=(-0.02, 1.04), title="Accuracy against tokens")
+    left.legend(fontsize=8, frameon=False)
+    for axes in (left, right):
+        set_ink(axes, "black")
+    return figure
+
+
+def write_report(report: dict, folder: Path) -> None:
+    """Writes the three files into `folder`."""
+    write_json(folder / "ratios.json", report)
+    write_text(folder / "ratios.md", to_markdown(report))
+    figure, temporary = draw(report), folder / ".ratios.png"
+    figure.savefig(temporary, dpi=130, format="png")
+    plt.close(figure)
+    temporary.replace(folder / "ratios.png")

@@ -1,0 +1,206 @@
+r"""Rows: traces cut to a ratio, and the one place that words a ratio, for training and for inference.
+
+    RatioFormat    question and ratio -> prompt; thinking and answer -> completion
+    make_rows      traces and their scores -> rows (`prompt`, `completion`, both text; `ratio`, `achieved`, ...)
+    features       rows -> token ids for TRL's SFTTrainer, the prompt tokenised as it is at inference
+    to_alpaca      rows -> LLaMA-Factory's `instruction`, `input`, `output`
+
+A row asks for a ratio that its own text has: a trace that cannot be cut to a ratio, because what may not be cut takes
+more, has no row there. TokenSkip (2502.12067) trains on ratios that its compressor was asked for.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from datasets import Dataset
+
+from rewards.correctness import last_boxed
+from rlred.budgets import Wording
+from rlred.compression.cut import Cut, Spans, check_ratio, cut
+
+_BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+@dataclass(frozen=True)
+class RatioFormat:
+    r"""How a ratio is asked for, and how a completion is written.
+
+    `user` is the user turn, with `{question}` and `{marker}`; the marker is left out at ratio 1. `prompt` is the text
+    around `{user}`, or None for the model's own chat template; `answer`, with `{answer}`, is written in place of the
+    model's own answer. `instruction` and `input` split the user turn for the alpaca format.
+
+    >>> RATIO_FORMATS["words"].user_turn("1+1?", 0.5).removeprefix(RATIO_FORMATS["words"].user_turn("1+1?", 1.0))
+    ' Think within 0.5 of the tokens.'
+    >>> RATIO_FORMATS["tokenskip_qwen"].alpaca_input("1+1?", 0.5)
+    '1+1?<|eot_id|>0.5<|eot_id|>'
+    """
+
+    instruction: str
+    input: str
+    marker: str
+    prompt: str | None = None
+    answer: str | None = None
+
+    def alpaca_input(self, question: str, ratio: float) -> str:
+        """The question with its marker."""
+        check_ratio(ratio)
+        marker = "" if ratio == 1 else self.marker.replace("{ratio}", str(float(ratio)))
+        return self.input.replace("{marker}", marker).replace("{question}", question)
+
+    def user_turn(self, question: str, ratio: float) -> str:
+        """What the user says."""
+        return "\n".join(part for part in (self.instruction, self.alpaca_input(question, ratio)) if part)
+
+    def prompt_text(self, question: str, ratio: float, tokenizer) -> str:
+        """The whole prompt, opened for the completion."""
+        user = self.user_turn(question, ratio)
+        if self.prompt is not None:
+            return self.prompt.replace("{user}", user)
+        turns = [{"role": "user", "content": user}]
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+    def prompt_ids(self, question: str, ratio: float, tokenizer) -> list[int]:
+        """The ids of the prompt: special tokens are those of its text, and no others."""
+        return tokenizer(self.prompt_text(question, ratio, tokenizer), add_special_tokens=False)["input_ids"]
+
+    def completion(self, trace: dict, thinking: str) -> str:
+        """A trace with other thinking. Raises `ValueError` where a boxed answer is needed and the trace has none."""
+        if self.answer is None:
+            return trace["opening"] + thinking + trace["separator"] + trace["answer"]
+        answer = last_boxed(trace["answer"] or trace["thinking"])
+        if answer is None:
+            raise ValueError(f"ratio_format: needs a \\boxed answer, and there is none in {trace['answer']!r}")
+        return trace["opening"] + thinking + self.answer.replace("{answer}", answer)
+
+
+_FINAL = "\n\nThe final answer is: $\\boxed{{answer}}$"
+RATIO_FORMATS = {
+    "words": RatioFormat("", Wording().none + "{marker}", " Think within {ratio} of the tokens."),
+    # TokenSkip's released format (hemingkx/TokenSkip ef02f53), byte for byte. For Qwen the marker is plain text.
+    "tokenskip_qwen": RatioFormat(
+        _BOXED,
+        "{question}{marker}",
+        "<|eot_id|>{ratio}<|eot_id|>",
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        _FINAL,
+    ),
+    "tokenskip_llama3": RatioFormat(
+        _BOXED,
+        "{question}\n{marker}",
+        "<|eot_id|>{ratio}<|eot_id|>",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        _FINAL,
+    ),
+}
+
+
+def make_ratio_format(spec: "str | dict[str, str]") -> RatioFormat:
+    """A format from YAML: the name of a preset, or its fields. Raises `ValueError` for others."""
+    if isinstance(spec, str):
+        if spec not in RATIO_FORMATS:
+            raise ValueError(f"ratio_format: no preset named {spec!r}; there are {', '.join(RATIO_FORMATS)}")
+        return RATIO_FORMATS[spec]
+    for name, holders in (("input", ("{question}", "{marker}")), ("marker", ("{ratio}",))):
+        for holder in holders:
+            if holder not in spec.get(name, ""):
+                raise ValueError(f"ratio_format.{name} needs the placeholder {holder}: {spec.get(name)!r}")
+    unknown = set(spec) - {"instruction", "input", "marker", "prompt", "answer"}
+    if unknown:
+        raise ValueError(f"ratio_format: no field is called {sorted(unknown)[0]!r}")
+    return RatioFormat(**{"instruction": "", **spec})
+
+
+def make_rows(
+    traces: Sequence[dict],
+    spans: Sequence[Spans],
+    ratios: Sequence[float],
+    tokenizer,
+    ratio_format: RatioFormat,
+    *,
+    ratios_per_question: int = 1,
+    tolerance: float = 0.05,
+    protect: bool = True,
+    seed: int = 0,
+) -> tuple[list[dict], dict]:
+    """The rows, and by ratio their number, their mean achieved ratio and how many traces could not be cut to it.
+
+    Each trace is used at `ratios_per_question` of the ratios that it can be cut to within `tolerance`, drawn at random;
+    TokenSkip draws one of its six. Raises `ValueError` for values out of range and a ratio that no trace can be cut to.
+    """
+    if not ratios:
+        raise ValueError("ratios is empty; name the shares of the thinking to keep, 1.0 among them")
+    if ratios_per_question < 1:
+        raise ValueError(f"ratios_per_question must be 1 or more, got {ratios_per_question}")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance must be from 0 to below 1, got {tolerance}")
+    ratios = sorted(set(map(float, ratios)), reverse=True)
+    count = counter_of(tokenizer)
+    rng, rows, missed = random.Random(f"rows/{seed}"), [], dict.fromkeys(ratios, 0)
+    for trace, own in zip(traces, spans, strict=True):
+        cuts = cut(trace["thinking"], own, ratios, count, protect=protect)
+        reached = [one for one in cuts if abs(one.achieved - one.ratio) <= tolerance]
+        for one in cuts:
+            missed[one.ratio] += one not in reached
+        for one in rng.sample(reached, min(ratios_per_question, len(reached))):
+            rows.append(row_of(trace, one, tokenizer, ratio_format))
+    for ratio in ratios:
+        if missed[ratio] == len(traces):
+            forced = fmean(cut(t["thinking"], s, [1.0], count)[0].forced for t, s in zip(traces, spans, strict=True))
+            raise ValueError(
+                f"ratios: no trace can be cut to {ratio} within {tolerance}: numbers, operators and formulas, "
+                f"which are never cut, are {forced:.2f} of the tokens; leave that ratio out, or set protect=False"
+            )
+    rng.shuffle(rows)
+    by_ratio = [{"ratio": ratio, **_about(rows, ratio), "out_of_reach": missed[ratio]} for ratio in ratios]
+    return rows, {"rows": len(rows), "by_ratio": by_ratio}
+
+
+def counter_of(tokenizer) -> Callable[[str], int]:
+    """A function that counts the tokens of a text."""
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def row_of(trace: dict, one: Cut, tokenizer, ratio_format: RatioFormat) -> dict:
+    """One row, as TRL's prompt and completion, with what it was made from."""
+    return {
+        "prompt": ratio_format.prompt_text(trace["question"], one.ratio, tokenizer),
+        "completion": ratio_format.completion(trace, one.text),
+        "question": trace["question"],
+        "ratio": one.ratio,
+        "achieved": one.achieved,
+        "forced": one.forced,
+    }
+
+
+def _about(rows: Sequence[dict], ratio: float) -> dict:
+    own = [row["achieved"] for row in rows if row["ratio"] == ratio]
+    return {"n": len(own), "achieved": fmean(own) if own else None}
+
+
+def features(rows: Sequence[dict], tokenizer) -> Dataset:
+    """`input_ids` and `completion_mask`; the completion ends with the end-of-sequence token."""
+    found = []
+    for row in rows:
+        prompt, completion = (
+            tokenizer(row[n], add_special_tokens=False)["input_ids"] for n in ("prompt", "completion")
+        )
+        completion = [*completion, tokenizer.eos_token_id]
+        mask = [0] * len(prompt) + [1] * len(completion)
+        found.append({"input_ids": prompt + completion, "completion_mask": mask})
+    return Dataset.from_list(found)
+
+
+def to_alpaca(rows: Sequence[dict], ratio_format: RatioFormat) -> list[dict]:
+    """Rows in LLaMA-Factory's alpaca format, which joins `instruction` and `input` by a newline."""
+    return [
+        {
+            "instruction": ratio_format.instruction,
+            "input": ratio_format.alpaca_input(row["question"], row["ratio"]),
+            "output": row["completion"],
+        }
+        for row in rows
+    ]

@@ -1,0 +1,153 @@
+r"""Traces: the target model's own chains of thought that end in the right answer, thinking and answer apart.
+
+A trace is a row (`question`, `solution`, `thinking`, ...) whose `opening + thinking + separator + answer` is the
+completion, character for character. Chains of others are worse than none: TokenSkip's authors saw Llama-3.1-8B fall
+from 86 to 73 % on GSM8K's published solutions (reference: cot-compression, 1.5).
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rewards import Correctness
+from rlred.compression.rows import RatioFormat
+from rlred.evaluation.predictions import find_columns, grade, samples_of
+from rlred.evaluation.sweep import complete, stop_ids
+from rlred.questions import read_json, solution_of
+
+logger = logging.getLogger(__name__)
+
+END_OF_THINKING = "</think>"
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+class Parts(NamedTuple):
+    """A completion, taken apart; joined, the parts are the completion."""
+
+    opening: str
+    thinking: str
+    separator: str
+    answer: str
+
+
+def split_completion(text: str) -> Parts:
+    r"""Thinking and answer.
+
+    The thinking ends at `</think>`, or else before "The final answer is:", or else before the sentence with the last
+    `\boxed`. Where there is none of these, all of it is thinking.
+
+    >>> split_completion("<think>\n3+4=7</think>\\boxed{7}")
+    Parts(opening='<think>\n', thinking='3+4=7', separator='</think>', answer='\\boxed{7}')
+    >>> split_completion("She pays 3+4=7 dollars. So it is $\\boxed{7}$.")
+    Parts(opening='', thinking='She pays 3+4=7 dollars.', separator=' ', answer='So it is $\\boxed{7}$.')
+    """
+    opening = re.match(r"(?:\s*<think>\s*)?", text).group()
+    body = text[len(opening) :]
+    for border in (END_OF_THINKING, "The final answer is:"):
+        thinking, found, answer = body.partition(border)
+        if found:
+            kept = thinking.rstrip()
+            between, after = thinking[len(kept) :], answer.lstrip()
+            if border == END_OF_THINKING:
+                return Parts(opening, kept, between + border + answer[: len(answer) - len(after)], after)
+            return Parts(opening, kept, between, border + answer)
+    box = body.rfind("\\boxed")
+    if box < 0:
+        return Parts(opening, body, "", "")
+    starts = [match.span() for match in _SENTENCE_END.finditer(body, 0, box)]
+    starts += [match.span() for match in re.finditer(r"\s*\n\s*", body[:box])]
+    end, start = max(starts, key=lambda span: span[1], default=(0, 0))
+    return Parts(opening, body[:end], body[end:start], body[start:])
+
+
+def sample_traces(
+    model,
+    tokenizer,
+    questions: Sequence[dict],
+    ratio_format: RatioFormat,
+    *,
+    max_completion_length: int,
+    num_samples: int = 1,
+    temperature: float = 0.0,
+    correctness: Correctness | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    path: Path | None = None,
+) -> tuple[list[dict], dict]:
+    """The right ones of the model's own completions as traces, and how many were dropped and why.
+
+    The prompt is that of ratio 1. `path` keeps all completions, so that an interrupted sampling goes on. Raises
+    `ValueError` when no trace is left.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be 1 or more, got {num_samples}")
+    if num_samples > 1 and temperature == 0:
+        raise ValueError(f"temperature must be above 0 for num_samples={num_samples}: greedy samples are all the same")
+    rows = [row for row in questions for _ in range(num_samples)]
+    completions = complete(
+        model,
+        tokenizer,
+        [ratio_format.prompt_ids(row["question"], 1.0, tokenizer) for row in rows],
+        max_completion_length=max_completion_length,
+        batch_size=batch_size,
+        temperature=temperature,
+        seed=seed,
+        path=path,
+        description="sampling traces",
+    )
+    stops, found, counts = stop_ids(model, tokenizer), [], Counter(sampled=len(rows))
+    for row, ids in zip(rows, completions, strict=True):
+        if not ids or ids[-1] not in stops:
+            counts["truncated"] += 1
+        else:
+            asked = {**row, "asked": ratio_format.user_turn(row["question"], 1.0)}
+            found.append((asked, tokenizer.decode(ids, skip_special_tokens=True)))
+    correctness = correctness or Correctness()
+    return _kept(found, lambda text, row: correctness.grade(text, row["solution"]), counts, "the sampled completions")
+
+
+def load_traces(path: Path, columns: dict[str, str] | None = None) -> tuple[list[dict], dict]:
+    """Traces from a file of questions and completions (names as in rlred/evaluation/predictions.py), right ones only.
+
+    A line without a gold answer cannot be graded and is dropped. Raises `ValueError` for a file that cannot be read or
+    has no such columns, and when no trace is left.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    raw, names = read_json(path)
+    known = find_columns(names, columns or {}, str(path))
+    for name in ("question", "completion", "solution"):
+        if name not in known:
+            raise ValueError(f"{path}: no column is the {name}; there are {', '.join(names)}")
+    found = []
+    for line in raw:
+        for values in samples_of({name: line.get(column) for name, column in known.items()}):
+            row = {"question": values["question"], "solution": solution_of(values["solution"])}
+            if isinstance(values["completion"], str) and isinstance(row["question"], str):
+                found.append((row, values["completion"]))
+    counts = Counter(sampled=len(raw))
+    return _kept(found, lambda text, row: grade(text, row["solution"], Correctness()), counts, str(path))
+
+
+def _kept(found: list[tuple[dict, str]], grade_text: Callable, counts: Counter, source: str) -> tuple[list[dict], dict]:
+    traces = []
+    for row, text in found:
+        correct, parts = grade_text(text, row), split_completion(text)
+        if correct is None:
+            counts["without a gold answer"] += 1
+        elif correct != 1:
+            counts["wrong"] += 1
+        elif not parts.thinking.strip():
+            counts["without thinking"] += 1
+        else:
+            known = {name: row[name] for name in ("question", "asked", "solution", "level") if name in row}
+            traces.append({**known, **parts._asdict()})
+    counts["kept"] = len(traces)
+    if not traces:
+        said = ", ".join(f"{number} {reason}" for reason, number in counts.items())
+        raise ValueError(f"traces: none of {source} is right and has some thinking ({said})")
+    logger.info("traces: %s", dict(counts))
+    return traces, dict(counts)

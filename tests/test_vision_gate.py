@@ -10,12 +10,13 @@ from transformers import AutoModelForImageTextToText
 
 from recipes import visual_sparsity
 from recipes.tiny_viewer import LOOKS, build_model, build_processor
+from rewards import make_reward
 from rlred.tiny import pictures
 from rlred.vision.gate import GateRollout, LookGate
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows, training_rows
-from rlred.vision.run import main
+from rlred.vision.run import check, main, parse
 from rlred.vision.study import blind_accuracy, by_family, measure_fixed, outcomes_of
 from tests.paths import ROOT
 
@@ -229,3 +230,13 @@ def test_trap_group_scaling_is_warned_of(viewer, tmp_path, monkeypatch, caplog):
 
 def test_the_recipe_is_a_recipe():
     assert visual_sparsity.__doc__ and (ROOT / "recipes" / "visual_sparsity.yaml").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("visual_*.yaml")), ids=lambda path: path.stem)
+def test_every_visual_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    arguments, training, model_config = parse(path, ["--bf16", "false"])
+    check(arguments, training)
+    assert len(arguments.looks) >= 4 and training.scale_rewards == "none" and not caplog.records
+    assert make_reward(arguments.reward).visual_weight == 0.2
+    assert model_config.use_peft and model_config.lora_target_modules is None

@@ -10,13 +10,21 @@ from rlred.tiny import pictures
 
 
 def load_rows(
-    source: str, *, split: str = "train", limit: int, seed: int = 0, mix: Sequence[str] = (), wordings: str = "train"
+    source: str,
+    *,
+    limit: int,
+    split: str = "train",
+    seed: int = 0,
+    mix: Sequence[str] = (),
+    wordings: str = "train",
+    instruction: str = "",
 ) -> list[dict]:
     """`limit` rows; `family` is "all" where the source has no such column.
 
     The embedded source is `pictures`; its families take turns as in `mix` (default: each once), so that any stretch of
     rows has the mix, and `wordings` are the train or test wordings of the questions. Raises `ValueError` for a source
-    that cannot be read, too few rows, an unknown family, and rows without an image.
+    that cannot be read, too few rows, an unknown family, and rows without an image. `instruction` follows each question
+    of another source.
     """
     if source == "pictures":
         mix = tuple(mix) or tuple(pictures.FAMILIES)
@@ -41,7 +49,7 @@ def load_rows(
         gold = solution_of(raw[index].get(solution))
         if gold is None:
             raise ValueError(f"{source}: row {index} has no answer to compare with")
-        text = raw[index][question].replace("<image>", "").strip()
+        text = f"{raw[index][question].replace('<image>', '').strip()}\n{instruction}".strip()
         rows.append({"image": found, "question": text, "solution": gold, "family": raw[index].get("family") or "all"})
     if len(rows) < limit:
         raise ValueError(f"{source}: {limit} rows are needed, and split {split!r} has {len(rows)}")

@@ -48,6 +48,7 @@ class VisionArguments:
         "maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random."
     )
     strategy: str = _option("prune", "prune, package, merge, pool or downsample.")
+    instruction: str = _option("", "Text after each question: how to choose a look, how to answer.")
     ladder: bool = _option(False, "Deal the looks out instead, and do not train them: the control.")
     reward: str = _option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
     max_answer: int = _option(16, "Tokens of an answer at most.")
@@ -105,6 +106,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         limit=max(1, prompts) * max(training.max_steps, 1),
         seed=training.seed,
         mix=arguments.family_mix,
+        instruction=arguments.instruction,
     )
     output = claim_output(training, default_output)
     if PartialState().is_main_process:
@@ -168,6 +170,7 @@ class Study:
                 split=arguments.eval_split,
                 limit=arguments.num_eval_questions,
                 mix=arguments.family_mix,
+                instruction=arguments.instruction,
                 wordings=wordings,
             )
             for wordings in sets
@@ -190,6 +193,12 @@ class Study:
         return {"gates": gates, "fixed": measure_fixed(self.gate, model, test, **self.settings) if fixed else {}}
 
 
+def parse(default_config: Path, argv: list[str]) -> tuple[VisionArguments, GRPOConfig, ModelConfig]:
+    """The arguments of a recipe: `--config FILE` (default: the recipe's own YAML), then flags."""
+    given = argv if "--config" in argv else ["--config", str(default_config), *argv]
+    return RecipeParser((VisionArguments, GRPOConfig, ModelConfig)).parse_args_and_config(args=given)
+
+
 def load(model_config: ModelConfig):
     """Model and processor. Raises `ValueError` for a processor without keep ratios."""
     name = resolve_model(model_config.model_name_or_path)
@@ -207,11 +216,8 @@ def main(recipe: Path) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.getLogger("rlred").setLevel(logging.INFO)
-    argv = sys.argv[1:]
     try:
-        parser = RecipeParser((VisionArguments, GRPOConfig, ModelConfig))
-        given = argv if "--config" in argv else ["--config", str(recipe.with_suffix(".yaml")), *argv]
-        arguments, training, model_config = parser.parse_args_and_config(args=given)
+        arguments, training, model_config = parse(recipe.with_suffix(".yaml"), sys.argv[1:])
         if training.use_cpu:
             use_all_cores()
         report = run(arguments, training, model_config, Path("outputs") / recipe.stem)

@@ -17,7 +17,14 @@ from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows, training_rows
 from rlred.vision.run import check, main, parse
-from rlred.vision.study import blind_accuracy, by_family, measure_fixed, outcomes_of
+from rlred.vision.study import (
+    blind_accuracy,
+    by_family,
+    draw_positions,
+    measure_fixed,
+    outcomes_of,
+    position_map,
+)
 from tests.paths import ROOT
 
 RATIOS = {look: k / 64 for look, k in LOOKS.items()}
@@ -171,6 +178,17 @@ def test_a_study_counts_what_was_used(viewer):
     assert table["all"]["n"] == 12 and sum(table["all"]["looks"].values()) == pytest.approx(1)
 
 
+def test_the_map_of_kept_tokens_shows_a_score_that_favours_the_bottom(viewer, tmp_path):
+    model, gate = loaded(viewer, Reducer(lambda features, k: torch.arange(len(features))))
+    rows = load_rows("pictures", split="test", limit=6)
+    shares = position_map(gate, model, rows, "<look-1/4>")
+    assert shares == [[0.0] * 8] * 6 + [[4.0] * 8] * 2  # 16 of 64 tokens: the last two rows
+    even, _ = loaded(viewer, Reducer(strategy="pool"))
+    assert position_map(gate, even, rows, "<look-1>") == [[1.0] * 8] * 8
+    draw_positions(shares, tmp_path / "positions.png")
+    assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
+
+
 def command(monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["visual_sparsity.py", *map(str, flags)])
     return main(ROOT / "recipes" / "visual_sparsity.py")
@@ -180,7 +198,10 @@ SMALL = ["--max_steps", "2", "--per_device_train_batch_size", "20", "--num_gener
 SMALL += ["--num_eval_questions", "10", "--logging_steps", "1"]
 
 
-@pytest.mark.parametrize("more", [(), ("--ladder", "true"), ("--thumbnail", "0.0625")], ids=["gate", "ladder", "thumb"])
+MORE = {"gate": [], "ladder": ["--ladder", "true"], "thumbnail": ["--thumbnail", "0.0625", "--strategy", "prune"]}
+
+
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
 def test_the_recipe_trains_saves_and_measures(viewer, tmp_path, monkeypatch, capsys, more):
     output = tmp_path / "run"
     if "--ladder" in more:
@@ -198,6 +219,7 @@ def test_the_recipe_trains_saves_and_measures(viewer, tmp_path, monkeypatch, cap
     assert names and all("language_model" in name for name in names)  # the vision tower is left alone
     changed = [name for name, value in model.named_parameters() if "lora_B" in name and value.abs().sum() > 0]
     assert changed or "--ladder" in more
+    assert (output / "positions.png").exists() == ("prune" in more)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,13 @@ class Seen:
     """What the last forward read of one image, or of one tile where a model cuts images into tiles."""
 
     row: int
-    full: int
-    index: torch.Tensor  # the kept positions among the `full` ones, (K,)
+    grid: tuple[int, int]  # its rows and columns
+    index: torch.Tensor  # the kept positions among them, (K,)
+
+    @property
+    def full(self) -> int:
+        """All its tokens, N."""
+        return self.grid[0] * self.grid[1]
 
 
 class SparseVision:
@@ -129,8 +134,8 @@ class SparseVision:
             ]
             self.family.put_back(output, plans)
         self.seen = [
-            Seen(row, size, plan.index)
-            for (row, _), size, plan in zip(reads, sizes, plans, strict=True)
+            Seen(row, self.family.grid(given, image), plan.index)
+            for image, ((row, _), plan) in enumerate(zip(reads, plans, strict=True))
             if plan is not None
         ]
         return output, self.family.positions(input_ids, attention_mask, given, reads, plans)

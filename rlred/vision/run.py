@@ -1,7 +1,7 @@
 """A visual-sparsity run from arguments to a measured adapter; recipes/visual_sparsity.py calls `main`.
 
 In the output folder: the adapter and processor, visual.json and visual.md (accuracy against visual tokens, before and
-after), run.json (every setting) and trainer_state.json (the training curves).
+after), positions.png (where kept tokens lie), run.json (every setting) and trainer_state.json (the training curves).
 """
 
 import dataclasses
@@ -30,7 +30,15 @@ from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows, training_rows
-from rlred.vision.study import by_family, measure_fixed, optima, outcomes_of, to_markdown
+from rlred.vision.study import (
+    by_family,
+    draw_positions,
+    measure_fixed,
+    optima,
+    outcomes_of,
+    position_map,
+    to_markdown,
+)
 
 LINEARS = r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -133,7 +141,8 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()
-    after = study.measure(trainer.accelerator.unwrap_model(trainer.model), fixed=False)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    after = study.measure(model, fixed=False)
     if not arguments.evaluate or not PartialState().is_main_process:
         return {}
     report = {
@@ -151,6 +160,10 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         "steps": trainer.state.global_step,
         "minutes": round((time.time() - start) / 60, 1),
     }
+    if arguments.strategy in ("prune", "package", "merge"):
+        smallest = min(gate.looks, key=gate.looks.get)
+        report["positions"] = position_map(gate, model, study.rows["test"], smallest)
+        draw_positions(report["positions"], output / "positions.png")
     write_json(output / "visual.json", report)
     write_text(output / "visual.md", to_markdown(report))
     return report

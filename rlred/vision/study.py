@@ -2,6 +2,9 @@
 
 import time
 from collections import Counter, defaultdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from rewards import ExactMatch
 from rlred.evaluation.measures import wilson
@@ -103,6 +106,39 @@ def optima(fixed: dict[str, dict], visual_weight: float) -> dict[str, dict[str, 
         }
         found[family] = {look: round(v, 6) for look, v in sorted(values.items(), key=lambda item: -item[1])}
     return found
+
+
+def position_map(gate: LookGate, model, rows: list[dict], look: str, cells: int = 8) -> list[list[float]]:
+    """Where in the pictures the kept tokens lie: cells x cells shares, 1 = as many as if spread evenly.
+
+    A score that favours the bottom of every picture, as text-to-image attention does, shows here.
+    """
+    counts = [[0.0] * cells for _ in range(cells)]
+    for start in range(0, len(rows), 128):
+        some = rows[start : start + 128]
+        prompts = [[{"role": "user", "content": row["question"]}] for row in some]
+        gate(model, prompts, [row["image"] for row in some], looks=[look] * len(some), temperature=0, max_answer=1)
+        for seen in model.sparse_vision.seen:
+            height, width = seen.grid
+            for position in seen.index.tolist():
+                y, x = divmod(position, width)
+                counts[y * cells // height][x * cells // width] += 1
+    total = sum(map(sum, counts))
+    return [[count / total * cells**2 for count in row] for row in counts]
+
+
+def draw_positions(shares: list[list[float]], path: Path) -> None:
+    """The map as a picture, with the share of each row and column against even spreading."""
+    figure = Figure(figsize=(5, 4.2), layout="tight")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="viridis", vmin=0)
+    size = len(shares)
+    axes.set_yticks(range(size), [f"{sum(row) / size:.2f}" for row in shares])
+    axes.set_xticks(range(size), [f"{sum(row[x] for row in shares) / size:.2f}" for x in range(size)], rotation=90)
+    axes.set_ylabel("share of each image row, 1 = even")
+    axes.set_xlabel("share of each image column, 1 = even")
+    figure.colorbar(image, label="kept tokens per cell, 1 = even")
+    figure.savefig(path, dpi=120)
 
 
 def to_markdown(report: dict) -> str:

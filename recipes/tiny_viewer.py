@@ -233,6 +233,8 @@ def main():
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.batch_size < 6:
+        parser.error(f"--batch_size must be 6 or more, got {args.batch_size}")
     if args.output.exists():
         parser.error(f"--output {args.output} exists and is not written over")
 

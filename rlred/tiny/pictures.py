@@ -42,8 +42,12 @@ WORDINGS = {
     "test": (
         "which color is the {it} ?",
         "tell me what color the {it} is .",
-        "look at the {it} , not the {other} . which color is it ?",
         "ignore the {other} and name the color of the {it} .",
+        "not the {other} : say what color the {it} has .",
+        "besides the {other} , which color is the {it} ?",
+    ),
+    "hard": (  # the object that is asked about comes before the other one, which no training wording does
+        "look at the {it} , not the {other} . which color is it ?",
         "there is a {it} here . what color does it have , besides the {other} ?",
     ),
 }

@@ -12,10 +12,12 @@ are words of a pretrained model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from trl.models.utils import unwrap_model_for_generation
 
 from rlred.vision.processor import KeepRatio, keep_mark, sparse_processor
+from rlred.vision.reduce import keep_count
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class LookGate:
             ids = self.tokenizer.encode(look, add_special_tokens=False)
             if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
                 raise ValueError(f"looks: {look!r} must be one token of the vocabulary, and is {ids}")
-            keep_mark(ratio)  # checks it
+            keep_count(1, ratio)  # checks it
             self.ids[look] = ids[0]
         if len(set(self.ids.values())) < max(2, len(self.looks)):
             raise ValueError(f"looks must name 2 different tokens or more, got {list(self.looks)}")
@@ -95,14 +97,15 @@ class LookGate:
                     glances[row] = glance
         for row, token in enumerate(first):
             if glances[row] is None:  # no look: it ends here
-                [whole] = self._blocks([images[row]], 1.0)
+                [whole], _ = self._wholes([images[row]])
                 used = self._count(asked[row])
                 glances[row] = Glance(asked[row], [token], [1], None, "", used, self._count(whole))
         return glances
 
     def _look(self, model, look, asked, images, max_answer, temperature) -> list[Glance]:
         """Rows that look alike: the picture's block after the look token, then the answer."""
-        blocks, (wholes, vision) = self._blocks(images, self.looks[look]), self._wholes(images)
+        wholes, vision = self._wholes(images)
+        blocks = [self._cut(whole, self.looks[look]) for whole in wholes]
         rows = [ids + [self.ids[look]] + block for ids, block in zip(asked, blocks, strict=True)]
         answers = self._generate(model, rows, vision, max_answer, temperature)
         return [
@@ -113,7 +116,7 @@ class LookGate:
                 look=look,
                 answer=self.tokenizer.decode(answer, skip_special_tokens=True).strip(),
                 kept=self._count(ids) + self._count(block),
-                full=self._count(whole) // self.images_per_row,
+                full=self._count(whole),
             )
             for ids, block, whole, answer in zip(asked, blocks, wholes, answers, strict=True)
         ]
@@ -131,15 +134,21 @@ class LookGate:
             return [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
         return self._processed(texts, [[image] for image in images])[0]
 
-    def _blocks(self, images, ratio) -> list[list[int]]:
-        """The token ids of each picture at a keep ratio."""
-        texts = [keep_mark(ratio) + self.block] * len(images)
-        return self._processed(texts, [[image] for image in images])[0]
-
     def _wholes(self, images) -> tuple[list[list[int]], dict]:
-        """Whole pictures, each as often as a row brings it: token ids, and what the model takes beside them."""
-        n = self.images_per_row
-        return self._processed([" ".join([self.block] * n)] * len(images), [[image] * n for image in images])
+        """The token ids of each whole picture, and what the model takes beside a row's token ids."""
+        ids, vision = self._processed([self.block] * len(images), [[image] for image in images])
+        if self.thumbnail is not None:
+            texts = [f"{self.block} {self.block}"] * len(images)
+            vision = self._processed(texts, [[image, image] for image in images])[1]
+        return ids, vision
+
+    def _cut(self, ids: list[int], ratio: float) -> list[int]:
+        """A whole picture's token ids with K of N image tokens, as the processor cuts them."""
+        token, found = self.processor.image_token_id, []
+        for is_image, run in groupby(ids, lambda t: t == token):
+            run = list(run)
+            found += run[: keep_count(len(run), ratio)] if is_image else run
+        return found
 
     def _processed(self, texts, images) -> tuple[list[list[int]], dict]:
         inputs = self.processor(text=texts, images=images, padding=True, add_special_tokens=False, return_tensors="pt")

@@ -32,7 +32,7 @@ class DifficultyLength:
 
     Source: FAST (2504.18458) and its released code, weight 0.5, quantile 0.8. The code counts characters, pays only the
     first four fifths of a group, and has 0.5 for every picture's complexity; its format reward is left to a reward of
-    its own. `low` is ours. Its KL weight by difficulty is `difficulty_beta`.
+    its own. `low` is ours.
 
     >>> reward = DifficultyLength()
     >>> rows = {"solution": ["4"] * 4}
@@ -82,14 +82,3 @@ class DifficultyLength:
         if not correct and hard:
             return min(ratio - 1, 1.0)
         return 0.0
-
-
-def difficulty_beta(solve_rate: float, low: float = 0.001, high: float = 0.01) -> float:
-    """FAST's KL weight of a group: from `low` where nothing is solved to `high` where all is.
-
-    beta = low + (high - low) * solve_rate. A question that is never solved may move the policy further.
-
-    >>> difficulty_beta(0.0), difficulty_beta(0.5, low=0.0, high=0.5)
-    (0.001, 0.25)
-    """
-    return low + (high - low) * solve_rate

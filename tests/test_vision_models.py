@@ -294,3 +294,13 @@ def test_videos_are_refused():
     inputs = {**batch("qwen3_vl", [[4]]), "pixel_values_videos": torch.zeros(1)}
     with pytest.raises(ValueError, match="videos are not reduced"):
         sparse("qwen3_vl")(**inputs)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_trap_token_types_of_a_prompt_without_its_image_do_not_reach_the_model(kind):
+    """TRL makes them of the dataset's prompt, image included; a gate's image comes later, in the completion."""
+    model, inputs = sparse(kind), batch(kind, [[9], [5]])
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        types = torch.zeros(2, inputs["input_ids"].shape[1] + 7, dtype=torch.int)
+        assert torch.equal(model(**{**inputs, "mm_token_type_ids": types}).logits, expected)

@@ -15,7 +15,6 @@ from rewards import (
     VisualSparsity,
     make_reward,
 )
-from rewards.difficulty_length import difficulty_beta
 
 RIGHT, WRONG = "\\boxed{4}", "\\boxed{5}"
 
@@ -140,10 +139,6 @@ def test_trap_a_long_right_answer_still_earns_more_than_a_wrong_one():
     unclipped = 1 + 0.5 * (1 - 160 / 40)
     assert unclipped == -0.5  # the released code
     assert scores(DifficultyLength(), texts, lengths, ["a", "a", "b", "b"]) == pytest.approx([0.75, 1.5, -0.5, -0.5])
-
-
-def test_difficulty_beta_lets_unsolved_questions_move_further():
-    assert [difficulty_beta(rate) for rate in (0.0, 0.5, 1.0)] == pytest.approx([0.001, 0.0055, 0.01])
 
 
 @pytest.mark.parametrize(

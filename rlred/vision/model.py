@@ -86,7 +86,8 @@ class SparseVision:
         encoded, positions = self._encode(input_ids, kwargs.get("attention_mask"), kwargs)
         kwargs = {**kwargs, "pixel_values": None, "mm_encoder_outputs": {"image": encoded}}
         if positions is not None:
-            kwargs["position_ids"] = positions
+            # TRL makes mm_token_type_ids of the prompt; where the image follows later, they are of another length.
+            kwargs |= {"position_ids": positions, "mm_token_type_ids": None}
         return args, kwargs
 
     def _around_generate(self, generate):

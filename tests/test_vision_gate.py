@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from datasets import Dataset, Features, Image, Sequence, Value
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
@@ -158,6 +159,19 @@ def test_rows_keep_their_mix_and_test_questions_are_worded_anew():
     assert not train & test
     with pytest.raises(ValueError, match="family_mix: no family is called 'cat'"):
         load_rows("pictures", limit=4, mix=["cat"])
+
+
+def test_rows_come_from_a_file_with_pictures_too(tmp_path):
+    drawn = load_rows("pictures", limit=3)
+    columns = [
+        {"images": [row["image"]], "problem": f"<image>{row['question']}", "answer": row["solution"]} for row in drawn
+    ]
+    features = Features({"images": Sequence(Image()), "problem": Value("string"), "answer": Value("string")})
+    Dataset.from_list(columns, features=features).to_parquet(tmp_path / "rows.parquet")
+    rows = load_rows(str(tmp_path / "rows.parquet"), limit=9, instruction="Be brief.")
+    assert [row["question"] for row in rows] == [f"{row['question']}\nBe brief." for row in drawn]
+    assert [row["solution"] for row in rows] == [row["solution"] for row in drawn]
+    assert rows[0]["family"] == "all" and rows[0]["image"].size == (64, 64)
 
 
 def test_blind_spending_is_the_best_mixture_of_fixed_looks():

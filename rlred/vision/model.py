@@ -71,7 +71,8 @@ class SparseVision:
         self.inputs = tuple(inspect.signature(self.core.get_image_features).parameters)
         self.core.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         model.generate = self._around_generate(model.generate)
-        model.generation_config.suppress_tokens = [self.image_token]  # a sampled one would have no image
+        suppressed = model.generation_config.suppress_tokens or []
+        model.generation_config.suppress_tokens = [*suppressed, self.image_token]  # a sampled one would have no image
         model.sparse_vision = self
 
     def _before_forward(self, module, args, kwargs):

@@ -21,6 +21,7 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from rewards import make_reward
 from rlred.arguments import RecipeParser, _option
+from rlred.audit import rollouts_per_step
 from rlred.dial import use_all_cores
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
@@ -94,6 +95,8 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
             "to look as little as it can at everything; set scale_rewards: none",
             training.scale_rewards,
         )
+    if training.max_steps < 1:
+        raise ValueError(f"max_steps must be 1 or more, got {training.max_steps}")
     looks = len(arguments.looks)
     if arguments.ladder and training.num_generations < 2 * looks:
         raise ValueError(f"num_generations must be {2 * looks} or more: 2 rollouts of each of {looks} assigned looks")
@@ -107,11 +110,11 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     model, processor = load(model_config)
     gate = LookGate(processor, arguments.looks, arguments.thumbnail)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
-    prompts = training.per_device_train_batch_size * training.gradient_accumulation_steps // training.num_generations
+    prompts = rollouts_per_step(training) // training.num_generations
     rows = load_rows(
         arguments.questions,
         split=arguments.questions_split,
-        limit=max(1, prompts) * max(training.max_steps, 1),
+        limit=prompts * training.max_steps,
         seed=training.seed,
         mix=arguments.family_mix,
         instruction=arguments.instruction,
@@ -147,7 +150,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         return {}
     report = {
         "model": model_config.model_name_or_path,
-        "n": arguments.num_eval_questions,
+        "n": len(study.rows["test"]),
         "wordings": "test",
         "seed": training.seed,
         "visual_weight": getattr(reward, "visual_weight", 0.0),

@@ -41,6 +41,7 @@ from rlred.vision.study import (
     to_markdown,
 )
 
+logger = logging.getLogger(__name__)
 LINEARS = r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
@@ -90,7 +91,7 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
             "the pictures"
         )
     if training.scale_rewards not in ("none", False):
-        logging.getLogger(__name__).warning(
+        logger.warning(
             "scale_rewards=%r: divided by the group's std, a small bonus is as strong as the answer, and a gate learns "
             "to look as little as it can at everything; set scale_rewards: none",
             training.scale_rewards,
@@ -126,7 +127,11 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         write_json(output / "run.json", {**everything, "model": settings})
 
     study = Study(arguments, gate, reward)
-    before = study.measure(model, fixed=True)
+    report = study.before(model, model_config.model_name_or_path, training.seed)
+    if (
+        report and PartialState().is_main_process
+    ):  # without families that want different looks there is nothing to learn
+        logger.info("before training\n%s", to_markdown(report))
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=reward,
@@ -144,31 +149,18 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    after = study.measure(model, fixed=False)
-    if not arguments.evaluate or not PartialState().is_main_process:
-        return {}
-    report = {
-        "model": model_config.model_name_or_path,
-        "n": len(study.rows["test"]),
-        "wordings": "test",
-        "seed": training.seed,
-        "visual_weight": getattr(reward, "visual_weight", 0.0),
-        "fixed": {f"base, {look}": row for look, row in before["fixed"].items()},
-        "gates": {
-            **{f"base, gate {name}": row for name, row in before["gates"].items()},
-            **{f"trained, gate {name}": row for name, row in after["gates"].items()},
-        },
-        "optima": optima(before["fixed"], getattr(reward, "visual_weight", 0.0)),
-        "steps": trainer.state.global_step,
-        "minutes": round((time.time() - start) / 60, 1),
-    }
-    if arguments.strategy in ("prune", "package", "merge"):
-        smallest = min(gate.looks, key=gate.looks.get)
-        report["positions"] = position_map(gate, model, study.rows["test"], smallest)
-        draw_positions(report["positions"], output / "positions.png")
-    write_json(output / "visual.json", report)
-    write_text(output / "visual.md", to_markdown(report))
+    if report:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        report["gates"] |= {f"trained, gate {name}": row for name, row in study.gates(model).items()}
+        report |= {"steps": trainer.state.global_step, "minutes": round((time.time() - start) / 60, 1)}
+        if arguments.strategy in ("prune", "package", "merge"):
+            smallest = min(gate.looks, key=gate.looks.get)
+            report["positions"] = position_map(gate, model, study.rows["test"], smallest)
+    if report and PartialState().is_main_process:
+        write_json(output / "visual.json", report)
+        write_text(output / "visual.md", to_markdown(report))
+        if "positions" in report:
+            draw_positions(report["positions"], output / "positions.png")
     return report
 
 
@@ -176,37 +168,50 @@ class Study:
     """The same held-out rows for every stage: other scenes than in training, and other wordings too."""
 
     def __init__(self, arguments: VisionArguments, gate: LookGate, reward):
-        self.gate, self.on = gate, arguments.evaluate
+        self.gate, self.weight = gate, getattr(reward, "visual_weight", 0.0)
         self.settings = {"max_answer": arguments.max_answer, "correctness": getattr(reward, "correctness", None)}
         source = arguments.eval_questions or arguments.questions
-        sets = {"test": source, **({"train": source} if source == "pictures" else {})} if self.on else {}
+        wordings = ("test", "train") if source == "pictures" else ("test",)
         self.rows = {
-            wordings: load_rows(
+            name: load_rows(
                 source,
                 split=arguments.eval_split,
                 limit=arguments.num_eval_questions,
                 mix=arguments.family_mix,
+                wordings=name,
                 instruction=arguments.instruction,
-                wordings=wordings,
             )
-            for wordings in sets
+            for name in (wordings if arguments.evaluate else ())
         }
 
-    def measure(self, model, fixed: bool) -> dict:
-        """The gate, greedy and sampled (the answers greedy both times), and with `fixed` every look for all rows."""
-        if not self.on:
+    def before(self, model, name: str, seed: int) -> dict:
+        """The report of an untrained model: every look for all rows, the gate, and where the reward is highest."""
+        if not self.rows:
             return {}
+        fixed = measure_fixed(self.gate, model.eval(), self.rows["test"], **self.settings)
+        return {
+            "model": name,
+            "n": len(self.rows["test"]),
+            "wordings": "test",
+            "seed": seed,
+            "visual_weight": self.weight,
+            "fixed": {f"base, {look}": row for look, row in fixed.items()},
+            "gates": {f"base, gate {gate}": row for gate, row in self.gates(model).items()},
+            "optima": optima(fixed, self.weight),
+        }
+
+    def gates(self, model) -> dict[str, dict]:
+        """The gate, greedy and sampled (the answers greedy both times), in each set of wordings."""
         model.eval()
         torch.manual_seed(0)
-        gates = {}
+        found = {}
         for wordings, rows in self.rows.items():
             for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
-                found = outcomes_of(
+                outcomes = outcomes_of(
                     self.gate, model, rows, temperature=temperature, answer_temperature=0.0, **self.settings
                 )
-                gates[f"{name}, {wordings} wordings"] = by_family(found)
-        test = self.rows["test"]
-        return {"gates": gates, "fixed": measure_fixed(self.gate, model, test, **self.settings) if fixed else {}}
+                found[f"{name}, {wordings} wordings"] = by_family(outcomes)
+        return found
 
 
 def parse(default_config: Path, argv: list[str]) -> tuple[VisionArguments, GRPOConfig, ModelConfig]:

@@ -15,8 +15,6 @@ from rlred.vision.reduce import Plan
 class Llava:
     """LLaVA: one entry of features per image; pixels (images, C, H, W)."""
 
-    tiled = False
-
     def __init__(self, model):
         self.core, self.config = model.model, model.config
 
@@ -69,8 +67,6 @@ class Llava:
 
 class Tiles(Llava):
     """SmolVLM and Idefics3: one entry per row, all tiles of its images in a row; pixels (rows, tiles, C, H, W)."""
-
-    tiled = True
 
     def pieces(self, output):
         split = [features.split(self.core.image_seq_len) for features in output.pooler_output]

@@ -157,6 +157,8 @@ def test_rows_keep_their_mix_and_test_questions_are_worded_anew():
     train = {row["question"] for row in load_rows("pictures", limit=300)}
     test = {row["question"] for row in load_rows("pictures", split="test", limit=300, wordings="test")}
     assert not train & test
+    sizes = load_rows("pictures", limit=40, mix=["square", "dot"], square_sides=[10, 28])
+    assert {row["family"] for row in sizes} == {"square of 10", "square of 28", "dot"}
     with pytest.raises(ValueError, match="family_mix: no family is called 'cat'"):
         load_rows("pictures", limit=4, mix=["cat"])
 
@@ -212,7 +214,11 @@ SMALL = ["--max_steps", "2", "--per_device_train_batch_size", "20", "--num_gener
 SMALL += ["--num_eval_questions", "10", "--logging_steps", "1"]
 
 
-MORE = {"gate": [], "ladder": ["--ladder", "true"], "thumbnail": ["--thumbnail", "0.0625", "--strategy", "prune"]}
+MORE = {
+    "gate": [],
+    "ladder": ["--ladder", "true"],
+    "thumbnail": ["--thumbnail", "0.0625", "--strategy", "prune", "--square_sides", "10", "28"],
+}
 
 
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)

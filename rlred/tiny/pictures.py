@@ -69,10 +69,11 @@ TASK = Look()
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, (64, 64, 3) uint8, and the colour that answers each family."""
+    """A picture, (64, 64, 3) uint8, the colour that answers each family, and the square's side in pixels."""
 
     pixels: np.ndarray
     colours: dict[str, str]
+    side: int
 
 
 def draw(rng: random.Random, look: Look = TASK) -> Scene:
@@ -95,7 +96,8 @@ def draw(rng: random.Random, look: Look = TASK) -> Scene:
             break
     image[y : y + look.dot, x : x + look.dot] = COLOURS[dot]
     image += noise.normal(0, look.pixel_std * look.noise, image.shape)
-    return Scene(image.clip(0, 255).astype(np.uint8), {"background": ground, "square": square, "dot": dot})
+    colours = {"background": ground, "square": square, "dot": dot}
+    return Scene(image.clip(0, 255).astype(np.uint8), colours, side)
 
 
 def wordings(family: str, split: str) -> list[str]:
@@ -130,6 +132,8 @@ def rows(
 ) -> list[dict]:
     """`n` rows: `question`, `solution`, `family`, `pixels`; the families of `mix` take turns.
 
+    Where squares have several sides, each side is a family of its own: "square of 28".
+
     Scenes are of `split`, and so are the wordings unless `wordings` names the other one.
 
     >>> [row["family"] for row in rows(4, "test")]
@@ -141,7 +145,8 @@ def rows(
         family = mix[index % len(mix)]
         scene = draw(rng, look)
         question = ask(family, wordings or split, rng)
-        found.append(
-            {"question": question, "solution": scene.colours[family], "family": family, "pixels": scene.pixels}
-        )
+        row = {"question": question, "solution": scene.colours[family], "family": family, "pixels": scene.pixels}
+        if family == "square" and len(look.sides) > 1:
+            row["family"] = f"square of {scene.side}"
+        found.append(row)
     return found

@@ -18,13 +18,14 @@ def load_rows(
     mix: Sequence[str] = (),
     wordings: str = "train",
     instruction: str = "",
+    square_sides: Sequence[int] = (),
 ) -> list[dict]:
     """Up to `limit` rows; `family` is "all" where the source has no such column.
 
     The embedded source is `pictures`; its families take turns as in `mix` (default: each once), so that any stretch of
     rows has the mix, and `wordings` are the train or test wordings of the questions. Raises `ValueError` for a source
     that cannot be read or is empty, an unknown family, and rows without an image. `instruction` follows each question
-    of another source.
+    of another source; `square_sides` are those of the embedded pictures, one of which is drawn.
     """
     if source == "pictures":
         mix = tuple(mix) or tuple(pictures.FAMILIES)
@@ -32,7 +33,8 @@ def load_rows(
             raise ValueError(
                 f"family_mix: no family is called {unknown[0]!r}; there are {', '.join(pictures.FAMILIES)}"
             )
-        drawn = pictures.rows(limit, split, seed, mix, wordings=wordings)
+        look = pictures.Look(sides=tuple(square_sides)) if square_sides else pictures.TASK
+        drawn = pictures.rows(limit, split, seed, mix, look, wordings)
         return [{"image": fromarray(row.pop("pixels")), **row} for row in drawn]
     raw, names = _load(source, split, None)
     question = _find_column(names, None, QUESTION_COLUMNS, source, "question_column")

@@ -52,6 +52,9 @@ class VisionArguments:
     questions: str = _option("pictures", "Rows with images: 'pictures' (embedded), a local file, or a Hub id.")
     questions_split: str = _option("train", "Split of the training rows.")
     family_mix: list[str] = _option([], "Families of the embedded questions, in turn; a name may stand twice.")
+    square_sides: list[int] = _option(
+        [], "Sides of the embedded squares, pixels; several: what suffices is in the picture."
+    )
     looks: str = _option({}, "Look tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
     thumbnail: float | None = _option(None, "Open the prompt with the picture at this keep ratio.")
     score: str = _option(
@@ -119,6 +122,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         seed=training.seed,
         mix=arguments.family_mix,
         instruction=arguments.instruction,
+        square_sides=arguments.square_sides,
     )
     output = claim_output(training, default_output)
     if PartialState().is_main_process:
@@ -180,6 +184,7 @@ class Study:
                 mix=arguments.family_mix,
                 wordings=name,
                 instruction=arguments.instruction,
+                square_sides=arguments.square_sides,
             )
             for name in (wordings if arguments.evaluate else ())
         }

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from rewards.by_mode import ByMode
 from rewards.correctness import Correctness
 from rewards.cosine_length import CosineLength
+from rewards.difficulty_length import DifficultyLength
 from rewards.exact_length import ExactLength
+from rewards.exact_match import ExactMatch
 from rewards.format_diversity import FormatDiversity
 from rewards.group_sigmoid import GroupSigmoid
 from rewards.kimi_length import KimiLength
@@ -21,28 +23,36 @@ from rewards.length import Length
 from rewards.length_bonus import LengthBonus
 from rewards.length_efficiency import LengthEfficiency
 from rewards.max_length import MaxLength
+from rewards.request_threshold import RequestThreshold
 from rewards.shortest_correct import ShortestCorrect
 from rewards.slack_length import SlackLength
 from rewards.soft_overlong import SoftOverlong
 from rewards.solve_rate_penalty import SolveRatePenalty
 from rewards.truncation import Truncation
+from rewards.uncertainty_budget import UncertaintyBudget
+from rewards.visual_sparsity import VisualSparsity
 
 REWARDS: dict[str, type] = {
     "by_mode": ByMode,
     "correctness": Correctness,
     "cosine_length": CosineLength,
+    "difficulty_length": DifficultyLength,
     "exact_length": ExactLength,
+    "exact_match": ExactMatch,
     "format_diversity": FormatDiversity,
     "group_sigmoid": GroupSigmoid,
     "kimi_length": KimiLength,
     "length_bonus": LengthBonus,
     "length_efficiency": LengthEfficiency,
     "max_length": MaxLength,
+    "request_threshold": RequestThreshold,
     "shortest_correct": ShortestCorrect,
     "slack_length": SlackLength,
     "soft_overlong": SoftOverlong,
     "solve_rate_penalty": SolveRatePenalty,
     "truncation": Truncation,
+    "uncertainty_budget": UncertaintyBudget,
+    "visual_sparsity": VisualSparsity,
 }
 PARTS = {"correctness": Correctness, "length": Length}  # parameters that are objects themselves
 
@@ -71,10 +81,10 @@ def make_reward(spec: "str | dict") -> Callable:
             f"reward: no reward is named {name!r}; there are {', '.join(REWARDS)}, or a dotted import path"
         )
     for key, value in parameters.items():
-        if key in PARTS and isinstance(value, dict):
-            parameters[key] = PARTS[key](**value)
-        elif isinstance(value, dict) and "name" in value:
+        if isinstance(value, dict) and "name" in value:
             parameters[key] = make_reward(value)
+        elif key in PARTS and isinstance(value, dict):
+            parameters[key] = PARTS[key](**value)
     preset = parameters.pop("preset", None)
     if not isinstance(factory, type):
         if parameters or preset:
@@ -102,7 +112,9 @@ __all__ = [
     "ByMode",
     "Correctness",
     "CosineLength",
+    "DifficultyLength",
     "ExactLength",
+    "ExactMatch",
     "FormatDiversity",
     "GroupSigmoid",
     "KimiLength",
@@ -112,10 +124,13 @@ __all__ = [
     "MaxLength",
     "PARTS",
     "REWARDS",
+    "RequestThreshold",
     "ShortestCorrect",
     "SlackLength",
     "SoftOverlong",
     "SolveRatePenalty",
     "Truncation",
+    "UncertaintyBudget",
+    "VisualSparsity",
     "make_reward",
 ]

@@ -312,6 +312,8 @@ def test_wrong_answers_never_earn_more_than_right_ones_of_their_length(rows):
         needed = {"cosine_length": {"max_length": 100}, "soft_overlong": {"max_length": 100, "cache": 20}}
         reward = make_reward({"name": name, **({"targets": [20]} if name == "length_bonus" else needed.get(name, {}))})
         columns = {"reference_length": [50.0] * len(rows), "reference_accuracy": [0.5] * len(rows)}
+        columns |= {"visual_tokens": [9] * len(rows), "full_visual_tokens": [64] * len(rows)}
+        columns |= {"requested": [n > 50 for _, n in rows], "difficulty": [n % 10 for _, n in rows]}
         for index, (_, n) in enumerate(rows):
             pair = []
             for text in (RIGHT, WRONG):

@@ -1,17 +1,16 @@
-"""The embedded default: a tiny reasoner and the sums it reasons about, and a talker that says more than it needs."""
+"""The embedded models: a tiny reasoner and its sums, a talker that says more than it needs, a viewer and its pictures."""
 
 from pathlib import Path
 
-TINY_REASONER = "tiny_reasoner"
-TINY_TALKER = "tiny_talker"
+TINY_REASONER, TINY_TALKER, TINY_VIEWER = "tiny_reasoner", "tiny_talker", "tiny_viewer"
 
 
 def resolve_model(name: str) -> str:
-    """The folder of the embedded model for `tiny_reasoner` or `tiny_talker`; any other name is returned as it is.
+    """The folder of an embedded model, `tiny_reasoner`, `tiny_talker` or `tiny_viewer`; any other name as it is.
 
     In a checkout it lies in data/, in an installed wheel beside this file. Raises `ValueError` where neither is there.
     """
-    if name not in (TINY_REASONER, TINY_TALKER):
+    if name not in (TINY_REASONER, TINY_TALKER, TINY_VIEWER):
         return name
     here = Path(__file__).resolve().parent
     for folder in (here.parents[1] / "data" / name, here / name):

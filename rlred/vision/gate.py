@@ -1,0 +1,232 @@
+"""The policy decides how much to look before it looks: question, look token, image, answer.
+
+    <user> what color is the dot ? <assistant> <look-1> [64 image tokens] red <eos>
+
+The look token is an ordinary token that the policy samples from its full vocabulary; it stands for a keep ratio, and
+the image follows with so many tokens. Look token and answer carry the policy gradient, the placeholders do not. A
+rollout whose first token is no look never sees the picture and ends there.
+
+The look rows of the head must differ: because an untied head was left so (recipes/tiny_viewer.py), or because the looks
+are words of a pretrained model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from trl.models.utils import unwrap_model_for_generation
+
+from rlred.vision.processor import KeepRatio, keep_mark, sparse_processor
+from rlred.vision.reduce import keep_count
+
+
+@dataclass(frozen=True)
+class Glance:
+    """One question, looked at and answered."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    mask: list[int]  # 1 where the policy chose the token
+    look: str | None
+    answer: str
+    kept: int  # visual tokens used, a thumbnail's included
+    full: int  # visual tokens of the whole picture
+
+    @property
+    def ratio(self) -> float:
+        """The share of the picture's tokens that was used."""
+        return self.kept / self.full
+
+
+class LookGate:
+    """Lets a model look and answer. `looks` names the look tokens and their keep ratios.
+
+    With `thumbnail`, the prompt opens with the picture at that ratio, so that the choice can depend on it; a row then
+    brings its picture twice. The model must be a `SparseVision` with images_per_row 1, or 2 with a thumbnail. Raises
+    `ValueError` for fewer than two looks, one that is not one token of the vocabulary, and a ratio outside (0, 1].
+    """
+
+    def __init__(self, processor, looks: dict[str, float], thumbnail: float | None = None):
+        self.processor = processor if isinstance(processor, KeepRatio) else sparse_processor(processor)
+        self.tokenizer, self.thumbnail, self.looks = processor.tokenizer, thumbnail, dict(looks)
+        self.ids: dict[str, int] = {}
+        for look, ratio in self.looks.items():
+            ids = self.tokenizer.encode(look, add_special_tokens=False)
+            if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
+                raise ValueError(f"looks: {look!r} must be one token of the vocabulary, and is {ids}")
+            keep_count(1, ratio)  # checks it
+            self.ids[look] = ids[0]
+        if len(set(self.ids.values())) < max(2, len(self.looks)):
+            raise ValueError(f"looks must name 2 different tokens or more, got {list(self.looks)}")
+        image = processor.image_token
+        self.block = f"<|vision_start|>{image}<|vision_end|>" if "Qwen" in type(processor).__name__ else image
+
+    @property
+    def images_per_row(self) -> int:
+        """Pictures that a row must bring: its picture, and once more for the thumbnail."""
+        return 1 if self.thumbnail is None else 2
+
+    def __call__(
+        self,
+        model,
+        prompts: Sequence[list[dict]],
+        images: Sequence,
+        looks: Sequence[str] | None = None,
+        temperature: float = 1.0,
+        answer_temperature: float | None = None,
+        max_answer: int = 16,
+    ) -> list[Glance]:
+        """A glance per conversation and picture.
+
+        The policy chooses, unless `looks` names the look of each row. Look and answer are sampled at `temperature`, the
+        answer at `answer_temperature` where that is given; 0 is greedy.
+        """
+        asked = self._asked(prompts, images)
+        if looks is None:
+            vision = {} if self.thumbnail is None else self._wholes(images)[1]
+            first = [ids[0] for ids in self._generate(model, asked, vision, 1, temperature)]
+        else:
+            first = [self.ids[look] for look in looks]
+        answering = temperature if answer_temperature is None else answer_temperature
+        glances: list[Glance | None] = [None] * len(asked)
+        for look, token in self.ids.items():  # rows of one budget together, so that none is padded to another's
+            rows = [row for row, chosen in enumerate(first) if chosen == token]
+            if rows:
+                some = ([asked[row] for row in rows], [images[row] for row in rows])
+                for row, glance in zip(rows, self._look(model, look, *some, max_answer, answering), strict=True):
+                    glances[row] = glance
+        for row, token in enumerate(first):
+            if glances[row] is None:  # no look: it ends here
+                [whole], _ = self._wholes([images[row]])
+                used = self._count(asked[row])
+                glances[row] = Glance(asked[row], [token], [1], None, "", used, self._count(whole))
+        return glances
+
+    def _look(self, model, look, asked, images, max_answer, temperature) -> list[Glance]:
+        """Rows that look alike: the picture's block after the look token, then the answer."""
+        wholes, vision = self._wholes(images)
+        blocks = [self._cut(whole, self.looks[look]) for whole in wholes]
+        rows = [ids + [self.ids[look]] + block for ids, block in zip(asked, blocks, strict=True)]
+        answers = self._generate(model, rows, vision, max_answer, temperature)
+        return [
+            Glance(
+                prompt_ids=ids,
+                completion_ids=[self.ids[look], *block, *answer],
+                mask=[1, *[0] * len(block), *[1] * len(answer)],
+                look=look,
+                answer=self.tokenizer.decode(answer, skip_special_tokens=True).strip(),
+                kept=self._count(ids) + self._count(block),
+                full=self._count(whole),
+            )
+            for ids, block, whole, answer in zip(asked, blocks, wholes, answers, strict=True)
+        ]
+
+    def _asked(self, prompts, images) -> list[list[int]]:
+        """Token ids of the conversations without their pictures, but for the thumbnail."""
+        texts = []
+        for messages in prompts:
+            plain = [{"role": message["role"], "content": _text_parts(message["content"])} for message in messages]
+            if self.thumbnail is not None:
+                plain[-1]["content"].insert(0, {"type": "image"})
+            text = self.processor.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
+            texts.append(text if self.thumbnail is None else keep_mark(self.thumbnail) + text)
+        if self.thumbnail is None:
+            return [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        return self._processed(texts, [[image] for image in images])[0]
+
+    def _wholes(self, images) -> tuple[list[list[int]], dict]:
+        """The token ids of each whole picture, and what the model takes beside a row's token ids."""
+        ids, vision = self._processed([self.block] * len(images), [[image] for image in images])
+        if self.thumbnail is not None:
+            texts = [f"{self.block} {self.block}"] * len(images)
+            vision = self._processed(texts, [[image, image] for image in images])[1]
+        return ids, vision
+
+    def _cut(self, ids: list[int], ratio: float) -> list[int]:
+        """A whole picture's token ids with K of N image tokens, as the processor cuts them."""
+        token, found = self.processor.image_token_id, []
+        for is_image, run in groupby(ids, lambda t: t == token):
+            run = list(run)
+            found += run[: keep_count(len(run), ratio)] if is_image else run
+        return found
+
+    def _processed(self, texts, images) -> tuple[list[list[int]], dict]:
+        inputs = self.processor(text=texts, images=images, padding=True, add_special_tokens=False, return_tensors="pt")
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        more = ("input_ids", "attention_mask", "mm_token_type_ids")
+        return [row[own].tolist() for row, own in zip(ids, mask, strict=True)], {
+            name: value for name, value in inputs.items() if name not in more
+        }
+
+    def _generate(self, model, rows, vision, max_new_tokens, temperature) -> list[list[int]]:
+        """New tokens of each row, its end of sequence included."""
+        inputs = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        inputs = {name: value.to(model.device) for name, value in {**inputs, **vision}.items()}
+        ends = model.generation_config.eos_token_id
+        ends = set(ends) if isinstance(ends, list) else {ends}
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        output = model.generate(
+            **inputs, max_new_tokens=max_new_tokens, **(sampling if temperature else {"do_sample": False})
+        )
+        found = []
+        for row in output[:, inputs["input_ids"].shape[1] :].tolist():
+            end = next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
+            found.append(row[:end])
+        return found
+
+    def _count(self, ids: list[int]) -> int:
+        return ids.count(self.processor.image_token_id)
+
+
+class GateRollout:
+    """A `LookGate` as TRL's `rollout_func`. Rewards get `visual_tokens`, `full_visual_tokens` and `text_tokens`.
+
+    With `assigned`, looks are dealt out in turn over each group instead, and carry no gradient: the ladder of keep
+    ratios, a control.
+    """
+
+    def __init__(self, gate: LookGate, assigned: bool = False, max_answer: int = 16):
+        self.gate, self.assigned, self.max_answer = gate, assigned, max_answer
+
+    def __call__(self, prompts: list, trainer) -> dict[str, list]:
+        gate, looks = self.gate, list(self.gate.looks)
+        images = [_images(messages)[-1] for messages in prompts]
+        assigned = [looks[row % trainer.num_generations % len(looks)] for row in range(len(prompts))]
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+            glances = gate(
+                model,
+                prompts,
+                images,
+                looks=assigned if self.assigned else None,
+                temperature=trainer.temperature,
+                max_answer=self.max_answer,
+            )
+        for name, values in {
+            "visual/keep_ratio": [glance.ratio for glance in glances],
+            "visual/looked": [float(glance.look is not None) for glance in glances],
+        }.items():
+            trainer._log_metric(name, sum(values) / len(values))
+        return {
+            "prompt_ids": [glance.prompt_ids for glance in glances],
+            "completion_ids": [glance.completion_ids for glance in glances],
+            "logprobs": None,
+            "env_mask": [[0, *glance.mask[1:]] if self.assigned else glance.mask for glance in glances],
+            "visual_tokens": [glance.kept for glance in glances],
+            "full_visual_tokens": [glance.full for glance in glances],
+            "text_tokens": [sum(glance.mask) for glance in glances],
+        }
+
+
+def _text_parts(content) -> list[dict]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [part for part in content if part["type"] == "text"]
+
+
+def _images(messages) -> list:
+    found = [
+        part["image"] for m in messages if not isinstance(m["content"], str) for part in m["content"] if "image" in part
+    ]
+    if not found:
+        raise ValueError("a row without an image has nothing to look at; give it the column 'image'")
+    return found

@@ -1,0 +1,73 @@
+"""Rows with pictures: `question`, `solution`, `family` and `image`, from the embedded task, a file or the Hub."""
+
+from collections.abc import Sequence
+
+from datasets import Dataset, Image
+from PIL.Image import fromarray
+
+from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, _find_column, _load, solution_of
+from rlred.tiny import pictures
+
+
+def load_rows(
+    source: str,
+    *,
+    limit: int,
+    split: str = "train",
+    seed: int = 0,
+    mix: Sequence[str] = (),
+    wordings: str = "train",
+    instruction: str = "",
+    square_sides: Sequence[int] = (),
+) -> list[dict]:
+    """Up to `limit` rows; `family` is "all" where the source has no such column.
+
+    The embedded source is `pictures`; its families take turns as in `mix` (default: each once), so that any stretch of
+    rows has the mix, and `wordings` are the train or test wordings of the questions. Raises `ValueError` for a source
+    that cannot be read or is empty, an unknown family, and rows without an image. `instruction` follows each question
+    of another source; `square_sides` are those of the embedded pictures, one of which is drawn.
+    """
+    if source == "pictures":
+        mix = tuple(mix) or tuple(pictures.FAMILIES)
+        if unknown := sorted(set(mix) - set(pictures.FAMILIES)):
+            raise ValueError(
+                f"family_mix: no family is called {unknown[0]!r}; there are {', '.join(pictures.FAMILIES)}"
+            )
+        look = pictures.Look(sides=tuple(square_sides)) if square_sides else pictures.TASK
+        drawn = pictures.rows(limit, split, seed, mix, look, wordings)
+        return [{"image": fromarray(row.pop("pixels")), **row} for row in drawn]
+    raw, names = _load(source, split, None)
+    question = _find_column(names, None, QUESTION_COLUMNS, source, "question_column")
+    solution = _find_column(names, None, SOLUTION_COLUMNS, source, "solution_column")
+    image = _find_column(names, None, ("image", "images"), source, "image_column")
+    if hasattr(raw, "cast_column") and image == "image":
+        raw = raw.cast_column(image, Image())
+    rows = []
+    for index in range(min(limit, len(raw))):
+        found = raw[index].get(image)
+        found = found[0] if isinstance(found, list) and found else found
+        if not found:
+            raise ValueError(f"{source}: row {index} has no image; a gate has nothing to look at there")
+        gold = solution_of(raw[index].get(solution))
+        if gold is None:
+            raise ValueError(f"{source}: row {index} has no answer to compare with")
+        text = f"{raw[index][question].replace('<image>', '').strip()}\n{instruction}".strip()
+        rows.append({"image": found, "question": text, "solution": gold, "family": raw[index].get("family") or "all"})
+    if not rows:
+        raise ValueError(f"{source}: split {split!r} has no rows")
+    return rows
+
+
+def training_rows(rows: list[dict], images_per_row: int) -> Dataset:
+    """What TRL trains on: conversations, and each picture as often as a gate's row brings it."""
+    return Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": row["question"]}],
+                "images": [row["image"]] * images_per_row,
+                "solution": row["solution"],
+                "family": row["family"],
+            }
+            for row in rows
+        ]
+    )

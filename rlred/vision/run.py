@@ -1,0 +1,255 @@
+"""A visual-sparsity run from arguments to a measured adapter; recipes/visual_sparsity.py calls `main`.
+
+In the output folder: the adapter and processor, visual.json and visual.md (accuracy against visual tokens, before and
+after), positions.png (where kept tokens lie), run.json (every setting) and trainer_state.json (the training curves).
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from trl import GRPOConfig, GRPOTrainer, ModelConfig
+
+from rewards import make_reward
+from rlred.arguments import RecipeParser, _option
+from rlred.audit import rollouts_per_step
+from rlred.dial import use_all_cores
+from rlred.files import write_json, write_text
+from rlred.output import checkpoint_of, claim_output
+from rlred.tiny import resolve_model
+from rlred.vision.gate import GateRollout, LookGate
+from rlred.vision.model import SparseVision
+from rlred.vision.processor import sparse_processor
+from rlred.vision.reduce import Reducer
+from rlred.vision.rows import load_rows, training_rows
+from rlred.vision.study import (
+    by_family,
+    draw_positions,
+    measure_fixed,
+    optima,
+    outcomes_of,
+    position_map,
+    to_markdown,
+)
+
+logger = logging.getLogger(__name__)
+LINEARS = r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+@dataclass
+class VisionArguments:
+    """Pictures, looks, reduction, reward and evaluation. Fields that say "YAML/JSON" are JSON on the command line."""
+
+    questions: str = _option("pictures", "Rows with images: 'pictures' (embedded), a local file, or a Hub id.")
+    questions_split: str = _option("train", "Split of the training rows.")
+    family_mix: list[str] = _option([], "Families of the embedded questions, in turn; a name may stand twice.")
+    square_sides: list[int] = _option(
+        [], "Sides of the embedded squares, pixels; several: what suffices is in the picture."
+    )
+    looks: str = _option({}, "Look tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
+    thumbnail: float | None = _option(None, "Open the prompt with the picture at this keep ratio.")
+    score: str = _option(
+        "maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random."
+    )
+    strategy: str = _option("prune", "prune, package, merge, pool or downsample.")
+    instruction: str = _option("", "Text after each question: how to choose a look, how to answer.")
+    ladder: bool = _option(False, "Deal the looks out instead, and do not train them: the control.")
+    reward: str = _option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
+    max_answer: int = _option(16, "Tokens of an answer at most.")
+    evaluate: bool = _option(True, "Measure every look and the gate before and after.")
+    eval_questions: str | None = _option(None, "Held-out rows (default: the training source's eval_split).")
+    eval_split: str = _option("test", "Split of the held-out rows.")
+    num_eval_questions: int = _option(600, "Held-out rows.")
+
+    def __post_init__(self):
+        for name in ("looks", "reward"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value.lstrip().startswith("{"):
+                try:
+                    setattr(self, name, json.loads(value))
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{name}: not JSON: {error}") from None
+        if not isinstance(self.looks, dict):
+            raise ValueError(f"looks must be a mapping from tokens to keep ratios, got {self.looks!r}")
+        for name in ("max_answer", "num_eval_questions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        Reducer(self.score, self.strategy)
+
+
+def check(arguments: VisionArguments, training: GRPOConfig) -> None:
+    """Raises `ValueError` for settings that cannot work; warns of one that does not learn."""
+    if training.use_vllm:
+        raise ValueError(
+            "use_vllm=True: vLLM lays out image tokens itself and cannot leave any out; set use_vllm: false, or shrink "
+            "the pictures"
+        )
+    if training.scale_rewards not in ("none", False):
+        logger.warning(
+            "scale_rewards=%r: divided by the group's std, a small bonus is as strong as the answer, and a gate learns "
+            "to look as little as it can at everything; set scale_rewards: none",
+            training.scale_rewards,
+        )
+    if training.max_steps < 1:
+        raise ValueError(f"max_steps must be 1 or more, got {training.max_steps}")
+    looks = len(arguments.looks)
+    if arguments.ladder and training.num_generations < 2 * looks:
+        raise ValueError(f"num_generations must be {2 * looks} or more: 2 rollouts of each of {looks} assigned looks")
+
+
+def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
+    """Trains a gate and returns its report ({} with evaluate=False)."""
+    start = time.time()
+    check(arguments, training)
+    reward = make_reward(arguments.reward)
+    model, processor = load(model_config)
+    gate = LookGate(processor, arguments.looks, arguments.thumbnail)
+    SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
+    prompts = rollouts_per_step(training) // training.num_generations
+    rows = load_rows(
+        arguments.questions,
+        split=arguments.questions_split,
+        limit=prompts * training.max_steps,
+        seed=training.seed,
+        mix=arguments.family_mix,
+        instruction=arguments.instruction,
+        square_sides=arguments.square_sides,
+    )
+    output = claim_output(training, default_output)
+    if PartialState().is_main_process:
+        settings = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
+        everything = {"arguments": dataclasses.asdict(arguments), "training": training.to_sanitized_dict()}
+        write_json(output / "run.json", {**everything, "model": settings})
+
+    study = Study(arguments, gate, reward)
+    report = study.before(model, model_config.model_name_or_path, training.seed)
+    if (
+        report and PartialState().is_main_process
+    ):  # without families that want different looks there is nothing to learn
+        logger.info("before training\n%s", to_markdown(report))
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=reward,
+        args=training,
+        train_dataset=training_rows(rows, gate.images_per_row),
+        processing_class=gate.processor,
+        rollout_func=GateRollout(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
+        peft_config=LoraConfig(
+            r=model_config.lora_r,
+            lora_alpha=model_config.lora_alpha,
+            lora_dropout=model_config.lora_dropout,
+            target_modules=model_config.lora_target_modules or rf".*(language_model|text_model).*\.{LINEARS}",
+        ),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint_of(training))
+    trainer.save_model(str(output))
+    trainer.save_state()
+    if report:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        report["gates"] |= {f"trained, gate {name}": row for name, row in study.gates(model).items()}
+        report |= {"steps": trainer.state.global_step, "minutes": round((time.time() - start) / 60, 1)}
+        if arguments.strategy in ("prune", "package", "merge"):
+            smallest = min(gate.looks, key=gate.looks.get)
+            report["positions"] = position_map(gate, model, study.rows["test"], smallest)
+    if report and PartialState().is_main_process:
+        write_json(output / "visual.json", report)
+        write_text(output / "visual.md", to_markdown(report))
+        if "positions" in report:
+            draw_positions(report["positions"], output / "positions.png")
+    return report
+
+
+class Study:
+    """The same held-out rows for every stage: other scenes than in training, and other wordings too."""
+
+    def __init__(self, arguments: VisionArguments, gate: LookGate, reward):
+        self.gate, self.weight = gate, getattr(reward, "visual_weight", 0.0)
+        self.settings = {"max_answer": arguments.max_answer, "correctness": getattr(reward, "correctness", None)}
+        source = arguments.eval_questions or arguments.questions
+        wordings = ("test", "train") if source == "pictures" else ("test",)
+        self.rows = {
+            name: load_rows(
+                source,
+                split=arguments.eval_split,
+                limit=arguments.num_eval_questions,
+                mix=arguments.family_mix,
+                wordings=name,
+                instruction=arguments.instruction,
+                square_sides=arguments.square_sides,
+            )
+            for name in (wordings if arguments.evaluate else ())
+        }
+
+    def before(self, model, name: str, seed: int) -> dict:
+        """The report of an untrained model: every look for all rows, the gate, and where the reward is highest."""
+        if not self.rows:
+            return {}
+        fixed = measure_fixed(self.gate, model.eval(), self.rows["test"], **self.settings)
+        return {
+            "model": name,
+            "n": len(self.rows["test"]),
+            "wordings": "test",
+            "seed": seed,
+            "visual_weight": self.weight,
+            "fixed": {f"base, {look}": row for look, row in fixed.items()},
+            "gates": {f"base, gate {gate}": row for gate, row in self.gates(model).items()},
+            "optima": optima(fixed, self.weight),
+        }
+
+    def gates(self, model) -> dict[str, dict]:
+        """The gate, greedy and sampled (the answers greedy both times), in each set of wordings."""
+        model.eval()
+        torch.manual_seed(0)
+        found = {}
+        for wordings, rows in self.rows.items():
+            for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+                outcomes = outcomes_of(
+                    self.gate, model, rows, temperature=temperature, answer_temperature=0.0, **self.settings
+                )
+                found[f"{name}, {wordings} wordings"] = by_family(outcomes)
+        return found
+
+
+def parse(default_config: Path, argv: list[str]) -> tuple[VisionArguments, GRPOConfig, ModelConfig]:
+    """The arguments of a recipe: `--config FILE` (default: the recipe's own YAML), then flags."""
+    given = argv if "--config" in argv else ["--config", str(default_config), *argv]
+    return RecipeParser((VisionArguments, GRPOConfig, ModelConfig)).parse_args_and_config(args=given)
+
+
+def load(model_config: ModelConfig):
+    """Model and processor. Raises `ValueError` for a processor without keep ratios."""
+    name = resolve_model(model_config.model_name_or_path)
+    processor = sparse_processor(AutoProcessor.from_pretrained(name))
+    model = AutoModelForImageTextToText.from_pretrained(
+        name,
+        dtype=model_config.dtype or "auto",
+        **({"attn_implementation": model_config.attn_implementation} if model_config.attn_implementation else {}),
+    )
+    return model, processor
+
+
+def main(recipe: Path) -> int:
+    """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("rlred").setLevel(logging.INFO)
+    try:
+        arguments, training, model_config = parse(recipe.with_suffix(".yaml"), sys.argv[1:])
+        if training.use_cpu:
+            use_all_cores()
+        report = run(arguments, training, model_config, Path("outputs") / recipe.stem)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    if report:
+        print((Path(training.output_dir) / "visual.md").read_text())  # noqa: T201
+    return 0

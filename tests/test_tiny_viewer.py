@@ -1,0 +1,99 @@
+"""The embedded tiny viewer: what it can see, that it does not choose, and the recipe that makes it."""
+
+import random
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from recipes import tiny_viewer
+from recipes.tiny_viewer import LOOKS, Batch, build_model, build_processor, encode, gate_states, spread_looks
+from rlred.tiny import pictures, resolve_model
+from rlred.vision.gate import LookGate
+from rlred.vision.model import SparseVision
+from rlred.vision.reduce import Reducer
+from rlred.vision.rows import load_rows
+from rlred.vision.study import by_family, outcomes_of
+
+RATIOS = {look: k / 64 for look, k in LOOKS.items()}
+
+
+@pytest.fixture(scope="module")
+def viewer():
+    folder = resolve_model("tiny_viewer")
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    gate = LookGate(AutoProcessor.from_pretrained(folder), RATIOS)
+    SparseVision(model, Reducer(strategy="downsample"), images_per_row=1)
+    return model, gate
+
+
+def accuracy(viewer, look, wordings="test", n=60):
+    model, gate = viewer
+    rows = load_rows("pictures", split="test", limit=n, wordings=wordings)
+    table = by_family(outcomes_of(gate, model, rows, look, temperature=0, max_answer=2))
+    return {family: table[family]["accuracy"] for family in pictures.FAMILIES}
+
+
+def test_families_need_different_amounts_of_the_picture(viewer):
+    whole, some, little = (accuracy(viewer, look) for look in ("<look-1>", "<look-1/4>", "<look-1/16>"))
+    assert whole["background"] > 0.9 and whole["square"] > 0.9 and whole["dot"] > 0.7
+    assert some["square"] > 0.9 and some["dot"] < 0.5
+    assert little["background"] > 0.9
+
+
+def test_it_does_not_choose(viewer):
+    model, gate = viewer
+    questions = [text for family in pictures.FAMILIES for text in pictures.wordings(family, "test")]
+    prompts = [[{"role": "user", "content": text}] for text in questions]
+    inputs = gate.tokenizer.pad({"input_ids": gate._asked(prompts, [])}, return_tensors="pt")
+    with torch.no_grad():
+        shares = model(**inputs).logits[:, -1].softmax(-1)[:, list(gate.ids.values())]
+    assert shares.sum(-1).min() > 0.99
+    assert (shares - 0.2).abs().max() < 0.05
+
+
+def test_the_recipe_sees_pictures_as_the_reduced_model_does(viewer):
+    model, gate = viewer
+    rows = load_rows("pictures", limit=2)
+    pixels = gate._wholes([row["image"] for row in rows])[1]["pixel_values"]
+    expected = torch.stack(encode(model, pixels, 16).pooler_output)
+    output, _ = model.sparse_vision.family.downsampled({"pixel_values": pixels}, [16, 16])
+    assert torch.equal(expected, torch.stack(output.pooler_output))
+
+
+def test_a_batch_shows_the_picture_after_the_first_look():
+    processor = build_processor()
+    batch = Batch(processor.tokenizer, 4, 8, True, tiny_viewer.STAGES[-1], random.Random(0))
+    image = batch.input_ids == processor.image_token_id
+    assert image.sum(-1).tolist() == [12] * 4  # a thumbnail of 4, and 8
+    assert (batch.labels != -100).sum(-1).tolist() == [6] * 4  # three answers, three ends
+    assert batch.pixels.abs().max() <= 1
+    assert not (image & (batch.labels != -100)).any()
+
+
+def test_spread_looks_are_distinct_and_leave_the_gate_uniform():
+    processor = build_processor()
+    torch.manual_seed(0)
+    model = build_model(processor.tokenizer)
+    batch = Batch(processor.tokenizer, 24, 64, False, tiny_viewer.STAGES[-1], random.Random(0))
+    with torch.no_grad():
+        states = gate_states(model, processor.tokenizer, random.Random(1), batch.pixels, 8)
+        spread_looks(model, processor.tokenizer, states)
+    rows = model.lm_head.weight[processor.tokenizer.convert_tokens_to_ids(list(LOOKS))]
+    logits = states @ rows.T
+    assert (logits - logits.mean(-1, keepdim=True)).abs().max() < 0.1
+    apart = rows - rows.mean(0)
+    assert (apart.norm(dim=-1) > 0.5 * rows.mean(0).norm()).all()
+
+
+def test_the_recipe_makes_a_model_and_writes_over_nothing(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "viewer"
+    flags = ["tiny_viewer.py", "--output", str(output), "--steps", "4", "--batch_size", "8"]
+    monkeypatch.setattr(sys, "argv", flags)
+    tiny_viewer.main()
+    assert "936,384 parameters" in capsys.readouterr().out
+    assert AutoModelForImageTextToText.from_pretrained(output).config.image_token_id == 4
+    with pytest.raises(SystemExit):
+        tiny_viewer.main()
+    assert "is not written over" in capsys.readouterr().err

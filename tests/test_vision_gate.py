@@ -1,0 +1,284 @@
+"""The gate: look token, image, answer; its rollouts in TRL; and what a run does with wrong settings."""
+
+import json
+import sys
+
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Sequence, Value
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+from recipes import visual_sparsity
+from recipes.tiny_viewer import LOOKS, build_model, build_processor
+from rewards import make_reward
+from rlred.tiny import pictures
+from rlred.vision.gate import GateRollout, LookGate
+from rlred.vision.model import SparseVision
+from rlred.vision.reduce import Reducer
+from rlred.vision.rows import load_rows, training_rows
+from rlred.vision.run import check, main, parse
+from rlred.vision.study import (
+    blind_accuracy,
+    by_family,
+    draw_positions,
+    measure_fixed,
+    outcomes_of,
+    position_map,
+)
+from tests.paths import ROOT
+
+RATIOS = {look: k / 64 for look, k in LOOKS.items()}
+WORDS = {"red": 1.0, "blue": 0.5, "cyan": 0.25, "purple": 0.125, "green": 0.0625}  # any tokens will do for looks
+
+
+@pytest.fixture(scope="module")
+def viewer(tmp_path_factory):
+    """The folder of a tiny viewer with random weights, but for a head that looks first and then names a colour."""
+    folder = tmp_path_factory.mktemp("viewer")
+    processor = build_processor()
+    torch.manual_seed(0)
+    model = build_model(processor.tokenizer)
+    with torch.no_grad():
+        head, image = model.lm_head.weight, processor.image_token_id
+        prompt = processor.tokenizer.encode("<bos> <user> what color is the dot ? <assistant>")
+        for tokens, ids in ((LOOKS, prompt), (pictures.COLOURS, [*prompt, prompt[-1] + 1, *[image] * 4])):
+            state = model.model.language_model(torch.tensor([ids])).last_hidden_state[0, -1]
+            rows = processor.tokenizer.convert_tokens_to_ids(list(tokens))
+            head[rows] = 2 * state / state.norm() + 0.02 * torch.randn(len(rows), len(state))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def loaded(folder, reducer=None, **gate):
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    look = LookGate(build_processor(), gate.pop("looks", RATIOS), **gate)
+    SparseVision(model, reducer or Reducer(strategy="downsample"), images_per_row=look.images_per_row)
+    return model, look
+
+
+def asked(rows):
+    return [[{"role": "user", "content": row["question"]}] for row in rows], [row["image"] for row in rows]
+
+
+def test_a_glance_is_question_look_image_answer(viewer):
+    model, gate = loaded(viewer)
+    rows = load_rows("pictures", limit=5)
+    glances = gate(model, *asked(rows), looks=list(LOOKS), temperature=0, max_answer=2)
+    image, ids = gate.processor.image_token_id, gate.tokenizer.convert_tokens_to_ids(list(LOOKS))
+    for glance, look, k, token in zip(glances, LOOKS, LOOKS.values(), ids, strict=True):
+        assert (glance.look, glance.kept, glance.full, glance.ratio) == (look, k, 64, k / 64)
+        assert glance.completion_ids[: k + 1] == [token, *[image] * k]
+        assert glance.mask == [1, *[0] * k, *[1] * (len(glance.completion_ids) - k - 1)]
+        assert image not in glance.prompt_ids and image not in glance.completion_ids[k + 1 :]
+        assert gate.tokenizer.decode(glance.prompt_ids).endswith("<assistant>")
+
+
+def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends_there(viewer):
+    model, gate = loaded(viewer, looks=WORDS)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # uniform: 5 of 55 tokens are looks, the image token cannot come
+    torch.manual_seed(0)
+    glances = gate(model, *asked(load_rows("pictures", limit=60)), max_answer=2)
+    blind = [glance for glance in glances if glance.look is None]
+    assert 45 < len(blind) < 60
+    assert all((g.kept, g.full, g.mask, g.answer, len(g.completion_ids)) == (0, 64, [1], "", 1) for g in blind)
+    assert all(gate.processor.image_token_id not in g.completion_ids for g in blind)
+
+
+def test_generate_and_training_see_a_glance_alike(viewer):
+    """The log-probability of each answer token, from generate's logits and from the training forward of all rows."""
+    model, gate = loaded(viewer)
+    rows = load_rows("pictures", limit=4)
+    looks = ["<look-1/4>", "<look-1>", "<look-1/16>", "<look-1/4>"]
+    found = []
+    generate = model.generate
+
+    def spying(*args, **kwargs):
+        out = generate(*args, **kwargs, return_dict_in_generate=True, output_logits=True)
+        found.append(torch.stack(out.logits, 1))
+        return out.sequences
+
+    model.generate = spying
+    prompts, images = asked(rows)
+    glances = gate(model, prompts, images, looks=looks, temperature=1.0, max_answer=2)
+    by_row = dict(zip([1, 0, 3, 2], [found[0][0], *found[1], found[2][0]], strict=True))  # as the looks come
+    width = max(len(g.prompt_ids + g.completion_ids) for g in glances)
+    ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in glances)])
+    pixels = gate._wholes(images)[1]
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **pixels).logits
+    for row, glance in enumerate(glances):
+        answer = len(glance.mask) - 1 - glance.kept
+        assert (logits[row, -answer - 1 : -1] - by_row[row][:answer]).abs().max() < 1e-5
+
+
+def test_a_thumbnail_opens_the_prompt(viewer):
+    model, gate = loaded(viewer, thumbnail=1 / 16)
+    rows = load_rows("pictures", limit=3)
+    glances = gate(model, *asked(rows), looks=["<look-1/4>"] * 3, temperature=0, max_answer=2)
+    assert [(g.kept, g.full, g.prompt_ids.count(gate.processor.image_token_id)) for g in glances] == [(20, 64, 4)] * 3
+    assert [len(s.index) for s in model.sparse_vision.seen] == [4, 16] * 3
+    sampled = gate(model, *asked(rows), max_answer=2)
+    assert all(glance.look for glance in sampled)
+    assert [len(row["images"]) for row in training_rows(rows, gate.images_per_row)] == [2] * 3
+
+
+@pytest.mark.parametrize(
+    "looks, message",
+    [
+        ({"<look-1>": 1.0, "<look-9>": 0.5}, "looks: '<look-9>' must be one token of the vocabulary"),
+        ({"<look-1>": 1.0, "red blue": 0.5}, "looks: 'red blue' must be one token of the vocabulary"),
+        ({"<look-1>": 1.0, "red": 0}, "keep_ratio must be above 0"),
+        ({"<look-1>": 1.0}, "looks must name 2 different tokens or more"),
+        ({}, "looks must name 2 different tokens or more"),
+    ],
+)
+def test_looks_that_cannot_be_are_one_clear_line(looks, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        LookGate(build_processor(), looks)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_image_in_a_row_is_found_before_training(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "what?", "answer": "red", "image": None}) + "\n")
+    with pytest.raises(ValueError, match="row 0 has no image"):
+        load_rows(str(path), limit=1)
+    with pytest.raises(ValueError, match="a row without an image has nothing to look at"):
+        GateRollout(LookGate(build_processor(), RATIOS))([[{"role": "user", "content": "what?"}]], None)
+
+
+def test_rows_keep_their_mix_and_test_questions_are_worded_anew():
+    mix = ["background", "square", "dot", "background", "square"]
+    rows = load_rows("pictures", limit=10, mix=mix)
+    assert [row["family"] for row in rows] == mix * 2
+    train = {row["question"] for row in load_rows("pictures", limit=300)}
+    test = {row["question"] for row in load_rows("pictures", split="test", limit=300, wordings="test")}
+    assert not train & test
+    sizes = load_rows("pictures", limit=40, mix=["square", "dot"], square_sides=[10, 28])
+    assert {row["family"] for row in sizes} == {"square of 10", "square of 28", "dot"}
+    with pytest.raises(ValueError, match="family_mix: no family is called 'cat'"):
+        load_rows("pictures", limit=4, mix=["cat"])
+
+
+def test_rows_come_from_a_file_with_pictures_too(tmp_path):
+    drawn = load_rows("pictures", limit=3)
+    columns = [
+        {"images": [row["image"]], "problem": f"<image>{row['question']}", "answer": row["solution"]} for row in drawn
+    ]
+    features = Features({"images": Sequence(Image()), "problem": Value("string"), "answer": Value("string")})
+    Dataset.from_list(columns, features=features).to_parquet(tmp_path / "rows.parquet")
+    rows = load_rows(str(tmp_path / "rows.parquet"), limit=9, instruction="Be brief.")
+    assert [row["question"] for row in rows] == [f"{row['question']}\nBe brief." for row in drawn]
+    assert [row["solution"] for row in rows] == [row["solution"] for row in drawn]
+    assert rows[0]["family"] == "all" and rows[0]["image"].size == (64, 64)
+
+
+def test_blind_spending_is_the_best_mixture_of_fixed_looks():
+    points = {"a": {"all": {"ratio": 0.1, "accuracy": 0.5}}, "b": {"all": {"ratio": 0.2, "accuracy": 0.4}}}
+    points["c"] = {"all": {"ratio": 0.5, "accuracy": 0.9}}
+    assert blind_accuracy(points, 0.3) == pytest.approx(0.7)  # of a and c; b is worse than both
+    assert blind_accuracy(points, 0.05) == 0.0
+    assert blind_accuracy(points, 1.0) == pytest.approx(0.9)
+
+
+def test_a_study_counts_what_was_used(viewer):
+    model, gate = loaded(viewer)
+    rows = load_rows("pictures", split="test", limit=12, wordings="test")
+    fixed = measure_fixed(gate, model, rows, max_answer=2)
+    assert [row["all"]["ratio"] for row in fixed.values()] == [1, 0.5, 0.25, 0.125, 0.0625]
+    table = by_family(outcomes_of(gate, model, rows, temperature=0, max_answer=2))
+    assert set(table) == {"all", "background", "square", "dot"}
+    assert table["all"]["n"] == 12 and sum(table["all"]["looks"].values()) == pytest.approx(1)
+
+
+def test_the_map_of_kept_tokens_shows_a_score_that_favours_the_bottom(viewer, tmp_path):
+    model, gate = loaded(viewer, Reducer(lambda features, k: torch.arange(len(features))))
+    rows = load_rows("pictures", split="test", limit=6)
+    shares = position_map(gate, model, rows, "<look-1/4>")
+    assert shares == [[0.0] * 8] * 6 + [[4.0] * 8] * 2  # 16 of 64 tokens: the last two rows
+    even, _ = loaded(viewer, Reducer(strategy="pool"))
+    assert position_map(gate, even, rows, "<look-1>") == [[1.0] * 8] * 8
+    draw_positions(shares, tmp_path / "positions.png")
+    assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def command(monkeypatch, *flags):
+    monkeypatch.setattr(sys, "argv", ["visual_sparsity.py", *map(str, flags)])
+    return main(ROOT / "recipes" / "visual_sparsity.py")
+
+
+SMALL = ["--max_steps", "2", "--per_device_train_batch_size", "20", "--num_generations", "10"]
+SMALL += ["--num_eval_questions", "10", "--logging_steps", "1"]
+
+
+MORE = {
+    "gate": [],
+    "ladder": ["--ladder", "true"],
+    "thumbnail": ["--thumbnail", "0.0625", "--strategy", "prune", "--square_sides", "10", "28"],
+}
+
+
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+def test_the_recipe_trains_saves_and_measures(viewer, tmp_path, monkeypatch, capsys, more):
+    output = tmp_path / "run"
+    if "--ladder" in more:
+        reward = {"name": "visual_sparsity", "preset": "ladder"}
+        more = (*more, "--reward", json.dumps(reward))
+    assert command(monkeypatch, "--model_name_or_path", viewer, "--output_dir", output, *SMALL, *more) == 0
+    assert "trained, gate sampled, test wordings" in capsys.readouterr().out
+    report = json.loads((output / "visual.json").read_text())
+    assert report["steps"] == 2 and len(report["fixed"]) == 5 and len(report["gates"]) == 8
+    state = json.loads((output / "trainer_state.json").read_text())
+    ratios = [entry["visual/keep_ratio"] for entry in state["log_history"] if "visual/keep_ratio" in entry]
+    assert len(ratios) == 2 and all(0 < ratio <= 1.1 for ratio in ratios)
+    model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(viewer), output)
+    names = [name for name, _ in model.named_parameters() if "lora_B" in name]
+    assert names and all("language_model" in name for name in names)  # the vision tower is left alone
+    changed = [name for name, value in model.named_parameters() if "lora_B" in name and value.abs().sum() > 0]
+    assert changed or "--ladder" in more
+    assert (output / "positions.png").exists() == ("prune" in more)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--use_vllm", "true"], "use_vllm=True: vLLM lays out image tokens itself"),
+        (["--looks", "{}"], "looks must name 2 different tokens"),
+        (["--looks", "{bad"], "looks: not JSON"),
+        (["--score", "magic"], "score must be one of maxmin"),
+        (["--ladder", "true", "--num_generations", "5"], "num_generations must be 10 or more"),
+        (["--num_eval_questions", "0"], "num_eval_questions must be 1 or more"),
+        (["--model_name_or_path", "tiny_reasoner"], "error: "),
+    ],
+)
+def test_wrong_settings_vllm_asked_for_pruning_included_are_one_line_before_training(
+    viewer, tmp_path, monkeypatch, capsys, flags, message
+):
+    given = ["--model_name_or_path", viewer, "--output_dir", tmp_path / "run", *SMALL, *flags]
+    assert command(monkeypatch, *given) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_trap_group_scaling_is_warned_of(viewer, tmp_path, monkeypatch, caplog):
+    given = ["--model_name_or_path", viewer, "--output_dir", tmp_path / "run", "--scale_rewards", "group"]
+    assert command(monkeypatch, *given, "--use_vllm", "true") == 2
+    given += ["--looks", "{}"]
+    assert command(monkeypatch, *given) == 2
+    assert "set scale_rewards: none" in caplog.text
+
+
+def test_the_recipe_is_a_recipe():
+    assert visual_sparsity.__doc__ and (ROOT / "recipes" / "visual_sparsity.yaml").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("visual_*.yaml")), ids=lambda path: path.stem)
+def test_every_visual_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    arguments, training, model_config = parse(path, ["--bf16", "false"])
+    check(arguments, training)
+    assert len(arguments.looks) >= 4 and training.scale_rewards == "none" and not caplog.records
+    assert make_reward(arguments.reward).visual_weight == 0.2
+    assert model_config.use_peft and model_config.lora_target_modules is None

@@ -1,4 +1,4 @@
-"""The embedded models: a tiny reasoner and its sums, a talker that says more than it needs, a viewer and its pictures."""
+"""The embedded models: a reasoner with its sums, a talker that says more than it needs, a viewer with its pictures."""
 
 from pathlib import Path
 

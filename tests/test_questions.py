@@ -55,7 +55,7 @@ def test_local_files_of_every_format(tmp_path, kind):
     else:
         frame.to_csv(path, index=False)
     questions = load_questions(str(path))
-    assert questions.column_names == ["question_id", "question", "solution"]
+    assert questions.column_names == ["question_id", "question", "solution", "level"]
     assert questions[3] == {"question_id": 3, "question": "What is 3+1?", "solution": "4"}
 
 

@@ -27,7 +27,7 @@ from rlred.arms import fresh_model, main_of, option, sft_config
 from rlred.budgets import Wording
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
-from rlred.questions import load_questions, load_rows
+from rlred.questions import load_questions, read_source
 from rlred.selection import TokenSelection
 from rlred.selective_sft import SelectedTokensSFTTrainer, static_labels, with_fused_head
 from rlred.tiny import sums
@@ -85,7 +85,7 @@ def load_texts(source: str, column: str, n: int, *, noise: float = 0.0, seed: in
     """`n` rows, `prompt` and `completion` or `text`: the first ones, or the last ones where they are held out."""
     if source == EMBEDDED:
         return Dataset.from_list(noisy_sums(n, noise, seed, "test" if held_out else "train"))
-    rows, names = load_rows(source, "train", None)
+    rows, names = read_source(source, "train", None)
     if column not in names:
         raise ValueError(f"{source}: no column is called {column!r}; there are {', '.join(names)}")
     indices = range(max(0, len(rows) - n), len(rows)) if held_out else range(min(n, len(rows)))

@@ -75,7 +75,7 @@ def load_questions(
         if split not in ("train", "test"):
             raise ValueError(f"the embedded task {source!r} has the splits 'train' and 'test', got {split!r}")
         return _numbered(sums.questions(limit or 4096, split, seed, family=source))
-    raw, names = load_rows(source, split, config)
+    raw, names = read_source(source, split, config)
     question_name = _find_column(names, question_column, QUESTION_COLUMNS, source, "question_column")
     solution_name = _find_column(names, solution_column, SOLUTION_COLUMNS, source, "solution_column")
     order = list(range(len(raw)))
@@ -125,7 +125,7 @@ def _find_column(names: Sequence[str], named: str | None, usual: Sequence[str], 
     )
 
 
-def load_rows(source: str, split: str, config: str | None) -> tuple[Sequence[dict], list[str]]:
+def read_source(source: str, split: str, config: str | None) -> tuple[Sequence[dict], list[str]]:
     """All rows, by index, and the names of their columns."""
     path = Path(source)
     kind = FORMATS.get(path.suffix.lower())

@@ -56,7 +56,7 @@ def test_local_files_of_every_format(tmp_path, kind):
         frame.to_csv(path, index=False)
     questions = load_questions(str(path))
     assert questions.column_names == ["question_id", "question", "solution", "level"]
-    assert questions[3] == {"question_id": 3, "question": "What is 3+1?", "solution": "4"}
+    assert questions[3] == {"question_id": 3, "question": "What is 3+1?", "solution": "4", "level": 3}
 
 
 def test_columns_can_be_named(tmp_path):

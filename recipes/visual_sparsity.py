@@ -8,7 +8,7 @@ model only; no division by the group's standard deviation.
 CPU, minutes    python recipes/visual_sparsity.py
 one GPU         accelerate launch recipes/visual_sparsity.py --config recipes/visual_sparsity_qwen2.5_vl_3b.yaml
 control         python recipes/visual_sparsity.py --ladder true \
-                    --reward '{"name":"visual_sparsity","preset":"ladder"}'
+                    --reward '{"name":"visual_sparsity","assigned":true,"correctness":{"name":"exact_match"}}'
 """
 
 import sys

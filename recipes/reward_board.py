@@ -184,18 +184,18 @@ def draw(board: dict[str, list[dict]], path: Path) -> None:
     """Accuracy against tokens, a dot per seed, with the Pareto front of the means."""
     figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
     points = {name: (means(rows)["mean_length"], means(rows)["accuracy"]) for name, rows in board.items()}
-    colours = plt.get_cmap("tab20")
+    colours, markers = plt.get_cmap("tab10"), "Dos^v<>pP"
     for number, (name, rows) in enumerate(board.items()):
-        colour = colours(number % 20)
+        colour = colours(number % 10)
         axes.scatter(
             [row["mean_length"] for row in rows], [row["accuracy"] for row in rows], s=12, color=colour, alpha=0.5
         )
-        axes.scatter(*points[name], s=60, color=colour, marker="D", label=name)
-        axes.annotate(name, points[name], fontsize=7, xytext=(4, 4), textcoords="offset points")
+        axes.scatter(*points[name], s=60, color=colour, marker=markers[number % len(markers)], label=name, alpha=0.8)
     front = [points[name] for name in pareto(points)]
     axes.plot(*zip(*front, strict=True), color="grey", linewidth=1, linestyle="--")
     axes.set(xlabel="mean tokens", ylabel="accuracy", title="Every reward on the tiny reasoner")
     axes.grid(alpha=0.25)
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -70,6 +70,7 @@ def test_o1_pruner_samples_its_own_reference_and_trains(tmp_path):
     assert "## By difficulty" in (tmp_path / "run" / "adherence.md").read_text()
 
 
+@pytest.mark.slow
 def test_o1_pruner_takes_a_reference_that_was_made_before(tmp_path):
     path = tmp_path / "reference.jsonl"
     assert reference(path, "--num_questions", "16", "--num_samples", "2") == 0

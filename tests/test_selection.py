@@ -283,6 +283,7 @@ def test_a_rollout_that_trl_has_scored_is_not_scored_again(random_model, monkeyp
     assert torch.allclose(made[0]["sampled_entropies"], entropies, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_rows_of_the_table_begin_from_one_start_and_differ_by_their_selection(tmp_path, monkeypatch, capsys):
     small = {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}
     words = f"x --folder {tmp_path} --rows all bottom_80 --blocks 2 --max_steps 2 --num_questions 64 --lora_r 4"

@@ -4,7 +4,7 @@ Each row is recipes/l1_exact.py with another `--selection` (2506.01939's ablatio
 seed begin from one hindsight start. Nothing is swept: the figures are those of the steps' own rollouts. Runs lie in
 outputs/forking/<row>-<seed>; what is finished is not run again.
 
-CPU, an hour    accelerate launch recipes/forking_table.py --seeds 0 1 2
+CPU             accelerate launch recipes/forking_table.py --seeds 0 1 2
 starts at hand  add --starts outputs/l1_exact outputs/l1_exact-2 outputs/l1_exact-3        (runs, one of each seed)
 other settings  flags of recipes/l1_exact.py, as --max_steps 60; they count for runs that are not there yet
 """

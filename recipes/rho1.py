@@ -7,7 +7,7 @@ Every arm sees the same rows, and is measured alike:
     plain     all tokens                             static    the highest share of the whole corpus, scored once
     dynamic   the highest share of each batch        random    a random share of each batch
 
-CPU, minutes    python recipes/rho1.py
+CPU             python recipes/rho1.py
 three seeds     python recipes/rho1.py --seeds 0 1 2        (an arm that is there is not run again)
 one GPU         python recipes/rho1.py --config recipes/rho1_paper.yaml
 """
@@ -23,7 +23,8 @@ from pathlib import Path
 from datasets import Dataset
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from rlred.arms import fresh_model, main_of, option, sft_config
+from rlred.arguments import option
+from rlred.arms import fresh_model, main_of, sft_config
 from rlred.budgets import Wording
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep

@@ -4,7 +4,7 @@ traces -> scores -> rows -> LoRA SFT -> evaluation by ratio; each stage is on di
 paper: numbers, operators, formulas, newlines and the answer are never cut; a text is scored once; a row asks for a
 ratio that it has; the completion cap is the same at every ratio; random deletion is trained and measured beside it.
 
-CPU, minutes    python recipes/tokenskip.py
+CPU             python recipes/tokenskip.py
 one GPU         python recipes/tokenskip.py --config recipes/tokenskip_qwen2.5_7b_gsm8k.yaml
 eight GPUs      accelerate launch --config_file accelerate_configs/ddp.yaml recipes/tokenskip.py \
                     --config recipes/tokenskip_qwen2.5_7b_gsm8k.yaml
@@ -13,10 +13,8 @@ resume          add --resume_from_checkpoint true
 """
 
 import copy
-import logging
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -25,7 +23,6 @@ from peft import PeftModel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
-from rlred.arguments import parse
 from rlred.compression.arguments import Arm, CompressionArguments
 from rlred.compression.evaluate import (
     BASE_TITLE,
@@ -39,7 +36,7 @@ from rlred.compression.rows import features
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
-from rlred.dial import describe, load_both, load_model, use_all_cores
+from rlred.dial import command, describe, load_both, load_model
 from rlred.files import write_json
 from rlred.output import claim_output
 
@@ -178,22 +175,8 @@ def measure_arm(arm: Arm, number: int, arguments, model, tokenizer, held_out: li
 
 
 def main() -> int:
-    """The command line: the YAML, then flags; a wrong value is one clear line and exit status 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    try:
-        config = Path(__file__).with_suffix(".yaml")
-        arguments, training, model_config = parse(config, kinds=(CompressionArguments, SFTConfig, ModelConfig))
-        if training.use_cpu:
-            use_all_cores()
-        report = run(arguments, training, model_config, Path("outputs") / Path(__file__).stem)
-    except ValueError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return 2
-    if report and PartialState().is_main_process:
-        print((Path(report["adapter"]) / "ratios.md").read_text())
-    return 0
+    """The command line: the YAML, then flags."""
+    return command(Path(__file__), run, (CompressionArguments, SFTConfig, ModelConfig), "ratios.md")
 
 
 if __name__ == "__main__":

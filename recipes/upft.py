@@ -6,7 +6,7 @@ tokens, of the same samples, and are measured alike:
 
     base   untrained        full   whole samples        rft   whole samples with the right answer        upft   prefixes
 
-CPU, minutes    python recipes/upft.py
+CPU             python recipes/upft.py
 three seeds     python recipes/upft.py --seeds 0 1 2        (an arm that is there is not run again)
 one GPU         python recipes/upft.py --config recipes/upft_paper.yaml
 """
@@ -21,7 +21,8 @@ from datasets import Dataset
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from rewards import Correctness, Length
-from rlred.arms import fresh_model, main_of, option, sft_config
+from rlred.arguments import option
+from rlred.arms import fresh_model, main_of, sft_config
 from rlred.budgets import Wording, ask
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import complete, outcomes_of, prompt_ids_of, sample_of, stop_ids

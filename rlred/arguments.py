@@ -17,7 +17,8 @@ from rlred.hindsight import Hindsight
 from rlred.selection import TokenSelection
 
 
-def _option(default: Any, text: str):
+def option(default: Any, text: str):
+    """A field of a recipe's arguments, with its line of `--help`."""
     if isinstance(default, dict | list):
         return field(default_factory=lambda: default.copy(), metadata={"help": text})
     return field(default=default, metadata={"help": text})
@@ -30,56 +31,54 @@ class DialArguments:
     Fields that say "YAML/JSON" are mappings in YAML and JSON text on the command line.
     """
 
-    questions: str = _option(
+    questions: str = option(
         "sums", "Training questions: 'sums' (embedded), a local JSON/JSONL/Parquet/CSV file, or a Hub id."
     )
-    questions_config: str | None = _option(None, "Configuration name of a Hub dataset.")
-    questions_split: str = _option("train", "Split of the training questions.")
-    question_column: str | None = _option(
-        None, "Column that holds the question; found by its usual names if not given."
-    )
-    solution_column: str | None = _option(
+    questions_config: str | None = option(None, "Configuration name of a Hub dataset.")
+    questions_split: str = option("train", "Split of the training questions.")
+    question_column: str | None = option(None, "Column that holds the question; found by its usual names if not given.")
+    solution_column: str | None = option(
         None, "Column that holds the gold answer; found by its usual names if not given."
     )
-    num_questions: int | None = _option(None, "Take this many training questions (default: all; 4096 embedded ones).")
+    num_questions: int | None = option(None, "Take this many training questions (default: all; 4096 embedded ones).")
 
-    wording: str = _option("l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}.")
-    budget_low: int = _option(16, "Smallest budget, in tokens.")
-    budget_high: int = _option(64, "Largest budget, in tokens.")
-    budget_distribution: str = _option("uniform", "uniform, log_uniform or choices.")
-    budget_choices: list[int] = _option([], "The budgets to choose from, for budget_distribution=choices.")
-    modes: str = _option({"exact": 1.0}, "Weights of the modes exact, max and none, as YAML/JSON.")
-    budgets_per_question: int = _option(2, "Budgets at which a question is asked, side by side, each time it comes up.")
+    wording: str = option("l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}.")
+    budget_low: int = option(16, "Smallest budget, in tokens.")
+    budget_high: int = option(64, "Largest budget, in tokens.")
+    budget_distribution: str = option("uniform", "uniform, log_uniform or choices.")
+    budget_choices: list[int] = option([], "The budgets to choose from, for budget_distribution=choices.")
+    modes: str = option({"exact": 1.0}, "Weights of the modes exact, max and none, as YAML/JSON.")
+    budgets_per_question: int = option(2, "Budgets at which a question is asked, side by side, each time it comes up.")
 
-    reward: str = _option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
+    reward: str = option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
 
-    selection: str = _option(
+    selection: str = option(
         {}, "Train on some tokens only: fields of rlred.selection.TokenSelection, as YAML/JSON; empty: all tokens."
     )
 
-    stop_decided: bool = _option(
+    stop_decided: bool = option(
         False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
     )
-    stop_at_correlation: float | None = _option(
+    stop_at_correlation: float | None = option(
         None, "End the training once the rollouts' rank correlation of budget and length is this in three logs running."
     )
 
-    hindsight: bool = _option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
-    hindsight_settings: str = _option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
+    hindsight: bool = option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
+    hindsight_settings: str = option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
 
-    reference_samples: int = _option(
+    reference_samples: int = option(
         8, "Base completions per question for a reward that needs reference_length, where questions do not bring it."
     )
 
-    evaluate: bool = _option(True, "Measure adherence before and after, and write adherence.{json,md,png}.")
-    eval_questions: str | None = _option(None, "Held-out questions (default: the training source's eval_split).")
-    eval_config: str | None = _option(None, "Configuration name of a Hub dataset of held-out questions.")
-    eval_split: str = _option("test", "Split of the held-out questions.")
-    num_eval_questions: int = _option(64, "Held-out questions; each is asked at every budget in every mode.")
-    eval_budgets: list[int] = _option([], "Budgets of the sweep (default: seven over the training range).")
-    eval_modes: list[str] = _option([], "Modes of the sweep (default: the mode with the largest weight).")
-    eval_temperature: float = _option(1.0, "Sampling temperature of the sweep; 0 is greedy.")
-    eval_batch_size: int = _option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
+    evaluate: bool = option(True, "Measure adherence before and after, and write adherence.{json,md,png}.")
+    eval_questions: str | None = option(None, "Held-out questions (default: the training source's eval_split).")
+    eval_config: str | None = option(None, "Configuration name of a Hub dataset of held-out questions.")
+    eval_split: str = option("test", "Split of the held-out questions.")
+    num_eval_questions: int = option(64, "Held-out questions; each is asked at every budget in every mode.")
+    eval_budgets: list[int] = option([], "Budgets of the sweep (default: seven over the training range).")
+    eval_modes: list[str] = option([], "Modes of the sweep (default: the mode with the largest weight).")
+    eval_temperature: float = option(1.0, "Sampling temperature of the sweep; 0 is greedy.")
+    eval_batch_size: int = option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
 
     def __post_init__(self):
         for name in ("wording", "modes", "reward", "hindsight_settings", "selection"):

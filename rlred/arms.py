@@ -9,7 +9,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import field
 from pathlib import Path
 from statistics import fmean
 
@@ -23,11 +22,6 @@ from rlred.evaluation.sweep import load_for_evaluation
 from rlred.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
-
-
-def option(default, text: str):
-    """A field of a recipe's arguments, with its line of `--help`."""
-    return field(default_factory=lambda: copy.copy(default), metadata={"help": text})
 
 
 def run_arms(

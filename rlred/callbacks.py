@@ -27,7 +27,7 @@ def signs_of_collapse(logs: dict) -> dict[str, str]:
     signs = {
         "entropy": (
             (logs.get("entropy") or 1.0) < 0.01,
-            "the policy has stopped exploring (the embedded runs stay above 0.05)",
+            "the policy has stopped exploring (the embedded runs stay above 0.03)",
         ),
         "adherence/length_std": (
             length_std is not None and bool(mean_length) and length_std < 0.02 * mean_length,

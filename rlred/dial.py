@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
 from rewards import Correctness, Length, make_reward
-from rlred.arguments import DialArguments, parse
+from rlred.arguments import KINDS, DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
 from rlred.budgets import training_rows
 from rlred.callbacks import CollapseAlarm, KeepBest
@@ -295,14 +296,23 @@ def use_all_cores() -> None:
 
 
 def main(recipe: Path) -> int:
-    """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2."""
+    """The command line of a length-control recipe."""
+    return command(recipe, run, KINDS, "adherence.md")
+
+
+def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], page: str) -> int:
+    """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2.
+
+    `run` takes the arguments, one of each of the `kinds`, and the default output folder; when it returns a report, the
+    `page` that it left in the output folder is printed.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     # TRL 1.16 sets options that transformers 5.23 has renamed; that is between the two of them.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # Not asked of accelerate: its state must not be set up before the arguments say on which device.
     logging.getLogger("rlred").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
-        arguments, training, model_config = parse(recipe.with_suffix(".yaml"))
+        arguments, training, model_config = parse(recipe.with_suffix(".yaml"), kinds=kinds)
         if training.use_cpu:
             use_all_cores()
         report = run(arguments, training, model_config, Path("outputs") / recipe.stem)
@@ -317,5 +327,5 @@ def main(recipe: Path) -> int:
         print(f"error: {cause}; {how_to_go_on(training)}", file=sys.stderr)
         return 1
     if report and PartialState().is_main_process:
-        print((Path(training.output_dir) / "adherence.md").read_text())
+        print((Path(training.output_dir) / page).read_text())
     return 0

@@ -76,8 +76,8 @@ def load_questions(
             raise ValueError(f"the embedded task {source!r} has the splits 'train' and 'test', got {split!r}")
         return _numbered(sums.questions(limit or 4096, split, seed, family=source))
     raw, names = read_source(source, split, config)
-    question_name = _find_column(names, question_column, QUESTION_COLUMNS, source, "question_column")
-    solution_name = _find_column(names, solution_column, SOLUTION_COLUMNS, source, "solution_column")
+    question_name = find_column(names, question_column, QUESTION_COLUMNS, source, "question_column")
+    solution_name = find_column(names, solution_column, SOLUTION_COLUMNS, source, "solution_column")
     order = list(range(len(raw)))
     if limit is not None:
         random.Random(seed).shuffle(order)
@@ -112,7 +112,7 @@ def _numbered(rows: list[dict]) -> Dataset:
     return Dataset.from_list([{"question_id": index, **row} for index, row in enumerate(rows)])
 
 
-def _find_column(names: Sequence[str], named: str | None, usual: Sequence[str], source: str, argument: str) -> str:
+def find_column(names: Sequence[str], named: str | None, usual: Sequence[str], source: str, argument: str) -> str:
     if named is not None:
         if named not in names:
             raise ValueError(f"{source}: {argument}={named!r} is not a column; there are {', '.join(names)}")

@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rewards import Correctness
 from rlred.budgets import Wording
+from rlred.compression.rows import features
 from rlred.evaluation.evaluate import base_of, wording_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
@@ -161,12 +162,10 @@ def sft_rows(found: Sequence[dict], tokenizer, wording: Wording) -> Dataset:
     """Prompt and completion ids: the question without a budget, and the completion that was enough for it."""
     rows = []
     for row in found:
-        prompt = [{"role": "user", "content": wording.ask(row["question"], None, "none")}]
-        prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
-        ids = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        mask = [0] * len(prompt_ids) + [1] * len(ids)
-        rows.append({"input_ids": prompt_ids + ids, "completion_mask": mask})
-    return Dataset.from_list(rows)
+        turns = [{"role": "user", "content": wording.ask(row["question"], None, "none")}]
+        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        rows.append({"prompt": prompt, "completion": row["completion"]})
+    return features(rows, tokenizer)
 
 
 def train(

@@ -11,43 +11,16 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from trl import get_peft_config
-
-from rlred.arguments import parse
-from rlred.budgets import training_rows
-from rlred.dial import load_model, make_rewards, num_rows
-from rlred.questions import load_questions
 from rlred.trainer import BudgetGRPOTrainer
-from tests.pairwise import train_in_turns
-from tests.paths import ROOT
+from tests.pairwise import train_in_turns, trainer_of_job
 
 
 def make_trainer(args, stop_decided: bool, folder: str) -> BudgetGRPOTrainer:
     """A run of the recipe, with or without."""
     words = ["--budget_low", str(args.budget_low), "--budget_high", str(args.budget_high), "--modes", '{"max":1}']
     words += ["--max_steps", str(args.steps), "--per_device_train_batch_size", str(args.batch_size)]
-    words += ["--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", folder]
-    arguments, training, model_config = parse(ROOT / "recipes" / "l1_maxlen.yaml", words)
-    model, tokenizer = load_model(model_config, training)
-    rewards = make_rewards(arguments, training)
-    questions = load_questions("sums", limit=1024, seed=training.seed)
-    rows = training_rows(
-        questions,
-        arguments.make_wording(),
-        arguments.make_sampler(),
-        num_rows=num_rows(training, len(questions)),
-        budgets_per_question=arguments.budgets_per_question,
-        seed=training.seed,
-    )
-    return BudgetGRPOTrainer(
-        model=model,
-        reward_funcs=rewards,
-        args=training,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model_config),
-        stop_decided=stop_decided,
-    )
+    words += ["--output_dir", folder]
+    return trainer_of_job(BudgetGRPOTrainer, words, stop_decided=stop_decided)
 
 
 def main():

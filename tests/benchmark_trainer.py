@@ -15,45 +15,19 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from trl import GRPOTrainer, get_peft_config
+from trl import GRPOTrainer
 
-from rlred.arguments import parse
-from rlred.budgets import training_rows
 from rlred.callbacks import CollapseAlarm, KeepBest
-from rlred.dial import load_model, make_rewards, num_rows
-from rlred.questions import load_questions
 from rlred.trainer import BudgetGRPOTrainer
-from tests.pairwise import train_in_turns
-from tests.paths import ROOT
+from tests.pairwise import train_in_turns, trainer_of_job
 
 
 def make_trainer(kind: type, folder: Path, steps: int, batch_size: int, **more) -> GRPOTrainer:
     """A trainer of the recipe's job; rlred's with the callbacks that every run has."""
-    words = ["--max_steps", str(steps), "--per_device_train_batch_size", str(batch_size), "--logging_steps", "1"]
-    words += ["--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", str(folder)]
-    arguments, training, model_config = parse(ROOT / "recipes" / "l1_maxlen.yaml", words)
-    model, tokenizer = load_model(model_config, training)
-    rewards = make_rewards(arguments, training)
-    questions = load_questions("sums", limit=1024, seed=training.seed)
-    rows = training_rows(
-        questions,
-        arguments.make_wording(),
-        arguments.make_sampler(),
-        num_rows=num_rows(training, len(questions)),
-        budgets_per_question=arguments.budgets_per_question,
-        seed=training.seed,
-    )
+    words = ["--max_steps", str(steps), "--per_device_train_batch_size", str(batch_size), "--output_dir", str(folder)]
     if kind is BudgetGRPOTrainer:
         more["callbacks"] = [CollapseAlarm(), KeepBest(folder / "best")]
-    return kind(
-        model=model,
-        reward_funcs=rewards,
-        args=training,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model_config),
-        **more,
-    )
+    return trainer_of_job(kind, words, **more)
 
 
 PARTS = {

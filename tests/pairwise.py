@@ -5,6 +5,13 @@ import time
 
 import torch
 from transformers import TrainerCallback
+from trl import get_peft_config
+
+from rlred.arguments import parse
+from rlred.budgets import training_rows
+from rlred.dial import load_model, make_rewards, num_rows
+from rlred.questions import load_questions
+from tests.paths import ROOT
 
 
 class Turns(TrainerCallback):
@@ -44,3 +51,29 @@ def train_in_turns(trainers) -> tuple[list[list[float]], list[list[float]]]:
     for thread in threads:
         thread.join()
     return [callback.seconds for callback in turns], [callback.processor_seconds for callback in turns]
+
+
+def trainer_of_job(kind: type, words: list[str], **more):
+    """A trainer of `kind` on the job of recipes/l1_maxlen.yaml, without its hindsight start; `words` are flags."""
+    common = ["--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
+    arguments, training, model_config = parse(ROOT / "recipes" / "l1_maxlen.yaml", [*common, *words])
+    model, tokenizer = load_model(model_config, training)
+    rewards = make_rewards(arguments, training)
+    questions = load_questions("sums", limit=1024, seed=training.seed)
+    rows = training_rows(
+        questions,
+        arguments.make_wording(),
+        arguments.make_sampler(),
+        num_rows=num_rows(training, len(questions)),
+        budgets_per_question=arguments.budgets_per_question,
+        seed=training.seed,
+    )
+    return kind(
+        model=model,
+        reward_funcs=rewards,
+        args=training,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+        **more,
+    )

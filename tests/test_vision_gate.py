@@ -12,12 +12,13 @@ from transformers import AutoModelForImageTextToText
 from recipes import visual_sparsity
 from recipes.tiny_viewer import LOOKS, build_model, build_processor
 from rewards import make_reward
+from rlred.arguments import parse
 from rlred.tiny import pictures
 from rlred.vision.gate import GateRollout, LookGate
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows, training_rows
-from rlred.vision.run import check, main, parse
+from rlred.vision.run import KINDS, check, main
 from rlred.vision.study import (
     blind_accuracy,
     by_family,
@@ -279,7 +280,7 @@ def test_the_recipe_is_a_recipe():
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("visual_*.yaml")), ids=lambda path: path.stem)
 def test_every_visual_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    arguments, training, model_config = parse(path, ["--bf16", "false"])
+    arguments, training, model_config = parse(path, ["--bf16", "false"], KINDS)
     check(arguments, training)
     assert len(arguments.looks) >= 4 and training.scale_rewards == "none" and not caplog.records
     assert make_reward(arguments.reward).visual_weight == 0.2

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from rlred.arguments import _option as option
+from rlred.arguments import option
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.scores import SCORERS

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datasets import Dataset, Image
 from PIL.Image import fromarray
 
-from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, _find_column, read_source, solution_of
+from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, find_column, read_source, solution_of
 from rlred.tiny import pictures
 
 
@@ -37,9 +37,9 @@ def load_rows(
         drawn = pictures.rows(limit, split, seed, mix, look, wordings)
         return [{"image": fromarray(row.pop("pixels")), **row} for row in drawn]
     raw, names = read_source(source, split, None)
-    question = _find_column(names, None, QUESTION_COLUMNS, source, "question_column")
-    solution = _find_column(names, None, SOLUTION_COLUMNS, source, "solution_column")
-    image = _find_column(names, None, ("image", "images"), source, "image_column")
+    question = find_column(names, None, QUESTION_COLUMNS, source, "question_column")
+    solution = find_column(names, None, SOLUTION_COLUMNS, source, "solution_column")
+    image = find_column(names, None, ("image", "images"), source, "image_column")
     if hasattr(raw, "cast_column") and image == "image":
         raw = raw.cast_column(image, Image())
     rows = []

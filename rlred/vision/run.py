@@ -4,12 +4,9 @@ In the output folder: the adapter and processor, visual.json and visual.md (accu
 after), positions.png (where kept tokens lie), run.json (every setting) and trainer_state.json (the training curves).
 """
 
-import dataclasses
 import json
 import logging
-import sys
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +17,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from rewards import make_reward
-from rlred.arguments import RecipeParser, _option
+from rlred.arguments import option
 from rlred.audit import rollouts_per_step
-from rlred.dial import use_all_cores
+from rlred.dial import command, describe
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
 from rlred.tiny import resolve_model
@@ -49,26 +46,24 @@ LINEARS = r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 class VisionArguments:
     """Pictures, looks, reduction, reward and evaluation. Fields that say "YAML/JSON" are JSON on the command line."""
 
-    questions: str = _option("pictures", "Rows with images: 'pictures' (embedded), a local file, or a Hub id.")
-    questions_split: str = _option("train", "Split of the training rows.")
-    family_mix: list[str] = _option([], "Families of the embedded questions, in turn; a name may stand twice.")
-    square_sides: list[int] = _option(
+    questions: str = option("pictures", "Rows with images: 'pictures' (embedded), a local file, or a Hub id.")
+    questions_split: str = option("train", "Split of the training rows.")
+    family_mix: list[str] = option([], "Families of the embedded questions, in turn; a name may stand twice.")
+    square_sides: list[int] = option(
         [], "Sides of the embedded squares, pixels; several: what suffices is in the picture."
     )
-    looks: str = _option({}, "Look tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
-    thumbnail: float | None = _option(None, "Open the prompt with the picture at this keep ratio.")
-    score: str = _option(
-        "maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random."
-    )
-    strategy: str = _option("prune", "prune, package, merge, pool or downsample.")
-    instruction: str = _option("", "Text after each question: how to choose a look, how to answer.")
-    ladder: bool = _option(False, "Deal the looks out instead, and do not train them: the control.")
-    reward: str = _option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
-    max_answer: int = _option(16, "Tokens of an answer at most.")
-    evaluate: bool = _option(True, "Measure every look and the gate before and after.")
-    eval_questions: str | None = _option(None, "Held-out rows (default: the training source's eval_split).")
-    eval_split: str = _option("test", "Split of the held-out rows.")
-    num_eval_questions: int = _option(600, "Held-out rows.")
+    looks: str = option({}, "Look tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
+    thumbnail: float | None = option(None, "Open the prompt with the picture at this keep ratio.")
+    score: str = option("maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random.")
+    strategy: str = option("prune", "prune, package, merge, pool or downsample.")
+    instruction: str = option("", "Text after each question: how to choose a look, how to answer.")
+    ladder: bool = option(False, "Deal the looks out instead, and do not train them: the control.")
+    reward: str = option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
+    max_answer: int = option(16, "Tokens of an answer at most.")
+    evaluate: bool = option(True, "Measure every look and the gate before and after.")
+    eval_questions: str | None = option(None, "Held-out rows (default: the training source's eval_split).")
+    eval_split: str = option("test", "Split of the held-out rows.")
+    num_eval_questions: int = option(600, "Held-out rows.")
 
     def __post_init__(self):
         for name in ("looks", "reward"):
@@ -84,6 +79,9 @@ class VisionArguments:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         Reducer(self.score, self.strategy)
+
+
+KINDS = (VisionArguments, GRPOConfig, ModelConfig)
 
 
 def check(arguments: VisionArguments, training: GRPOConfig) -> None:
@@ -126,9 +124,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     )
     output = claim_output(training, default_output)
     if PartialState().is_main_process:
-        settings = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
-        everything = {"arguments": dataclasses.asdict(arguments), "training": training.to_sanitized_dict()}
-        write_json(output / "run.json", {**everything, "model": settings})
+        write_json(output / "run.json", describe(arguments, training, model_config))
 
     study = Study(arguments, gate, reward)
     report = study.before(model, model_config.model_name_or_path, training.seed)
@@ -219,12 +215,6 @@ class Study:
         return found
 
 
-def parse(default_config: Path, argv: list[str]) -> tuple[VisionArguments, GRPOConfig, ModelConfig]:
-    """The arguments of a recipe: `--config FILE` (default: the recipe's own YAML), then flags."""
-    given = argv if "--config" in argv else ["--config", str(default_config), *argv]
-    return RecipeParser((VisionArguments, GRPOConfig, ModelConfig)).parse_args_and_config(args=given)
-
-
 def load(model_config: ModelConfig):
     """Model and processor. Raises `ValueError` for a processor without keep ratios."""
     name = resolve_model(model_config.model_name_or_path)
@@ -232,6 +222,7 @@ def load(model_config: ModelConfig):
     model = AutoModelForImageTextToText.from_pretrained(
         name,
         dtype=model_config.dtype or "auto",
+        use_safetensors=True,
         **({"attn_implementation": model_config.attn_implementation} if model_config.attn_implementation else {}),
     )
     return model, processor
@@ -239,17 +230,4 @@ def load(model_config: ModelConfig):
 
 def main(recipe: Path) -> int:
     """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    logging.getLogger("rlred").setLevel(logging.INFO)
-    try:
-        arguments, training, model_config = parse(recipe.with_suffix(".yaml"), sys.argv[1:])
-        if training.use_cpu:
-            use_all_cores()
-        report = run(arguments, training, model_config, Path("outputs") / recipe.stem)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    if report:
-        print((Path(training.output_dir) / "visual.md").read_text())  # noqa: T201
-    return 0
+    return command(recipe, run, KINDS, "visual.md")

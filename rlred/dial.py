@@ -93,7 +93,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
             training=training,
             output=output / "hindsight",
         )
-        study.measure("hindsight", model)
+        study.measure("hindsight", model, hindsight["num_updates"])
 
     trainer = make_trainer(
         arguments.make_selection(),
@@ -110,8 +110,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     trainer.save_model(str(output))
     trainer.save_state()
     model = trainer.accelerator.unwrap_model(trainer.model)
-    study.measure("trained", model)
-    study.measure("control_constant_length", model)
+    study.measure("trained", model, trainer.state.global_step)
+    study.measure("control_constant_length", model, trainer.state.global_step)
     spent = cost(trainer, hindsight, *map(study.rank_correlation, ("hindsight", "trained")), start)
     report = study.report(model_config.model_name_or_path, spent, hindsight)
     # DDP's reducer goes before the process group: as the last to hold it, it waits for gloo's thread with Python's lock

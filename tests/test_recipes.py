@@ -118,6 +118,19 @@ def test_a_resumed_run_continues_the_same_run(base, tmp_path):
     assert [entry["step"] for entry in state["log_history"] if "reward" in entry] == [1, 2, 3, 4]
 
 
+def test_a_run_that_goes_on_is_measured_anew_and_keeps_what_was_measured_before(base, tmp_path):
+    output, flags = tmp_path / "run", {"hindsight": False, "output_dir": tmp_path / "run"}
+    run(*arguments("l1_exact", base, max_steps=2, **flags), tmp_path)
+    measured = {path.name: path.stat().st_mtime_ns for path in (output / "measures").glob("*.json")}
+    again = {**flags, "resume_from_checkpoint": "true"}
+    run(*arguments("l1_exact", base, max_steps=2, **again), tmp_path)  # nothing is new
+    assert {path.name: path.stat().st_mtime_ns for path in (output / "measures").glob("*.json")} == measured
+    report = run(*arguments("l1_exact", base, max_steps=4, **again), tmp_path)
+    assert report["cost"]["rl_steps"] == 4 and (output / "measures" / "trained-1" / "trained.json").exists()
+    assert json.loads((output / "measures" / "trained.asked.json").read_text())["step"] == 4
+    assert (output / "measures" / "baseline.json").stat().st_mtime_ns == measured["baseline.json"]
+
+
 def test_adherence_is_logged_every_step_beside_each_reward(base, tmp_path):
     run(*arguments("l1_maxlen", base, output_dir=tmp_path / "run", evaluate=False), tmp_path)
     state = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())

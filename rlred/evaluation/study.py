@@ -1,5 +1,7 @@
 """The sweeps of one run, stage by stage, and the report that puts them side by side."""
 
+import hashlib
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -46,15 +48,19 @@ class Study:
             "seed": training.seed,
         }
 
-    def measure(self, stage: str, model) -> None:
-        """Sweeps `model` once; a stage that an earlier start of this run has measured is not measured again."""
+    def measure(self, stage: str, model, step: int = 0) -> None:
+        """Sweeps `model`, which has made `step` steps, once.
+
+        A stage that an earlier start of this run has measured is not measured again, unless the run has gone on since
+        or its sweep was changed: then the earlier files are moved aside.
+        """
         path = self.output / "measures" / f"{stage}.json"
         unasked = set(self.settings["modes"]) == {"none"}  # nobody asks for a length, so no constant one is a control
-        if not self.on or path.exists() or (unasked and stage == "control_constant_length"):
+        if not self.on or (unasked and stage == "control_constant_length"):
             return
         # Every process has the whole model; the main one measures while the others wait for it.
         state = PartialState()
-        if state.is_main_process:
+        if state.is_main_process and not self.has_measured(path, step):
             constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
             outcomes = sweep(
                 model,
@@ -72,6 +78,27 @@ class Study:
             write_json(path, block)
             logger.info("%s: %s", stage, json.dumps(block["overall"]))
         state.wait_for_everyone()
+
+    def has_measured(self, path: Path, step: int) -> bool:
+        """Whether a stage's sweep is there, of these questions, budgets and steps; another one is moved aside."""
+        asked = {
+            "step": step,
+            "budgets": self.budgets,
+            "questions": hashlib.sha256(json.dumps([row["question"] for row in self.held_out]).encode()).hexdigest(),
+            **{name: self.settings[name] for name in ("modes", "temperature", "max_completion_length", "seed")},
+        }
+        asked_path = path.with_suffix(".asked.json")
+        if asked_path.exists() and json.loads(asked_path.read_text()) == asked:
+            return path.exists()
+        earlier = [file for file in path.parent.glob(f"{path.stem}.*") if file.is_file()]
+        if earlier:
+            aside = next(f for n in itertools.count(1) if not (f := path.parent / f"{path.stem}-{n}").exists())
+            aside.mkdir()
+            for file in earlier:
+                file.rename(aside / file.name)
+            logger.info("%s: measured before with another sweep or after other steps; that is in %s", path.stem, aside)
+        write_json(asked_path, asked)
+        return False
 
     def rank_correlation(self, stage: str) -> float | None:
         """The rank correlation that a stage's sweep found; None where it was not measured."""

@@ -13,6 +13,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from rlred.budgets import BudgetSampler, Wording, make_wording
 from rlred.callbacks import StopWhenObeyed
+from rlred.evaluation.row_cap import check_row_cap
 from rlred.hindsight import Hindsight
 from rlred.selection import TokenSelection
 
@@ -78,6 +79,9 @@ class DialArguments:
     eval_budgets: list[int] = option([], "Budgets of the sweep (default: seven over the training range).")
     eval_modes: list[str] = option([], "Modes of the sweep (default: the mode with the largest weight).")
     eval_temperature: float = option(1.0, "Sampling temperature of the sweep; 0 is greedy.")
+    eval_row_cap: float | None = option(
+        None, "End max rows of the sweep at this many times their budget: quicker, and bounds (docs/measures.md)."
+    )
     eval_batch_size: int = option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
 
     def __post_init__(self):
@@ -99,6 +103,7 @@ class DialArguments:
         for budget in self.eval_budgets:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
+        check_row_cap(self.eval_row_cap, self.eval_modes or [self.main_mode()], "eval_row_cap")
         # Made once here, so that a wrong value is reported before anything is loaded.
         self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_selection(), self.make_stop()
 

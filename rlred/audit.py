@@ -5,6 +5,7 @@ the run; warnings are logged. The evidence for a trap stands beside its check.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ def audit_config(
     training: GRPOConfig, sampler: BudgetSampler, rewards: Sequence[Callable], *, hindsight: bool, use_peft: bool
 ) -> Iterator[Finding]:
     """Findings that need no data and no model."""
+    yield from _devices(training)
     yield from _rollouts(training, sampler)
     yield from _scaling(training, rewards)
     for modes, reward in length_rewards(rewards, sampler):
@@ -85,6 +87,13 @@ def length_rewards(rewards: Sequence[Callable], sampler: BudgetSampler) -> list[
             parts.append((set(MODES), reward))
     drawn = sampled_modes(sampler)
     return [(modes & drawn, part) for modes, part in parts if isinstance(part, ExactLength | MaxLength)]
+
+
+def _devices(training: GRPOConfig) -> Iterator[Finding]:
+    if training.use_cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        # accelerate 1.15 (PartialState): with cpu=True the DeepSpeed branch is not entered, and nothing is said.
+        advice = "accelerate leaves DeepSpeed out and trains with DDP; set it to false (docs/scaling.md says how)"
+        yield error("use_cpu", True, advice)
 
 
 def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]:

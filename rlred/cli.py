@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out_of_range", action="store_true", help="also half the smallest and twice the largest trained budget"
     )
     evaluate.add_argument("--max_completion_length", type=int, help="default: twice the largest budget")
+    evaluate.add_argument("--row_cap", type=float, metavar="TIMES", help="end max rows at this many times their budget")
     evaluate.add_argument("--require_end_of_thinking", action="store_true", help="an answer without </think> is wrong")
     evaluate.add_argument("--temperature", type=float, default=1.0)
     evaluate.add_argument("--batch_size", type=int, default=128)

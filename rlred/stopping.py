@@ -16,10 +16,13 @@ change, whatever follows. `row` holds what TRL passes to a reward for one comple
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
-from trl import GRPOConfig
+
+if TYPE_CHECKING:  # the sweep needs no trainer, and it takes seconds to import
+    from trl import GRPOConfig
 
 
 def decided_at(rewards: Sequence[Callable], weights: Sequence[float], row: dict, cap: int) -> int:
@@ -42,7 +45,7 @@ def decided_at(rewards: Sequence[Callable], weights: Sequence[float], row: dict,
     return cap if None in ends else min(cap, max(ends, default=cap))
 
 
-def check_stopping(training: GRPOConfig) -> None:
+def check_stopping(training: "GRPOConfig") -> None:
     """Raises `ValueError` for settings beside which rows cannot be stopped one by one, or would be lost."""
     if training.mask_truncated_completions:
         raise ValueError(

@@ -6,6 +6,7 @@ A process draws its tokens from its own random state, so the rollouts of two pro
 noise of each token is seeded by batch, row and position instead (Gumbel noise; its argmax is a sample of the softmax).
 """
 
+import os
 import sys
 import zlib
 
@@ -47,5 +48,10 @@ def seeded_by_row(generate):
 
 
 if __name__ == "__main__":
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        import deepspeed
+
+        # gloo in the place of an operator that DeepSpeed compiles when it starts, in minutes on a busy machine
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     GenerationMixin.generate = seeded_by_row(GenerationMixin.generate)
     sys.exit(main(ROOT / "recipes" / "l1_maxlen.py"))

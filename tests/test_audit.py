@@ -129,3 +129,10 @@ def test_trap_a_context_that_is_too_short(asked):
 def test_trap_a_thinking_token_that_does_not_exist(asked):
     asked["rewards"] = [ExactLength(alpha=0.05, length=Length("thinking", 10**6))]
     assert fields_of(asked) == ["reward.length.end_of_thinking"]
+
+
+def test_trap_deepspeed_that_use_cpu_leaves_out_is_refused(tmp_path, monkeypatch):
+    training = GRPOConfig(str(tmp_path), **SOUND)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    found = list(audit_config(training, EXACT, [ExactLength(alpha=0.05)], hindsight=True, use_peft=True))
+    assert [(finding.level, finding.field) for finding in found] == [("error", "use_cpu")]

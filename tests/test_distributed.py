@@ -1,5 +1,6 @@
 """Two processes on the CPU, through `accelerate launch`: whole groups on each, or a refusal."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -45,14 +46,16 @@ def test_rewards_that_look_at_one_completion_may_straddle(tmp_path):
     assert (tmp_path / "run" / "adapter_model.safetensors").exists()
 
 
-def losses(tmp_path, config, batch_size):
+def losses(tmp_path, config, batch_size, more_flags=(), **more):
     """Loss, reward and gradient norm of ten steps of l1_maxlen, whose rollouts do not depend on the processes."""
     flags = "--max_steps 10 --num_generations 4 --num_questions 64 --logging_steps 1 --hindsight false --evaluate false"
     flags += f" --learning_rate 0.002 --warmup_steps 0 --per_device_train_batch_size {batch_size}"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
-    command += ["tests/sampled_by_row.py", *flags.split(" "), "--output_dir", str(tmp_path / config)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=900)
+    command += ["tests/sampled_by_row.py", *flags.split(" "), "--output_dir", str(tmp_path / config), *more_flags]
+    offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **offline, **more}, timeout=900
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     history = json.loads((tmp_path / config / "trainer_state.json").read_text())["log_history"]
     return [(entry["loss"], entry["reward"], entry["grad_norm"]) for entry in history if "reward" in entry]
@@ -65,3 +68,16 @@ def test_two_processes_have_the_loss_of_one(tmp_path):
     differences = [max(abs(a[i] - b[i]) for a, b in zip(one, two, strict=True)) for i in range(3)]
     print("largest difference over ten steps, of loss, reward and gradient norm:", *(f"{d:.1e}" for d in differences))
     assert differences[0] < 1e-4 and differences[1] < 1e-4 and differences[2] < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+def test_zero_on_two_processes_has_the_loss_of_one(tmp_path):
+    one = losses(tmp_path, "cpu", 16)
+    for config in ("zero2_cpu", "zero3_cpu"):
+        flags = "--use_cpu false --ddp_backend gloo --save_strategy steps --save_steps 10".split(" ")
+        two = losses(tmp_path, config, 8, flags, DS_ACCELERATOR="cpu", ACCELERATE_TORCH_DEVICE="cpu")
+        assert list((tmp_path / config).glob("checkpoint-10/global_step10/*zero_pp_rank_1*")), "it was not ZeRO"
+        loss, reward = (max(abs(a[i] - b[i]) for a, b in zip(one, two, strict=True)) for i in range(2))
+        print(f"{config}: largest difference over ten steps, of loss and reward: {loss:.1e} {reward:.1e}")
+        assert len(two) == 10 and loss < 1e-4 and reward < 1e-4

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from rlred.budgets import Wording
+from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import load_for_evaluation, sweep
 from rlred.questions import load_questions
 
@@ -72,3 +73,38 @@ def test_a_killed_evaluation_gives_the_same_table_when_it_is_started_again(tmp_p
     assert start("whole").wait() == 0
     one, two = (json.loads((tmp_path / name / "adherence.json").read_text()) for name in ("killed", "whole"))
     assert one == two
+
+
+@pytest.fixture(scope="module")
+def cut_and_not(ask_reasoner, tmp_path_factory):
+    """One sweep of maxima and free rows, without a row cap and with it, and the ids that the second generated."""
+    path = tmp_path_factory.mktemp("row_cap") / "completions.jsonl"
+    settings = {"modes": ["max", "none"], "max_completion_length": 64, "num_samples": 4, "batch_size": 12}
+    whole, short = ask_reasoner(**settings), ask_reasoner(**settings, row_cap=1.25, path=path)
+    return whole, short, [ids for line in path.read_text().splitlines()[1:] for ids in json.loads(line)]
+
+
+def test_a_row_cap_saves_tokens_and_bounds_what_it_does_not_leave_alone(cut_and_not):
+    whole, short, generated = cut_and_not
+    for before, after in zip(whole, short, strict=True):
+        same = {name: value for name, value in after.items() if name != "cut"}
+        if not after["cut"]:
+            assert same == before
+            continue
+        assert before["mode"] == "max" and before["length"] >= 1.25 * before["budget"]
+        assert before["completion"].startswith(after["completion"])
+        assert (after["correct"], after["length"], after["truncated"]) == (0, 64, True)
+    asked = sum(outcome["mode"] == "max" for outcome in whole)  # they come first
+    assert sum(map(len, generated[:asked])) < 0.8 * sum(outcome["length"] for outcome in whole[:asked])
+    full, bound = (measure(outcomes)["overall"]["max"] for outcomes in (whole, short))
+    share = sum(outcome["cut"] for outcome in short) / asked
+    assert bound["over_budget"] == full["over_budget"] > 0
+    assert bound["accuracy"] < full["accuracy"] <= bound["accuracy"] + share
+    assert all(bound[name] >= full[name] for name in ("mean_length", "mean_error", "mean_abs_error", "rmse"))
+
+
+def test_trap_lengths_that_a_row_cap_cuts_do_not_look_like_obedience(cut_and_not):
+    whole, short, _ = cut_and_not
+    as_cut = [{**row, "length": 1.25 * row["budget"] if row["cut"] else row["length"]} for row in short]
+    obedience = [measure(outcomes)["rank_correlation"] for outcomes in (whole, short, as_cut)]
+    assert obedience[2] > obedience[0] + 0.1 > obedience[1]

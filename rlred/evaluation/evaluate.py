@@ -21,6 +21,7 @@ from rlred.budgets import Wording, make_wording
 from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.row_cap import check_row_cap
 from rlred.evaluation.study import examples
 from rlred.evaluation.sweep import complete, load_for_evaluation, sample_of, sweep
 from rlred.files import write_json
@@ -51,6 +52,7 @@ class Evaluation:
     out_of_range: bool = False
     baselines: list[str] = dataclasses.field(default_factory=list)
     max_completion_length: int | None = None
+    row_cap: float | None = None
     require_end_of_thinking: bool = False
     temperature: float = 1.0
     batch_size: int = 128
@@ -71,6 +73,7 @@ class Evaluation:
             raise ValueError(f"--max_completion_length must be 1 or more, got {self.max_completion_length}")
         if self.max_completion_length is None and not self.budgets:
             raise ValueError("--max_completion_length: without --budgets, say where a completion is cut")
+        check_row_cap(self.row_cap, self.modes, "--row_cap")
         if self.adapter and len(self.model) > 1:
             raise ValueError("--model: with --adapter, name the one model that they belong to, or none")
         for name in ("model", "adapter"):
@@ -135,8 +138,10 @@ def _from_json(text: str) -> str | dict:
 def claim(settings: Evaluation, output: Path) -> None:
     """Notes in the folder what is measured there. Raises `ValueError` where that is something else already."""
     path, plain = output / "evaluation.json", dataclasses.asdict(settings)
-    if path.exists() and (before := json.loads(path.read_text())) != plain:
-        name = next(name for name in {**before, **plain} if before.get(name) != plain.get(name))
+    before = json.loads(path.read_text()) if path.exists() else plain
+    changed = [name for name in {**before, **plain} if before.get(name) != plain.get(name)]
+    if changed:
+        name = changed[0]
         raise ValueError(
             f"{output} holds an unfinished evaluation with --{name} {before.get(name)}, now {plain.get(name)}; "
             "name another folder with --output, or move it away"
@@ -156,6 +161,7 @@ def evaluate(settings: Evaluation, output: Path) -> dict:
         "seed": settings.seed,
         "n_questions": len(questions),
         "temperature": settings.temperature,
+        "row_cap": settings.row_cap,
         **dict.fromkeys(STAGES),
         "others": {},
     }
@@ -254,6 +260,7 @@ def _measured(
         seed=settings.seed,
         num_samples=settings.num_samples,
         constant_budget=constant_budget,
+        row_cap=settings.row_cap,
         path=output / "measures" / f"{stage}.completions.jsonl",
         description=f"measuring: {stage}",
     )

@@ -85,6 +85,8 @@ def row(outcomes: Sequence[dict]) -> dict:
         "accuracy_low": low,
         "accuracy_high": high,
     }
+    if any("cut" in outcome for outcome in outcomes):
+        line["cut"] = _mean([outcome["cut"] for outcome in outcomes])
     if outcomes[0].get("ratio") is not None:
         line["ratio"] = outcomes[0]["ratio"]
         line["budget"] = float(np.mean([outcome["budget"] for outcome in outcomes]))

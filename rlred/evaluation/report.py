@@ -108,6 +108,7 @@ def to_markdown(report: dict) -> str:
         "",
         _provenance(report),
         "Errors are percentages of the budget; accuracy is a percentage with its 95 % Wilson interval.",
+        *_cut(report),
     ]
     for part in blocks(report):
         block = part.measures
@@ -139,6 +140,20 @@ def to_markdown(report: dict) -> str:
         lines += ["", "## Cost", ""]
         lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in report["cost"].items() if value is not None]
     return "\n".join(lines) + "\n"
+
+
+def _cut(report: dict) -> list[str]:
+    """What a row_cap has done to the figures; nothing without one."""
+    if report.get("row_cap") is None:
+        return []
+    shares = ", ".join(
+        f"{part.title} {percent(max(row.get('cut', 0) for row in part.measures['rows']))}" for part in blocks(report)
+    )
+    return [
+        f"Rows that ask for a maximum were cut at {report['row_cap']:g} times it and then count as wrong, and as long "
+        "as the cap: over budget is exact, accuracy at least and tokens and errors at most what is shown; rank "
+        f"correlation, spread and full length are affected. Largest share of a row cut (%): {shares}."
+    ]
 
 
 def _by_level(report: dict) -> list[str]:

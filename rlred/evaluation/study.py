@@ -46,6 +46,7 @@ class Study:
             "batch_size": arguments.eval_batch_size,
             "max_completion_length": max(training.max_completion_length, 2 * max(self.budgets)),
             "seed": training.seed,
+            "row_cap": arguments.eval_row_cap,
         }
 
     def measure(self, stage: str, model, step: int = 0) -> None:
@@ -116,6 +117,7 @@ class Study:
             "seed": self.training.seed,
             "n_questions": len(self.held_out),
             "temperature": self.temperature,
+            "row_cap": self.settings["row_cap"],
             **{stage: json.loads(path.read_text()) if path.exists() else None for stage, path in paths.items()},
             "hindsight_start": hindsight_start,
             "cost": cost,

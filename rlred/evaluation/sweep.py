@@ -13,11 +13,19 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
 
 from rewards import Correctness, Length
 from rlred.budgets import Wording, ask
+from rlred.evaluation.row_cap import limit_of, longest
 from rlred.files import write_text
+from rlred.stopping import StopAt
 from rlred.tiny import resolve_model
 
 Prompt = list[dict] | list[int]
@@ -29,9 +37,9 @@ class Engine(Protocol):
     stops: set[int]
 
     def complete_batch(
-        self, prompt_ids: list[list[int]], max_completion_length: int, temperature: float, seed: int
+        self, prompt_ids: list[list[int]], limits: list[int], temperature: float, seed: int
     ) -> list[list[int]]:
-        """Completion ids, end-of-sequence token included."""
+        """Completion ids, end-of-sequence token included; row i ends after `limits[i]` tokens."""
 
 
 @torch.no_grad()
@@ -41,6 +49,7 @@ def complete(
     prompts: Sequence[Prompt],
     *,
     max_completion_length: int,
+    limits: Sequence[int] | None = None,
     batch_size: int = 128,
     temperature: float = 1.0,
     seed: int = 0,
@@ -50,19 +59,22 @@ def complete(
     """Completion ids of prompts (conversations, or ids to go on from), end-of-sequence token included, unpadded.
 
     Prompts are batched in the given order: put those that will get similar lengths side by side. Each batch is seeded
-    by itself and the caller's random state stays as it was. Temperature 0 decodes greedily. With `path`, every batch
-    is saved there as it is done, and those that are already there are not generated again. Raises `ValueError` when
-    that file was made from other prompts or settings.
+    by itself and the caller's random state stays as it was. Temperature 0 decodes greedily. `limits` end single rows
+    before `max_completion_length`; up to there they are what they would have been. With `path`, every batch is saved
+    there as it is done, and those that are already there are not generated again. Raises `ValueError` when that file
+    was made from other prompts or settings.
     """
     completions: list[list[int]] = []
     if path is not None:
         settings = {"max_completion_length": max_completion_length, "batch_size": batch_size, "seed": seed}
-        completions = open_completions(path, {**settings, "temperature": temperature}, prompts)
+        own = {} if limits is None else {"limits": list(limits)}
+        completions = open_completions(path, {**settings, "temperature": temperature, **own}, prompts)
+    limits = [max_completion_length] * len(prompts) if limits is None else limits
     starts = range(len(completions), len(prompts), batch_size)
     with ready(model, tokenizer) if starts else contextlib.nullcontext() as complete_batch:
         for start in tqdm(starts, desc=description, leave=False):
             batch = [prompt_ids_of(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
-            ids = complete_batch(batch, max_completion_length, temperature, seed + start)
+            ids = complete_batch(batch, limits[start : start + batch_size], temperature, seed + start)
             completions += ids
             if path is not None:
                 with open(path, "a", encoding="utf-8") as file:
@@ -85,22 +97,25 @@ def ready(model: PreTrainedModel | Engine, tokenizer: PreTrainedTokenizerBase):
         model.train(was_training)
 
 
-def _complete_batch(model, tokenizer, prompt_ids, max_completion_length, temperature, seed) -> list[list[int]]:
+def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> list[list[int]]:
     device = next(model.parameters()).device
     sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
     # Not padded by apply_chat_template: it keeps the tokenizer's own padding side, and most pad on the right.
     inputs = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
+    prompt_length = inputs["input_ids"].shape[1]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         output = model.generate(
             **inputs.to(device),
-            max_new_tokens=max_completion_length,
+            max_new_tokens=max(limits),
+            stopping_criteria=StoppingCriteriaList([StopAt(prompt_length, limits)]),
             pad_token_id=tokenizer.pad_token_id,
             top_p=None if temperature == 0 else 1.0,
             **sampling,
         )
     stops = stop_ids(model, tokenizer)
-    completions = output[:, inputs["input_ids"].shape[1] :].tolist()
+    # A row that has stopped is padded, and the padding may be an end of sequence.
+    completions = [ids[:limit] for ids, limit in zip(output[:, prompt_length:].tolist(), limits, strict=True)]
     ends = [next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids)) for ids in completions]
     return [ids[:end] for ids, end in zip(completions, ends, strict=True)]
 
@@ -188,6 +203,7 @@ def sweep(
     seed: int = 0,
     num_samples: int = 1,
     constant_budget: int | None = None,
+    row_cap: float | None = None,
     grade: bool = True,
     path: Path | None = None,
     description: str = "sweep",
@@ -196,7 +212,8 @@ def sweep(
 
     With `constant_budget`, every prompt asks for that budget while the outcome is still held against its own: the
     control that has learned a length, but not to listen. Without `grade`, answers are not compared (`correct` is None).
-    `path` keeps the completions while the sweep runs, so that one which was interrupted goes on.
+    With `row_cap`, rows that ask for a maximum end at that many times it (rlred/evaluation/row_cap.py says what that
+    changes). `path` keeps the completions while the sweep runs, so that one which was interrupted goes on.
     """
     correctness, length = correctness or Correctness(), length or Length()
     asked = [(mode, budget) for mode in modes for budget in (budgets if mode != "none" else [None])]
@@ -205,19 +222,21 @@ def sweep(
         worded = constant_budget if constant_budget is not None and mode != "none" else budget
         asked_rows = ask(questions, wording, [(mode, worded)] * len(questions))
         rows += [{**row, "budget": budget} for row in asked_rows for _ in range(num_samples)]
+    limits = [limit_of(row, row_cap, max_completion_length) for row in rows]
     # Rows that will get similar lengths side by side; the completions of one question spread over batches.
     completion_ids = complete(
         model,
         tokenizer,
         [row["prompt"] for row in rows],
         max_completion_length=max_completion_length,
+        limits=None if row_cap is None else limits,
         batch_size=batch_size,
         temperature=temperature,
         seed=seed,
         path=path,
         description=description,
     )
-    return outcomes_of(
+    outcomes = outcomes_of(
         rows,
         completion_ids,
         tokenizer=tokenizer,
@@ -226,6 +245,14 @@ def sweep(
         length=length,
         grade=grade,
     )
+    if row_cap is None:
+        return outcomes
+    for outcome, ids, limit in zip(outcomes, completion_ids, limits, strict=True):
+        outcome["cut"] = outcome["truncated"] and limit < max_completion_length
+        if outcome["cut"]:
+            outcome["length"] = longest(ids, max_completion_length, length)
+            outcome["correct"] = 0.0 if outcome["correct"] is not None else None
+    return outcomes
 
 
 def outcomes_of(

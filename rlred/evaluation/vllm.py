@@ -34,7 +34,7 @@ class VllmModel:
         self.stops = {token for token in (tokenizer.eos_token_id, *declared) if token is not None}
 
     def complete_batch(
-        self, prompt_ids: list[list[int]], max_completion_length: int, temperature: float, seed: int
+        self, prompt_ids: list[list[int]], limits: list[int], temperature: float, seed: int
     ) -> list[list[int]]:
         """Completion ids, end-of-sequence token included; each request has a seed of its own."""
         from vllm import SamplingParams
@@ -42,11 +42,11 @@ class VllmModel:
         sampling = [
             SamplingParams(
                 temperature=temperature,
-                max_tokens=max_completion_length,
+                max_tokens=limit,
                 seed=seed + number,
                 stop_token_ids=sorted(self.stops),
             )
-            for number in range(len(prompt_ids))
+            for number, limit in enumerate(limits)
         ]
         prompts = [{"prompt_token_ids": ids} for ids in prompt_ids]
         results = self.llm.generate(prompts, sampling, lora_request=self.lora, use_tqdm=False)

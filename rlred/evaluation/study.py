@@ -86,7 +86,10 @@ class Study:
             "step": step,
             "budgets": self.budgets,
             "questions": hashlib.sha256(json.dumps([row["question"] for row in self.held_out]).encode()).hexdigest(),
-            **{name: self.settings[name] for name in ("modes", "temperature", "max_completion_length", "seed")},
+            **{
+                name: self.settings[name]
+                for name in ("modes", "temperature", "max_completion_length", "row_cap", "seed")
+            },
         }
         asked_path = path.with_suffix(".asked.json")
         if asked_path.exists() and json.loads(asked_path.read_text()) == asked:

@@ -54,7 +54,7 @@ def difficulties(traces: Sequence[dict], by: str, count: Callable[[str], int]) -
 def wanted_ratio(difficulty: float, ratios: Sequence[float]) -> float:
     """The ratio at that place among the ratios: the smallest for 0, the largest for 1, in even steps between.
 
-    LiteCoT (2505.19716, section 3) has a teacher judge the difficulty and rewrite the trace to a length that fits it.
+    LiteCoT (2505.19716, abstract) has a teacher judge the difficulty and rewrite the trace to a length that fits it.
 
     >>> [wanted_ratio(difficulty, [1.0, 0.75, 0.5]) for difficulty in (0, 0.2, 0.3, 1)]
     [0.5, 0.5, 0.75, 1.0]

@@ -196,7 +196,7 @@ class AStar:
     """Minus the round in which A*-Thought's search takes up a step, for all of it: what it takes first stays longest.
 
     Steps are opened by `importance`; a path costs g + h, g = -beta * mean log p(its steps | question) and
-    h = -mean log p(answer | question, its steps) (2505.24550, section 3; beta 0.1 in its code).
+    h = -mean log p(answer | question, its steps) (2505.24550; a_star.py and beta 0.1 of its code).
     """
 
     tokens: SelfInformation

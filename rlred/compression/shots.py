@@ -3,7 +3,7 @@ r"""Few-shot prompts pruned to a budget of tokens: more examples, each with fewe
     coarse   the examples whose thinking scores highest per unit, as many as fit once each is cut to `keep`
     fine     then the words of all of them, in one order by score, as many as the budget holds
 
-CoT-Influx (section 4) learns both choices by reinforcement learning; here the scores of rlred/compression/scores.py
+CoT-Influx (abstract) learns both choices by reinforcement learning; here the scores of rlred/compression/scores.py
 make them. It also prunes the questions; here questions, answers and what cut.py protects stay whole.
 """
 

@@ -32,7 +32,10 @@ from rlred.compression.evaluate import (
     truncated,
     write_report,
 )
-from rlred.compression.rows import features
+from rlred.compression.levels import make_level_rows
+from rlred.compression.mixing import Bounds
+from rlred.compression.reweighting import Reweight, ReweightedSFTTrainer, ShareSampler
+from rlred.compression.rows import features, make_rows
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
@@ -47,6 +50,7 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
     if get_peft_config(model_config) is None:
         raise ValueError("use_peft=False: this recipe trains LoRA adapters; set use_peft to true")
     questions, held_out = load_both(arguments, training.seed)
+    dev = dev_questions(arguments, training, questions)
     model, tokenizer = load_model(model_config, training)
     output, state = claim_output(training, default_output), PartialState()
     if state.is_main_process:
@@ -55,6 +59,11 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
         traces = traces_stage(
             output / "traces.jsonl", lambda: make_traces(arguments, training, model, tokenizer, questions, output)
         )
+    bounds = measure_bounds(arguments, model, tokenizer, dev) if dev else None
+    kept_back = {row["question"] for row in dev}
+    traces = [trace for trace in traces if trace["question"] not in kept_back]
+    if not traces:
+        raise ValueError(f"num_dev_questions={len(dev)} are all the questions that have traces; keep fewer back")
     blocks = {}
     if arguments.evaluate and state.is_main_process:
         outcomes = sweep(arguments, model, tokenizer, held_out, output, "base")
@@ -63,7 +72,8 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
         with state.main_process_first():
             rows = make_rows_of(arm, arguments, training, model_config, tokenizer, traces, output)
         folder = output / "controls" / arm.name if number else output
-        adapted = train(rows, training, model_config, tokenizer, folder)
+        mixing = make_mixing(arguments, training, rows, tokenizer, dev, bounds, folder) if dev else None
+        adapted = train(rows, training, model_config, tokenizer, folder, mixing)
         if arguments.evaluate and state.is_main_process:
             blocks |= measure_arm(arm, number, arguments, adapted, tokenizer, held_out, output)
         state.wait_for_everyone()
@@ -77,7 +87,7 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
         "temperature": arguments.eval_temperature,
         "max_completion_length": arguments.max_completion_length,
         "batch_size": arguments.eval_batch_size,
-        "trained_ratios": arguments.ratios,
+        "trained_ratios": arguments.asked_ratios(),
         "minutes": round((time.time() - start) / 60, 1),
         "blocks": blocks,
     }
@@ -106,26 +116,93 @@ def make_traces(arguments, training, model, tokenizer, questions, output: Path) 
 def make_rows_of(
     arm: Arm, arguments, training, model_config, tokenizer, traces: list[dict], output: Path
 ) -> list[dict]:
-    """Scores the traces as the arm says and cuts them at every ratio."""
+    """Scores the traces as the arm says and cuts them at every ratio, or drops levels of them."""
+    path, ratio_format = output / f"rows.{arm.name}.jsonl", arguments.make_ratio_format()
+    if arm.scorer == "levels":
+        settings = {"draws": arguments.ratios_per_question, "seed": training.seed}
+        return rows_stage(path, lambda: make_level_rows(traces, arguments.levels, tokenizer, ratio_format, **settings))
     own = None if arm.scorer in (*MODEL_FREE, "llmlingua2") else model_config.model_name_or_path
     scorer_model, dtype = arguments.scorer_model or own, model_config.dtype or "float32"
     scorer = make_scorer(arm.scorer, scorer_model, seed=training.seed, dtype=dtype)
     name = f"{arm.scorer}/{scorer_model or ''}/{training.seed}"
+    spans = scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, name)
     return rows_stage(
-        output / f"rows.{arm.name}.jsonl",
-        traces,
-        scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, name),
-        arguments.ratios,
-        tokenizer,
-        arguments.make_ratio_format(),
-        ratios_per_question=arguments.ratios_per_question,
-        tolerance=arguments.tolerance,
-        protect=arm.protect,
-        seed=training.seed,
+        path,
+        lambda: make_rows(
+            traces,
+            spans,
+            arguments.ratios,
+            tokenizer,
+            ratio_format,
+            ratios_per_question=arguments.ratios_per_question,
+            tolerance=arguments.tolerance,
+            protect=arm.protect,
+            ask_ratio=arguments.ask_ratio,
+            difficulty=arguments.difficulty,
+            short_share=None if arguments.reweight_steps else arguments.short_share,  # the sampler draws that share
+            seed=training.seed,
+        ),
     )
 
 
-def train(rows: list[dict], training: SFTConfig, model_config: ModelConfig, tokenizer, folder: Path):
+def dev_questions(arguments, training: SFTConfig, questions) -> list[dict]:
+    """What TL;DR's re-weighting is to measure on; none without it. Raises `ValueError` where it cannot be done."""
+    if not arguments.reweight_steps:
+        return []
+    if training.packing:
+        raise ValueError("packing=True: reweight_steps draws row by row; set packing to false")
+    if len(questions) <= arguments.num_dev_questions:
+        raise ValueError(
+            f"num_dev_questions={arguments.num_dev_questions} leaves no training question of {len(questions)}"
+        )
+    return list(questions)[-arguments.num_dev_questions :]
+
+
+def measure_bounds(arguments, model, tokenizer, dev: list[dict]) -> Bounds:
+    """What TL;DR's rule moves between: the base as it thinks, and its thinking cut off at the smallest ratio."""
+    outcomes = think_freely(arguments, model, tokenizer, dev)
+    cut_off = truncated(
+        model,
+        tokenizer,
+        dev,
+        outcomes,
+        arguments.make_ratio_format(),
+        ratios=[min(arguments.ratios)],
+        batch_size=arguments.eval_batch_size,
+    )
+    [long], [short] = measure_ratios(outcomes), measure_ratios(cut_off, full=outcomes)
+    return Bounds(short["thinking_tokens"], long["thinking_tokens"], short["accuracy"], long["accuracy"])
+
+
+def think_freely(arguments, model, tokenizer, questions: list[dict]) -> list[dict]:
+    """The questions, asked for no ratio."""
+    return sweep_ratios(
+        model,
+        tokenizer,
+        questions,
+        [1.0],
+        arguments.make_ratio_format(),
+        max_completion_length=arguments.max_completion_length,
+        temperature=arguments.eval_temperature,
+        batch_size=arguments.eval_batch_size,
+    )
+
+
+def make_mixing(arguments, training, rows, tokenizer, dev, bounds: Bounds, folder: Path) -> Reweight:
+    """TL;DR's re-weighting of these rows; its sampler is theirs."""
+
+    def measure(model) -> tuple[float, float]:
+        [row] = measure_ratios(think_freely(arguments, model, tokenizer, dev))
+        return row["thinking_tokens"], row["accuracy"]
+
+    sampler = ShareSampler([row["ratio"] for row in rows], arguments.short_share, training.seed)
+    path, steps = folder / "shares.json", arguments.reweight_steps
+    return Reweight(sampler, measure, bounds, path, steps=steps, rate=arguments.reweight_rate)
+
+
+def train(
+    rows: list[dict], training: SFTConfig, model_config: ModelConfig, tokenizer, folder: Path, mixing: Reweight | None
+):
     """LoRA SFT of a fresh base; an adapter that is there already is loaded, an interrupted training goes on."""
     model, _ = load_model(model_config, training)
     if (folder / "adapter_model.safetensors").exists():
@@ -133,13 +210,17 @@ def train(rows: list[dict], training: SFTConfig, model_config: ModelConfig, toke
     torch.manual_seed(training.seed)
     config = copy.copy(training)
     config.output_dir = str(folder)
-    trainer = SFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=features(rows, tokenizer),
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model_config),
-    )
+    settings = {
+        "model": model,
+        "args": config,
+        "train_dataset": features(rows, tokenizer),
+        "processing_class": tokenizer,
+        "peft_config": get_peft_config(model_config),
+    }
+    if mixing is None:
+        trainer = SFTTrainer(**settings)
+    else:
+        trainer = ReweightedSFTTrainer(sampler=mixing.sampler, callbacks=[mixing], **settings)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.exists() else None)
     trainer.save_state()
     trainer.save_model(str(folder))
@@ -154,7 +235,7 @@ def sweep(
         model,
         tokenizer,
         held_out,
-        [*arguments.ratios, *arguments.eval_ratios],
+        [*arguments.asked_ratios(), *arguments.eval_ratios],
         arguments.make_ratio_format(),
         max_completion_length=arguments.max_completion_length,
         temperature=arguments.eval_temperature,

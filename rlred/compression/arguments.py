@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from rlred.arguments import option
 from rlred.compression.cut import check_ratio
+from rlred.compression.levels import check_levels
+from rlred.compression.mixing import DIFFICULTIES, check_difficulty, check_share
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.scores import SCORERS
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to choose what goes: a scorer, and whether numbers and operators are protected from it."""
+    """One way to choose what goes: a scorer, and whether numbers and operators are protected from it; or `levels`."""
 
     scorer: str
     protect: bool = True
@@ -38,12 +40,29 @@ class CompressionArguments:
     trace_temperature: float = option(0.0, "Their temperature; 0 is greedy, as in TokenSkip.")
     max_completion_length: int = option(512, "Tokens at which a completion is cut, in sampling and at every ratio.")
 
-    scorer: str = option("question", f"What scores the thinking: {', '.join(SCORERS)}; '-unprotected' may follow.")
+    scorer: str = option(
+        "question", f"What scores the thinking: {', '.join(SCORERS)} ('-unprotected' may follow), or levels."
+    )
     scorer_model: str | None = option(None, "Its model (default: the target model; LLMLingua-2's own for llmlingua2).")
     controls: list[str] = option([], "More scorers, each of which trains an adapter of its own to be held against.")
     ratios: list[float] = option([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], "Shares of the thinking to keep; 1.0 among them.")
     ratios_per_question: int = option(1, "Ratios at which a trace is trained on, drawn at random.")
     tolerance: float = option(0.05, "A trace that misses a ratio by more has no row there.")
+    ask_ratio: bool = option(True, "Ask for the ratio in the prompt; off, the model is to find its own length.")
+    difficulty: str | None = option(
+        None,
+        f"Cut easy questions shorter than hard ones, by {' or '.join(DIFFICULTIES)} (LiteCoT); default: at random.",
+    )
+    short_share: float | None = option(None, "Share of the rows that are cut, the rest whole (default: as they come).")
+    reweight_steps: int | None = option(
+        None, "Set short_share anew every so many updates by dev accuracy and length (TL;DR); needs ask_ratio false."
+    )
+    reweight_rate: float = option(4.0, "How much a measurement moves the share's log odds.")
+    num_dev_questions: int = option(64, "The last training questions, kept for reweight_steps to measure on.")
+    levels: list[float] = option(
+        [0.4, 0.2, 0.2, 0.1, 0.1],
+        "Probabilities of levels 0 to 4, where 'levels' is the scorer or a control (Dualformer).",
+    )
     ratio_format: str = option("words", "Preset (words, tokenskip_qwen, tokenskip_llama3) or fields as YAML/JSON.")
 
     evaluate: bool = option(True, "Measure by ratio before and after, and write ratios.{json,md,png}.")
@@ -71,6 +90,7 @@ class CompressionArguments:
             "ratios_per_question",
             "num_eval_questions",
             "eval_batch_size",
+            "num_dev_questions",
         )
         for name in counts:
             if getattr(self, name) < 1:
@@ -78,7 +98,28 @@ class CompressionArguments:
         for name in ("trace_temperature", "eval_temperature"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        check_difficulty(self.difficulty), check_share("short_share", self.short_share), check_levels(self.levels)
+        if self.difficulty == "failures" and self.num_samples == 1 and not self.traces:
+            raise ValueError("difficulty=failures: num_samples must be 2 or more, got 1: one sample is always right")
+        if self.reweight_steps is not None:
+            self._check_reweighting()
         self.make_ratio_format(), self.arms()
+
+    def _check_reweighting(self) -> None:
+        if self.reweight_steps < 1:
+            raise ValueError(f"reweight_steps must be 1 or more, got {self.reweight_steps}")
+        if self.short_share is None or self.ask_ratio:
+            raise ValueError("reweight_steps: set short_share, to begin with, and ask_ratio to false")
+        if not self.reweight_rate > 0:
+            raise ValueError(f"reweight_rate must be above 0, got {self.reweight_rate}")
+        if min(self.ratios) == 1:
+            raise ValueError("reweight_steps: ratios must hold one below 1, got none")
+        if any(arm.scorer == "levels" for arm in self.arms()):
+            raise ValueError("reweight_steps: rows of the scorer 'levels' have no ratio; train them without it")
+
+    def asked_ratios(self) -> list[float]:
+        """The ratios that prompts ask for in training; 1.0 is asking for nothing."""
+        return self.ratios if self.ask_ratio and self.scorer != "levels" else [1.0]
 
     def make_ratio_format(self) -> RatioFormat:
         """How a ratio is asked for."""
@@ -89,8 +130,8 @@ class CompressionArguments:
         arms = []
         for name in (self.scorer, *self.controls):
             arm = Arm(name.removesuffix("-unprotected"), not name.endswith("-unprotected"))
-            if arm.scorer not in SCORERS:
-                raise ValueError(f"scorer: none is called {arm.scorer!r}; there are {', '.join(SCORERS)}")
+            if arm.scorer not in SCORERS and name != "levels":
+                raise ValueError(f"scorer: none is called {arm.scorer!r}; there are {', '.join(SCORERS)}, levels")
             if arm in arms:
                 raise ValueError(f"controls: {arm.name!r} is named twice")
             arms.append(arm)

@@ -5,17 +5,20 @@ rlred compress traces --questions gsm8k.jsonl --model Qwen/Qwen2.5-7B-Instruct -
 rlred compress scores --traces work/traces.jsonl --scorer llmlingua2 --output work/scores.jsonl
 rlred compress rows --traces work/traces.jsonl --scores work/scores.jsonl --tokenizer Qwen/Qwen2.5-7B-Instruct \
     --ratio_format tokenskip_qwen --ratios 1.0 0.9 0.8 0.7 0.6 0.5 --output work/rows.jsonl --alpaca work/alpaca.json
+rlred compress shots --traces work/traces.jsonl --scores work/scores.jsonl --tokenizer Qwen/Qwen2.5-7B-Instruct \
+    --budget 1024 --output work/shots.json
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from rlred.compression.mixing import DIFFICULTIES
 from rlred.tiny import TINY_TALKER
 
 
 def add_compress(commands) -> None:
-    """Adds the command and its three stages."""
+    """Adds the command, its three stages, and few-shot prompts from the same scores."""
     compress = commands.add_parser("compress", help="chains of thought with fewer words: traces, scores, rows for SFT")
     stages = compress.add_subparsers(dest="stage", required=True)
 
@@ -48,17 +51,37 @@ def add_compress(commands) -> None:
 
     rows = stages.add_parser("rows", help="traces cut at every ratio, as rows for SFT")
     rows.add_argument("--traces", type=Path, required=True)
-    rows.add_argument("--scores", type=Path, required=True)
+    rows.add_argument("--scores", type=Path, help="needed without --levels")
     rows.add_argument("--output", type=Path, required=True, help="JSONL file to make; must not exist")
     rows.add_argument("--tokenizer", default=TINY_TALKER, help="the target model's; ratios are shares of its tokens")
     rows.add_argument("--ratios", type=float, nargs="+", default=[1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
     rows.add_argument("--ratio_format", default="words", help="preset name, or fields as JSON")
-    rows.add_argument("--ratios_per_question", type=int, default=1)
+    rows.add_argument("--ratios_per_question", type=int, default=1, help="rows that a trace gives")
+    rows.add_argument("--difficulty", choices=DIFFICULTIES, help="cut easy questions shorter than hard ones (LiteCoT)")
+    rows.add_argument("--short_share", type=float, help="share of the rows that are cut, the rest whole (TL;DR)")
+    rows.add_argument("--unasked", action="store_true", help="leave the ratio out of the prompt")
+    rows.add_argument(
+        "--levels",
+        type=float,
+        nargs="+",
+        metavar="P",
+        help="in place of ratios: drop levels 0 to 4 of a trace with these probabilities (Dualformer)",
+    )
     rows.add_argument("--tolerance", type=float, default=0.05, help="leave out what misses its ratio by more")
     rows.add_argument("--unprotected", action="store_true", help="let numbers and operators go like words: a control")
     rows.add_argument("--alpaca", type=Path, help="also write LLaMA-Factory's format here")
     rows.add_argument("--seed", type=int, default=0)
     rows.set_defaults(call=run_rows)
+
+    shots = stages.add_parser("shots", help="a few-shot prompt of pruned examples, within a budget of tokens")
+    shots.add_argument("--traces", type=Path, required=True)
+    shots.add_argument("--scores", type=Path, required=True)
+    shots.add_argument("--output", type=Path, required=True, help="wording for `rlred evaluate`; must not exist")
+    shots.add_argument("--tokenizer", default=TINY_TALKER, help="the target model's; the budget is in its tokens")
+    shots.add_argument("--budget", type=int, required=True, help="tokens of all examples together")
+    shots.add_argument("--keep", type=float, default=0.5, help="examples are chosen as if each were cut to this ratio")
+    shots.add_argument("--num_shots", type=int, help="at most so many")
+    shots.set_defaults(call=run_shots)
 
 
 def _ratio_format(text: str):
@@ -126,35 +149,85 @@ def run_scores(options: argparse.Namespace) -> None:
 
 
 def run_rows(options: argparse.Namespace) -> None:
-    """Cuts traces and writes rows."""
+    """Cuts traces, or drops levels of them, and writes rows."""
     for name in ("output", "alpaca"):
         _must_not_exist(name, getattr(options, name))
-    from transformers import AutoTokenizer
-
-    from rlred.compression.rows import to_alpaca
-    from rlred.compression.stages import read_lines, read_scores, rows_stage
+    if (options.scores is None) == (options.levels is None):
+        raise ValueError("rows: give either --scores, to cut by them, or --levels")
+    if options.levels is not None and (options.difficulty or options.short_share is not None or options.unprotected):
+        raise ValueError("--levels: goes without --difficulty, --short_share and --unprotected, which are for ratios")
+    from rlred.compression.levels import make_level_rows
+    from rlred.compression.rows import make_rows, to_alpaca
+    from rlred.compression.stages import read_scores, rows_stage
     from rlred.files import write_json
-    from rlred.tiny import resolve_model
 
-    traces = read_lines(options.traces, ("question", "opening", "thinking", "separator", "answer"))
-    ratio_format = _ratio_format(options.ratio_format)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(options.tokenizer))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--tokenizer {options.tokenizer!r} cannot be loaded: {reason}") from error
-    rows = rows_stage(
-        options.output,
-        traces,
-        read_scores(options.scores, traces),
-        options.ratios,
-        tokenizer,
-        ratio_format,
-        ratios_per_question=options.ratios_per_question,
-        tolerance=options.tolerance,
-        protect=not options.unprotected,
-        seed=options.seed,
-    )
+    traces, ratio_format = _traces(options.traces), _ratio_format(options.ratio_format)
+    tokenizer = _tokenizer(options.tokenizer)
+
+    def make():
+        if options.levels is not None:
+            settings = {"draws": options.ratios_per_question, "seed": options.seed}
+            return make_level_rows(traces, options.levels, tokenizer, ratio_format, **settings)
+        return make_rows(
+            traces,
+            read_scores(options.scores, traces),
+            options.ratios,
+            tokenizer,
+            ratio_format,
+            ratios_per_question=options.ratios_per_question,
+            tolerance=options.tolerance,
+            protect=not options.unprotected,
+            ask_ratio=not options.unasked,
+            difficulty=options.difficulty,
+            short_share=options.short_share,
+            seed=options.seed,
+        )
+
+    rows = rows_stage(options.output, make)
     if options.alpaca:
         write_json(options.alpaca, to_alpaca(rows, ratio_format))
     print(f"{options.output}: {options.output.with_suffix('.json').read_text().strip()}")
+
+
+def run_shots(options: argparse.Namespace) -> None:
+    """Chooses and prunes few-shot examples, and writes them as a wording."""
+    report_path = options.output.with_suffix(".report.json")
+    for path in (options.output, report_path):
+        _must_not_exist("output", path)
+    from rlred.budgets import Wording
+    from rlred.compression.rows import counter_of
+    from rlred.compression.shots import prune_shots
+    from rlred.compression.stages import read_scores
+    from rlred.files import write_json
+
+    traces = _traces(options.traces)
+    text, report = prune_shots(
+        traces,
+        read_scores(options.scores, traces),
+        options.budget,
+        counter_of(_tokenizer(options.tokenizer)),
+        keep=options.keep,
+        num_shots=options.num_shots,
+    )
+    wording = {"none": text + Wording().none}
+    write_json(options.output, wording)
+    write_json(report_path, report)
+    print(f"{options.output}: {json.dumps(report)}")
+
+
+def _traces(path: Path) -> list[dict]:
+    from rlred.compression.stages import read_lines
+
+    return read_lines(path, ("question", "opening", "thinking", "separator", "answer"))
+
+
+def _tokenizer(name: str):
+    from transformers import AutoTokenizer
+
+    from rlred.tiny import resolve_model
+
+    try:
+        return AutoTokenizer.from_pretrained(resolve_model(name))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--tokenizer {name!r} cannot be loaded: {reason}") from error

@@ -123,16 +123,17 @@ def truncated(
     outcomes: Sequence[dict],
     ratio_format: RatioFormat,
     *,
+    ratios: Sequence[float] | None = None,
     answer_tokens: int = 24,
     batch_size: int = 128,
 ) -> list[dict]:
-    """The control: the thinking at ratio 1 is cut at each ratio and the answer forced, greedily."""
+    """The control: the thinking at ratio 1 is cut at `ratios` (the outcomes' own) and the answer forced, greedily."""
     full = {outcome["question_id"]: outcome for outcome in outcomes if outcome["ratio"] == 1}
     tag = END_OF_THINKING in tokenizer.get_vocab()
     forced = f"{END_OF_THINKING}\\boxed{{" if tag else "\n\nThe final answer is: $\\boxed{"
     forced_ids = tokenizer(forced, add_special_tokens=False)["input_ids"]
     found = []
-    for ratio in sorted({outcome["ratio"] for outcome in outcomes} - {1.0}, reverse=True):
+    for ratio in sorted(set(ratios or [outcome["ratio"] for outcome in outcomes]) - {1.0}, reverse=True):
         prompts, heads = [], []
         for row in questions:
             own = full[row["question_id"]]
@@ -209,6 +210,7 @@ def evaluate_ratios(
     ratio_format, base = make_ratio_format(arguments["ratio_format"]), base_of(adapter, named_models)
     cap = max_completion_length or arguments["max_completion_length"]
     settings = {"max_completion_length": cap, "temperature": temperature, "batch_size": batch_size, "seed": seed}
+    asked = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
     blocks = {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
         model, tokenizer = load_for_evaluation(base, own, dtype)
@@ -221,7 +223,7 @@ def evaluate_ratios(
         "model": base,
         "adapter": adapter,
         "n_questions": len(questions),
-        "trained_ratios": arguments["ratios"],
+        "trained_ratios": arguments["ratios"] if asked else [1.0],
         **settings,
         "blocks": blocks,
     }

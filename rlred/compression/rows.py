@@ -19,6 +19,7 @@ from datasets import Dataset
 from rewards.correctness import last_boxed
 from rlred.budgets import Wording
 from rlred.compression.cut import Cut, Spans, check_ratio, cut
+from rlred.compression.mixing import check_share, difficulties, mix, wanted_ratio
 
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -124,12 +125,17 @@ def make_rows(
     ratios_per_question: int = 1,
     tolerance: float = 0.05,
     protect: bool = True,
+    ask_ratio: bool = True,
+    difficulty: str | None = None,
+    short_share: float | None = None,
     seed: int = 0,
 ) -> tuple[list[dict], dict]:
     """The rows, and by ratio their number, their mean achieved ratio and how many traces could not be cut to it.
 
-    Each trace is used at `ratios_per_question` of the ratios that it can be cut to within `tolerance`, drawn at random;
-    TokenSkip draws one of its six. Raises `ValueError` for values out of range and a ratio that no trace can be cut to.
+    Each trace is used at `ratios_per_question` of the ratios that it can be cut to within `tolerance`: drawn at random
+    (TokenSkip draws one of its six) or, with `difficulty`, those nearest to what its difficulty wants. With
+    `short_share`, rows are left out until that share of them is cut. Without `ask_ratio`, no prompt asks for a ratio.
+    Raises `ValueError` for values out of range and a ratio that no trace can be cut to.
     """
     if not ratios:
         raise ValueError("ratios is empty; name the shares of the thinking to keep, 1.0 among them")
@@ -137,16 +143,24 @@ def make_rows(
         raise ValueError(f"ratios_per_question must be 1 or more, got {ratios_per_question}")
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must be from 0 to below 1, got {tolerance}")
+    check_share("short_share", short_share)
     ratios = sorted(set(map(float, ratios)), reverse=True)
     count = counter_of(tokenizer)
     rng, rows, missed = random.Random(f"rows/{seed}"), [], dict.fromkeys(ratios, 0)
-    for trace, own in zip(traces, spans, strict=True):
+    hard = difficulties(traces, difficulty, count) if difficulty else [None] * len(traces)
+    for trace, own, how_hard in zip(traces, spans, hard, strict=True):
         cuts = cut(trace["thinking"], own, ratios, count, protect=protect)
         reached = [one for one in cuts if abs(one.achieved - one.ratio) <= tolerance]
         for one in cuts:
             missed[one.ratio] += one not in reached
-        for one in rng.sample(reached, min(ratios_per_question, len(reached))):
-            rows.append(row_of(trace, one, tokenizer, ratio_format))
+        if how_hard is None:
+            chosen = rng.sample(reached, min(ratios_per_question, len(reached)))
+        else:
+            wanted = wanted_ratio(how_hard, ratios)
+            chosen = sorted(reached, key=lambda one: abs(one.ratio - wanted))[:ratios_per_question]
+        for one in chosen:
+            row = row_of(trace, one, tokenizer, ratio_format, ask_ratio=ask_ratio)
+            rows.append(row if how_hard is None else {**row, "difficulty": how_hard})
     for ratio in ratios:
         if missed[ratio] == len(traces):
             forced = fmean(cut(t["thinking"], s, [1.0], count)[0].forced for t, s in zip(traces, spans, strict=True))
@@ -155,6 +169,8 @@ def make_rows(
                 f"which are never cut, are {forced:.2f} of the tokens; leave that ratio out, or set protect=False"
             )
     rng.shuffle(rows)
+    if short_share is not None:
+        rows = mix(rows, short_share, rng)
     by_ratio = [{"ratio": ratio, **_about(rows, ratio), "out_of_reach": missed[ratio]} for ratio in ratios]
     return rows, {"rows": len(rows), "by_ratio": by_ratio}
 
@@ -164,12 +180,14 @@ def counter_of(tokenizer) -> Callable[[str], int]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def row_of(trace: dict, one: Cut, tokenizer, ratio_format: RatioFormat) -> dict:
-    """One row, as TRL's prompt and completion, with what it was made from."""
+def row_of(trace: dict, one: Cut, tokenizer, ratio_format: RatioFormat, *, ask_ratio: bool = True) -> dict:
+    """One row, as TRL's prompt and completion, with what it was made from. Asking for ratio 1 is asking for nothing."""
+    asked = one.ratio if ask_ratio else 1.0
     return {
-        "prompt": ratio_format.prompt_text(trace["question"], one.ratio, tokenizer),
+        "prompt": ratio_format.prompt_text(trace["question"], asked, tokenizer),
         "completion": ratio_format.completion(trace, one.text),
         "question": trace["question"],
+        "asked_ratio": asked,
         "ratio": one.ratio,
         "achieved": one.achieved,
         "forced": one.forced,
@@ -177,8 +195,11 @@ def row_of(trace: dict, one: Cut, tokenizer, ratio_format: RatioFormat) -> dict:
 
 
 def _about(rows: Sequence[dict], ratio: float) -> dict:
-    own = [row["achieved"] for row in rows if row["ratio"] == ratio]
-    return {"n": len(own), "achieved": fmean(own) if own else None}
+    own = [row for row in rows if row["ratio"] == ratio]
+    about = {"n": len(own), "achieved": fmean(row["achieved"] for row in own) if own else None}
+    if own and "difficulty" in own[0]:
+        about["difficulty"] = fmean(row["difficulty"] for row in own)
+    return about
 
 
 def features(rows: Sequence[dict], tokenizer) -> Dataset:
@@ -199,7 +220,7 @@ def to_alpaca(rows: Sequence[dict], ratio_format: RatioFormat) -> list[dict]:
     return [
         {
             "instruction": ratio_format.instruction,
-            "input": ratio_format.alpaca_input(row["question"], row["ratio"]),
+            "input": ratio_format.alpaca_input(row["question"], row["asked_ratio"]),
             "output": row["completion"],
         }
         for row in rows

@@ -4,6 +4,7 @@
     SelfInformation    Selective Context: -log p of a causal LM (2310.06201); or what question and answer tell of it
     StepEntropy        a step's mean self-information, given to all of it (2508.03346 scores whole steps)
     Bidirectional      how likely a step makes question and answer (A*-Thought, 2505.24550)
+    AStar              the order in which A*-Thought's search over steps takes them up
     Edges              both ends of the text (EPiC, 2506.04205)
     Random, Stride, Head      controls: chance, every k-th word, truncation
 
@@ -22,6 +23,7 @@ import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rlred.compression.cut import Spans
+from rlred.compression.search import search_order
 
 LLMLINGUA2 = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 _WORD = re.compile(r"\S+")
@@ -168,8 +170,7 @@ class Bidirectional:
     """alpha * log p(question | step) + (1 - alpha) * log p(answer | step), means per token, for all of a step.
 
     A*-Thought's importance of a step (2505.24550; alpha 0.5 with GPT-2 in its code): how likely the question and the
-    answer become for one who has read that step alone. Its search over steps is not built. Raises `ValueError` for an
-    alpha outside [0, 1].
+    answer become for one who has read that step alone. Raises `ValueError` for an alpha outside [0, 1].
     """
 
     tokens: SelfInformation
@@ -188,6 +189,39 @@ class Bidirectional:
 
     def _log_prob(self, text: str, step: str) -> float:
         return _mean([log_prob for _, _, log_prob in self.tokens.log_probs(text, step)])
+
+
+@dataclass(frozen=True)
+class AStar:
+    """Minus the round in which A*-Thought's search takes up a step, for all of it: what it takes first stays longest.
+
+    Steps are opened by `importance`; a path costs g + h, g = -beta * mean log p(its steps | question) and
+    h = -mean log p(answer | question, its steps) (2505.24550; a_star.py and beta 0.1 of its code).
+    """
+
+    tokens: SelfInformation
+    importance: Bidirectional
+    beta: float = 0.1
+
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+        steps = steps_of(text)
+        importance = [score for _, _, score in self.importance(text, question, answer)]
+
+        def cost(path: set[int]) -> float:
+            return self.cost(
+                [text[start:end] for start, end in (steps[number] for number in sorted(path))], question, answer
+            )
+
+        rounds = search_order(importance, cost)
+        return [(start, end, -float(number)) for (start, end), number in zip(steps, rounds, strict=True)]
+
+    def cost(self, steps: Sequence[str], question: str, answer: str) -> float:
+        """The cost of a path."""
+        thought = "\n".join(steps) + "\n"
+        spans = self.tokens.log_probs(thought + answer, question)
+        of_steps = [log_prob for _, end, log_prob in spans if end <= len(thought)]
+        of_answer = [log_prob for _, end, log_prob in spans if end > len(thought)]
+        return -self.beta * _mean(of_steps) - _mean(of_answer)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -292,6 +326,10 @@ class TokenClassifier:
         return piece.startswith("\u2581") or piece in string.punctuation
 
 
+def _astar(tokens: SelfInformation) -> AStar:
+    return AStar(tokens, Bidirectional(tokens))
+
+
 SCORERS = {
     "llmlingua2": TokenClassifier,
     "self_information": SelfInformation,
@@ -299,6 +337,7 @@ SCORERS = {
     "question": lambda model, tokenizer: SelfInformation(model, tokenizer, conditional=True, tell_answer=False),
     "step_entropy": lambda model, tokenizer: StepEntropy(SelfInformation(model, tokenizer)),
     "bidirectional": lambda model, tokenizer: Bidirectional(SelfInformation(model, tokenizer)),
+    "astar": lambda model, tokenizer: _astar(SelfInformation(model, tokenizer)),
     "edges": Edges,
     "random": Random,
     "stride": Stride,

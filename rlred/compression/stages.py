@@ -12,7 +12,6 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from rlred.compression.cut import Spans
-from rlred.compression.rows import RatioFormat, make_rows
 from rlred.compression.scores import Scorer
 from rlred.evaluation.sweep import open_completions
 from rlred.files import write_json, write_text
@@ -79,18 +78,10 @@ def read_scores(path: Path, traces: Sequence[dict]) -> list[Spans]:
     return found
 
 
-def rows_stage(
-    path: Path,
-    traces: Sequence[dict],
-    spans: Sequence[Spans],
-    ratios: Sequence[float],
-    tokenizer,
-    ratio_format: RatioFormat,
-    **settings,
-) -> list[dict]:
+def rows_stage(path: Path, make: Callable[[], tuple[list[dict], dict]]) -> list[dict]:
     """The rows of `path`, made (with a report beside them) where they are not there yet."""
     if not path.exists():
-        rows, report = make_rows(traces, spans, ratios, tokenizer, ratio_format, **settings)
+        rows, report = make()
         write_json(path.with_suffix(".json"), report)
         write_lines(path, rows)
     return read_lines(path, ("prompt", "completion", "question", "ratio", "achieved"))

@@ -105,8 +105,10 @@ def sample_traces(
         else:
             asked = {**row, "asked": ratio_format.user_turn(row["question"], 1.0)}
             found.append((asked, tokenizer.decode(ids, skip_special_tokens=True)))
-    correctness = correctness or Correctness()
-    return _kept(found, lambda text, row: correctness.grade(text, row["solution"]), counts, "the sampled completions")
+    correctness, samples = correctness or Correctness(), Counter(row["question"] for row in rows)
+    return _kept(
+        found, lambda text, row: correctness.grade(text, row["solution"]), samples, counts, "the sampled completions"
+    )
 
 
 def load_traces(path: Path, columns: dict[str, str] | None = None) -> tuple[list[dict], dict]:
@@ -128,14 +130,20 @@ def load_traces(path: Path, columns: dict[str, str] | None = None) -> tuple[list
             row = {"question": values["question"], "solution": solution_of(values["solution"])}
             if isinstance(values["completion"], str) and isinstance(row["question"], str):
                 found.append((row, values["completion"]))
-    counts = Counter(sampled=len(raw))
-    return _kept(found, lambda text, row: grade(text, row["solution"], Correctness()), counts, str(path))
+    counts, samples = Counter(sampled=len(raw)), Counter(row["question"] for row, _ in found)
+    return _kept(found, lambda text, row: grade(text, row["solution"], Correctness()), samples, counts, str(path))
 
 
-def _kept(found: list[tuple[dict, str]], grade_text: Callable, counts: Counter, source: str) -> tuple[list[dict], dict]:
-    traces = []
+def _kept(
+    found: list[tuple[dict, str]], grade_text: Callable, samples: Counter, counts: Counter, source: str
+) -> tuple[list[dict], dict]:
+    """The right ones among `found`; `samples` is how many there were of each question, so that each trace knows the
+    `failure_rate` of its question: the share of its samples that were not right.
+    """
+    traces, right = [], Counter()
     for row, text in found:
         correct, parts = grade_text(text, row), split_completion(text)
+        right[row["question"]] += correct == 1
         if correct is None:
             counts["without a gold answer"] += 1
         elif correct != 1:
@@ -145,6 +153,8 @@ def _kept(found: list[tuple[dict, str]], grade_text: Callable, counts: Counter, 
         else:
             known = {name: row[name] for name in ("question", "asked", "solution", "level") if name in row}
             traces.append({**known, **parts._asdict()})
+    for trace in traces:
+        trace["failure_rate"] = 1 - right[trace["question"]] / samples[trace["question"]]
     counts["kept"] = len(traces)
     if not traces:
         said = ", ".join(f"{number} {reason}" for reason, number in counts.items())

@@ -1,0 +1,98 @@
+r"""Few-shot prompts pruned to a budget of tokens: more examples, each with fewer words (CoT-Influx, 2312.08901).
+
+    coarse   the examples whose thinking scores highest per unit, as many as fit once each is cut to `keep`
+    fine     then the words of all of them, in one order by score, as many as the budget holds
+
+CoT-Influx (abstract) learns both choices by reinforcement learning; here the scores of rlred/compression/scores.py
+make them. It also prunes the questions; here questions, answers and what cut.py protects stay whole.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from rlred.compression.cut import Spans, check_ratio, cut, render, unit_scores
+from rlred.compression.units import split_units
+
+
+def shot(trace: dict, thinking: str) -> str:
+    r"""One example as text, a blank line after it.
+
+    >>> shot({"question": "3+4=?", "answer": "\\boxed{7}"}, "3+4=7")
+    '3+4=?\n3+4=7\n\\boxed{7}\n\n'
+    """
+    parts = (trace.get("asked") or trace["question"], thinking.strip(), trace["answer"].strip())
+    return "\n".join(part for part in parts if part) + "\n\n"
+
+
+def prune_shots(
+    traces: Sequence[dict],
+    spans: Sequence[Spans],
+    budget: int,
+    count: Callable[[str], int],
+    *,
+    keep: float = 0.5,
+    num_shots: int | None = None,
+) -> tuple[str, dict]:
+    """The examples as one text of at most `budget` tokens, the most important first; and what was chosen and cut.
+
+    At most one example of a question and `num_shots` of them. Raises `ValueError` for a ratio outside (0, 1], counts
+    below 1, and a budget that no example fits.
+
+    >>> traces = [{"question": "1+1", "thinking": "well so 1+1=2 now", "answer": "2"},
+    ...           {"question": "2+2", "thinking": "hm so 2+2=4 then", "answer": "4"}]
+    >>> spans = [[(8, 13, 1.0), (5, 7, 0.5)], [(6, 11, 1.0), (3, 5, 0.9)]]
+    >>> text, report = prune_shots(traces, spans, 8, lambda text: len(text.split()), keep=0.5)
+    >>> text.split(), report["tokens_whole"], report["tokens"], report["shots_that_fit_whole"]
+    (['2+2', 'so', '2+2=4', '4', '1+1', 'so', '1+1=2', '2'], 12, 8, 1)
+    """
+    check_ratio(keep)
+    for name, value in (("budget", budget), ("num_shots", num_shots)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
+    units = [split_units(trace["thinking"]) for trace in traces]
+    scores = [unit_scores(own, found) for own, found in zip(units, spans, strict=True)]
+    ranked = sorted((n for n in range(len(traces)) if scores[n]), key=lambda n: (-fmean(scores[n]), n))
+
+    chosen: list[int] = []
+    text, sizes = "", []
+    for n in ranked:
+        if len(chosen) == num_shots:
+            break
+        if traces[n]["question"] in {traces[other]["question"] for other in chosen}:
+            continue
+        [short] = cut(traces[n]["thinking"], spans[n], [keep], count)
+        one = shot(traces[n], short.text)
+        if "{question}" in one or "{budget}" in one:  # a wording would fill them in
+            continue
+        sizes.append(count(one))
+        if count(text + one) <= budget:
+            chosen.append(n)
+            text += one
+    if not chosen:
+        raise ValueError(
+            f"budget: no example fits {budget} tokens; the shortest at {keep} takes {min(sizes, default=0)}"
+        )
+
+    free = [(scores[n][i], n, i) for n in chosen for i, unit in enumerate(units[n]) if not unit.atomic]
+    free.sort(key=lambda one: (-one[0], chosen.index(one[1]), one[2]))
+
+    def at(number: int) -> str:
+        kept = {n: [i for i, unit in enumerate(units[n]) if unit.atomic] for n in chosen}
+        for _, n, i in free[:number]:
+            kept[n].append(i)
+        return "".join(shot(traces[n], render(traces[n]["thinking"], units[n], sorted(kept[n]))) for n in chosen)
+
+    low, high = 0, len(free)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if count(at(middle)) <= budget else (low, middle - 1)
+    whole = [shot(traces[n], traces[n]["thinking"]) for n in chosen]
+    report = {
+        "candidates": len(traces),
+        "shots": len(chosen),
+        "budget": budget,
+        "tokens_whole": count("".join(whole)),
+        "tokens": count(at(low)),
+        "shots_that_fit_whole": sum(count("".join(whole[: n + 1])) <= budget for n in range(len(whole))),
+    }
+    return at(low), report

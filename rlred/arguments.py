@@ -15,6 +15,8 @@ from rlred.budgets import BudgetSampler, Wording, make_wording
 from rlred.callbacks import StopWhenObeyed
 from rlred.hindsight import Hindsight
 from rlred.selection import TokenSelection
+from rlred.target_search import TargetSearch
+from rlred.think_or_not import ThinkOrNot
 
 
 def option(default: Any, text: str):
@@ -56,6 +58,14 @@ class DialArguments:
         {}, "Train on some tokens only: fields of rlred.selection.TokenSelection, as YAML/JSON; empty: all tokens."
     )
 
+    think_or_not: str = option(
+        {}, "Learn whether to think: fields of rlred.think_or_not.ThinkOrNot, as YAML/JSON; empty: no part in it."
+    )
+    target_search: str = option(
+        {},
+        "Search length_bonus's three targets: fields of rlred.target_search.TargetSearch, as YAML/JSON; empty: given.",
+    )
+
     stop_decided: bool = option(
         False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
     )
@@ -81,14 +91,15 @@ class DialArguments:
     eval_batch_size: int = option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
 
     def __post_init__(self):
-        for name in ("wording", "modes", "reward", "hindsight_settings", "selection"):
+        mappings = ("modes", "hindsight_settings", "selection", "think_or_not", "target_search")
+        for name in ("wording", "reward", *mappings):
             value = getattr(self, name)
             if isinstance(value, str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))
                 except json.JSONDecodeError as error:
                     raise ValueError(f"{name}: not JSON: {error}") from None
-        for name in ("modes", "hindsight_settings", "selection"):
+        for name in mappings:
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r}")
         for name in ("num_eval_questions", "eval_batch_size", "budgets_per_question", "reference_samples"):
@@ -101,6 +112,9 @@ class DialArguments:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
         # Made once here, so that a wrong value is reported before anything is loaded.
         self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_selection(), self.make_stop()
+        if self.make_think_or_not() and self.selection:
+            raise ValueError("think_or_not and selection each weigh tokens in their own way; leave one of them out")
+        self.make_target_search()
 
     def make_wording(self) -> Wording:
         """The wording of this run."""
@@ -123,6 +137,14 @@ class DialArguments:
     def make_selection(self) -> TokenSelection | None:
         """Which tokens carry the policy gradient; None for all."""
         return _from_mapping(TokenSelection, "selection", self.selection) if self.selection else None
+
+    def make_think_or_not(self) -> ThinkOrNot | None:
+        """How it is learned whether to think; None for no part in it."""
+        return _from_mapping(ThinkOrNot, "think_or_not", self.think_or_not) if self.think_or_not else None
+
+    def make_target_search(self) -> TargetSearch | None:
+        """How the targets of length_bonus are searched for; None for those that are given."""
+        return _from_mapping(TargetSearch, "target_search", self.target_search) if self.target_search else None
 
     def make_stop(self) -> StopWhenObeyed | None:
         """What ends the training early; None for nothing."""

@@ -9,6 +9,7 @@
 Both stand on GRPOTrainer's own loss: what it reads (`old_per_token_logps`, `advantages`) is set here.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from trl import GRPOConfig
 from rewards.adapt_think import skips_thinking
 from rewards.correctness import text_of
 from rlred.trainer import BudgetGRPOTrainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class ThinkOrNot:
             raise ValueError(f"think_or_not.start={self.start!r} is only for forced rollouts; leave it out")
 
     def check(self, training: GRPOConfig, stop_decided: bool) -> None:
-        """Raises `ValueError` for settings of GRPO beside which this would be something else."""
+        """Raises `ValueError` for settings of GRPO beside which this would be something else; warns of a tight clip."""
         if self.control_weight is not None and training.loss_type != "grpo":
             raise ValueError(
                 f"loss_type={training.loss_type!r}: think_or_not.control_weight stands beside the mean of each "
@@ -64,6 +67,13 @@ class ThinkOrNot:
             raise ValueError(
                 f"vllm_mode={training.vllm_mode!r}: TRL sends one prompt for a whole group there, and forced halves "
                 "begin differently; use 'colocate'"
+            )
+        high = training.epsilon if training.epsilon_high is None else training.epsilon_high
+        if training.importance_sampling_level == "token" and high < 1:
+            logger.warning(
+                "epsilon_high=%g: the first token's ratio to halves is p / 0.5, so no p is raised above %.2g; use 1.0",
+                high,
+                (1 + high) / 2,
             )
 
 

@@ -226,6 +226,14 @@ def test_other_token_weights_and_early_stops_are_refused_beside_it():
         ThinkOrNot().check(arguments("think_or_not")[1], stop_decided=True)
 
 
+def test_trap_a_tight_clip_against_halves_is_warned_of(caplog):
+    words = ["--epsilon", "0.2", "--epsilon_high", "0.2"]
+    ThinkOrNot().check(arguments("think_or_not")[1], stop_decided=False)
+    assert caplog.messages == []
+    ThinkOrNot().check(arguments("think_or_not", *words)[1], stop_decided=False)
+    assert "no p is raised above 0.6" in caplog.messages[0]
+
+
 @pytest.mark.parametrize("yaml", ["think_or_not", "think_or_not_thinkless"])
 def test_the_recipe_trains_and_says_how_often_it_skips(yaml, tmp_path):
     small = "--num_questions 16 --num_eval_questions 24 --per_device_train_batch_size 16 --num_generations 4"

@@ -3,7 +3,7 @@
 The embedded base has no question that it can answer without thinking. So it is trained a little further, on
 `mixed_sums`, both ways: the trace, or `</think>` at once. A sum of two or three numbers can be had without thinking,
 one of six or more cannot. The prompt may ask for either (the wordings `think` and `no_think`: the switch of one model
-that reasons or does not); unasked, both are as likely for every sum.
+that reasons or does not); unasked it has seen both as often, short sums and long ones alike.
 """
 
 import random

@@ -79,6 +79,7 @@ class DialArguments:
     reference_samples: int = option(
         8, "Base completions per question for a reward that needs reference_length, where questions do not bring it."
     )
+    reference_wording: str | None = option(None, "Preset name of the wording for those completions (default: wording).")
 
     evaluate: bool = option(True, "Measure adherence before and after, and write adherence.{json,md,png}.")
     eval_questions: str | None = option(None, "Held-out questions (default: the training source's eval_split).")
@@ -112,13 +113,17 @@ class DialArguments:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
         # Made once here, so that a wrong value is reported before anything is loaded.
         self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_selection(), self.make_stop()
+        self.make_target_search(), self.make_reference_wording()
         if self.make_think_or_not() and self.selection:
             raise ValueError("think_or_not and selection each weigh tokens in their own way; leave one of them out")
-        self.make_target_search()
 
     def make_wording(self) -> Wording:
         """The wording of this run."""
         return make_wording(self.wording)
+
+    def make_reference_wording(self) -> Wording:
+        """The wording in which the reference is sampled."""
+        return make_wording(self.reference_wording or self.wording)
 
     def make_sampler(self) -> BudgetSampler:
         """The budget sampler of this run."""

@@ -184,7 +184,7 @@ def referenced(questions, model, tokenizer, arguments: DialArguments, training: 
             model,
             tokenizer,
             questions,
-            wording=arguments.make_wording(),
+            wording=arguments.make_reference_wording(),
             num_samples=arguments.reference_samples,
             max_completion_length=training.max_completion_length,
             correctness=correctness_of(reward),

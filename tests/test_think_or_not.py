@@ -222,13 +222,16 @@ def test_other_token_weights_and_early_stops_are_refused_beside_it():
         arguments("think_or_not", "--selection", '{"fraction": 0.2}')
     with pytest.raises(ValueError, match="think_or_not: no field is called 'halves'"):
         arguments("think_or_not", "--think_or_not", '{"halves": true}')
+    with pytest.raises(ValueError, match="wording: no preset named 'thinking'"):
+        arguments("think_or_not", "--reference_wording", "thinking")
     with pytest.raises(ValueError, match="stop_decided=True"):
         ThinkOrNot().check(arguments("think_or_not")[1], stop_decided=True)
 
 
 def test_trap_a_tight_clip_against_halves_is_warned_of(caplog):
-    words = ["--epsilon", "0.2", "--epsilon_high", "0.2"]
+    words = ["--importance_sampling_level", "token"]
     ThinkOrNot().check(arguments("think_or_not")[1], stop_decided=False)
+    ThinkOrNot().check(arguments("think_or_not", *words, "--epsilon_high", "1")[1], stop_decided=False)
     assert caplog.messages == []
     ThinkOrNot().check(arguments("think_or_not", *words)[1], stop_decided=False)
     assert "no p is raised above 0.6" in caplog.messages[0]

@@ -2,9 +2,9 @@ r"""A policy that learns for which questions it need not think (AdaptThink, 2505
 
 AdaptThink, the default: half of each group's rollouts begin with `</think>`, half are kept from it, weighted back to
 the policy by importance; r = c - A_ref + delta [no thinking], and r is the advantage. The ratio is the released code's,
-exp of a completion's mean log-ratio. Thinkless: its reward, the policy's own choice, and a loss of its own for the token
-that decides. Differs from AdaptThink: the thinking half begins as the policy likes, not with one fixed word. The
-embedded base, which can do both, is made first (rlred/tiny/chooser.py), once.
+exp of a completion's mean log-ratio. Thinkless: its reward, the policy's own choice, and a loss of its own for the
+token that decides. Differs from AdaptThink: the thinking half begins as the policy likes, not with one fixed word.
+The embedded base, which can do both, is made first (rlred/tiny/chooser.py), once.
 
 CPU, minutes    accelerate launch recipes/think_or_not.py
 Thinkless       accelerate launch recipes/think_or_not.py --config recipes/think_or_not_thinkless.yaml

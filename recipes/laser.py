@@ -1,10 +1,11 @@
 r"""A bonus for right answers within a target that follows the difficulty of the question (Laser-D, 2505.15612).
 
 Reward: 1, -0.5 or -1 for a right, a wrong or no answer, plus 0.5 for a right one within the target of its group:
-easy, medium or hard by the group's accuracy. Differs from the paper: the three targets are given, not searched for on
-a monitor set every 20 steps. One target is Laser; `explore: true` is Laser-DE.
+easy, medium or hard by the group's accuracy. The targets are given, or searched for on monitor questions every so many
+steps, as in the paper (`target_search`). One target is Laser; `explore: true` is Laser-DE.
 
 CPU, minutes    accelerate launch recipes/laser.py
+searched        add --target_search '{"num_questions": 32, "low": 16, "step": 4}'
 one GPU         accelerate launch recipes/laser.py --config recipes/laser_paper.yaml
 eight GPUs      accelerate launch --config_file accelerate_configs/zero2.yaml recipes/laser.py \
                     --config recipes/laser_paper.yaml

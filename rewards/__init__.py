@@ -10,6 +10,7 @@ None for "no opinion", per completion. They need math-verify and nothing of rlre
 import importlib
 from collections.abc import Callable
 
+from rewards.adapt_think import AdaptThink
 from rewards.by_mode import ByMode
 from rewards.correctness import Correctness
 from rewards.cosine_length import CosineLength
@@ -28,11 +29,13 @@ from rewards.shortest_correct import ShortestCorrect
 from rewards.slack_length import SlackLength
 from rewards.soft_overlong import SoftOverlong
 from rewards.solve_rate_penalty import SolveRatePenalty
+from rewards.thinkless import Thinkless
 from rewards.truncation import Truncation
 from rewards.uncertainty_budget import UncertaintyBudget
 from rewards.visual_sparsity import VisualSparsity
 
 REWARDS: dict[str, type] = {
+    "adapt_think": AdaptThink,
     "by_mode": ByMode,
     "correctness": Correctness,
     "cosine_length": CosineLength,
@@ -50,6 +53,7 @@ REWARDS: dict[str, type] = {
     "slack_length": SlackLength,
     "soft_overlong": SoftOverlong,
     "solve_rate_penalty": SolveRatePenalty,
+    "thinkless": Thinkless,
     "truncation": Truncation,
     "uncertainty_budget": UncertaintyBudget,
     "visual_sparsity": VisualSparsity,
@@ -109,6 +113,7 @@ def _import(path: str) -> Callable:
 
 
 __all__ = [
+    "AdaptThink",
     "ByMode",
     "Correctness",
     "CosineLength",
@@ -129,6 +134,7 @@ __all__ = [
     "SlackLength",
     "SoftOverlong",
     "SolveRatePenalty",
+    "Thinkless",
     "Truncation",
     "UncertaintyBudget",
     "VisualSparsity",

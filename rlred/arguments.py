@@ -16,6 +16,8 @@ from rlred.callbacks import StopWhenObeyed
 from rlred.evaluation.row_cap import check_row_cap
 from rlred.hindsight import Hindsight
 from rlred.selection import TokenSelection
+from rlred.target_search import TargetSearch
+from rlred.think_or_not import ThinkOrNot
 
 
 def option(default: Any, text: str):
@@ -57,6 +59,14 @@ class DialArguments:
         {}, "Train on some tokens only: fields of rlred.selection.TokenSelection, as YAML/JSON; empty: all tokens."
     )
 
+    think_or_not: str = option(
+        {}, "Learn whether to think: fields of rlred.think_or_not.ThinkOrNot, as YAML/JSON; empty: no part in it."
+    )
+    target_search: str = option(
+        {},
+        "Search length_bonus's three targets: fields of rlred.target_search.TargetSearch, as YAML/JSON; empty: given.",
+    )
+
     stop_decided: bool = option(
         False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
     )
@@ -70,6 +80,7 @@ class DialArguments:
     reference_samples: int = option(
         8, "Base completions per question for a reward that needs reference_length, where questions do not bring it."
     )
+    reference_wording: str | None = option(None, "Preset name of the wording for those completions (default: wording).")
 
     evaluate: bool = option(True, "Measure adherence before and after, and write adherence.{json,md,png}.")
     eval_questions: str | None = option(None, "Held-out questions (default: the training source's eval_split).")
@@ -85,14 +96,15 @@ class DialArguments:
     eval_batch_size: int = option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
 
     def __post_init__(self):
-        for name in ("wording", "modes", "reward", "hindsight_settings", "selection"):
+        mappings = ("modes", "hindsight_settings", "selection", "think_or_not", "target_search")
+        for name in ("wording", "reward", *mappings):
             value = getattr(self, name)
             if isinstance(value, str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))
                 except json.JSONDecodeError as error:
                     raise ValueError(f"{name}: not JSON: {error}") from None
-        for name in ("modes", "hindsight_settings", "selection"):
+        for name in mappings:
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r}")
         for name in ("num_eval_questions", "eval_batch_size", "budgets_per_question", "reference_samples"):
@@ -106,10 +118,17 @@ class DialArguments:
         check_row_cap(self.eval_row_cap, self.eval_modes or [self.main_mode()], "eval_row_cap")
         # Made once here, so that a wrong value is reported before anything is loaded.
         self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_selection(), self.make_stop()
+        self.make_target_search(), self.make_reference_wording()
+        if self.make_think_or_not() and self.selection:
+            raise ValueError("think_or_not and selection each weigh tokens in their own way; leave one of them out")
 
     def make_wording(self) -> Wording:
         """The wording of this run."""
         return make_wording(self.wording)
+
+    def make_reference_wording(self) -> Wording:
+        """The wording in which the reference is sampled."""
+        return make_wording(self.reference_wording or self.wording)
 
     def make_sampler(self) -> BudgetSampler:
         """The budget sampler of this run."""
@@ -128,6 +147,14 @@ class DialArguments:
     def make_selection(self) -> TokenSelection | None:
         """Which tokens carry the policy gradient; None for all."""
         return _from_mapping(TokenSelection, "selection", self.selection) if self.selection else None
+
+    def make_think_or_not(self) -> ThinkOrNot | None:
+        """How it is learned whether to think; None for no part in it."""
+        return _from_mapping(ThinkOrNot, "think_or_not", self.think_or_not) if self.think_or_not else None
+
+    def make_target_search(self) -> TargetSearch | None:
+        """How the targets of length_bonus are searched for; None for those that are given."""
+        return _from_mapping(TargetSearch, "target_search", self.target_search) if self.target_search else None
 
     def make_stop(self) -> StopWhenObeyed | None:
         """What ends the training early; None for nothing."""

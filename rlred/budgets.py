@@ -75,6 +75,9 @@ class Wording:
 WORDINGS = {
     "l1": Wording(),
     "l1_released": Wording(exact=_L1_QUESTION + " Think for {budget} tokens."),
+    # Thinking switched on and off in the prompt, in Qwen3's words.
+    "think": Wording(none=_L1_QUESTION + " /think"),
+    "no_think": Wording(none=_L1_QUESTION + " /no_think"),
     # To see how far the control hangs on L1's sentence: nothing is trained on this one.
     "paraphrase": Wording(
         exact=_L1_QUESTION + " Use {budget} tokens for your thinking, neither more nor fewer.",

@@ -10,6 +10,7 @@ in its output folder:
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
 from rlred.budgets import training_rows
 from rlred.callbacks import CollapseAlarm, KeepBest
 from rlred.evaluation.study import Study
-from rlred.evaluation.sweep import sample_of, stop_ids
+from rlred.evaluation.sweep import sample_of, stop_ids, sweep
 from rlred.files import write_json
 from rlred.hindsight import hindsight_start
 from rlred.output import checkpoint_of, claim_output, how_to_go_on, outside_cause
@@ -39,6 +40,8 @@ from rlred.questions import load_questions
 from rlred.reference import COLUMNS, sample_references, write_references
 from rlred.selection import SelectedTokensGRPOTrainer
 from rlred.stopping import check_stopping
+from rlred.target_search import SearchTargets
+from rlred.think_or_not import ThinkOrNotGRPOTrainer
 from rlred.tiny import resolve_model, sums
 from rlred.trainer import BudgetGRPOTrainer
 
@@ -53,8 +56,15 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
     if arguments.stop_decided:
         check_stopping(training)
+    choice, search = arguments.make_think_or_not(), arguments.make_target_search()
+    if choice:
+        choice.check(training, arguments.stop_decided)
 
     questions, held_out = load_both(arguments, training.seed)
+    if search:
+        search.check(rewards[0], len(questions))
+        parts = questions.train_test_split(test_size=search.num_questions, seed=training.seed)
+        questions, monitor = parts["train"], parts["test"]
     model, tokenizer = load_model(model_config, training)
     output = claim_output(training, default_output)
     reward = rewards[0] = fit_reward(rewards[0], training, stop_ids(model, tokenizer))
@@ -97,6 +107,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
 
     trainer = make_trainer(
         arguments.make_selection(),
+        choice,
         model=model,
         reward_funcs=rewards,
         args=training,
@@ -106,6 +117,17 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         stop_decided=arguments.stop_decided,
         callbacks=make_callbacks(arguments, output),
     )
+    if search:
+        answer = functools.partial(
+            sweep,
+            tokenizer=tokenizer,
+            questions=list(monitor),
+            budgets=[],
+            num_samples=training.num_generations,
+            description="searching targets",
+            **{**study.settings, "modes": ["none"], "temperature": training.temperature},
+        )
+        trainer.add_callback(SearchTargets(trainer, search, answer))
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()
@@ -132,8 +154,10 @@ def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
     return [reward, correctness_of(reward)]
 
 
-def make_trainer(selection, **parts) -> BudgetGRPOTrainer:
-    """The trainer of all tokens, or of those that `selection` keeps."""
+def make_trainer(selection, think_or_not=None, **parts) -> BudgetGRPOTrainer:
+    """The trainer of all tokens, of those that `selection` keeps, or of the choice to think."""
+    if think_or_not is not None:
+        return ThinkOrNotGRPOTrainer(think_or_not=think_or_not, **parts)
     if selection is None:
         return BudgetGRPOTrainer(**parts)
     return SelectedTokensGRPOTrainer(selection=selection, **parts)
@@ -160,7 +184,7 @@ def referenced(questions, model, tokenizer, arguments: DialArguments, training: 
             model,
             tokenizer,
             questions,
-            wording=arguments.make_wording(),
+            wording=arguments.make_reference_wording(),
             num_samples=arguments.reference_samples,
             max_completion_length=training.max_completion_length,
             correctness=correctness_of(reward),

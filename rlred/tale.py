@@ -177,12 +177,15 @@ def train(
     max_steps: int,
     batch_size: int,
     learning_rate: float,
-    lora_r: int,
+    lora_r: int | None,
     seed: int,
-) -> PeftModel:
-    """LoRA SFT on `rows`; returns the model with its adapter, which is saved in `output_dir`."""
+    sampling: str = "random",
+) -> PeftModel | PreTrainedModel:
+    """SFT on `rows`, LoRA or, without `lora_r`, of all weights; returns what was trained and saved in `output_dir`."""
     torch.manual_seed(seed)
-    lora = LoraConfig(task_type="CAUSAL_LM", r=lora_r, lora_alpha=2 * lora_r, target_modules="all-linear")
+    if lora_r is not None:
+        lora = LoraConfig(task_type="CAUSAL_LM", r=lora_r, lora_alpha=2 * lora_r, target_modules="all-linear")
+        model = get_peft_model(model, lora)
     config = SFTConfig(
         output_dir=output_dir,
         max_steps=max_steps,
@@ -199,9 +202,9 @@ def train(
         report_to="none",
         logging_steps=20,
         save_strategy="no",
+        train_sampling_strategy=sampling,
         seed=seed,
     )
-    model = get_peft_model(model, lora)
     trainer = SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
     trainer.train()
     trainer.save_model(output_dir)

@@ -133,7 +133,7 @@ def by_question(outcomes: Iterable[dict]) -> dict[str, dict]:
 
 
 def by_level(outcomes: Iterable[dict]) -> dict[str, dict]:
-    """Count, mean length and accuracy of each level of difficulty; empty where questions have none."""
+    """Count, mean length, accuracy and share without thinking of each level; empty where questions have none."""
     groups: dict[str, list[dict]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.get("level") is not None:
@@ -143,6 +143,7 @@ def by_level(outcomes: Iterable[dict]) -> dict[str, dict]:
             "n": len(groups[level]),
             "mean_length": _mean([outcome["length"] for outcome in groups[level]]),
             "accuracy": _mean([outcome["correct"] for outcome in groups[level]]),
+            "skipped": _mean([outcome.get("thinking_length") == 0 for outcome in groups[level]]),
         }
         for level in sorted(groups)
     }

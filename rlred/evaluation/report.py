@@ -157,13 +157,14 @@ def _cut(report: dict) -> list[str]:
 
 
 def _by_level(report: dict) -> list[str]:
-    """Tokens and accuracy by the difficulty of the questions, where it is known and no budget was asked for."""
-    lines = ["| stage | level | n | mean tokens | accuracy |", "|---|---|---|---|---|"]
+    """What was done by the difficulty of the questions, where it is known and no budget was asked for."""
+    lines = ["| stage | level | n | mean tokens | accuracy | without thinking |", "|---|---|---|---|---|---|"]
     for part in blocks(report):
         if set(part.measures["overall"]) == {"none"}:
             for level, mean in part.measures.get("by_level", {}).items():
                 tokens, accuracy = number(mean["mean_length"], 1), percent(mean["accuracy"])
-                lines.append(f"| {part.title} | {level} | {mean['n']} | {tokens} | {accuracy} |")
+                skipped = percent(mean.get("skipped"))  # older reports do not say
+                lines.append(f"| {part.title} | {level} | {mean['n']} | {tokens} | {accuracy} | {skipped} |")
     return ["", "## By difficulty", "", *lines] if len(lines) > 2 else []
 
 

@@ -19,8 +19,15 @@ from collections.abc import Iterator
 from itertools import islice
 
 MIN_ADDENDS, MAX_ADDENDS = 3, 12
-# The tiny reasoner has never seen long_sums; short_sums are the tiny talker's.
-FAMILIES = {"sums": (MIN_ADDENDS, MAX_ADDENDS), "long_sums": (13, 15), "short_sums": (3, 6)}
+# How many numbers a sum has. The tiny reasoner has never seen long_sums; short_sums are the tiny talker's. The tiny
+# chooser's mixed_sums have few enough to be added without thinking (head_sums), or far too many for it.
+FAMILIES = {
+    "sums": range(MIN_ADDENDS, MAX_ADDENDS + 1),
+    "long_sums": range(13, 16),
+    "short_sums": range(3, 7),
+    "head_sums": (2, 3, 3, 3),
+    "mixed_sums": (2, 3, 3, 3, *range(6, MAX_ADDENDS + 1)),
+}
 TEST_SHARE = 10  # one sum in ten is a test question
 
 
@@ -36,7 +43,7 @@ def split_of(question: str) -> str:
 def sample_addends(rng: random.Random, split: str, family: str = "sums") -> list[int]:
     """Numbers from 1 to 9, as many as the family has, whose sum belongs to `split`."""
     while True:
-        addends = [rng.randint(1, 9) for _ in range(rng.randint(*FAMILIES[family]))]
+        addends = [rng.randint(1, 9) for _ in range(rng.choice(FAMILIES[family]))]
         if split_of(question_of(addends)) == split:
             return addends
 
@@ -101,4 +108,13 @@ def trace(addends: list[int], num_tokens: int) -> str:
     necessary = num_necessary(addends)
     step = 5 if num_tokens < necessary else 2
     end = num_tokens - (num_tokens - necessary) % step
-    return "".join(islice(thoughts(addends), max(1, end))) + f"</think>\\boxed{{{sum(addends)}}}"
+    return "".join(islice(thoughts(addends), max(1, end))) + answer(addends)
+
+
+def answer(addends: list[int]) -> str:
+    r"""The end of the thinking and what follows it; alone, a completion without thinking.
+
+    >>> answer([3, 7, 2])
+    '</think>\\boxed{12}'
+    """
+    return f"</think>\\boxed{{{sum(addends)}}}"

@@ -1,0 +1,36 @@
+r"""A policy that learns for which questions it need not think (AdaptThink, 2505.13417; Thinkless, 2505.13379).
+
+AdaptThink, the default: half of each group's rollouts begin with `</think>`, half are kept from it, weighted back to
+the policy by importance; r = c - A_ref + delta [no thinking], and r is the advantage. The ratio is the released code's,
+exp of a completion's mean log-ratio. Thinkless: its reward, the policy's own choice, and a loss of its own for the
+token that decides. Differs from AdaptThink: the thinking half begins as the policy likes, not with one fixed word.
+The embedded base, which can do both, is made first (rlred/tiny/chooser.py), once.
+
+CPU, minutes    accelerate launch recipes/think_or_not.py
+Thinkless       accelerate launch recipes/think_or_not.py --config recipes/think_or_not_thinkless.yaml
+one GPU         accelerate launch recipes/think_or_not.py --config recipes/think_or_not_paper.yaml
+eight GPUs      accelerate launch --config_file accelerate_configs/zero2.yaml recipes/think_or_not.py \
+                    --config recipes/think_or_not_paper.yaml
+resume          add --resume_from_checkpoint true
+"""
+
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+
+from rlred.arguments import KINDS
+from rlred.dial import command, run
+from rlred.tiny.chooser import TINY_CHOOSER, make_chooser
+
+
+def run_from_chooser(arguments, training, model_config, default_output: Path) -> dict:
+    """A length-control run; the tiny chooser, where it is asked for, is made in outputs/ if it is not there."""
+    if model_config.model_name_or_path == TINY_CHOOSER:
+        with PartialState().main_process_first():
+            model_config.model_name_or_path = str(make_chooser(Path("outputs") / TINY_CHOOSER))
+    return run(arguments, training, model_config, default_output)
+
+
+if __name__ == "__main__":
+    sys.exit(command(Path(__file__), run_from_chooser, KINDS, "adherence.md"))

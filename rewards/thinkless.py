@@ -1,0 +1,46 @@
+"""Thinkless: a right answer without thinking earns more than one with, and a wrong one loses either way."""
+
+from dataclasses import dataclass, field
+
+from rewards.adapt_think import skips_thinking
+from rewards.correctness import Correctness, text_of
+
+
+@dataclass(frozen=True)
+class Thinkless:
+    r"""1 for a right answer without thinking, `thinking` for a right one with, `wrong` for any other.
+
+    Range: [wrong, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` unless wrong < thinking <= 1.
+
+    Source: Thinkless (2505.13379), 1 - gamma for a right answer with thinking; its released code has 0.5, later 0.8.
+
+    >>> rows = ["</think>\\boxed{4}", "2+2</think>\\boxed{4}", "</think>\\boxed{5}"]
+    >>> Thinkless()(rows, solution=["4"] * 3)
+    [1.0, 0.5, -1.0]
+    """
+
+    thinking: float = 0.5
+    wrong: float = -1.0
+    correctness: Correctness = field(default_factory=Correctness)
+
+    __name__ = "thinkless"
+
+    def __post_init__(self):
+        if not self.wrong < self.thinking <= 1:
+            raise ValueError(
+                f"thinkless.thinking must be above wrong and at most 1, got {self.thinking!r} and wrong={self.wrong!r}"
+            )
+
+    def score(self, correct: float, skipped: bool) -> float:
+        """The reward of one completion."""
+        if not correct:
+            return self.wrong
+        return 1.0 if skipped else self.thinking
+
+    def __call__(self, completions, solution, **kwargs) -> list[float | None]:
+        grades = self.correctness(completions, solution=solution)
+        end = self.correctness.end_of_thinking
+        return [
+            grade if grade is None else self.score(grade, skips_thinking(text_of(text), end))
+            for grade, text in zip(grades, completions, strict=True)
+        ]

@@ -1,0 +1,130 @@
+"""Laser-D's own choice of its three target lengths (2505.15612), on questions that are kept apart for it.
+
+Every so many steps the policy answers the monitor questions. They fall into easy, medium and hard by its accuracy, as
+the groups of the reward do. A target is the least length of a grid within which one right answer of a group can be
+expected: coverage * right >= 1, where coverage is the share of the completions in that difficulty which are no longer,
+and right the fewest right answers that a group of it may have.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+
+from rewards import LengthBonus
+
+logger = logging.getLogger(__name__)
+
+NAMES = ("easy", "medium", "hard")
+
+
+@dataclass(frozen=True)
+class TargetSearch:
+    """Settings of the search; the defaults are the paper's. Raises `ValueError` for a value out of range."""
+
+    num_questions: int = 500
+    """Training questions that are kept apart and monitored."""
+    every: int = 20
+    """Optimiser steps between two searches; the first is before the first step."""
+    low: int = 2048
+    """Least target, tokens."""
+    step: int = 1024
+    """Tokens between two lengths of the grid, which ends at max_completion_length."""
+
+    def __post_init__(self):
+        for name in ("num_questions", "every", "low", "step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"target_search.{name} must be 1 or more, got {getattr(self, name)}")
+
+    def check(self, reward, num_questions: int) -> None:
+        """Raises `ValueError` for a reward without three targets, or where no question is left to train on."""
+        if not isinstance(reward, LengthBonus) or len(reward.targets) != 3:
+            raise ValueError("target_search needs the reward length_bonus with three targets (Laser-D), to begin with")
+        if self.num_questions >= num_questions:
+            raise ValueError(
+                f"target_search.num_questions={self.num_questions}: there are {num_questions} training questions, and "
+                "some must be left to train on"
+            )
+
+
+def choose_targets(
+    groups: Iterable[tuple[float, Sequence[int]]], grid: Sequence[int], group_size: int, longest: int
+) -> tuple[int, int, int]:
+    """The targets for easy, medium and hard questions; `longest` where no length of the grid is enough.
+
+    `groups` are each monitor question's accuracy and the lengths of its completions. The fewest right answers of a
+    group of 8 are 5, 2 and 1, rounded down as in the released code, whose bounds (2/3 and 1/3 themselves are the harder
+    side) these are too.
+
+    >>> groups = [(1.0, [10, 20, 30, 40, 50]), (0.5, [30, 50]), (0.0, [60, 90])]
+    >>> choose_targets(groups, grid=range(10, 91, 10), group_size=8, longest=90)
+    (10, 30, 90)
+    """
+    lengths: tuple[list[int], ...] = ([], [], [])
+    for accuracy, own in groups:
+        lengths[0 if accuracy > 2 / 3 else 1 if accuracy > 1 / 3 else 2].extend(own)
+    right = (group_size * 2 // 3, group_size // 3, 1)
+    targets = [
+        next((top for top in grid if own and fewest * sum(n <= top for n in own) >= len(own)), longest)
+        for own, fewest in zip(lengths, right, strict=True)
+    ]
+    return tuple(targets)
+
+
+class SearchTargets(TrainerCallback):
+    """Gives the trainer's `length_bonus` new targets before the first step and every so many steps.
+
+    `answer` is a function of the model that returns the outcomes of the monitor questions. The targets are in the
+    training log as `target_search/easy`, ..., where a resumed run finds its own.
+    """
+
+    def __init__(self, trainer, settings: TargetSearch, answer: Callable[..., list[dict]]):
+        self.trainer, self.settings, self.answer = trainer, settings, answer
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        names = [f"target_search/{name}" for name in NAMES]
+        logged = [entry for entry in state.log_history if names[0] in entry]
+        if logged:
+            self.set(tuple(logged[-1][name] for name in names))
+        else:
+            self.search(args, state, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step % self.settings.every == 0 and state.global_step < state.max_steps:
+            self.search(args, state, model)
+
+    def search(self, args, state, model) -> None:
+        """Asks the policy, on the main process while the others wait, and sets the targets that come of it."""
+        process, found = PartialState(), [None]
+        if process.is_main_process:
+            groups: dict[int, list[dict]] = {}
+            for outcome in self.answer(model):
+                groups.setdefault(outcome["question_id"], []).append(outcome)
+            longest = args.max_completion_length
+            found = [
+                choose_targets(
+                    [
+                        (fmean(outcome["correct"] or 0.0 for outcome in group), [o["length"] for o in group])
+                        for group in groups.values()
+                    ],
+                    range(self.settings.low, longest + 1, self.settings.step),
+                    args.num_generations,
+                    longest,
+                )
+            ]
+        if process.num_processes > 1:
+            broadcast_object_list(found)
+        self.set(found[0])
+        targets = {f"target_search/{name}": target for name, target in zip(NAMES, found[0], strict=True)}
+        state.log_history.append({"step": state.global_step, **targets})  # kept in the checkpoints
+        logger.info("step %d: targets %s", state.global_step, found[0])
+
+    def set(self, targets: tuple[int, int, int]) -> None:
+        """Puts the reward with these targets in the place of the one before."""
+        rewards = self.trainer.reward_funcs
+        rewards[0] = dataclasses.replace(rewards[0], targets=targets)

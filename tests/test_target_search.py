@@ -1,0 +1,67 @@
+"""Laser-D's search for its targets: the choice by hand, and a run that sets, logs and resumes them."""
+
+import json
+
+import pytest
+
+from rewards import LengthBonus, make_reward
+from rlred.arguments import parse
+from rlred.dial import run
+from rlred.target_search import NAMES, TargetSearch, choose_targets
+from rlred.tiny import resolve_model
+from tests.paths import ROOT
+
+GRID = range(20, 101, 20)
+# Of 8 rollouts an easy group has 5 right or more, a medium one 2, a hard one 1: coverage must be 1/5, 1/2 and 1.
+TABLE = [
+    ([(1.0, [10, 50, 50, 50, 50])], (20, 100, 100)),
+    ([(1.0, [10, 50, 50, 50, 50, 50])], (60, 100, 100)),  # 1 of 6 is not enough
+    ([(1.0, [90]), (0.7, [30, 90, 90, 90])], (40, 100, 100)),  # all easy questions together
+    ([(0.5, [20, 21])], (100, 20, 100)),
+    ([(2 / 3, [40, 90]), (1 / 3, [20, 60])], (100, 40, 60)),  # the bounds belong to the harder side
+    ([(0.0, [20, 81])], (100, 100, 100)),
+    ([], (100, 100, 100)),
+]
+
+
+@pytest.mark.parametrize("groups, targets", TABLE)
+def test_the_targets_are_the_least_lengths_within_which_one_right_answer_is_expected(groups, targets):
+    assert choose_targets(groups, GRID, group_size=8, longest=100) == targets
+
+
+@pytest.mark.parametrize("name", ["num_questions", "every", "low", "step"])
+def test_counts_below_one_are_named(name):
+    with pytest.raises(ValueError, match=f"target_search.{name} must be 1 or more, got 0"):
+        TargetSearch(**{name: 0})
+
+
+def test_a_search_without_a_reward_for_it_or_questions_to_train_on_is_refused():
+    for reward in (make_reward("correctness"), LengthBonus(targets=(30,))):
+        with pytest.raises(ValueError, match="needs the reward length_bonus with three targets"):
+            TargetSearch(num_questions=4).check(reward, 64)
+    with pytest.raises(ValueError, match="target_search.num_questions=64: there are 64 training questions"):
+        TargetSearch(num_questions=64).check(LengthBonus(targets=(1, 2, 3)), 64)
+
+
+def test_laser_finds_its_targets_while_it_trains_and_again_when_it_resumes(tmp_path):
+    search = {"num_questions": 4, "every": 2, "low": 16, "step": 4}
+    words = "--num_questions 16 --evaluate false --per_device_train_batch_size 8 --num_generations 4 --lora_r 4"
+    words += " --logging_steps 1 --save_steps 1 --lr_scheduler_type constant --warmup_steps 0"
+    base = ["--model_name_or_path", resolve_model("tiny_reasoner"), "--output_dir", str(tmp_path / "run")]
+    words = [*words.split(), *base, "--target_search", json.dumps(search)]
+
+    def logged(*more):
+        run(*parse(ROOT / "recipes" / "laser.yaml", [*words, *more]), tmp_path)
+        log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+        return [
+            (entry["step"], tuple(entry[f"target_search/{name}"] for name in NAMES))
+            for entry in log
+            if "target_search/easy" in entry
+        ]
+
+    first = logged("--max_steps", "3")
+    assert [step for step, _ in first] == [0, 2]
+    assert all(16 <= target <= 90 for _, targets in first for target in targets)
+    assert first[0][1] != (25, 40, 60)  # those of the YAML
+    again = logged("--max_steps", "5", "--resume_from_checkpoint", "true")
+    assert again[:2] == first and [step for step, _ in again] == [0, 2, 4]

@@ -56,6 +56,10 @@ class DialArguments:
         {}, "Train on some tokens only: fields of rlred.selection.TokenSelection, as YAML/JSON; empty: all tokens."
     )
 
+    high_beta: float | None = option(
+        None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
+    )
+
     stop_decided: bool = option(
         False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
     )
@@ -96,6 +100,8 @@ class DialArguments:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.eval_temperature < 0:
             raise ValueError(f"eval_temperature must be 0 or more, got {self.eval_temperature}")
+        if self.high_beta is not None and self.selection:
+            raise ValueError(f"high_beta={self.high_beta}: not together with selection; leave one of them out")
         for budget in self.eval_budgets:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")

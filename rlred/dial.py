@@ -30,6 +30,7 @@ from rlred.arguments import KINDS, DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
 from rlred.budgets import training_rows
 from rlred.callbacks import CollapseAlarm, KeepBest
+from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import sample_of, stop_ids
 from rlred.files import write_json
@@ -53,6 +54,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
     if arguments.stop_decided:
         check_stopping(training)
+    if arguments.high_beta is not None:
+        check_betas(training.beta, arguments.high_beta)
 
     questions, held_out = load_both(arguments, training.seed)
     model, tokenizer = load_model(model_config, training)
@@ -96,7 +99,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         study.measure("hindsight", model)
 
     trainer = make_trainer(
-        arguments.make_selection(),
+        arguments,
         model=model,
         reward_funcs=rewards,
         args=training,
@@ -132,8 +135,11 @@ def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
     return [reward, correctness_of(reward)]
 
 
-def make_trainer(selection, **parts) -> BudgetGRPOTrainer:
-    """The trainer of all tokens, or of those that `selection` keeps."""
+def make_trainer(arguments: DialArguments, **parts) -> BudgetGRPOTrainer:
+    """The trainer of all tokens, of those that `selection` keeps, or with a KL weight by difficulty."""
+    if arguments.high_beta is not None:
+        return DifficultyKLGRPOTrainer(high_beta=arguments.high_beta, **parts)
+    selection = arguments.make_selection()
     if selection is None:
         return BudgetGRPOTrainer(**parts)
     return SelectedTokensGRPOTrainer(selection=selection, **parts)

@@ -107,7 +107,7 @@ def test_generate_and_training_see_a_glance_alike(viewer):
     by_row = dict(zip([1, 0, 3, 2], [found[0][0], *found[1], found[2][0]], strict=True))  # as the looks come
     width = max(len(g.prompt_ids + g.completion_ids) for g in glances)
     ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in glances)])
-    pixels = gate._wholes(images)[1]
+    pixels = gate.vision(images)
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **pixels).logits
     for row, glance in enumerate(glances):

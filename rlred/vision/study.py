@@ -21,7 +21,10 @@ def outcomes_of(
     batch_size: int = 128,
     **settings,
 ) -> list[dict]:
-    """What each row's glance came to: `family`, `look`, `kept`, `full`, `correct`; `look` is one look for all rows."""
+    """What each row's glance came to: `family`, `look`, `kept`, `full`, `said` (tokens of the policy), `correct`.
+
+    `look` is one choice for all rows; without it the policy chooses.
+    """
     correctness, found = correctness or ExactMatch(), []
     for start in range(0, len(rows), batch_size):
         some = rows[start : start + batch_size]
@@ -36,6 +39,7 @@ def outcomes_of(
                     "look": glance.look,
                     "kept": glance.kept,
                     "full": glance.full,
+                    "said": sum(glance.mask),
                     "correct": grade,
                 }
             )
@@ -43,7 +47,7 @@ def outcomes_of(
 
 
 def table_row(outcomes: list[dict]) -> dict:
-    """Accuracy with its 95 % interval, mean keep ratio, visual tokens, and how often each look was chosen."""
+    """Accuracy with its 95 % interval, mean keep ratio, visual tokens, tokens said, and how often each look was chosen."""
     n, right = len(outcomes), sum(outcome["correct"] for outcome in outcomes)
     looks = Counter(outcome["look"] or "none" for outcome in outcomes)
     return {
@@ -52,6 +56,7 @@ def table_row(outcomes: list[dict]) -> dict:
         "interval": list(wilson(right, n)),
         "ratio": sum(outcome["kept"] / outcome["full"] for outcome in outcomes) / n,
         "tokens": sum(outcome["kept"] for outcome in outcomes) / n,
+        "said": sum(outcome["said"] for outcome in outcomes) / n,
         "looks": {look: count / n for look, count in looks.most_common()},
     }
 
@@ -65,9 +70,9 @@ def by_family(outcomes: list[dict]) -> dict[str, dict]:
 
 
 def measure_fixed(gate: LookGate, model, rows: list[dict], **settings) -> dict[str, dict]:
-    """Each look for all questions, greedily: what question-blind spending comes to, and the seconds that it takes."""
+    """Each choice for all questions, greedily: what question-blind spending comes to, and the seconds that it takes."""
     found = {}
-    for look in gate.looks:
+    for look in gate.choices:
         start = time.perf_counter()
         found[look] = by_family(outcomes_of(gate, model, rows, look, temperature=0, **settings))
         found[look]["seconds"] = time.perf_counter() - start
@@ -146,15 +151,17 @@ def to_markdown(report: dict) -> str:
     families = [name for name in report["fixed"][next(iter(report["fixed"]))] if name not in ("all", "seconds")]
     lines = [f"# Visual tokens and accuracy: {report['model']}", ""]
     lines += [f"n = {report['n']} questions in {report['wordings']} wordings, seed {report['seed']}.", ""]
-    lines += ["| | keep ratio | accuracy (95 %) | blind at that ratio | " + " | ".join(families) + " |"]
-    lines += ["|---" * (4 + len(families)) + "|"]
+    lines += ["| | keep ratio | accuracy (95 %) | blind at that ratio | " + " | ".join(families) + " | tokens said |"]
+    lines += ["|---" * (5 + len(families)) + "|"]
     for name, row in [*report["fixed"].items(), *report["gates"].items()]:
         blind = "" if name in report["fixed"] else f"{100 * blind_accuracy(report['fixed'], row['all']['ratio']):.1f} %"
         low, high = row["all"]["interval"]
         cells = [f"{row[f]['tokens']:.1f} tokens, {100 * row[f]['accuracy']:.1f} %" for f in families]
         accuracy = f"{100 * row['all']['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        cells.append(f"{row['all']['said']:.1f}" if "said" in row["all"] else "")
         lines.append(f"| {name} | {row['all']['ratio']:.3f} | {accuracy} | {blind} | " + " | ".join(cells) + " |")
-    lines += ["", f"Mean reward of each look by family, w = {report['visual_weight']:g}:", ""]
+    if report["optima"]:
+        lines += ["", f"Mean reward of each look by family, w = {report['visual_weight']:g}:", ""]
     for family, values in report["optima"].items():
         lines.append(f"- {family}: " + ", ".join(f"{look} {value:.3f}" for look, value in values.items()))
     return "\n".join(lines) + "\n"

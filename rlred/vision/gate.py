@@ -61,9 +61,7 @@ class LookGate:
         self.tokenizer, self.thumbnail, self.looks = processor.tokenizer, thumbnail, dict(looks)
         self.on_request = on_request
         if on_request and thumbnail is None:
-            raise ValueError(
-                "on_request=True needs a thumbnail, the keep ratio of the picture in the prompt; e.g. 0.25"
-            )
+            raise ValueError("on_request=True needs a thumbnail, the keep ratio of the picture in the prompt")
         self.ids: dict[str, int] = {}
         for look, ratio in self.looks.items():
             keep_count(1, ratio)  # checks it
@@ -224,13 +222,13 @@ class GateRollout:
     def __call__(self, prompts: list, trainer) -> dict[str, list]:
         gate, looks = self.gate, list(self.gate.looks)
         images = [_images(messages)[-1] for messages in prompts]
-        assigned = [looks[row % trainer.num_generations % len(looks)] for row in range(len(prompts))]
+        dealt = [row % trainer.num_generations for row in range(len(prompts))]
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
             glances = gate(
                 model,
                 prompts,
                 images,
-                looks=assigned if self.assigned else None,
+                looks=[looks[turn % len(looks)] for turn in dealt] if self.assigned else None,
                 temperature=trainer.temperature,
                 max_answer=self.max_answer,
             )

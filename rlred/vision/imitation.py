@@ -1,8 +1,8 @@
 """A start by imitation: the model learns the forms in which a gate can answer from its own answers in each of them.
 
 GRPO compares what is sampled. A model that asks for more every time, or never, has nothing to compare with, and its
-gate does not learn. Here questions are answered in each choice, and the model is trained on its answers to those that it
-got right in all of them: so each choice becomes about as likely as the others, whatever the question, and when to
+gate does not learn. Here questions are answered in each choice, and the model is trained on its answers to those that
+it got right in all of them: so each choice becomes about as likely as the others, whatever the question, and when to
 choose which is left to GRPO.
 """
 

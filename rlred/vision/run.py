@@ -117,6 +117,10 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
         )
     if training.max_steps < 1:
         raise ValueError(f"max_steps must be 1 or more, got {training.max_steps}")
+    if arguments.ladder and arguments.on_request:
+        raise ValueError(
+            "ladder=True: deals looks out, and with on_request there is none to deal; leave one of them out"
+        )
     looks = len(arguments.looks)
     if arguments.ladder and training.num_generations < 2 * looks:
         raise ValueError(f"num_generations must be {2 * looks} or more: 2 rollouts of each of {looks} assigned looks")

@@ -47,7 +47,7 @@ def outcomes_of(
 
 
 def table_row(outcomes: list[dict]) -> dict:
-    """Accuracy with its 95 % interval, mean keep ratio, visual tokens, tokens said, and how often each look was chosen."""
+    """Accuracy with its 95 % interval, mean keep ratio, visual tokens, tokens said, and how often each look came."""
     n, right = len(outcomes), sum(outcome["correct"] for outcome in outcomes)
     looks = Counter(outcome["look"] or "none" for outcome in outcomes)
     return {

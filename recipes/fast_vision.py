@@ -1,0 +1,21 @@
+r"""Think fast about what is easy, slowly about what is hard (FAST, 2504.18458), with pictures.
+
+Questions of the hardest fifth of a batch, (1 - share right) of their group, earn length where they are answered wrongly;
+the others earn brevity where they are answered right: + 0.5 (1 - n / mean length), not below -0.25. The KL weight runs
+from 0.001, for a group that is never right, to 0.01, for one that always is.
+
+The whole picture stands in the prompt. The embedded default shows the mechanics only: the tiny viewer answers in one
+word, so there is no length to learn; recipes/fast.py learns one, on text. Differences from the paper are listed there;
+a column `complexity` of the questions, in [0, 1], is used where there is one.
+
+CPU, a minute   python recipes/fast_vision.py
+one GPU         accelerate launch recipes/fast_vision.py --config recipes/fast_vision_qwen2.5_vl_3b.yaml
+"""
+
+import sys
+from pathlib import Path
+
+from rlred.vision.run import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__)))

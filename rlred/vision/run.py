@@ -2,8 +2,9 @@
 
 recipes/visual_sparsity.py, visionthink.py and fast_vision.py call `main`; they differ in their YAML.
 
-In the output folder: the adapter and processor, visual.json and visual.md (accuracy against visual tokens, before and
-after), positions.png (where kept tokens lie), run.json (every setting) and trainer_state.json (the training curves).
+In the output folder: the adapter and processor, visual.json, visual.md and visual.png (accuracy against visual tokens,
+before and after), positions.png (where kept tokens lie), run.json (every setting) and trainer_state.json (the training
+curves).
 """
 
 import functools
@@ -36,6 +37,7 @@ from rlred.vision.rows import load_rows, training_rows
 from rlred.vision.study import (
     by_family,
     draw_positions,
+    draw_tradeoff,
     measure_fixed,
     optima,
     outcomes_of,
@@ -203,6 +205,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     if report and PartialState().is_main_process:
         write_json(output / "visual.json", report)
         write_text(output / "visual.md", to_markdown(report))
+        draw_tradeoff(report, output / "visual.png")
         if "positions" in report:
             draw_positions(report["positions"], output / "positions.png")
     return report

@@ -146,6 +146,27 @@ def draw_positions(shares: list[list[float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def draw_tradeoff(report: dict, path: Path) -> None:
+    """Accuracy, with its 95 % interval, against visual tokens: each fixed choice, and the gate before and after."""
+    figure = Figure(figsize=(6.4, 4.2), layout="tight")
+    axes = figure.subplots()
+    gates = {name: row for name, row in report["gates"].items() if name.endswith(f"{report['wordings']} wordings")}
+    fixed = sorted(report["fixed"].values(), key=lambda row: row["all"]["ratio"])
+    for label, rows, style in [
+        ("base, same for all questions", fixed, "o-"),
+        *((n, [r], "s") for n, r in gates.items()),
+    ]:
+        points = [row["all"] for row in rows]
+        ends = [[point["accuracy"] - point["interval"][0] for point in points]]
+        ends += [[point["interval"][1] - point["accuracy"] for point in points]]
+        x, y = [point["ratio"] for point in points], [point["accuracy"] for point in points]
+        axes.errorbar(x, y, yerr=ends, fmt=style, capsize=3, label=label)
+    axes.set_xlabel("visual tokens used, share of the whole picture's")
+    axes.set_ylabel("share of answers that are right (95 %)")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
 def to_markdown(report: dict) -> str:
     """The report as a page of tables."""
     families = [name for name in report["fixed"][next(iter(report["fixed"]))] if name not in ("all", "seconds")]

@@ -115,7 +115,7 @@ def recipe(monkeypatch, *flags):
     small = (
         "--num_questions 64 --num_eval_questions 4 --per_device_train_batch_size 32 --num_generations 8 --max_steps 2"
     )
-    small += " --logging_steps 1 --save_steps 2"
+    small += " --max_steps 2 --logging_steps 1 --save_steps 2"
     monkeypatch.setattr(sys, "argv", ["fast.py", *small.split(), *map(str, flags)])
     return main(Path(fast.__file__))
 

@@ -129,18 +129,31 @@ class LookGate:
         blocks = [self._cut(whole, self.looks[look]) for whole in wholes]
         rows = [ids + opening + block for ids, opening, block in zip(asked, openings, blocks, strict=True)]
         answers = self._generate(model, rows, self.vision(images), max_answer, temperature)
-        return [
-            Glance(
-                prompt_ids=ids,
-                completion_ids=[*opening, *block, *answer],
-                mask=[*[1] * len(opening), *[0] * len(block), *[1] * len(answer)],
-                look=look,
-                answer=self._text(answer),
-                kept=self._count(ids) + self._count(block),
-                full=self._count(whole),
-            )
-            for ids, opening, block, whole, answer in zip(asked, openings, blocks, wholes, answers, strict=True)
-        ]
+        parts = zip(asked, openings, blocks, answers, wholes, strict=True)
+        return [self._glance(look, *part) for part in parts]
+
+    def _glance(self, look, asked, opening, block, answer, whole) -> Glance:
+        return Glance(
+            prompt_ids=asked,
+            completion_ids=[*opening, *block, *answer],
+            mask=[*[1] * len(opening), *[0] * len(block), *[1] * len(answer)],
+            look=look,
+            answer=self._text(answer),
+            kept=self._count(asked) + self._count(block),
+            full=self._count(whole),
+        )
+
+    def written(self, prompts, images, choices: Sequence[str], answers: Sequence[str]) -> list[Glance]:
+        """Glances in which nothing is generated: the choice and the answer of each row are given."""
+        found = []
+        for asked, whole, choice, answer in zip(
+            self._asked(prompts, images), self._wholes(images), choices, answers, strict=True
+        ):
+            look = None if choice == DIRECT else choice
+            opening, block = ([self.ids[look]], self._cut(whole, self.looks[look])) if look else ([], [])
+            ids = [*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id]
+            found.append(self._glance(look, asked, opening, block, ids, whole))
+        return found
 
     def _asked(self, prompts, images) -> list[list[int]]:
         """Token ids of the conversations without their pictures, but for the thumbnail."""

@@ -1,12 +1,11 @@
-"""A start by imitation: the model learns the forms in which a gate can answer from its own answers in each of them.
+"""A start by imitation: the model learns the forms in which a gate can answer, before GRPO.
 
 GRPO compares what is sampled. A model that asks for more every time, or never, has nothing to compare with, and its
-gate does not learn. Here questions are answered in each choice, and the model is trained on its answers to those that
-it got right in all of them: so each choice becomes about as likely as the others, whatever the question, and when to
-choose which is left to GRPO.
+gate does not learn. Here it is trained on the questions' own answers, given in the choices of a mix in turn: so each
+becomes about as likely as it is frequent in the mix, whatever the question. When to choose which is left to GRPO.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,45 +17,31 @@ def imitate(
     model,
     gate: LookGate,
     rows: list[dict],
-    correctness: Callable,
     *,
     steps: int,
     learning_rate: float,
-    batch_size: int = 48,
-    max_answer: int = 16,
+    mix: Sequence[str] = (),
+    batch_size: int = 24,
 ) -> list[float]:
     """Trains a model's trainable weights for `steps` and returns the losses, mean nats per token, one a step.
 
-    A step has `batch_size` answers. They are greedy, and those of the model as it was before the first step: of its
-    later ones it would learn its own noise. Raises `ValueError` where the rows give too few questions that are right in
-    every choice.
+    Row i of a step, of which there are `batch_size`, is answered in choice i of `mix` (default: each once), in turn;
+    rows are taken in their order, from the first again after the last. Raises `ValueError` for a mix of other choices
+    than the gate's.
     """
-    choices = gate.choices
-    needed, found = max(1, batch_size // len(choices)), []
-    model.eval()
-    for start in range(0, len(rows), 64):
-        some = [row for row in rows[start : start + 64] for _ in choices]
-        images = [row["image"] for row in some]
-        prompts = [[{"role": "user", "content": row["question"]}] for row in some]
-        looks = choices * (len(some) // len(choices))
-        glances = gate(model, prompts, images, looks, temperature=0.0, max_answer=max_answer)
-        for first in range(0, len(some), len(choices)):
-            group = list(zip(glances, images, strict=True))[first : first + len(choices)]
-            if all(correctness.grade(glance.answer, some[first]["solution"]) for glance, _ in group):
-                found.append(group)
-        if len(found) >= steps * needed:
-            break
-    else:
-        raise ValueError(
-            f"start_steps={steps}: {len(found)} of {len(rows)} questions are right in every choice, and "
-            f"{steps * needed} are needed; take fewer steps or more questions"
-        )
+    mix = list(mix) or gate.choices
+    if unknown := sorted(set(mix) - set(gate.choices)):
+        raise ValueError(f"start_mix: {unknown[0]!r} is no choice of this gate; there are {', '.join(gate.choices)}")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
     losses = []
     model.train()
     for step in range(steps):
-        batch = [pair for group in found[step * needed : (step + 1) * needed] for pair in group]
-        loss = loss_of(model, gate, [glance for glance, _ in batch], [image for _, image in batch])
+        turns = range(step * batch_size, (step + 1) * batch_size)
+        some = [rows[turn % len(rows)] for turn in turns]
+        prompts = [[{"role": "user", "content": row["question"]}] for row in some]
+        images, answers = [row["image"] for row in some], [row["solution"] for row in some]
+        choices = [mix[turn % len(mix)] for turn in turns]
+        loss = loss_of(model, gate, gate.written(prompts, images, choices, answers), images)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -64,6 +64,7 @@ class VisionArguments:
     on_request: bool = option(False, "The thumbnail can be answered; a look token asks for more (VisionThink).")
     never: list[str] = option([], "Tokens that are never sampled: a model's other look tokens, say.")
     start_steps: int = option(0, "Steps of imitation before GRPO, so that each choice is about as likely (0: none).")
+    start_mix: list[str] = option([], "Its choices in turn, 'direct' and looks; a name may stand twice.")
     start_learning_rate: float = option(2e-3, "Its learning rate.")
     score: str = option("maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random.")
     strategy: str = option("prune", "prune, package, merge, pool or downsample.")
@@ -138,11 +139,11 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
     model.generation_config.suppress_tokens += [token_of(gate.tokenizer, text, "never") for text in arguments.never]
     correctness = getattr(reward, "correctness", None) or ExactMatch()
-    needed = rollouts_per_step(training) // training.num_generations * training.max_steps
+    prompts = rollouts_per_step(training) // training.num_generations
     rows = load_rows(
         arguments.questions,
         split=arguments.questions_split,
-        limit=max(needed, 100 * arguments.start_steps),  # imitation passes some over
+        limit=prompts * training.max_steps,
         seed=training.seed,
         mix=arguments.family_mix,
         instruction=arguments.instruction,
@@ -171,10 +172,9 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
             model,
             gate,
             rows,
-            correctness,
             steps=arguments.start_steps,
             learning_rate=arguments.start_learning_rate,
-            max_answer=arguments.max_answer,
+            mix=arguments.start_mix,
         )
         logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
         if report:
@@ -187,7 +187,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         model=model,
         reward_funcs=rewards,
         args=training,
-        train_dataset=training_rows(rows[:needed], gate.images_per_row),
+        train_dataset=training_rows(rows, gate.images_per_row),
         processing_class=gate.processor,
         rollout_func=GateRollout(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
         peft_config=peft_config,

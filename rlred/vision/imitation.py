@@ -13,6 +13,13 @@ import torch.nn.functional as F
 from rlred.vision.gate import LookGate
 
 
+def check_mix(gate: LookGate, mix: Sequence[str]) -> None:
+    """Raises `ValueError` for a mix that is empty or has other choices than the gate's."""
+    unknown = sorted(set(mix) - set(gate.choices))
+    if unknown or not mix:
+        raise ValueError(f"start_mix must name some of {', '.join(gate.choices)}, got {list(mix)!r}")
+
+
 def imitate(
     model,
     gate: LookGate,
@@ -20,18 +27,14 @@ def imitate(
     *,
     steps: int,
     learning_rate: float,
-    mix: Sequence[str] = (),
+    mix: Sequence[str],
     batch_size: int = 24,
 ) -> list[float]:
     """Trains a model's trainable weights for `steps` and returns the losses, mean nats per token, one a step.
 
-    Row i of a step, of which there are `batch_size`, is answered in choice i of `mix` (default: each once), in turn;
-    rows are taken in their order, from the first again after the last. Raises `ValueError` for a mix of other choices
-    than the gate's.
+    Rows are taken in their order, `batch_size` a step, from the first again after the last; the choices of `mix` take
+    turns.
     """
-    mix = list(mix) or gate.choices
-    if unknown := sorted(set(mix) - set(gate.choices)):
-        raise ValueError(f"start_mix: {unknown[0]!r} is no choice of this gate; there are {', '.join(gate.choices)}")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
     losses = []
     model.train()

@@ -29,7 +29,7 @@ from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
 from rlred.tiny import resolve_model
 from rlred.vision.gate import GateRollout, LookGate, token_of
-from rlred.vision.imitation import imitate
+from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
@@ -64,7 +64,7 @@ class VisionArguments:
     on_request: bool = option(False, "The thumbnail can be answered; a look token asks for more (VisionThink).")
     never: list[str] = option([], "Tokens that are never sampled: a model's other look tokens, say.")
     start_steps: int = option(0, "Steps of imitation before GRPO, so that each choice is about as likely (0: none).")
-    start_mix: list[str] = option([], "Its choices in turn, 'direct' and looks; a name may stand twice.")
+    start_mix: list[str] = option([], "Its choices in turn: direct, and looks; a name may stand twice.")
     start_learning_rate: float = option(2e-3, "Its learning rate.")
     score: str = option("maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random.")
     strategy: str = option("prune", "prune, package, merge, pool or downsample.")
@@ -138,6 +138,8 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
     model.generation_config.suppress_tokens += [token_of(gate.tokenizer, text, "never") for text in arguments.never]
+    if arguments.start_steps:
+        check_mix(gate, arguments.start_mix)
     correctness = getattr(reward, "correctness", None) or ExactMatch()
     prompts = rollouts_per_step(training) // training.num_generations
     rows = load_rows(

@@ -6,10 +6,9 @@ earns 0.5 (n / mean length - 1), at most 0.5. The KL weight runs from 0.001, for
 for one that always is.
 
 The whole picture stands in the prompt. The embedded default shows the mechanics only: the tiny viewer answers in one
-word, so there is no length to learn; recipes/fast.py learns one, on text. Differences from the paper are listed there;
-a column `complexity` of the questions, in [0, 1], is used where there is one.
+word, so there is no length to learn; recipes/fast.py has one, on text, and the differences from the paper.
 
-CPU, a minute   python recipes/fast_vision.py
+CPU, minutes    python recipes/fast_vision.py
 one GPU         accelerate launch recipes/fast_vision.py --config recipes/fast_vision_qwen2.5_vl_3b.yaml
 """
 

@@ -66,6 +66,9 @@ class DialArguments:
         {},
         "Search length_bonus's three targets: fields of rlred.target_search.TargetSearch, as YAML/JSON; empty: given.",
     )
+    high_beta: float | None = option(
+        None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
+    )
 
     stop_decided: bool = option(
         False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
@@ -112,6 +115,8 @@ class DialArguments:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.eval_temperature < 0:
             raise ValueError(f"eval_temperature must be 0 or more, got {self.eval_temperature}")
+        if self.high_beta is not None and self.selection:
+            raise ValueError(f"high_beta={self.high_beta}: not together with selection; leave one of them out")
         for budget in self.eval_budgets:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
@@ -121,6 +126,8 @@ class DialArguments:
         self.make_target_search(), self.make_reference_wording()
         if self.make_think_or_not() and self.selection:
             raise ValueError("think_or_not and selection each weigh tokens in their own way; leave one of them out")
+        if self.make_think_or_not() and self.high_beta is not None:
+            raise ValueError(f"high_beta={self.high_beta}: not together with think_or_not; leave one of them out")
 
     def make_wording(self) -> Wording:
         """The wording of this run."""

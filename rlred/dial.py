@@ -31,6 +31,7 @@ from rlred.arguments import KINDS, DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
 from rlred.budgets import training_rows
 from rlred.callbacks import CollapseAlarm, KeepBest
+from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import sample_of, stop_ids, sweep
 from rlred.files import write_json
@@ -59,6 +60,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     choice, search = arguments.make_think_or_not(), arguments.make_target_search()
     if choice:
         choice.check(training, arguments.stop_decided)
+    if arguments.high_beta is not None:
+        check_betas(training.beta, arguments.high_beta)
 
     questions, held_out = load_both(arguments, training.seed)
     if search:
@@ -106,8 +109,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         study.measure("hindsight", model, hindsight["num_updates"])
 
     trainer = make_trainer(
-        arguments.make_selection(),
-        choice,
+        arguments,
         model=model,
         reward_funcs=rewards,
         args=training,
@@ -154,10 +156,13 @@ def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
     return [reward, correctness_of(reward)]
 
 
-def make_trainer(selection, think_or_not=None, **parts) -> BudgetGRPOTrainer:
-    """The trainer of all tokens, of those that `selection` keeps, or of the choice to think."""
-    if think_or_not is not None:
-        return ThinkOrNotGRPOTrainer(think_or_not=think_or_not, **parts)
+def make_trainer(arguments: DialArguments, **parts) -> BudgetGRPOTrainer:
+    """The trainer of all tokens, of those that are kept, of the choice to think, or with a KL weight by difficulty."""
+    if arguments.high_beta is not None:
+        return DifficultyKLGRPOTrainer(high_beta=arguments.high_beta, **parts)
+    choice, selection = arguments.make_think_or_not(), arguments.make_selection()
+    if choice is not None:
+        return ThinkOrNotGRPOTrainer(think_or_not=choice, **parts)
     if selection is None:
         return BudgetGRPOTrainer(**parts)
     return SelectedTokensGRPOTrainer(selection=selection, **parts)

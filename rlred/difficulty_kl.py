@@ -5,6 +5,12 @@ import torch
 from rlred.trainer import BudgetGRPOTrainer
 
 
+def check_betas(beta: float, high_beta: float) -> None:
+    """Raises `ValueError` unless 0 < beta <= high_beta: at a beta of 0, TRL keeps no reference to weigh."""
+    if not 0 < beta <= high_beta:
+        raise ValueError(f"beta must be above 0 and at most high_beta={high_beta!r}, got {beta!r}")
+
+
 class _PerRow:
     """A KL weight for each row, standing where TRL has one number: it multiplies the KL of every token."""
 
@@ -28,8 +34,7 @@ class DifficultyKLGRPOTrainer(BudgetGRPOTrainer):
 
     def __init__(self, *args, high_beta: float = 0.01, **kwargs):
         super().__init__(*args, **kwargs)
-        if not 0 < self.beta <= high_beta:
-            raise ValueError(f"beta must be above 0 and at most high_beta={high_beta!r}, got {self.beta!r}")
+        check_betas(self.beta, high_beta)
         names = [name for name in self.reward_func_names if name in ("correctness", "exact_match")]
         if not names:
             raise ValueError(

@@ -1,8 +1,8 @@
 """`rlred export`: an adapter folder that is ready for the Hub, and `--push`.
 
-Copied from a run's output: the adapter (safetensors), tokenizer and chat template, run.json, the adherence table and
-picture. Written anew: README.md, the model card, from what was measured. Nothing else is taken along: no optimizer
-state, no pickle, no traces.
+Copied from a run's output: the adapter (safetensors), tokenizer or processor and chat template, run.json, the tables
+and pictures of what was measured. Written anew: README.md, the model card, from what was measured. Nothing else is
+taken along: no optimizer state, no pickle, no traces.
 """
 
 import json
@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, ModelCardData
 
 from rlred.budgets import make_wording
 from rlred.evaluation.report import number, percent, to_markdown
+from rlred.vision import card
 
 TAKEN = (
     "adapter_model.safetensors",
@@ -25,6 +26,12 @@ TAKEN = (
     "adherence.json",
     "adherence.md",
     "adherence.png",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "visual.json",
+    "visual.md",
+    "visual.png",
+    "positions.png",
     "run.json",
 )
 NEEDED = ("adapter_model.safetensors", "adapter_config.json", "run.json")
@@ -70,6 +77,9 @@ def base_is_local(run: Path) -> bool:
 
 def merge_adapter(run: Path, base: str, folder: Path) -> None:
     """Saves base and adapter as one model."""
+    if card.sees(run):
+        card.merge_adapter(run, base, folder)
+        return
     from rlred.evaluation.sweep import load_for_evaluation
 
     dtype = json.loads((run / "run.json").read_text())["model"].get("dtype") or "auto"
@@ -80,6 +90,8 @@ def merge_adapter(run: Path, base: str, folder: Path) -> None:
 
 def model_card(run: Path, name: str, base_model: str) -> str:
     """The text of README.md: metadata, how to ask, what was measured, how it was trained."""
+    if card.sees(run):
+        return card.model_card(run, name, base_model)
     settings = json.loads((run / "run.json").read_text())
     arguments, training = settings["arguments"], settings["training"]
     report_path = run / "adherence.json"

@@ -1,12 +1,20 @@
 """FAST's KL weight by difficulty: per row, from the group's solve rate, and TRL's own where all rows are alike."""
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
+from recipes import fast
+from rlred.dial import main
 from rlred.difficulty_kl import DifficultyKLGRPOTrainer
+from rlred.tiny import resolve_model
 from rlred.trainer import BudgetGRPOTrainer
 
 
@@ -101,3 +109,43 @@ def test_wrong_settings_are_one_clear_line(random_model, tmp_path, settings, mes
     with pytest.raises(ValueError, match=message) as raised:
         trainer(random_model, tmp_path, **settings)
     assert "\n" not in str(raised.value)
+
+
+def recipe(monkeypatch, *flags):
+    small = (
+        "--num_questions 64 --num_eval_questions 4 --per_device_train_batch_size 32 --num_generations 8 --max_steps 2"
+    )
+    small += " --max_steps 2 --logging_steps 1 --save_steps 2"
+    monkeypatch.setattr(sys, "argv", ["fast.py", *small.split(), *map(str, flags)])
+    return main(Path(fast.__file__))
+
+
+def test_the_fast_recipe_trains_and_the_base_stays(tmp_path, monkeypatch):
+    base = Path(resolve_model("tiny_reasoner")) / "model.safetensors"
+    before = base.read_bytes()
+    assert recipe(monkeypatch, "--output_dir", tmp_path / "run") == 0
+    assert base.read_bytes() == before
+    adapter = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
+    log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"][:2]
+    assert all({"kl", "rewards/difficulty_length/mean", "rewards/correctness/mean"} <= set(entry) for entry in log)
+    report = json.loads((tmp_path / "run" / "adherence.json").read_text())
+    assert [row["mode"] for row in report["trained"]["rows"]] == ["none"]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--beta", "0"], "beta must be above 0 and at most high_beta=0.01, got 0.0"),
+        (["--high_beta", "0.0001"], "beta must be above 0 and at most high_beta=0.0001, got 0.001"),
+        (["--selection", '{"keep":"top"}'], "high_beta=0.01: not together with selection"),
+        (
+            ["--reward", '{"name":"difficulty_length","quantile":2}'],
+            "difficulty_length.quantile must be between 0 and 1",
+        ),
+    ],
+)
+def test_wrong_settings_of_the_recipe_are_one_line_before_training(tmp_path, monkeypatch, capsys, flags, message):
+    assert recipe(monkeypatch, "--output_dir", tmp_path / "run", *flags) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line and not list(tmp_path.rglob("*.safetensors"))

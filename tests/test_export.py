@@ -9,12 +9,15 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from rlred.cli import main as rlred
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import write_report
+from rlred.vision import card
+from rlred.vision.rows import load_rows
 from tests.hub import Hub
+from tests.vision_recipe import SMALL, command
 
 
 @pytest.fixture
@@ -67,6 +70,43 @@ def test_the_card_says_how_to_ask_and_what_was_measured(run, tmp_path):
     for way in ("PeftModel.from_pretrained", "merge_and_unload", "--enable-lora"):
         assert way in card.text
     assert str(tmp_path) not in card.text  # no folder of this machine
+
+
+def test_a_run_on_pictures_is_published_with_its_visual_report(tmp_path, monkeypatch, capsys):
+    folder, output = tmp_path / "run", tmp_path / "out"
+    more = ["--strategy", "prune", "--thumbnail", "0.0625"]
+    assert command(monkeypatch, "visual_sparsity", "--output_dir", folder, *SMALL, *more) == 0
+    assert rlred(["export", str(folder), "--output", str(output), "--merge"]) == 0
+    names = {path.name for path in output.iterdir()}
+    assert names >= {"processor_config.json", "visual.json", "visual.md", "visual.png", "positions.png", "run.json"}
+    assert not [path for path in output.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".pth")]
+
+    page = ModelCard.load(output / "README.md")
+    assert page.data.pipeline_tag == "image-text-to-text" and "visual-tokens" in page.data.tags
+    assert "chooses how many of a picture's tokens to look at (`<look-1>` 100 %, `<look-1/2>` 50 %" in page.text
+    table = [line for line in (output / "visual.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(table) == 14 and all(line in page.text for line in table)
+    assert "(visual.png)" in page.text and "(positions.png)" in page.text and "reward `visual_sparsity`" in page.text
+
+    # A stranger runs what the card says; here the adapter lies in a folder.
+    code = page.text.partition("```python")[2].partition("```")[0].replace('"out"', repr(str(output)))
+    row = load_rows("pictures", limit=1)[0]
+    capsys.readouterr()
+    exec(code, {"question": row["question"], "image": row["image"]})
+    look, kept, _ = capsys.readouterr().out.split(" ", 2)
+    assert look in json.loads((output / "run.json").read_text())["arguments"]["looks"] and 8 <= int(kept) <= 68
+    AutoModelForImageTextToText.from_pretrained(output / "merged")
+    AutoProcessor.from_pretrained(output / "merged")
+
+
+def test_a_card_says_what_a_policy_with_pictures_does():
+    arguments = {"looks": {"<tool_call>": 1.0}, "thumbnail": 0.25, "on_request": True, "never": ["<a>"]}
+    arguments |= {"instruction": "Ask.\nOr not.", "score": "maxmin", "strategy": "pool", "max_answer": 9}
+    assert "answers from 25 % of a picture's tokens, or asks for more (`<tool_call>` 100 %)" in card.does(arguments)
+    assert "for as long as the question is hard" in card.does({**arguments, "looks": {}})
+    code = card.usage("me/a", "me/b", arguments)
+    compile(code.strip("`").removeprefix("python"), "card", "exec")
+    assert "convert_tokens_to_ids(['<a>'])" in code and "Or not." in code
 
 
 def push(run, output, endpoint, **changes):

@@ -336,7 +336,9 @@ def test_importing_a_recipe_does_nothing():
 DIAL_YAMLS = [
     path
     for path in sorted((ROOT / "recipes").glob("*.yaml"))
-    if not path.stem.startswith(("rho1", "tokenskip", "upft", "visual"))  # not runs of rlred.dial
+    if not path.stem.startswith(
+        ("rho1", "tokenskip", "upft", "visual", "visionthink", "fast_vision")
+    )  # not runs of rlred.dial
 ]
 
 

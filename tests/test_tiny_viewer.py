@@ -56,7 +56,7 @@ def test_it_does_not_choose(viewer):
 def test_the_recipe_sees_pictures_as_the_reduced_model_does(viewer):
     model, gate = viewer
     rows = load_rows("pictures", limit=2)
-    pixels = gate._wholes([row["image"] for row in rows])[1]["pixel_values"]
+    pixels = gate.vision([row["image"] for row in rows])["pixel_values"]
     expected = torch.stack(encode(model, pixels, 16).pooler_output)
     output, _ = model.sparse_vision.family.downsampled({"pixel_values": pixels}, [16, 16])
     assert torch.equal(expected, torch.stack(output.pooler_output))

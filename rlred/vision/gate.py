@@ -6,6 +6,12 @@ The look token is an ordinary token that the policy samples from its full vocabu
 the image follows with so many tokens. Look token and answer carry the policy gradient, the placeholders do not. A
 rollout whose first token is no look never sees the picture and ends there.
 
+VisionThink's way round (`on_request`): the picture is in the prompt with few tokens, the policy answers from that, and
+a look token, at its first or any later place, asks for more.
+
+    <user> [16 image tokens] what color is the dot ? <assistant> <look-1> [64 image tokens] red <eos>
+    <user> [16 image tokens] what color is the square ? <assistant> blue <eos>
+
 The look rows of the head must differ: because an untied head was left so (recipes/tiny_viewer.py), or because the looks
 are words of a pretrained model.
 """
@@ -18,6 +24,8 @@ from trl.models.utils import unwrap_model_for_generation
 
 from rlred.vision.processor import KeepRatio, keep_mark, sparse_processor
 from rlred.vision.reduce import keep_count
+
+DIRECT = "direct"  # the choice of no look
 
 
 @dataclass(frozen=True)
@@ -42,21 +50,23 @@ class LookGate:
     """Lets a model look and answer. `looks` names the look tokens and their keep ratios.
 
     With `thumbnail`, the prompt opens with the picture at that ratio, so that the choice can depend on it; a row then
-    brings its picture twice. The model must be a `SparseVision` with images_per_row 1, or 2 with a thumbnail. Raises
-    `ValueError` for fewer than two looks, one that is not one token of the vocabulary, and a ratio outside (0, 1].
+    brings its picture twice. The model must be a `SparseVision` with images_per_row 1, or 2 with a thumbnail. With
+    `on_request`, the thumbnail can be answered without a look. Raises `ValueError` for fewer than two looks (none, with
+    `on_request`), one that is not one token of the vocabulary, a ratio outside (0, 1], and `on_request` without a
+    thumbnail.
     """
 
-    def __init__(self, processor, looks: dict[str, float], thumbnail: float | None = None):
+    def __init__(self, processor, looks: dict[str, float], thumbnail: float | None = None, on_request: bool = False):
         self.processor = processor if isinstance(processor, KeepRatio) else sparse_processor(processor)
         self.tokenizer, self.thumbnail, self.looks = processor.tokenizer, thumbnail, dict(looks)
+        self.on_request = on_request
+        if on_request and thumbnail is None:
+            raise ValueError("on_request=True needs a thumbnail, the keep ratio of the picture in the prompt")
         self.ids: dict[str, int] = {}
         for look, ratio in self.looks.items():
-            ids = self.tokenizer.encode(look, add_special_tokens=False)
-            if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
-                raise ValueError(f"looks: {look!r} must be one token of the vocabulary, and is {ids}")
             keep_count(1, ratio)  # checks it
-            self.ids[look] = ids[0]
-        if len(set(self.ids.values())) < max(2, len(self.looks)):
+            self.ids[look] = token_of(self.tokenizer, look, "looks")
+        if len(set(self.ids.values())) < max(0 if on_request else 2, len(self.looks)):
             raise ValueError(f"looks must name 2 different tokens or more, got {list(self.looks)}")
         image = processor.image_token
         self.block = f"<|vision_start|>{image}<|vision_end|>" if "Qwen" in type(processor).__name__ else image
@@ -64,7 +74,12 @@ class LookGate:
     @property
     def images_per_row(self) -> int:
         """Pictures that a row must bring: its picture, and once more for the thumbnail."""
-        return 1 if self.thumbnail is None else 2
+        return 2 if self.looks and self.thumbnail is not None else 1
+
+    @property
+    def choices(self) -> list[str]:
+        """What can be done with a question: each look, and with `on_request` an answer without one, "direct"."""
+        return [*([DIRECT] if self.on_request else []), *self.looks]
 
     def __call__(
         self,
@@ -78,48 +93,67 @@ class LookGate:
     ) -> list[Glance]:
         """A glance per conversation and picture.
 
-        The policy chooses, unless `looks` names the look of each row. Look and answer are sampled at `temperature`, the
-        answer at `answer_temperature` where that is given; 0 is greedy.
+        The policy chooses, unless `looks` names one of the `choices` for each row. Look and answer are sampled at
+        `temperature`, the answer after a look at `answer_temperature` where that is given; 0 is greedy.
         """
         asked = self._asked(prompts, images)
+        vision = {} if self.thumbnail is None else self.vision(images)
+        ids = tuple(self.ids.values())
         if looks is None:
-            vision = {} if self.thumbnail is None else self._wholes(images)[1]
-            first = [ids[0] for ids in self._generate(model, asked, vision, 1, temperature)]
+            longest = max_answer if self.on_request else 1
+            first = self._generate(model, asked, vision, longest, temperature, stops=ids)
         else:
-            first = [self.ids[look] for look in looks]
+            first = [[] if look == DIRECT else [self.ids[look]] for look in looks]
+            if not all(first):
+                direct = self._generate(model, asked, vision, max_answer, temperature, never=ids)
+                first = [opening or answer for opening, answer in zip(first, direct, strict=True)]
         answering = temperature if answer_temperature is None else answer_temperature
         glances: list[Glance | None] = [None] * len(asked)
         for look, token in self.ids.items():  # rows of one budget together, so that none is padded to another's
-            rows = [row for row, chosen in enumerate(first) if chosen == token]
+            rows = [row for row, opening in enumerate(first) if opening[-1] == token]
             if rows:
-                some = ([asked[row] for row in rows], [images[row] for row in rows])
+                some = [[values[row] for row in rows] for values in (asked, first, images)]
                 for row, glance in zip(rows, self._look(model, look, *some, max_answer, answering), strict=True):
                     glances[row] = glance
-        for row, token in enumerate(first):
+        for row, opening in enumerate(first):
             if glances[row] is None:  # no look: it ends here
-                [whole], _ = self._wholes([images[row]])
+                [whole] = self._wholes([images[row]])
+                answer = self._text(opening) if self.on_request else ""
                 used = self._count(asked[row])
-                glances[row] = Glance(asked[row], [token], [1], None, "", used, self._count(whole))
+                glances[row] = Glance(asked[row], opening, [1] * len(opening), None, answer, used, self._count(whole))
         return glances
 
-    def _look(self, model, look, asked, images, max_answer, temperature) -> list[Glance]:
-        """Rows that look alike: the picture's block after the look token, then the answer."""
-        wholes, vision = self._wholes(images)
+    def _look(self, model, look, asked, openings, images, max_answer, temperature) -> list[Glance]:
+        """Rows that look alike: what they said up to the look token, the picture's block, then the answer."""
+        wholes = self._wholes(images)
         blocks = [self._cut(whole, self.looks[look]) for whole in wholes]
-        rows = [ids + [self.ids[look]] + block for ids, block in zip(asked, blocks, strict=True)]
-        answers = self._generate(model, rows, vision, max_answer, temperature)
-        return [
-            Glance(
-                prompt_ids=ids,
-                completion_ids=[self.ids[look], *block, *answer],
-                mask=[1, *[0] * len(block), *[1] * len(answer)],
-                look=look,
-                answer=self.tokenizer.decode(answer, skip_special_tokens=True).strip(),
-                kept=self._count(ids) + self._count(block),
-                full=self._count(whole),
-            )
-            for ids, block, whole, answer in zip(asked, blocks, wholes, answers, strict=True)
-        ]
+        rows = [ids + opening + block for ids, opening, block in zip(asked, openings, blocks, strict=True)]
+        answers = self._generate(model, rows, self.vision(images), max_answer, temperature)
+        parts = zip(asked, openings, blocks, answers, wholes, strict=True)
+        return [self._glance(look, *part) for part in parts]
+
+    def _glance(self, look, asked, opening, block, answer, whole) -> Glance:
+        return Glance(
+            prompt_ids=asked,
+            completion_ids=[*opening, *block, *answer],
+            mask=[*[1] * len(opening), *[0] * len(block), *[1] * len(answer)],
+            look=look,
+            answer=self._text(answer),
+            kept=self._count(asked) + self._count(block),
+            full=self._count(whole),
+        )
+
+    def written(self, prompts, images, choices: Sequence[str], answers: Sequence[str]) -> list[Glance]:
+        """Glances in which nothing is generated: the choice and the answer of each row are given."""
+        found = []
+        for asked, whole, choice, answer in zip(
+            self._asked(prompts, images), self._wholes(images), choices, answers, strict=True
+        ):
+            look = None if choice == DIRECT else choice
+            opening, block = ([self.ids[look]], self._cut(whole, self.looks[look])) if look else ([], [])
+            ids = [*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id]
+            found.append(self._glance(look, asked, opening, block, ids, whole))
+        return found
 
     def _asked(self, prompts, images) -> list[list[int]]:
         """Token ids of the conversations without their pictures, but for the thumbnail."""
@@ -134,13 +168,14 @@ class LookGate:
             return [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
         return self._processed(texts, [[image] for image in images])[0]
 
-    def _wholes(self, images) -> tuple[list[list[int]], dict]:
-        """The token ids of each whole picture, and what the model takes beside a row's token ids."""
-        ids, vision = self._processed([self.block] * len(images), [[image] for image in images])
-        if self.thumbnail is not None:
-            texts = [f"{self.block} {self.block}"] * len(images)
-            vision = self._processed(texts, [[image, image] for image in images])[1]
-        return ids, vision
+    def _wholes(self, images) -> list[list[int]]:
+        """The token ids of each whole picture."""
+        return self._processed([self.block] * len(images), [[image] for image in images])[0]
+
+    def vision(self, images) -> dict:
+        """What the model takes beside the token ids of rows with these pictures."""
+        n = self.images_per_row
+        return self._processed([" ".join([self.block] * n)] * len(images), [[image] * n for image in images])[1]
 
     def _cut(self, ids: list[int], ratio: float) -> list[int]:
         """A whole picture's token ids with K of N image tokens, as the processor cuts them."""
@@ -158,15 +193,22 @@ class LookGate:
             name: value for name, value in inputs.items() if name not in more
         }
 
-    def _generate(self, model, rows, vision, max_new_tokens, temperature) -> list[list[int]]:
-        """New tokens of each row, its end of sequence included."""
+    def _text(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _generate(self, model, rows, vision, max_new_tokens, temperature, stops=(), never=()) -> list[list[int]]:
+        """New tokens of each row, the end of sequence or one of `stops` included, none of `never` among them."""
         inputs = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         inputs = {name: value.to(model.device) for name, value in {**inputs, **vision}.items()}
         ends = model.generation_config.eos_token_id
-        ends = set(ends) if isinstance(ends, list) else {ends}
+        ends = {*(ends if isinstance(ends, list) else [ends]), *stops}
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         output = model.generate(
-            **inputs, max_new_tokens=max_new_tokens, **(sampling if temperature else {"do_sample": False})
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(ends),
+            suppress_tokens=[*model.generation_config.suppress_tokens, *never],
+            **(sampling if temperature else {"do_sample": False}),
         )
         found = []
         for row in output[:, inputs["input_ids"].shape[1] :].tolist():
@@ -179,7 +221,9 @@ class LookGate:
 
 
 class GateRollout:
-    """A `LookGate` as TRL's `rollout_func`. Rewards get `visual_tokens`, `full_visual_tokens` and `text_tokens`.
+    """A `LookGate` as TRL's `rollout_func`.
+
+    Rewards get `visual_tokens`, `full_visual_tokens`, `text_tokens` and `requested`, whether there was a look.
 
     With `assigned`, looks are dealt out in turn over each group instead, and carry no gradient: the ladder of keep
     ratios, a control.
@@ -191,13 +235,13 @@ class GateRollout:
     def __call__(self, prompts: list, trainer) -> dict[str, list]:
         gate, looks = self.gate, list(self.gate.looks)
         images = [_images(messages)[-1] for messages in prompts]
-        assigned = [looks[row % trainer.num_generations % len(looks)] for row in range(len(prompts))]
+        dealt = [row % trainer.num_generations for row in range(len(prompts))]
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
             glances = gate(
                 model,
                 prompts,
                 images,
-                looks=assigned if self.assigned else None,
+                looks=[looks[turn % len(looks)] for turn in dealt] if self.assigned else None,
                 temperature=trainer.temperature,
                 max_answer=self.max_answer,
             )
@@ -214,7 +258,16 @@ class GateRollout:
             "visual_tokens": [glance.kept for glance in glances],
             "full_visual_tokens": [glance.full for glance in glances],
             "text_tokens": [sum(glance.mask) for glance in glances],
+            "requested": [glance.look is not None for glance in glances],
         }
+
+
+def token_of(tokenizer, text: str, field: str) -> int:
+    """The id of a text that is one token. Raises `ValueError`, which names the field, for any other."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise ValueError(f"{field}: {text!r} must be one token of the vocabulary, and is {ids}")
+    return ids[0]
 
 
 def _text_parts(content) -> list[dict]:

@@ -1,9 +1,13 @@
-"""A visual-sparsity run from arguments to a measured adapter; recipes/visual_sparsity.py calls `main`.
+"""A run on pictures from arguments to a measured adapter.
 
-In the output folder: the adapter and processor, visual.json and visual.md (accuracy against visual tokens, before and
-after), positions.png (where kept tokens lie), run.json (every setting) and trainer_state.json (the training curves).
+recipes/visual_sparsity.py, visionthink.py and fast_vision.py call `main`; they differ in their YAML.
+
+In the output folder: the adapter and processor, visual.json, visual.md and visual.png (accuracy against visual tokens,
+before and after), positions.png (where kept tokens lie), run.json (every setting) and trainer_state.json (the training
+curves).
 """
 
+import functools
 import json
 import logging
 import time
@@ -12,18 +16,20 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
-from rewards import make_reward
+from rewards import ExactMatch, make_reward
 from rlred.arguments import option
 from rlred.audit import rollouts_per_step
-from rlred.dial import command, describe
+from rlred.dial import command, describe, fit_reward
+from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
 from rlred.tiny import resolve_model
-from rlred.vision.gate import GateRollout, LookGate
+from rlred.vision.gate import GateRollout, LookGate, token_of
+from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
@@ -31,6 +37,7 @@ from rlred.vision.rows import load_rows, training_rows
 from rlred.vision.study import (
     by_family,
     draw_positions,
+    draw_tradeoff,
     measure_fixed,
     optima,
     outcomes_of,
@@ -54,11 +61,19 @@ class VisionArguments:
     )
     looks: str = option({}, "Look tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
     thumbnail: float | None = option(None, "Open the prompt with the picture at this keep ratio.")
+    on_request: bool = option(False, "The thumbnail can be answered; a look token asks for more (VisionThink).")
+    never: list[str] = option([], "Tokens that are never sampled: a model's other look tokens, say.")
+    start_steps: int = option(0, "Steps of imitation before GRPO, so that each choice is about as likely (0: none).")
+    start_mix: list[str] = option([], "Its choices in turn: direct, and looks; a name may stand twice.")
+    start_learning_rate: float = option(2e-3, "Its learning rate.")
     score: str = option("maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random.")
     strategy: str = option("prune", "prune, package, merge, pool or downsample.")
     instruction: str = option("", "Text after each question: how to choose a look, how to answer.")
     ladder: bool = option(False, "Deal the looks out instead, and do not train them: the control.")
     reward: str = option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
+    high_beta: float | None = option(
+        None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
+    )
     max_answer: int = option(16, "Tokens of an answer at most.")
     evaluate: bool = option(True, "Measure every look and the gate before and after.")
     eval_questions: str | None = option(None, "Held-out rows (default: the training source's eval_split).")
@@ -78,6 +93,10 @@ class VisionArguments:
         for name in ("max_answer", "num_eval_questions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.start_steps < 0:
+            raise ValueError(f"start_steps must be 0 or more, got {self.start_steps}")
+        if not self.start_learning_rate > 0:
+            raise ValueError(f"start_learning_rate must be above 0, got {self.start_learning_rate}")
         Reducer(self.score, self.strategy)
 
 
@@ -91,6 +110,8 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
             "use_vllm=True: vLLM lays out image tokens itself and cannot leave any out; set use_vllm: false, or shrink "
             "the pictures"
         )
+    if arguments.high_beta is not None:
+        check_betas(training.beta, arguments.high_beta)
     if training.scale_rewards not in ("none", False):
         logger.warning(
             "scale_rewards=%r: divided by the group's std, a small bonus is as strong as the answer, and a gate learns "
@@ -99,6 +120,10 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
         )
     if training.max_steps < 1:
         raise ValueError(f"max_steps must be 1 or more, got {training.max_steps}")
+    if arguments.ladder and arguments.on_request:
+        raise ValueError(
+            "ladder=True: deals looks out, and with on_request there is none to deal; leave one of them out"
+        )
     looks = len(arguments.looks)
     if arguments.ladder and training.num_generations < 2 * looks:
         raise ValueError(f"num_generations must be {2 * looks} or more: 2 rollouts of each of {looks} assigned looks")
@@ -108,10 +133,14 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     """Trains a gate and returns its report ({} with evaluate=False)."""
     start = time.time()
     check(arguments, training)
-    reward = make_reward(arguments.reward)
+    reward = fit_reward(make_reward(arguments.reward), training, set())
     model, processor = load(model_config)
-    gate = LookGate(processor, arguments.looks, arguments.thumbnail)
+    gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
+    model.generation_config.suppress_tokens += [token_of(gate.tokenizer, text, "never") for text in arguments.never]
+    if arguments.start_steps:
+        check_mix(gate, arguments.start_mix)
+    correctness = getattr(reward, "correctness", None) or ExactMatch()
     prompts = rollouts_per_step(training) // training.num_generations
     rows = load_rows(
         arguments.questions,
@@ -126,25 +155,44 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, gate, reward)
+    study = Study(arguments, gate, reward, correctness)
     report = study.before(model, model_config.model_name_or_path, training.seed)
     if (
         report and PartialState().is_main_process
     ):  # without families that want different looks there is nothing to learn
         logger.info("before training\n%s", to_markdown(report))
-    trainer = GRPOTrainer(
+    peft_config = LoraConfig(
+        r=model_config.lora_r,
+        lora_alpha=model_config.lora_alpha,
+        lora_dropout=model_config.lora_dropout,
+        target_modules=model_config.lora_target_modules or rf".*(language_model|text_model).*\.{LINEARS}",
+    )
+    if arguments.start_steps:
+        torch.manual_seed(training.seed)
+        model, peft_config = get_peft_model(model.to(training.device), peft_config), None
+        losses = imitate(
+            model,
+            gate,
+            rows,
+            steps=arguments.start_steps,
+            learning_rate=arguments.start_learning_rate,
+            mix=arguments.start_mix,
+        )
+        logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
+        if report:
+            report["gates"] |= {f"started, gate {name}": row for name, row in study.gates(model).items()}
+    rewards, kind = [reward], GRPOTrainer
+    if arguments.high_beta is not None:
+        rewards, training.reward_weights = [reward, correctness], [1.0, 0.0]
+        kind = functools.partial(DifficultyKLGRPOTrainer, high_beta=arguments.high_beta)
+    trainer = kind(
         model=model,
-        reward_funcs=reward,
+        reward_funcs=rewards,
         args=training,
         train_dataset=training_rows(rows, gate.images_per_row),
         processing_class=gate.processor,
         rollout_func=GateRollout(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
-        peft_config=LoraConfig(
-            r=model_config.lora_r,
-            lora_alpha=model_config.lora_alpha,
-            lora_dropout=model_config.lora_dropout,
-            target_modules=model_config.lora_target_modules or rf".*(language_model|text_model).*\.{LINEARS}",
-        ),
+        peft_config=peft_config,
     )
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
@@ -153,12 +201,13 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         model = trainer.accelerator.unwrap_model(trainer.model)
         report["gates"] |= {f"trained, gate {name}": row for name, row in study.gates(model).items()}
         report |= {"steps": trainer.state.global_step, "minutes": round((time.time() - start) / 60, 1)}
-        if arguments.strategy in ("prune", "package", "merge"):
+        if gate.looks and arguments.strategy in ("prune", "package", "merge"):
             smallest = min(gate.looks, key=gate.looks.get)
             report["positions"] = position_map(gate, model, study.rows["test"], smallest)
     if report and PartialState().is_main_process:
         write_json(output / "visual.json", report)
         write_text(output / "visual.md", to_markdown(report))
+        draw_tradeoff(report, output / "visual.png")
         if "positions" in report:
             draw_positions(report["positions"], output / "positions.png")
     return report
@@ -167,9 +216,9 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
 class Study:
     """The same held-out rows for every stage: other scenes than in training, and other wordings too."""
 
-    def __init__(self, arguments: VisionArguments, gate: LookGate, reward):
+    def __init__(self, arguments: VisionArguments, gate: LookGate, reward, correctness):
         self.gate, self.weight = gate, getattr(reward, "visual_weight", 0.0)
-        self.settings = {"max_answer": arguments.max_answer, "correctness": getattr(reward, "correctness", None)}
+        self.settings = {"max_answer": arguments.max_answer, "correctness": correctness}
         source = arguments.eval_questions or arguments.questions
         wordings = ("test", "train") if source == "pictures" else ("test",)
         self.rows = {
@@ -198,7 +247,7 @@ class Study:
             "visual_weight": self.weight,
             "fixed": {f"base, {look}": row for look, row in fixed.items()},
             "gates": {f"base, gate {gate}": row for gate, row in self.gates(model).items()},
-            "optima": optima(fixed, self.weight),
+            "optima": optima(fixed, self.weight) if self.weight else {},
         }
 
     def gates(self, model) -> dict[str, dict]:

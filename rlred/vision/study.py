@@ -21,7 +21,10 @@ def outcomes_of(
     batch_size: int = 128,
     **settings,
 ) -> list[dict]:
-    """What each row's glance came to: `family`, `look`, `kept`, `full`, `correct`; `look` is one look for all rows."""
+    """What each row's glance came to: `family`, `look`, `kept`, `full`, `said` (tokens of the policy), `correct`.
+
+    `look` is one choice for all rows; without it the policy chooses.
+    """
     correctness, found = correctness or ExactMatch(), []
     for start in range(0, len(rows), batch_size):
         some = rows[start : start + batch_size]
@@ -36,6 +39,7 @@ def outcomes_of(
                     "look": glance.look,
                     "kept": glance.kept,
                     "full": glance.full,
+                    "said": sum(glance.mask),
                     "correct": grade,
                 }
             )
@@ -43,7 +47,7 @@ def outcomes_of(
 
 
 def table_row(outcomes: list[dict]) -> dict:
-    """Accuracy with its 95 % interval, mean keep ratio, visual tokens, and how often each look was chosen."""
+    """Accuracy with its 95 % interval, mean keep ratio, visual tokens, tokens said, and how often each look came."""
     n, right = len(outcomes), sum(outcome["correct"] for outcome in outcomes)
     looks = Counter(outcome["look"] or "none" for outcome in outcomes)
     return {
@@ -52,6 +56,7 @@ def table_row(outcomes: list[dict]) -> dict:
         "interval": list(wilson(right, n)),
         "ratio": sum(outcome["kept"] / outcome["full"] for outcome in outcomes) / n,
         "tokens": sum(outcome["kept"] for outcome in outcomes) / n,
+        "said": sum(outcome["said"] for outcome in outcomes) / n,
         "looks": {look: count / n for look, count in looks.most_common()},
     }
 
@@ -65,9 +70,9 @@ def by_family(outcomes: list[dict]) -> dict[str, dict]:
 
 
 def measure_fixed(gate: LookGate, model, rows: list[dict], **settings) -> dict[str, dict]:
-    """Each look for all questions, greedily: what question-blind spending comes to, and the seconds that it takes."""
+    """Each choice for all questions, greedily: what question-blind spending comes to, and the seconds that it takes."""
     found = {}
-    for look in gate.looks:
+    for look in gate.choices:
         start = time.perf_counter()
         found[look] = by_family(outcomes_of(gate, model, rows, look, temperature=0, **settings))
         found[look]["seconds"] = time.perf_counter() - start
@@ -141,20 +146,43 @@ def draw_positions(shares: list[list[float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def draw_tradeoff(report: dict, path: Path) -> None:
+    """Accuracy, with its 95 % interval, against visual tokens: each fixed choice, and the gate before and after."""
+    figure = Figure(figsize=(6.4, 4.2), layout="tight")
+    axes = figure.subplots()
+    gates = {name: row for name, row in report["gates"].items() if name.endswith(f"{report['wordings']} wordings")}
+    fixed = sorted(report["fixed"].values(), key=lambda row: row["all"]["ratio"])
+    for label, rows, style in [
+        ("base, same for all questions", fixed, "o-"),
+        *((n, [r], "s") for n, r in gates.items()),
+    ]:
+        points = [row["all"] for row in rows]
+        ends = [[point["accuracy"] - point["interval"][0] for point in points]]
+        ends += [[point["interval"][1] - point["accuracy"] for point in points]]
+        x, y = [point["ratio"] for point in points], [point["accuracy"] for point in points]
+        axes.errorbar(x, y, yerr=ends, fmt=style, capsize=3, label=label)
+    axes.set_xlabel("visual tokens used, share of the whole picture's")
+    axes.set_ylabel("share of answers that are right (95 %)")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
 def to_markdown(report: dict) -> str:
     """The report as a page of tables."""
     families = [name for name in report["fixed"][next(iter(report["fixed"]))] if name not in ("all", "seconds")]
     lines = [f"# Visual tokens and accuracy: {report['model']}", ""]
     lines += [f"n = {report['n']} questions in {report['wordings']} wordings, seed {report['seed']}.", ""]
-    lines += ["| | keep ratio | accuracy (95 %) | blind at that ratio | " + " | ".join(families) + " |"]
-    lines += ["|---" * (4 + len(families)) + "|"]
+    lines += ["| | keep ratio | accuracy (95 %) | blind at that ratio | " + " | ".join(families) + " | tokens said |"]
+    lines += ["|---" * (5 + len(families)) + "|"]
     for name, row in [*report["fixed"].items(), *report["gates"].items()]:
         blind = "" if name in report["fixed"] else f"{100 * blind_accuracy(report['fixed'], row['all']['ratio']):.1f} %"
         low, high = row["all"]["interval"]
         cells = [f"{row[f]['tokens']:.1f} tokens, {100 * row[f]['accuracy']:.1f} %" for f in families]
         accuracy = f"{100 * row['all']['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        cells.append(f"{row['all']['said']:.1f}" if "said" in row["all"] else "")
         lines.append(f"| {name} | {row['all']['ratio']:.3f} | {accuracy} | {blind} | " + " | ".join(cells) + " |")
-    lines += ["", f"Mean reward of each look by family, w = {report['visual_weight']:g}:", ""]
+    if report["optima"]:
+        lines += ["", f"Mean reward of each look by family, w = {report['visual_weight']:g}:", ""]
     for family, values in report["optima"].items():
         lines.append(f"- {family}: " + ", ".join(f"{look} {value:.3f}" for look, value in values.items()))
     return "\n".join(lines) + "\n"

@@ -1,0 +1,98 @@
+"""Publishing a run on pictures: the model card with its visual report, and the merged model."""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+
+def sees(run: Path) -> bool:
+    """Whether a run's folder is one of rlred.vision.run."""
+    return "looks" in json.loads((run / "run.json").read_text())["arguments"]
+
+
+def merge_adapter(run: Path, base: str, folder: Path) -> None:
+    """Saves base and adapter as one model, with its processor."""
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    dtype = json.loads((run / "run.json").read_text())["model"].get("dtype") or "auto"
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype, use_safetensors=True)
+    PeftModel.from_pretrained(model, run, use_safetensors=True).merge_and_unload().save_pretrained(folder)
+    AutoProcessor.from_pretrained(run).save_pretrained(folder)
+
+
+def model_card(run: Path, name: str, base_model: str) -> str:
+    """The text of README.md: metadata, what it does, how to load it, what was measured, how it was trained."""
+    settings = json.loads((run / "run.json").read_text())
+    arguments, training = settings["arguments"], settings["training"]
+    questions, reward = arguments["questions"], arguments["reward"]
+    data = ModelCardData(
+        base_model=None if Path(base_model).exists() else base_model,
+        library_name="peft",
+        pipeline_tag="image-text-to-text",
+        tags=["rlred", "trl", "grpo", "lora", "visual-tokens"],
+        datasets=[questions] if "/" in questions and not Path(questions).exists() else None,
+    )
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name}",
+        f"A LoRA adapter for `{base_model}` that {does(arguments)}. Made with rlred.",
+        "## How to load",
+        usage(name, base_model, arguments),
+    ]
+    if (run / "visual.md").is_file():
+        report = (run / "visual.md").read_text(encoding="utf-8")
+        parts += ["## What was measured", report.partition("\n\n")[2].strip()]
+        pictures = {
+            "visual.png": "Accuracy against visual tokens",
+            "positions.png": "Where in the pictures the kept tokens lie",
+        }
+        parts += [f"![{text}]({file})" for file, text in pictures.items() if (run / file).is_file()]
+    parts += [
+        "## How it was trained",
+        f"GRPO (TRL) with LoRA on `{questions}`, reward `{reward if isinstance(reward, str) else reward['name']}`, "
+        f"{training['max_steps']} steps, seed {training['seed']}. Every setting is in run.json.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def does(arguments: dict) -> str:
+    """What the policy of a run does, after "that"."""
+    looks = ", ".join(f"`{look}` {100 * ratio:g} %" for look, ratio in arguments["looks"].items())
+    if not looks:
+        return "thinks about a picture for as long as the question is hard"
+    if arguments.get("on_request"):
+        shown = f"{100 * arguments['thumbnail']:g} % of a picture's tokens"
+        return f"answers from {shown}, or asks for more ({looks}) where that is not enough"
+    return f"chooses how many of a picture's tokens to look at ({looks})"
+
+
+def usage(name: str, base_model: str, arguments: dict) -> str:
+    """How to load the adapter and ask about a picture."""
+    gate = {"looks": arguments["looks"], "thumbnail": arguments["thumbnail"]}
+    gate |= {"on_request": arguments.get("on_request", False)}
+    given = ", ".join(f"{key}={value!r}" for key, value in gate.items())
+    question = (
+        "question" if not arguments["instruction"] else f'question + "\\n" + {json.dumps(arguments["instruction"])}'
+    )
+    never = arguments.get("never") or []
+    suppress = (
+        f"\nmodel.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids({never})" if never else ""
+    )
+    return f"""```python
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from rlred.vision.gate import LookGate
+from rlred.vision.model import SparseVision
+from rlred.vision.reduce import Reducer
+
+gate = LookGate(AutoProcessor.from_pretrained("{name}"), {given})
+model = AutoModelForImageTextToText.from_pretrained("{base_model}")
+reducer = Reducer(score="{arguments["score"]}", strategy="{arguments["strategy"]}")
+SparseVision(model, reducer, images_per_row=gate.images_per_row){suppress}
+model = PeftModel.from_pretrained(model, "{name}").eval()
+prompt = [{{"role": "user", "content": {question}}}]
+[glance] = gate(model, [prompt], [image], temperature=0, max_answer={arguments["max_answer"]})
+print(glance.look, glance.kept, glance.answer)
+```"""

@@ -1,0 +1,211 @@
+"""A thumbnail that can be answered, or a request for the whole picture; and the recipes with it: VisionThink, FAST."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from recipes import fast_vision, visionthink
+from rewards import DifficultyLength, ExactMatch, RequestThreshold, make_reward
+from rlred.arguments import parse
+from rlred.vision.gate import DIRECT, GateRollout, LookGate, token_of
+from rlred.vision.imitation import imitate, loss_of
+from rlred.vision.model import SparseVision
+from rlred.vision.reduce import Reducer
+from rlred.vision.rows import load_rows
+from rlred.vision.run import KINDS, check
+from tests.paths import ROOT
+from tests.vision_recipe import SMALL, VIEWER, command, digest, moved
+
+OTHERS = ["<look-1/2>", "<look-1/4>", "<look-1/8>", "<look-1/16>"]
+
+
+@pytest.fixture
+def asking():
+    """The embedded viewer, which may answer 16 tokens or ask for 64 more."""
+    model = AutoModelForImageTextToText.from_pretrained(VIEWER).eval()
+    gate = LookGate(AutoProcessor.from_pretrained(VIEWER), {"<look-1>": 1.0}, 0.25, on_request=True)
+    SparseVision(model, Reducer(strategy="downsample"), images_per_row=gate.images_per_row)
+    model.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids(OTHERS)
+    return model, gate
+
+
+def asked(rows):
+    return [[{"role": "user", "content": row["question"]}] for row in rows], [row["image"] for row in rows]
+
+
+def test_a_thumbnail_is_answered_or_the_whole_picture_asked_for(asking):
+    model, gate = asking
+    rows = load_rows("pictures", limit=4)
+    prompts, images = asked(rows)
+    assert gate.choices == [DIRECT, "<look-1>"]
+    glances = gate(model, prompts, images, gate.choices * 2, temperature=0, max_answer=2)
+    image = gate.processor.image_token_id
+    for glance, choice in zip(glances, gate.choices * 2, strict=True):
+        requested = choice != DIRECT
+        assert glance.prompt_ids.count(image) == 16  # low resolution stands in the prompt
+        assert (glance.look, glance.ratio) == (choice if requested else None, 1.25 if requested else 0.25)
+        assert glance.completion_ids.count(image) == glance.mask.count(0) == (64 if requested else 0)
+        assert sum(glance.mask) == (3 if requested else 2)  # request, answer and end, or answer and end
+        assert glance.answer and glance.answer in gate.tokenizer.decode(glance.completion_ids)
+    free = gate(model, prompts, images, temperature=0, max_answer=2)
+    assert [g.completion_ids for g in free] == [  # this viewer does not ask of itself
+        g.completion_ids for g in gate(model, prompts, images, [DIRECT] * 4, temperature=0, max_answer=2)
+    ]
+
+
+def test_a_request_may_come_after_some_words(asking):
+    model, gate = asking
+    rows = load_rows("pictures", limit=2)
+    look = token_of(gate.tokenizer, "<look-1>", "looks")
+    said = [gate.tokenizer.encode("red blue <look-1>"), gate.tokenizer.encode("red <eos>")]
+    generate = gate._generate
+    gate._generate = lambda *args, stops=(), **more: said if stops else generate(*args, stops=stops, **more)
+    late, direct = gate(model, *asked(rows), max_answer=4)
+    assert late.completion_ids[:3] == said[0] and late.completion_ids[3:67] == [gate.processor.image_token_id] * 64
+    assert late.mask[:68] == [1] * 3 + [0] * 64 + [1] and late.look == "<look-1>" and look not in direct.completion_ids
+    assert (direct.look, direct.answer, direct.mask) == (None, "red", [1, 1])
+
+
+def test_generate_and_training_see_both_kinds_alike(asking):
+    """The probability of the greedy answers in the training forward of both kinds in one batch, left-padded."""
+    model, gate = asking
+    rows = load_rows("pictures", limit=4)
+    prompts, images = asked(rows)
+    glances = gate(model, prompts, images, gate.choices * 2, temperature=0, max_answer=1)
+    width = max(len(g.prompt_ids + g.completion_ids) for g in glances)
+    ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in glances)])
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **gate.vision(images)).logits[:, -2]
+        logits[:, model.generation_config.suppress_tokens + list(gate.ids.values())] = -torch.inf
+    assert logits.argmax(-1).tolist() == [g.completion_ids[-1] for g in glances]
+    with torch.no_grad():
+        alone = [loss_of(model, gate, [g], [i]).item() for g, i in zip(glances, images, strict=True)]
+        together = loss_of(model, gate, glances, images).item()
+    tokens = [sum(g.mask) for g in glances]
+    assert together == pytest.approx(sum(a * n for a, n in zip(alone, tokens, strict=True)) / sum(tokens), rel=1e-4)
+
+
+def test_trap_a_model_that_never_asks_needs_imitation(asking):
+    """GRPO on a model that never asks has no request to compare with; imitation is what gives it one."""
+    model, gate = asking
+    rows = load_rows("pictures", limit=60, mix=["square"])
+    prompts, images = asked(load_rows("pictures", limit=12, mix=["square"], seed=1))
+    look = gate.ids["<look-1>"]
+
+    def share_of_requests():
+        ids, vision = gate._asked(prompts, images), gate.vision(images)
+        inputs = gate.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
+        with torch.no_grad():
+            return model.eval()(**inputs, **vision).logits[:, -1].softmax(-1)[:, look].mean().item()
+
+    assert share_of_requests() < 0.05
+    settings = {"learning_rate": 1e-3, "batch_size": 16}
+    losses = imitate(model, gate, rows, steps=14, mix=gate.choices, **settings)
+    assert len(losses) == 14 and losses[-1] < losses[0]
+    assert share_of_requests() > 0.2
+
+
+def test_a_written_glance_is_what_would_have_been_generated(asking):
+    model, gate = asking
+    rows = load_rows("pictures", limit=2)
+    generated = gate(model, *asked(rows), gate.choices, temperature=0, max_answer=2)
+    assert gate.written(*asked(rows), gate.choices, [glance.answer for glance in generated]) == generated
+
+
+def test_rollouts_say_who_asked(asking, monkeypatch):
+    model, gate = asking
+    rollout = GateRollout(gate, max_answer=2)
+    rows = load_rows("pictures", limit=2)
+    choices = iter([gate.choices])
+    glances = gate(model, *asked(rows), next(choices), max_answer=2)
+    monkeypatch.setattr(LookGate, "__call__", lambda self, *args, **kwargs: glances)
+    monkeypatch.setattr("rlred.vision.gate.unwrap_model_for_generation", lambda *args: torch.no_grad())
+    prompts = [
+        [{"role": "user", "content": [{"type": "image", "image": row["image"]}, {"type": "text", "text": "?"}]}]
+        for row in rows
+    ]
+
+    class Trainer:
+        num_generations, temperature, model_wrapped, accelerator = 2, 1.0, model, None
+
+        def _log_metric(self, name, value):
+            assert value == {"visual/keep_ratio": 0.75, "visual/looked": 0.5}[name]
+
+    found = rollout(prompts, Trainer())
+    assert found["requested"] == [False, True] and found["visual_tokens"] == [16, 80]
+    rewards = RequestThreshold(correctness=ExactMatch())(["q"] * 2, ["red", "red"], ["red", "red"], found["requested"])
+    assert rewards == [1.0, 0.9]
+
+
+def test_visionthink_trains_saves_and_measures(tmp_path, monkeypatch, capsys):
+    before, output = digest(), tmp_path / "run"
+    flags = [*SMALL, "--start_steps", "6", "--max_steps", "3"]
+    assert command(monkeypatch, "visionthink", "--output_dir", output, *flags) == 0
+    assert "trained, gate sampled, test wordings" in capsys.readouterr().out
+    assert digest() == before and moved(output)
+    report = json.loads((output / "visual.json").read_text())
+    assert [row["all"]["ratio"] for row in report["fixed"].values()] == [0.25, 1.25]
+    assert list(report["fixed"]) == ["base, direct", "base, <look-1>"] and report["steps"] == 3
+    assert [name.partition(",")[0] for name in report["gates"]] == [
+        s for s in ("base", "started", "trained") for _ in "1234"
+    ]
+    log = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    assert all("rewards/request_threshold/mean" in entry for entry in log[:3])
+
+
+def test_fast_with_pictures_trains_saves_and_measures(tmp_path, monkeypatch):
+    before, output = digest(), tmp_path / "run"
+    flags = [*SMALL, "--family_mix", "dot", "--temperature", "2", "--max_steps", "3"]  # some right, some wrong
+    assert command(monkeypatch, "fast_vision", "--output_dir", output, *flags) == 0
+    assert digest() == before and moved(output)
+    report = json.loads((output / "visual.json").read_text())
+    assert (
+        report["fixed"]["base, direct"]["all"]["ratio"] == 1 and "| tokens said |" in (output / "visual.md").read_text()
+    )
+    log = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    assert all({"kl", "rewards/exact_match/mean"} <= set(entry) for entry in log[:3])
+
+
+@pytest.mark.parametrize(
+    "recipe, flags, message",
+    [
+        ("visionthink", ["--start_steps", "-1"], "start_steps must be 0 or more, got -1"),
+        ("visionthink", ["--start_mix", "direct", "<look-1/2>"], "start_mix must name some of direct, <look-1>, got"),
+        ("visionthink", ["--start_learning_rate", "0"], "start_learning_rate must be above 0"),
+        ("visionthink", ["--never", "red blue"], "never: 'red blue' must be one token of the vocabulary"),
+        ("visionthink", ["--looks", '{"ask me": 1.0}'], "looks: 'ask me' must be one token of the vocabulary"),
+        ("visionthink", ["--thumbnail", "0"], "keep_ratio must be above 0"),
+        ("visionthink", ["--ladder", "true"], "ladder=True: deals looks out"),
+        ("visionthink", ["--reward", '{"name":"request_threshold","penalty":2}'], "request_threshold.penalty must be"),
+        ("visual_sparsity", ["--on_request", "true"], "on_request=True needs a thumbnail"),
+        ("fast_vision", ["--beta", "0"], "beta must be above 0 and at most high_beta=0.01, got 0.0"),
+        ("fast_vision", ["--on_request", "false"], "looks must name 2 different tokens or more"),
+    ],
+)
+def test_wrong_settings_are_one_line_before_training(tmp_path, monkeypatch, capsys, recipe, flags, message):
+    assert command(monkeypatch, recipe, "--output_dir", tmp_path / "run", *SMALL, *flags) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+YAMLS = [p for stem in ("visionthink", "fast_vision") for p in sorted((ROOT / "recipes").glob(f"{stem}*.yaml"))]
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_every_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    arguments, training, model_config = parse(path, ["--bf16", "false"], KINDS)
+    check(arguments, training)
+    assert arguments.on_request and training.scale_rewards == "none" and not caplog.records
+    kind = RequestThreshold if "visionthink" in path.stem else DifficultyLength
+    assert isinstance(make_reward(arguments.reward), kind) and (arguments.high_beta is None) == (
+        "vision" == path.stem[:6]
+    )
+    assert model_config.use_peft and model_config.lora_target_modules is None
+
+
+def test_the_recipes_are_recipes():
+    assert visionthink.__doc__ and fast_vision.__doc__

@@ -101,6 +101,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
             sampler=sampler,
             settings=arguments.make_hindsight(),
             length=length_of(reward),
+            correctness=correctness_of(reward),
             max_completion_length=training.max_completion_length,
             batch_size=arguments.eval_batch_size,
             training=training,

@@ -8,8 +8,9 @@ not move the stop, no group of rollouts holds a budget-dependent difference to l
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
 
-No labels and no teacher: every completion is the correct answer to the question that asks for its own length. The idea
-is hindsight relabelling (Hindsight Experience Replay, 1707.01495) applied to lengths.
+No teacher: every completion is the right length for the question that asks for its own. No labels either, unless
+`only_right` keeps what is right beside being as long as asked; RL then starts from about the base's own accuracy. The
+idea is hindsight relabelling (Hindsight Experience Replay, 1707.01495) applied to lengths.
 
 Each stage leaves its result in `<output>/hindsight/` and is not done twice: traces.jsonl, checkpoints, adapter.
 """
@@ -26,7 +27,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from rewards import Length
+from rewards import Correctness, Length
 from rlred.budgets import BudgetSampler, Wording, ask
 from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sweep import complete, stop_ids, sweep
@@ -56,6 +57,8 @@ class Hindsight:
     """A maximum budget is the completion's length plus 0 to this many tokens."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
+    only_right: bool = False
+    """Whether only completions with the right answer are kept; needs the answers, and `train_answer` keeps them so."""
     target_correlation: float = 0.9
     """Stop when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
@@ -126,6 +129,14 @@ def sample_traces(
             f"{max_completion_length}; raise it, or turn the hindsight start off"
         )
     return traces
+
+
+def right_traces(traces, questions, tokenizer, correctness: Correctness) -> list[dict]:
+    """The traces that end in their question's answer."""
+    solutions = {row["question"]: row["solution"] for row in questions}
+    texts = tokenizer.batch_decode([trace["completion_ids"] for trace in traces], skip_special_tokens=True)
+    grades = correctness(texts, solution=[solutions[trace["question"]] for trace in traces])
+    return [trace for trace, grade in zip(traces, grades, strict=True) if grade == 1.0]
 
 
 def read_traces(path: Path) -> tuple[list[dict], int]:
@@ -238,6 +249,7 @@ def hindsight_start(
     sampler: BudgetSampler,
     settings: Hindsight,
     length: Length,
+    correctness: Correctness,
     max_completion_length: int,
     batch_size: int,
     training,
@@ -245,7 +257,7 @@ def hindsight_start(
 ) -> dict:
     """Trains the adapter of `model` in place; returns what it took.
 
-    `num_samples`, `num_updates`, `rank_correlation` by update, and the lengths that there were to learn from,
+    `num_samples`, `num_updates`, `rank_correlation` by update, and what there was to learn from: `num_traces` and their
     `shortest_trace` and `longest_trace`.
 
     `training` is the run's GRPOConfig: seed, device, precision and memory settings are taken from it. The adapter ends
@@ -268,6 +280,14 @@ def hindsight_start(
         seed=training.seed,
         path=output / "traces.jsonl",
     )
+    if settings.only_right:
+        sampled, traces = len(traces), right_traces(traces, questions, tokenizer, correctness)
+        logger.info("hindsight: %d of %d completions are right and kept", len(traces), sampled)
+        if len(traces) < settings.batch_size:
+            raise ValueError(
+                f"hindsight.only_right: only {len(traces)} of {sampled} completions are right, fewer than an update of "
+                f"{settings.batch_size}; raise hindsight.num_samples, or keep them all"
+            )
     probe_questions = questions[: settings.num_probe_questions]
     mode = max((mode for mode in sampler.modes if mode != "none"), key=sampler.modes.get)
     probe = Probe(
@@ -303,6 +323,7 @@ def hindsight_start(
     lengths = [length(trace["completion_ids"]) for trace in traces]
     record = {
         "num_samples": settings.num_samples,
+        "num_traces": len(traces),
         "shortest_trace": min(lengths),
         "longest_trace": max(lengths),
         "num_updates": trainer.state.global_step,

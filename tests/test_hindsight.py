@@ -6,10 +6,10 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rewards import Length
+from rewards import Correctness, Length
 from rlred.budgets import BudgetSampler, Wording
 from rlred.evaluation.sweep import complete, merged_adapter, sweep
-from rlred.hindsight import Hindsight, read_traces, relabel, sample_traces
+from rlred.hindsight import Hindsight, read_traces, relabel, right_traces, sample_traces
 from rlred.questions import load_questions
 
 SETTINGS = Hindsight(num_samples=40, max_updates=3, batch_size=8, max_slack=4)
@@ -87,6 +87,18 @@ def test_trap_batches_bucketed_by_length_have_no_contrast(reasoner, questions, t
         assert max(lengths) - min(lengths) > 0.4 * (max(everything) - min(everything))
         totals = [len(ids) for ids in batch["input_ids"]]
         assert totals == sorted(totals)  # inside an update, neighbours in length share a micro-batch
+
+
+def test_right_traces_are_those_that_say_the_answer(reasoner, questions):
+    _, tokenizer = reasoner
+    row = questions[0]
+    says = {
+        right: tokenizer(f"</think>\\boxed{{{int(row['solution']) + (not right)}}}")["input_ids"]
+        for right in (True, False)
+    }
+    traces = [{"question": row["question"], "completion_ids": says[right]} for right in (False, True, False, True)]
+    kept = right_traces(traces, questions, tokenizer, Correctness())
+    assert kept == [traces[1], traces[3]]
 
 
 def test_sampling_goes_on_where_it_was_cut_off(reasoner, questions, tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ SMALL = {
     "lora_r": 4,
     "hindsight_settings": json.dumps(
         {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}
+        | {"only_right": True, "train_answer": True}
     ),
 }
 
@@ -100,6 +101,13 @@ def test_the_saved_adapter_gives_the_adherence_that_was_measured(base, tmp_path)
     again = json.loads((tmp_path / "again" / "adherence.json").read_text())
     for stage in ("baseline", "trained"):
         assert again[stage]["rows"] == report[stage]["rows"]
+
+
+def test_a_start_on_right_answers_needs_an_update_of_them(base, tmp_path):
+    settings = json.dumps({"num_samples": 9, "batch_size": 9, "only_right": True})
+    flags = {"evaluate": False, "hindsight_settings": settings, "output_dir": tmp_path / "run"}
+    with pytest.raises(ValueError, match=r"hindsight.only_right: only \d of \d completions are right"):
+        run(*arguments("l1_exact", base, **flags), tmp_path)
 
 
 def test_a_resumed_run_continues_the_same_run(base, tmp_path):

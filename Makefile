@@ -32,7 +32,7 @@ real: install  ## five steps on real GSM8K rows: the same loader, a checkpoint, 
 	@if [ ! -f $(GSM8K) ]; then echo "real data is absent: no $(GSM8K); nothing was run"; exit 0; fi; set -e; \
 	real="$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/l1_maxlen.py \
 		--questions $(GSM8K) --eval_questions $(dir $(GSM8K))test.jsonl --num_questions 512 --num_eval_questions 8 \
-		--eval_budgets 16 64 --hindsight_settings {\"num_samples\":128,\"max_updates\":2,\"probe_every\":2} \
+		--eval_budgets 16 64 --hindsight_settings {\"num_samples\":128,\"max_updates\":2,\"probe_every\":2,\"cooldown_updates\":0} \
 		--per_device_train_batch_size 16 --save_steps 3 --logging_steps 1 --output_dir $(REAL_OUTPUT)"; \
 	$$real --max_steps 3 --evaluate false; \
 	$$real --max_steps 5 --resume_from_checkpoint true; \

@@ -7,6 +7,7 @@ not move the stop, no group of rollouts holds a budget-dependent difference to l
     relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
+    cool      some more updates at a falling rate, which give back the arithmetic that the high one had blurred
 
 No teacher: every completion is the right length for the question that asks for its own. No labels either, unless
 `only_right` keeps what is right beside being as long as asked; RL then starts from about the base's own accuracy. The
@@ -24,6 +25,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -37,6 +39,7 @@ from rlred.output import last_checkpoint
 logger = logging.getLogger(__name__)
 
 CHUNK = 512  # completions between two saves
+WARMUP_UPDATES = 10
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,15 @@ class Hindsight:
     num_samples: int = 2048
     """Completions to sample from the model."""
     max_updates: int = 400
-    """Most SFT updates; fewer when the target is reached."""
+    """Most SFT updates at the full rate; fewer when the target is reached."""
+    cooldown_updates: int = 60
+    """Updates after those, while the rate falls to zero in a straight line."""
     batch_size: int = 64
     """Completions per update, over all processes."""
     micro_batch_size: int = 32
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float = 2e-3
-    """Learning rate of the adapter, kept after a short warm-up. Twice as much can undo the dial: see docs/LOG.md."""
+    """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md."""
     max_slack: int = 8
     """A maximum budget is the completion's length plus 0 to this many tokens."""
     train_answer: bool = False
@@ -75,8 +80,9 @@ class Hindsight:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
         if self.num_probe_budgets < 2:
             raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
-        if self.max_slack < 0:
-            raise ValueError(f"hindsight.max_slack must be 0 or more, got {self.max_slack}")
+        for name in ("max_slack", "cooldown_updates"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.target_correlation <= 1:
             raise ValueError(
                 f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
@@ -165,7 +171,8 @@ def relabel(
     rng = random.Random(f"relabel/{seed}")
     end = None if settings.train_answer else tokenizer.convert_tokens_to_ids("</think>")
     rows: list[dict] = []
-    while len(rows) < settings.max_updates * settings.batch_size:
+    needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
+    while len(rows) < needed:
         for trace in rng.sample(traces, len(traces)):
             mode, _ = sampler.draw(rng)
             n = max(1, length(trace["completion_ids"]))
@@ -178,27 +185,49 @@ def relabel(
             rows.append({"input_ids": prompt_ids + ids, "completion_mask": mask})
     # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
     ordered: list[dict] = []
-    for start in range(0, settings.max_updates * settings.batch_size, settings.batch_size):
+    for start in range(0, needed, settings.batch_size):
         ordered += sorted(rows[start : start + settings.batch_size], key=lambda row: len(row["input_ids"]))
     return Dataset.from_list(ordered)
 
 
 class Probe(TrainerCallback):
-    """Asks a few questions at several budgets every so often, and stops the training once the dial is heard."""
+    """Asks a few questions at several budgets every so often; once the dial is heard, the cool-down begins."""
 
     def __init__(self, ask_model, settings: Hindsight):
         self.ask_model = ask_model
         self.settings = settings
+        self.full_rate_until = settings.max_updates
+
+    def rate(self, update: int) -> float:
+        """The share of the learning rate at an update: a short warm-up, the whole of it, a straight fall to zero."""
+        left = self.full_rate_until + self.settings.cooldown_updates - update
+        return min(1.0, (update + 1) / WARMUP_UPDATES, left / max(1, self.settings.cooldown_updates))
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.full_rate_until = heard_in(state.log_history, self.settings) or self.settings.max_updates
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        if state.global_step % self.settings.probe_every and state.global_step < state.max_steps:
-            return
-        correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
-        # Kept in the checkpoints, so that an interrupted start goes on with its own history.
-        state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
-        logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
-        if correlation >= self.settings.target_correlation:
-            control.should_training_stop = True
+        last = state.global_step >= self.full_rate_until + self.settings.cooldown_updates
+        if last or state.global_step % self.settings.probe_every == 0:
+            correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
+            # Kept in the checkpoints, so that an interrupted start goes on with its own history.
+            state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
+            logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
+            self.full_rate_until = heard_in(state.log_history, self.settings) or self.settings.max_updates
+            last = state.global_step >= self.full_rate_until + self.settings.cooldown_updates
+        control.should_training_stop |= last
+
+
+class HindsightTrainer(SFTTrainer):
+    """SFT whose learning rate follows the probe."""
+
+    def __init__(self, *, probe: Probe, **kwargs):
+        self.probe = probe
+        super().__init__(callbacks=[probe], **kwargs)
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda update: self.probe.rate(update))
+        return self.lr_scheduler
 
 
 def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
@@ -206,12 +235,10 @@ def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
     per_device = min(settings.micro_batch_size, max(1, settings.batch_size // training.world_size))
     return SFTConfig(
         output_dir=str(output),
-        max_steps=settings.max_updates,
+        max_steps=settings.max_updates + settings.cooldown_updates,
         per_device_train_batch_size=per_device,
         gradient_accumulation_steps=max(1, settings.batch_size // (per_device * training.world_size)),
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=10,
         train_sampling_strategy="sequential",
         weight_decay=0.0,
         max_length=None,
@@ -231,13 +258,19 @@ def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
     )
 
 
-def heard_at(checkpoint: str | None, target: float) -> int | None:
-    """The update of a checkpoint at which the dial was already heard; None where it was not."""
+def heard_in(log_history: list[dict], settings: Hindsight) -> int | None:
+    """The update at which a probe first heard the dial; None where none did."""
+    target = settings.target_correlation
+    return next((entry["step"] for entry in log_history if entry.get("probe_rank_correlation", 0) >= target), None)
+
+
+def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
+    """The update of a checkpoint whose training had come to its end; None where there is more to do."""
     if checkpoint is None:
         return None
     state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
-    heard = [entry["step"] for entry in state["log_history"] if entry.get("probe_rank_correlation", 0) >= target]
-    return heard[-1] if heard else None
+    end = (heard_in(state["log_history"], settings) or settings.max_updates) + settings.cooldown_updates
+    return state["global_step"] if state["global_step"] >= end else None
 
 
 def hindsight_start(
@@ -307,17 +340,17 @@ def hindsight_start(
         ),
         settings,
     )
-    trainer = SFTTrainer(
+    trainer = HindsightTrainer(
+        probe=probe,
         model=model,
         args=sft_config(settings, training, output),
         train_dataset=relabel(traces, tokenizer, wording, sampler, settings, length, training.seed),
         processing_class=tokenizer,
-        callbacks=[probe],
     )
     checkpoint = last_checkpoint(output)
-    heard = heard_at(checkpoint, settings.target_correlation)
-    if heard is not None:  # it was killed between its last checkpoint and its record
-        trainer.args.max_steps = heard
+    ended = ended_at(checkpoint, settings)
+    if ended is not None:  # it was killed between its last checkpoint and its record
+        trainer.args.max_steps = ended
     trainer.train(resume_from_checkpoint=checkpoint)
     probes = [entry for entry in trainer.state.log_history if "probe_rank_correlation" in entry]
     lengths = [length(trace["completion_ids"]) for trace in traces]

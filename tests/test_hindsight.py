@@ -12,7 +12,7 @@ from rlred.evaluation.sweep import complete, merged_adapter, sweep
 from rlred.hindsight import Hindsight, read_traces, relabel, right_traces, sample_traces
 from rlred.questions import load_questions
 
-SETTINGS = Hindsight(num_samples=40, max_updates=3, batch_size=8, max_slack=4)
+SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
 SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "none": 1})
 
 

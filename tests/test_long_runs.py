@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from trl import GRPOConfig
 
-from rlred.hindsight import heard_at
+from rlred.hindsight import Hindsight, ended_at
 from rlred.output import checkpoint_of, how_to_go_on, is_whole, last_checkpoint, outside_cause
 from tests.paths import ROOT
 from tests.test_recipes import SMALL, _flag, arguments, run
@@ -98,12 +98,23 @@ def test_the_way_on_is_named(finished):
     )
 
 
-def test_a_hindsight_start_that_was_killed_before_its_record_does_not_train_on(tmp_path):
-    (tmp_path / "trainer_state.json").write_text(
-        json.dumps({"log_history": [{"step": 40, "probe_rank_correlation": 0.5}, {"step": 80, "loss": 1.0}]})
-    )
-    assert heard_at(str(tmp_path), 0.9) is heard_at(None, 0.9) is None
-    assert heard_at(str(tmp_path), 0.4) == 40
+@pytest.mark.parametrize(
+    "step, correlations, ended",
+    [
+        (80, {40: 0.5, 80: 0.95}, None),  # heard just now: the cool-down is to come
+        (120, {40: 0.5, 80: 0.95, 120: 0.93}, 120),  # 40 updates of cool-down were all
+        (120, {40: 0.95, 80: 0.2, 120: 0.2}, 120),  # heard once is heard
+        (120, {40: 0.1, 80: 0.2, 120: 0.3}, None),
+        (160, {40: 0.1, 80: 0.2, 120: 0.3}, 160),  # never heard: 120 updates and 40
+    ],
+)
+def test_a_hindsight_start_that_was_killed_before_its_record_does_not_train_on(step, correlations, ended, tmp_path):
+    probes = [{"step": at, "probe_rank_correlation": found} for at, found in correlations.items()]
+    state = {"global_step": step, "log_history": [*probes, {"step": step, "loss": 1.0}]}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    settings = Hindsight(max_updates=120, cooldown_updates=40, target_correlation=0.9)
+    assert ended_at(None, settings) is None
+    assert ended_at(str(tmp_path), settings) == ended
 
 
 def start(recipe, flags) -> subprocess.Popen:

@@ -31,7 +31,7 @@ SMALL = {
     "lora_r": 4,
     "hindsight_settings": json.dumps(
         {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}
-        | {"only_right": True, "train_answer": True}
+        | {"cooldown_updates": 1, "only_right": True, "train_answer": True}
     ),
 }
 

@@ -286,6 +286,7 @@ def test_a_rollout_that_trl_has_scored_is_not_scored_again(random_model, monkeyp
 @pytest.mark.slow
 def test_the_rows_of_the_table_begin_from_one_start_and_differ_by_their_selection(tmp_path, monkeypatch, capsys):
     small = {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}
+    small["cooldown_updates"] = 0
     words = f"x --folder {tmp_path} --rows all bottom_80 --blocks 2 --max_steps 2 --num_questions 64 --lora_r 4"
     words += " --per_device_train_batch_size 8 --num_generations 4 --learning_rate 0.01 --warmup_steps 0"
     monkeypatch.setattr(sys, "argv", [*words.split(" "), "--hindsight_settings", json.dumps(small)])

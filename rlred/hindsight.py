@@ -65,7 +65,7 @@ class Hindsight:
     only_right: bool = False
     """Whether only completions with the right answer are kept; needs the answers, and `train_answer` keeps them so."""
     target_correlation: float = 0.9
-    """Stop when the within-question rank correlation on probe questions reaches this."""
+    """The cool-down begins when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
     """Updates between two probes."""
     num_probe_questions: int = 12

@@ -40,6 +40,7 @@ def test_trap_groups_that_straddle_processes_are_refused(tmp_path):
     assert not (tmp_path / "run" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_rewards_that_look_at_one_completion_may_straddle(tmp_path):
     done = launch("dler", tmp_path / "run", "--per_device_train_batch_size", "2", "--evaluate", "false")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -226,6 +226,7 @@ def distance(one, two, start):
     return (apart / length).item()
 
 
+@pytest.mark.slow
 def test_two_processes_with_micro_batches_take_the_step_of_one(random_model, tmp_path, monkeypatch):
     monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", own_rollouts)
     start = load_file(random_model / "model.safetensors")
@@ -236,6 +237,7 @@ def test_two_processes_with_micro_batches_take_the_step_of_one(random_model, tmp
     assert distance(one["weights"], two, start) < 1e-5
 
 
+@pytest.mark.slow
 def test_trap_trls_masking_takes_another_step_in_micro_batches(random_model, monkeypatch, tmp_path):
     monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", own_rollouts)
     start = load_file(random_model / "model.safetensors")

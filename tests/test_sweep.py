@@ -52,6 +52,7 @@ def test_completions_of_another_sweep_are_refused_and_kept(ask_reasoner, tmp_pat
     assert path.read_text() == before
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_gives_the_same_table_when_it_is_started_again(tmp_path):
     words = "-m rlred.cli evaluate --budgets 16 32 64 --num_questions 16 --batch_size 4 --output".split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -7,7 +7,7 @@ not move the stop, no group of rollouts holds a budget-dependent difference to l
     relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
-    cool      some more updates at a falling rate, which give back the arithmetic that the high one had blurred
+    cool      some more updates at a falling rate, which settle the lengths that the high one leaves loose
 
 No teacher: every completion is the right length for the question that asks for its own. No labels either, unless
 `only_right` keeps what is right beside being as long as asked; RL then starts from about the base's own accuracy. The
@@ -196,26 +196,25 @@ class Probe(TrainerCallback):
     def __init__(self, ask_model, settings: Hindsight):
         self.ask_model = ask_model
         self.settings = settings
-        self.full_rate_until = settings.max_updates
+        self.end = end_of([], settings)
 
     def rate(self, update: int) -> float:
         """The share of the learning rate at an update: a short warm-up, the whole of it, a straight fall to zero."""
-        left = self.full_rate_until + self.settings.cooldown_updates - update
-        return min(1.0, (update + 1) / WARMUP_UPDATES, left / max(1, self.settings.cooldown_updates))
+        falling = (self.end - update) / max(1, self.settings.cooldown_updates)
+        return min(1.0, (update + 1) / WARMUP_UPDATES, falling)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.full_rate_until = heard_in(state.log_history, self.settings) or self.settings.max_updates
+        self.end = end_of(state.log_history, self.settings)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        last = state.global_step >= self.full_rate_until + self.settings.cooldown_updates
-        if last or state.global_step % self.settings.probe_every == 0:
+        if state.global_step % self.settings.probe_every == 0 or state.global_step >= self.end:
             correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
             # Kept in the checkpoints, so that an interrupted start goes on with its own history.
             state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
             logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
-            self.full_rate_until = heard_in(state.log_history, self.settings) or self.settings.max_updates
-            last = state.global_step >= self.full_rate_until + self.settings.cooldown_updates
-        control.should_training_stop |= last
+            self.end = end_of(state.log_history, self.settings)
+        if state.global_step >= self.end:
+            control.should_training_stop = True
 
 
 class HindsightTrainer(SFTTrainer):
@@ -258,10 +257,11 @@ def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
     )
 
 
-def heard_in(log_history: list[dict], settings: Hindsight) -> int | None:
-    """The update at which a probe first heard the dial; None where none did."""
+def end_of(log_history: list[dict], settings: Hindsight) -> int:
+    """The update that ends the cool-down, which begins where a probe first heard the dial, or else at `max_updates`."""
     target = settings.target_correlation
-    return next((entry["step"] for entry in log_history if entry.get("probe_rank_correlation", 0) >= target), None)
+    heard = (entry["step"] for entry in log_history if entry.get("probe_rank_correlation", 0) >= target)
+    return next(heard, settings.max_updates) + settings.cooldown_updates
 
 
 def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
@@ -269,8 +269,7 @@ def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
     if checkpoint is None:
         return None
     state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
-    end = (heard_in(state["log_history"], settings) or settings.max_updates) + settings.cooldown_updates
-    return state["global_step"] if state["global_step"] >= end else None
+    return state["global_step"] if state["global_step"] >= end_of(state["log_history"], settings) else None
 
 
 def hindsight_start(

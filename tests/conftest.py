@@ -12,6 +12,14 @@ def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """A command that is run in this process takes all cores; its neighbours have their one thread again after it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory):
     """The folder of a two-layer model with random weights."""

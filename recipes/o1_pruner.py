@@ -10,6 +10,8 @@ one GPU         accelerate launch recipes/o1_pruner.py --config recipes/o1_prune
 eight GPUs      accelerate launch --config_file accelerate_configs/zero2.yaml recipes/o1_pruner.py \
                     --config recipes/o1_pruner_paper.yaml
 resume          add --resume_from_checkpoint true
+reference once  rlred reference --num_questions 512 --max_completion_length 90 --output outputs/reference.jsonl
+                accelerate launch recipes/o1_pruner.py --questions outputs/reference.jsonl --eval_questions sums
 """
 
 import sys

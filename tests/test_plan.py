@@ -53,7 +53,7 @@ def test_more_devices_share_what_their_strategy_shares():
 
 def test_tokens_are_those_of_the_recipe():
     plan = plan_of(shape_of("tiny_reasoner"), devices=2)
-    assert (plan.rollouts, plan.longest(), plan.obedient()) == (192, 192 * 90, 192 * 44)
+    assert (plan.rollouts, plan.longest(), plan.obedient()) == (192, 192 * 100, 192 * 48)
 
 
 def test_the_command_prints_a_table(capsys):

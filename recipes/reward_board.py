@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -58,7 +59,7 @@ METHODS = {
     "shortest_correct": Method({"name": "shortest_correct", "alpha": 0.02}),
     "laser": Method({"name": "length_bonus", "targets": [30]}),
     "laser_d": Method({"name": "length_bonus", "targets": [25, 40, 60]}),
-    "thinkprune": Method({"name": "truncation", "stages": [[0, 60], [25, 52], [50, 46]]}),
+    "thinkprune": Method({"name": "truncation", "stages": [[0, 60], [60, 52], [120, 46]]}),
     "dler": Method(
         {"name": "truncation", "limit": 46}, {"scale_rewards": "batch", "epsilon": 0.2, "epsilon_high": 0.28}
     ),
@@ -86,12 +87,35 @@ def run_one(name: str, seed: int, folder: Path, model: str, extra: list[str]) ->
     if (output / "adherence.json").exists():
         return
     if name == TALE:
-        adapter = HERE.parents[1] / "data" / "l1_maxlen"
-        run_tale(TaleArguments(adapter=str(adapter), student=model, seed=seed, output_dir=str(output)))
+        settings, *_ = parse(HERE.with_suffix(".yaml"), extra)
+        run_tale(
+            TaleArguments(
+                adapter=str(HERE.parents[1] / "data" / "l1_maxlen"),
+                student=model,
+                num_eval_questions=settings.num_eval_questions,
+                seed=seed,
+                output_dir=str(output),
+            )
+        )
         return
     resume = ["--resume_from_checkpoint", "true"] if holds_run(output) else []
     flags = [*flags_of(METHODS[name], seed, output), "--model_name_or_path", model, *resume, *extra]
+    share_base(folder, name, seed)
     run(*parse(HERE.with_suffix(".yaml"), flags), output)
+
+
+def share_base(folder: Path, name: str, seed: int) -> None:
+    """Hands a new row the measures of the base that an earlier row of its seed has, where both ask for no length."""
+    target = folder / f"{name}-{seed}" / "measures"
+    if target.exists() or "modes" in METHODS[name].flags:
+        return
+    for other in METHODS:
+        source = folder / f"{other}-{seed}"
+        if "modes" not in METHODS[other].flags and (source / "adherence.json").exists():
+            target.mkdir(parents=True)
+            for file in (source / "measures").glob("baseline.*"):
+                shutil.copy(file, target)  # a row that asks otherwise after all finds that and measures anew
+            return
 
 
 def row_of(report: dict, stage: str, log: list[dict]) -> dict:

@@ -95,6 +95,12 @@ def test_a_board_that_was_interrupted_goes_on_and_says_what_it_has(tmp_path, mon
     assert main() == 0 and (tmp_path / "correctness-0" / "adherence.json").stat().st_mtime_ns == written
     assert "| base | 1 |" in capsys.readouterr().out
     assert (tmp_path / "board.png").stat().st_size > 10_000
+    # The base is the same for all that ask for no length: the next row takes its measures over.
+    measures = tmp_path / "correctness-0" / "measures" / "baseline.json"
+    measures.write_text(json.dumps({**json.loads(measures.read_text()), "mark": 1}))
+    monkeypatch.setattr("sys.argv", [*board, "--only", "group_sigmoid"])
+    assert main() == 0
+    assert json.loads((tmp_path / "group_sigmoid-0" / "adherence.json").read_text())["baseline"]["mark"] == 1
 
 
 def test_the_pareto_front():

@@ -69,6 +69,7 @@ METHODS = {
 }
 TALE = "tale"  # supervised, on what the adapter of l1_maxlen finds: no reward, and its own settings
 ROWS = [*METHODS, TALE]
+UNASKED = [name for name, method in METHODS.items() if "modes" not in method.flags]  # nobody asks for a length there
 
 
 def flags_of(method: Method, seed: int, output: Path) -> list[str]:
@@ -107,11 +108,11 @@ def run_one(name: str, seed: int, folder: Path, model: str, extra: list[str]) ->
 def share_base(folder: Path, name: str, seed: int) -> None:
     """Hands a new row the measures of the base that an earlier row of its seed has, where both ask for no length."""
     target = folder / f"{name}-{seed}" / "measures"
-    if target.exists() or "modes" in METHODS[name].flags:
+    if target.exists() or name not in UNASKED:
         return
-    for other in METHODS:
+    for other in UNASKED:
         source = folder / f"{other}-{seed}"
-        if "modes" not in METHODS[other].flags and (source / "adherence.json").exists():
+        if (source / "adherence.json").exists():
             target.mkdir(parents=True)
             for file in (source / "measures").glob("baseline.*"):
                 shutil.copy(file, target)  # a row that asks otherwise after all finds that and measures anew
@@ -139,8 +140,9 @@ def row_of(report: dict, stage: str, log: list[dict]) -> dict:
 
 
 def collect(folder: Path, seeds: list[int]) -> dict[str, list[dict]]:
-    """The rows of every method that has finished runs, one per seed; the base is the first method's."""
-    board: dict[str, list[dict]] = {}
+    """The rows of every method that has finished runs, one per seed; the base from the first without a budget."""
+    board: dict[str, list[dict]] = {"base": []}
+    of_base = set()
     for name in ROWS:
         for seed in seeds:
             output = folder / f"{name}-{seed}"
@@ -148,10 +150,11 @@ def collect(folder: Path, seeds: list[int]) -> dict[str, list[dict]]:
                 continue
             report = json.loads((output / "adherence.json").read_text())
             log = json.loads((output / "trainer_state.json").read_text())["log_history"]
-            if name == "correctness":
-                board.setdefault("base", []).append(row_of(report, "baseline", log))
+            if seed not in of_base and name in UNASKED:
+                of_base.add(seed)
+                board["base"].append(row_of(report, "baseline", log))
             board.setdefault(name, []).append(row_of(report, "trained", log))
-    return board
+    return {name: rows for name, rows in board.items() if rows}
 
 
 def pareto(points: dict[str, tuple[float, float]]) -> list[str]:

@@ -101,18 +101,19 @@ def run_one(name: str, seed: int, folder: Path, model: str, extra: list[str]) ->
         return
     resume = ["--resume_from_checkpoint", "true"] if holds_run(output) else []
     flags = [*flags_of(METHODS[name], seed, output), "--model_name_or_path", model, *resume, *extra]
-    share_base(folder, name, seed)
+    share_base(folder, name, seed, model)
     run(*parse(HERE.with_suffix(".yaml"), flags), output)
 
 
-def share_base(folder: Path, name: str, seed: int) -> None:
+def share_base(folder: Path, name: str, seed: int, model: str) -> None:
     """Hands a new row the measures of the base that an earlier row of its seed has, where both ask for no length."""
     target = folder / f"{name}-{seed}" / "measures"
     if target.exists() or name not in UNASKED:
         return
     for other in UNASKED:
         source = folder / f"{other}-{seed}"
-        if (source / "adherence.json").exists():
+        report = source / "adherence.json"
+        if report.exists() and json.loads(report.read_text())["model"] == model:
             target.mkdir(parents=True)
             for file in (source / "measures").glob("baseline.*"):
                 shutil.copy(file, target)  # a row that asks otherwise after all finds that and measures anew

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recipes.reward_board import METHODS, flags_of, main, pareto
+from recipes.reward_board import METHODS, flags_of, main, pareto, share_base
 from rlred.arguments import parse
 from rlred.cli import main as rlred
 from rlred.dial import run
@@ -101,6 +101,19 @@ def test_a_board_that_was_interrupted_goes_on_and_says_what_it_has(tmp_path, mon
     monkeypatch.setattr("sys.argv", [*board, "--only", "group_sigmoid"])
     assert main() == 0
     assert json.loads((tmp_path / "group_sigmoid-0" / "adherence.json").read_text())["baseline"]["mark"] == 1
+
+
+def test_a_base_is_shared_with_rows_of_the_same_model_that_ask_alike(tmp_path):
+    measures = tmp_path / "correctness-0" / "measures"
+    measures.mkdir(parents=True)
+    (measures / "baseline.json").write_text("{}")
+    (measures / "trained.json").write_text("{}")
+    (tmp_path / "correctness-0" / "adherence.json").write_text('{"model": "mine"}')
+    for name, seed, model in (("laser", 0, "other"), ("laser", 1, "mine"), ("constant_length", 0, "mine")):
+        share_base(tmp_path, name, seed, model)
+        assert not (tmp_path / f"{name}-{seed}").exists()
+    share_base(tmp_path, "laser", 0, "mine")
+    assert [file.name for file in (tmp_path / "laser-0" / "measures").iterdir()] == ["baseline.json"]
 
 
 def test_the_pareto_front():

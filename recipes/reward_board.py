@@ -196,7 +196,7 @@ def to_markdown(board: dict[str, list[dict]], command: str) -> str:
     lines.append("|---" * 11 + "|")
     for name, rows in board.items():
         mean = means(rows)
-        share = f"{100 * mean['mean_length'] / base['mean_length']:.0f} %" if base else "-"
+        share = f"{100 * mean['mean_length'] / base['mean_length']:.1f} %" if base else "-"
         over = f"{100 * mean['over_budget']:.1f}" if "over_budget" in mean else "-"
         lines.append(
             f"| {name} | {len(rows)} | {100 * mean['accuracy']:.1f} ({100 * mean['low']:.1f}-{100 * mean['high']:.1f}) "

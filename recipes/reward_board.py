@@ -56,7 +56,7 @@ METHODS = {
     "kimi_length": Method({"name": "kimi_length", "weight": 0.4}),
     "cosine_length": Method({"name": "cosine_length", "max_length": 90, "exceed": -1.0}),
     "soft_overlong": Method({"name": "soft_overlong", "max_length": 60, "cache": 40}),
-    "shortest_correct": Method({"name": "shortest_correct", "alpha": 0.02}),
+    "shortest_correct": Method({"name": "shortest_correct", "alpha": 0.03}),
     "laser": Method({"name": "length_bonus", "targets": [30]}),
     "laser_d": Method({"name": "length_bonus", "targets": [25, 40, 60]}),
     "thinkprune": Method({"name": "truncation", "stages": [[0, 60], [60, 52], [120, 46]]}),

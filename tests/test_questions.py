@@ -59,6 +59,17 @@ def test_local_files_of_every_format(tmp_path, kind):
     assert questions[3] == {"question_id": 3, "question": "What is 3+1?", "solution": "4", "level": 3}
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_local_file_asks_nothing_of_the_network(tmp_path, kind, monkeypatch):
+    # Trap: datasets.load_dataset counts each load on a server, and waits some seconds for a name that cannot be found.
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *address, **_: asked.append(address))
+    path = tmp_path / f"rows.{kind}"
+    frame = pandas.DataFrame({"question": ["1+1=?"], "answer": ["2"]})
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    assert load_questions(str(path))[0]["solution"] == "2" and asked == []
+
+
 def test_columns_can_be_named(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps({"frage": "1+1?", "loesung": "2", "answer": "3"}))

@@ -41,7 +41,7 @@ class Method:
 
 
 CONSTANT = 30  # tokens of the constant-length control
-# Constants are for the tiny reasoner, whose complete answers take 16 to 61 tokens; one choice each, not tuned.
+# Constants are for the tiny reasoner (complete answers take 16 to 61 tokens): one choice each, shortest_correct's two.
 METHODS = {
     "correctness": Method({"name": "correctness"}),
     "constant_length": Method(

@@ -10,29 +10,29 @@ None for "no opinion", per completion. They need math-verify and nothing of rlre
 import importlib
 from collections.abc import Callable
 
-from rewards.adapt_think import AdaptThink
-from rewards.by_mode import ByMode
-from rewards.correctness import Correctness
-from rewards.cosine_length import CosineLength
-from rewards.difficulty_length import DifficultyLength
-from rewards.exact_length import ExactLength
-from rewards.exact_match import ExactMatch
-from rewards.format_diversity import FormatDiversity
-from rewards.group_sigmoid import GroupSigmoid
-from rewards.kimi_length import KimiLength
-from rewards.length import Length
-from rewards.length_bonus import LengthBonus
-from rewards.length_efficiency import LengthEfficiency
-from rewards.max_length import MaxLength
-from rewards.request_threshold import RequestThreshold
-from rewards.shortest_correct import ShortestCorrect
-from rewards.slack_length import SlackLength
-from rewards.soft_overlong import SoftOverlong
-from rewards.solve_rate_penalty import SolveRatePenalty
-from rewards.thinkless import Thinkless
-from rewards.truncation import Truncation
-from rewards.uncertainty_budget import UncertaintyBudget
-from rewards.visual_sparsity import VisualSparsity
+from .adapt_think import AdaptThink
+from .by_mode import ByMode
+from .correctness import Correctness
+from .cosine_length import CosineLength
+from .difficulty_length import DifficultyLength
+from .exact_length import ExactLength
+from .exact_match import ExactMatch
+from .format_diversity import FormatDiversity
+from .group_sigmoid import GroupSigmoid
+from .kimi_length import KimiLength
+from .length import Length
+from .length_bonus import LengthBonus
+from .length_efficiency import LengthEfficiency
+from .max_length import MaxLength
+from .request_threshold import RequestThreshold
+from .shortest_correct import ShortestCorrect
+from .slack_length import SlackLength
+from .soft_overlong import SoftOverlong
+from .solve_rate_penalty import SolveRatePenalty
+from .thinkless import Thinkless
+from .truncation import Truncation
+from .uncertainty_budget import UncertaintyBudget
+from .visual_sparsity import VisualSparsity
 
 REWARDS: dict[str, type] = {
     "adapt_think": AdaptThink,

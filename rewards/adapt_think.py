@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness, text_of
-from rewards.exact_length import check_non_negative
+from .correctness import Correctness, text_of
+from .exact_length import check_non_negative
 
 
 def skips_thinking(text: str, end_of_thinking: str = "</think>") -> bool:

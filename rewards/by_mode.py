@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness
-from rewards.exact_length import ExactLength
-from rewards.max_length import MaxLength
+from .correctness import Correctness
+from .exact_length import ExactLength
+from .max_length import MaxLength
 
 
 @dataclass(frozen=True)

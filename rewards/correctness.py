@@ -3,7 +3,7 @@ r"""Correctness: 1 for the right answer, 0 for a wrong one; the object that ever
 import re
 from dataclasses import dataclass
 
-from rewards import grader
+from . import grader
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")  # an escaped brace is matched, and ignored
 

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness
-from rewards.length import Length
+from .correctness import Correctness
+from .length import Length
 
 
 @dataclass(frozen=True)

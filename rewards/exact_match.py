@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from rewards.correctness import last_boxed, text_of
+from .correctness import last_boxed, text_of
 
 _DROPPED = re.compile(r"\b(a|an|the)\b|[^\w\s%.-]|[.](?!\d)")
 

@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness, text_of
-from rewards.groups import check_group_size, groups_of
+from .correctness import Correctness, text_of
+from .groups import check_group_size, groups_of
 
 
 @dataclass(frozen=True)

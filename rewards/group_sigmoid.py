@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
-from rewards.correctness import Correctness
-from rewards.groups import check_group_size, groups_of
-from rewards.length import Length
+from .correctness import Correctness
+from .groups import check_group_size, groups_of
+from .length import Length
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from rewards.correctness import Correctness, last_boxed, text_of
-from rewards.exact_length import check_non_negative
-from rewards.groups import check_group_size, groups_of
-from rewards.length import Length
+from .correctness import Correctness, last_boxed, text_of
+from .exact_length import check_non_negative
+from .groups import check_group_size, groups_of
+from .length import Length
 
 
 def repeats(ids: list[int], size: int) -> bool:

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness
-from rewards.exact_length import check_non_negative
-from rewards.length import Length, first_length
+from .correctness import Correctness
+from .exact_length import check_non_negative
+from .length import Length, first_length
 
 
 @dataclass(frozen=True)

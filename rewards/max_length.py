@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness
-from rewards.exact_length import check_deviation, check_non_negative
-from rewards.length import Length, first_length
+from .correctness import Correctness
+from .exact_length import check_deviation, check_non_negative
+from .length import Length, first_length
 
 
 @dataclass(frozen=True)

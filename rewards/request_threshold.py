@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness
-from rewards.groups import check_group_size, groups_of
+from .correctness import Correctness
+from .groups import check_group_size, groups_of
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from rewards.correctness import Correctness
-from rewards.exact_length import check_non_negative
-from rewards.groups import check_group_size, groups_of
-from rewards.length import Length
+from .correctness import Correctness
+from .exact_length import check_non_negative
+from .groups import check_group_size, groups_of
+from .length import Length
 
 LOGGED_ACCURACY = "rewards/correctness/mean"
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness
-from rewards.exact_length import check_non_negative
-from rewards.length import Length
+from .correctness import Correctness
+from .exact_length import check_non_negative
+from .length import Length
 
 
 @dataclass(frozen=True)

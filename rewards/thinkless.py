@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from rewards.adapt_think import skips_thinking
-from rewards.correctness import Correctness, text_of
+from .adapt_think import skips_thinking
+from .correctness import Correctness, text_of
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from rewards.correctness import Correctness
-from rewards.length import Length
+from .correctness import Correctness
+from .length import Length
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from trl import GRPOConfig
 
 from rewards.adapt_think import skips_thinking
 from rewards.correctness import text_of
+from rlred.tokens import token_of
 from rlred.trainer import BudgetGRPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -77,14 +78,6 @@ class ThinkOrNot:
             )
 
 
-def token_of(tokenizer, field: str, text: str) -> int:
-    """The id of a text that is one token. Raises `ValueError` where it is not."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise ValueError(f"think_or_not.{field}={text!r} must be one token of this tokenizer, but is {len(ids)}")
-    return ids[0]
-
-
 def first_tokens(
     logits: torch.Tensor, skip: torch.Tensor, end: int, start: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,8 +131,9 @@ class ThinkOrNotGRPOTrainer(BudgetGRPOTrainer):
         super().__init__(*args, **kwargs)
         think_or_not.check(self.args, self.stop_decided)
         self.think_or_not = think_or_not
-        self._end = token_of(self._tokenizer, "end_of_thinking", think_or_not.end_of_thinking)
-        self._start = None if think_or_not.start is None else token_of(self._tokenizer, "start", think_or_not.start)
+        end, start = think_or_not.end_of_thinking, think_or_not.start
+        self._end = token_of(self._tokenizer, end, field="think_or_not.end_of_thinking")
+        self._start = None if start is None else token_of(self._tokenizer, start, field="think_or_not.start")
         self._proposal: torch.Tensor | None = None  # log-probabilities of this batch's first tokens when forced
         self._own_rewards: torch.Tensor | None = None  # of this process's rollouts
 

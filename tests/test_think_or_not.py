@@ -205,7 +205,7 @@ def test_thinkless_first_token_has_a_loss_of_its_own(random_model, tmp_path):
     [
         (ThinkOrNot(control_weight=0.1), {"loss_type": "dapo"}, "loss_type='dapo': think_or_not.control_weight"),
         (ThinkOrNot(), {"num_generations": 3, "per_device_train_batch_size": 6}, "num_generations=3: forced halves"),
-        (ThinkOrNot(start="12 checks"), {}, "think_or_not.start='12 checks' must be one token"),
+        (ThinkOrNot(start="12 checks"), {}, "think_or_not.start: '12 checks' must be one token"),
     ],
 )
 def test_settings_that_would_be_something_else_are_refused(choice, changes, message, random_model, tmp_path):

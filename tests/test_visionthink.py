@@ -9,7 +9,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from recipes import fast_vision, visionthink
 from rewards import DifficultyLength, ExactMatch, RequestThreshold, make_reward
 from rlred.arguments import parse
-from rlred.vision.gate import DIRECT, GateRollout, LookGate, token_of
+from rlred.tokens import token_of
+from rlred.vision.gate import DIRECT, GateRollout, LookGate
 from rlred.vision.imitation import imitate, loss_of
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
@@ -58,7 +59,7 @@ def test_a_thumbnail_is_answered_or_the_whole_picture_asked_for(asking):
 def test_a_request_may_come_after_some_words(asking):
     model, gate = asking
     rows = load_rows("pictures", limit=2)
-    look = token_of(gate.tokenizer, "<look-1>", "looks")
+    look = token_of(gate.tokenizer, "<look-1>", field="looks")
     said = [gate.tokenizer.encode("red blue <look-1>"), gate.tokenizer.encode("red <eos>")]
     generate = gate._generate
     gate._generate = lambda *args, stops=(), **more: said if stops else generate(*args, stops=stops, **more)

@@ -22,6 +22,7 @@ from itertools import groupby
 
 from trl.models.utils import unwrap_model_for_generation
 
+from rlred.tokens import token_of
 from rlred.vision.processor import KeepRatio, keep_mark, sparse_processor
 from rlred.vision.reduce import keep_count
 
@@ -65,7 +66,7 @@ class LookGate:
         self.ids: dict[str, int] = {}
         for look, ratio in self.looks.items():
             keep_count(1, ratio)  # checks it
-            self.ids[look] = token_of(self.tokenizer, look, "looks")
+            self.ids[look] = token_of(self.tokenizer, look, field="looks")
         if len(set(self.ids.values())) < max(0 if on_request else 2, len(self.looks)):
             raise ValueError(f"looks must name 2 different tokens or more, got {list(self.looks)}")
         image = processor.image_token
@@ -223,11 +224,13 @@ class LookGate:
 class GateRollout:
     """A `LookGate` as TRL's `rollout_func`.
 
-    Rewards get `visual_tokens`, `full_visual_tokens`, `text_tokens` and `requested`, whether there was a look.
+    Rewards get the `columns` visual_tokens, full_visual_tokens, text_tokens and requested, whether there was a look.
 
     With `assigned`, looks are dealt out in turn over each group instead, and carry no gradient: the ladder of keep
     ratios, a control.
     """
+
+    columns = ("visual_tokens", "full_visual_tokens", "text_tokens", "requested")
 
     def __init__(self, gate: LookGate, assigned: bool = False, max_answer: int = 16):
         self.gate, self.assigned, self.max_answer = gate, assigned, max_answer
@@ -260,14 +263,6 @@ class GateRollout:
             "text_tokens": [sum(glance.mask) for glance in glances],
             "requested": [glance.look is not None for glance in glances],
         }
-
-
-def token_of(tokenizer, text: str, field: str) -> int:
-    """The id of a text that is one token. Raises `ValueError`, which names the field, for any other."""
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-        raise ValueError(f"{field}: {text!r} must be one token of the vocabulary, and is {ids}")
-    return ids[0]
 
 
 def _text_parts(content) -> list[dict]:

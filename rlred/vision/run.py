@@ -28,7 +28,8 @@ from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
 from rlred.tiny import resolve_model
-from rlred.vision.gate import GateRollout, LookGate, token_of
+from rlred.tokens import token_of
+from rlred.vision.gate import GateRollout, LookGate
 from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
@@ -137,7 +138,8 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     model, processor = load(model_config)
     gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
-    model.generation_config.suppress_tokens += [token_of(gate.tokenizer, text, "never") for text in arguments.never]
+    never = [token_of(gate.tokenizer, text, field="never") for text in arguments.never]
+    model.generation_config.suppress_tokens += never
     if arguments.start_steps:
         check_mix(gate, arguments.start_mix)
     correctness = getattr(reward, "correctness", None) or ExactMatch()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness, text_of
 from .exact_length import check_non_negative
 
@@ -17,7 +18,7 @@ def skips_thinking(text: str, end_of_thinking: str = "</think>") -> bool:
 
 
 @dataclass(frozen=True)
-class AdaptThink:
+class AdaptThink(Reward):
     r"""Correctness less the reference model's on the question, plus `delta` for every answer without thinking.
 
     r = c - A_ref + delta * [no thinking], with A_ref the column `reference_accuracy`, which `rlred reference` makes.
@@ -38,7 +39,7 @@ class AdaptThink:
     correctness: Correctness = field(default_factory=Correctness)
 
     __name__ = "adapt_think"
-    needs_reference = True
+    needs = ("solution", "reference_accuracy")
 
     def __post_init__(self):
         check_non_negative("adapt_think.delta", self.delta)

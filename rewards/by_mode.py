@@ -1,15 +1,16 @@
 """One model, every mode: the reward that follows each row's `mode`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
+from .base import Reward, bind, declared
 from .correctness import Correctness
 from .exact_length import ExactLength
 from .max_length import MaxLength
 
 
 @dataclass(frozen=True)
-class ByMode:
+class ByMode(Reward):
     r"""Scores `exact` rows by one reward, `max` rows by another and `none` rows by a third.
 
     This is the dual objective of L1-Max (2503.04697, section 3.2): eq 1 where the prompt asks for an exact length, eq 2
@@ -30,14 +31,40 @@ class ByMode:
 
     __name__ = "by_mode"
 
-    def decided_at(self, row: dict) -> int | None:
-        """What the part that scores this row says; None where it does not say.
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The mode, and what the parts need."""
+        return tuple(dict.fromkeys(["mode", *(name for part in self._own() for name in part.needs)]))
 
-        >>> ByMode(max=MaxLength(alpha=0.05)).decided_at({"solution": "4", "budget": 10, "mode": "max"})
+    @property
+    def group_relative(self) -> bool:
+        """Whether a part compares a completion with its group."""
+        return any(part.group_relative for part in self._own())
+
+    def parts(self) -> Iterator[Reward]:
+        yield self
+        for part in self._own():
+            yield from part.parts()
+
+    def for_mode(self, mode: str) -> Reward:
+        """The part that scores the rows of a mode. Raises `ValueError` for a mode that is none of the three."""
+        if mode not in ("exact", "max", "none"):
+            raise ValueError(f"mode must be 'exact', 'max' or 'none', got {mode!r}")
+        return declared(getattr(self, mode)).for_mode(mode)
+
+    def decided_after(self, row: dict) -> int | None:
+        """What the part that scores this row says.
+
+        >>> ByMode(max=MaxLength(alpha=0.05)).decided_after({"solution": "4", "budget": 10, "mode": "max"})
         20
         """
-        part = getattr(self, row["mode"])
-        return part.decided_at(row) if hasattr(part, "decided_at") else None
+        return self.for_mode(row["mode"]).decided_after(row)
+
+    def bind(self, group_size: int | None, ends: Iterable[int]) -> "ByMode":
+        return replace(self, **{name: bind(getattr(self, name), group_size, ends) for name in ("exact", "max", "none")})
+
+    def _own(self) -> list[Reward]:
+        return [declared(part) for part in (self.exact, self.max, self.none)]
 
     def __call__(self, completions, completion_ids, mode, **columns) -> list[float | None]:
         rewards: list[float | None] = [None] * len(completions)

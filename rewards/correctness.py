@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from . import grader
+from .base import Grader
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")  # an escaped brace is matched, and ignored
 
@@ -39,7 +40,7 @@ def last_boxed(text: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Correctness:
+class Correctness(Grader):
     r"""1.0 where the boxed answer equals the solution, else 0.0; None where the solution cannot be parsed.
 
     The answer is the last `\boxed{...}` after the last `end_of_thinking`. With `require_end_of_thinking`, a completion

@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .length import Length
 
 
 @dataclass(frozen=True)
-class CosineLength:
+class CosineLength(Reward):
     r"""A value between two ends of a half cosine over the length; another pair of ends for wrong answers.
 
     r = long + (short - long) / 2 * (1 + cos(pi * n / max_length)) with the ends of a right or of a wrong answer, and
@@ -37,6 +38,7 @@ class CosineLength:
     length: Length = field(default_factory=Length)
 
     __name__ = "cosine_length"
+    needs = ("solution",)
 
     def __post_init__(self):
         if self.max_length < 1:
@@ -55,7 +57,7 @@ class CosineLength:
         short, long = (self.right_short, self.right_long) if correct else (self.wrong_short, self.wrong_long)
         return long + (short - long) / 2 * (1 + math.cos(math.pi * min(n / self.max_length, 1.0)))
 
-    def decided_at(self, row: dict) -> int | None:
+    def decided_after(self, row: dict) -> int | None:
         """The tokens after which a completion earns `exceed`, right or wrong; None where there is no such length."""
         whole = self.exceed is not None and self.length.count == "completion"
         return self.max_length if whole and self.correctness.reads(row["solution"]) else None

@@ -5,6 +5,7 @@ from statistics import fmean
 
 import numpy as np
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
@@ -12,7 +13,7 @@ from .length import Length
 
 
 @dataclass(frozen=True)
-class DifficultyLength:
+class DifficultyLength(Reward):
     r"""Correctness plus a length term whose sign depends on how hard the question is for the model now.
 
     difficulty = (1 - p) * x, p the group's share of right answers and x the picture's complexity in [0, 1] (column
@@ -48,6 +49,7 @@ class DifficultyLength:
     length: Length = field(default_factory=Length)
 
     __name__ = "difficulty_length"
+    needs = ("solution",)
     group_relative = True
 
     def __post_init__(self):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .length import Length
 
@@ -19,7 +20,7 @@ def check_deviation(name: str, value: str) -> None:
 
 
 @dataclass(frozen=True)
-class ExactLength:
+class ExactLength(Reward):
     r"""Correctness minus a price for the distance between the length and the budget.
 
     r = c - alpha * |n - N|, where c is 0 or 1, n the completion's tokens and N the budget. `deviation="relative"` uses
@@ -44,6 +45,7 @@ class ExactLength:
     length: Length = field(default_factory=Length)
 
     __name__ = "exact_length"
+    needs = ("solution", "budget")
 
     def __post_init__(self):
         check_non_negative("exact_length.alpha", self.alpha)

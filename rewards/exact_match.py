@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from .base import Grader
 from .correctness import last_boxed, text_of
 
 _DROPPED = re.compile(r"\b(a|an|the)\b|[^\w\s%.-]|[.](?!\d)")
@@ -18,7 +19,7 @@ def normal(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class ExactMatch:
+class ExactMatch(Grader):
     r"""1.0 where the answer is the solution but for case, articles and punctuation, else 0.0; None without a solution.
 
     The answer is what follows the last `answer_mark` (the whole text where that is empty or missing), or the last
@@ -42,6 +43,19 @@ class ExactMatch:
         boxed = last_boxed(answer)
         gold = normal(str(solution))
         return float(normal(answer if boxed is None else boxed) == gold) if gold else None
+
+    @property
+    def end_of_thinking(self) -> str:
+        """The text after which the answer stands, by the name that `Correctness` has for it."""
+        return self.answer_mark
+
+    def reads(self, solution: str) -> bool:
+        """Whether there is a solution, so that every completion gets a grade.
+
+        >>> ExactMatch().reads("red"), ExactMatch().reads(" ")
+        (True, False)
+        """
+        return self.grade("", solution) is not None
 
     def __call__(self, completions, solution, **kwargs) -> list[float | None]:
         return [self.grade(text_of(text), gold) for text, gold in zip(completions, solution, strict=True)]

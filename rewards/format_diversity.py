@@ -4,12 +4,13 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness, text_of
 from .groups import check_group_size, groups_of
 
 
 @dataclass(frozen=True)
-class FormatDiversity:
+class FormatDiversity(Reward):
     r"""Correctness scaled by how rare the completion's format is in its group.
 
     r = c * (1 + (G / F - 1) * (1 + cos(pi t / T)) / 2), where G is the size of the group, F how many of it share the
@@ -34,6 +35,7 @@ class FormatDiversity:
     correctness: Correctness = field(default_factory=Correctness)
 
     __name__ = "format_diversity"
+    needs = ("solution",)
     group_relative = True
 
     def __post_init__(self):

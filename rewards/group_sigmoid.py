@@ -4,13 +4,14 @@ import math
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
+from .base import Reward
 from .correctness import Correctness
 from .groups import check_group_size, groups_of
 from .length import Length
 
 
 @dataclass(frozen=True)
-class GroupSigmoid:
+class GroupSigmoid(Reward):
     r"""Correctness, less a share that grows with the length relative to the group's other right answers.
 
     r = c * (1 - alpha * sigmoid((n - mean) / (std + 1e-7))), mean and population std over the lengths of the *right*
@@ -35,6 +36,7 @@ class GroupSigmoid:
     length: Length = field(default_factory=Length)
 
     __name__ = "group_sigmoid"
+    needs = ("solution",)
     group_relative = True
 
     def __post_init__(self):

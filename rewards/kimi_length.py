@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
@@ -9,7 +10,7 @@ from .length import Length
 
 
 @dataclass(frozen=True)
-class KimiLength:
+class KimiLength(Reward):
     r"""Correctness plus a share of where the length lies between the group's shortest and longest.
 
     With l = 1/2 - (n - min) / (max - min) over all completions of the group: r = c + weight * l for a right answer and
@@ -33,6 +34,7 @@ class KimiLength:
     length: Length = field(default_factory=Length)
 
     __name__ = "kimi_length"
+    needs = ("solution",)
     group_relative = True
 
     def __post_init__(self):

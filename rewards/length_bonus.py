@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from .base import Reward
 from .correctness import Correctness, last_boxed, text_of
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
 from .length import Length
+
+LOGGED_TARGETS = ("target_search/easy", "target_search/medium", "target_search/hard")
 
 
 def repeats(ids: list[int], size: int) -> bool:
@@ -20,12 +23,13 @@ def repeats(ids: list[int], size: int) -> bool:
 
 
 @dataclass(frozen=True)
-class LengthBonus:
+class LengthBonus(Reward):
     r"""1 for a right answer, `wrong` or `no_answer` for others, plus `bonus` for a right one of at most the target.
 
     One target is Laser. Three, for easy, medium and hard groups (accuracy at least 2/3, at least 1/3, less), are
     Laser-D. With `explore`, Laser-DE: a wrong answer *longer* than its target earns the bonus too, if no run of
-    `ngram` tokens comes twice in it.
+    `ngram` tokens comes twice in it. Three targets that a search has put into the trainer's log (`target_search/easy`,
+    ...), which checkpoints keep, stand in the place of these.
 
     Range: [no_answer, 1 + bonus]. A row whose solution cannot be parsed is None. Raises `ValueError` for targets below
     1 or neither one nor three of them, a negative bonus, and, with three, for groups of one.
@@ -48,6 +52,7 @@ class LengthBonus:
     length: Length = field(default_factory=Length)
 
     __name__ = "length_bonus"
+    needs = ("solution",)
 
     def __post_init__(self):
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -65,6 +70,14 @@ class LengthBonus:
         """Whether a completion's reward depends on its group."""
         return len(self.targets) == 3
 
+    def targets_at(self, trainer_state) -> tuple[int, ...]:
+        """The targets that hold: the last ones that a search has logged, which checkpoints keep, or else its own."""
+        if self.group_relative:
+            for entry in reversed(getattr(trainer_state, "log_history", [])):
+                if LOGGED_TARGETS[0] in entry:
+                    return tuple(entry[name] for name in LOGGED_TARGETS)
+        return self.targets
+
     def score(self, correct: float, answered: bool, ids: list[int], target: int) -> float:
         """The reward of one completion."""
         n = self.length(ids)
@@ -73,15 +86,18 @@ class LengthBonus:
         explored = self.explore and n > target and not repeats(ids, self.ngram)
         return (self.wrong if answered else self.no_answer) + (self.bonus if explored else 0.0)
 
-    def __call__(self, prompts, completions, completion_ids, solution, **kwargs) -> list[float | None]:
+    def __call__(
+        self, prompts, completions, completion_ids, solution, trainer_state=None, **kwargs
+    ) -> list[float | None]:
+        targets = self.targets_at(trainer_state)
         grades = self.correctness(completions, solution=solution)
-        aims = [self.targets[0]] * len(grades)
+        aims = [targets[0]] * len(grades)
         if self.group_relative:
             for group in groups_of(prompts, self.group_size):
                 accuracy = fmean([grades[index] or 0.0 for index in group])
                 bucket = 0 if accuracy >= 2 / 3 else 1 if accuracy >= 1 / 3 else 2
                 for index in group:
-                    aims[index] = self.targets[bucket]
+                    aims[index] = targets[bucket]
         answered = [last_boxed(text_of(text)) is not None for text in completions]
         return [
             grade if grade is None else self.score(grade, box, list(ids), aim)

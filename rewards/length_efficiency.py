@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .length import Length, first_length
 
 
 @dataclass(frozen=True)
-class LengthEfficiency:
+class LengthEfficiency(Reward):
     r"""How much shorter than the reference model a completion is, plus how much more often right.
 
     r = L_ref / n - 1 + accuracy_weight * (c - A_ref), where L_ref and A_ref are the mean length and the accuracy of the
@@ -37,7 +38,7 @@ class LengthEfficiency:
     length: Length = field(default_factory=Length)
 
     __name__ = "length_efficiency"
-    needs_reference = True
+    needs = ("solution", "reference_length", "reference_accuracy")
 
     def __post_init__(self):
         check_non_negative("length_efficiency.accuracy_weight", self.accuracy_weight)
@@ -60,10 +61,10 @@ class LengthEfficiency:
             shorter = reference_length / max(n, 1) - 1
         return min(max(shorter + self.accuracy_weight * (correct - reference_accuracy), self.low), self.high)
 
-    def decided_at(self, row: dict) -> int | None:
+    def decided_after(self, row: dict) -> int | None:
         """The tokens after which even a right answer earns no more than `low`; None where there is no such length.
 
-        >>> LengthEfficiency.preset("released").decided_at(
+        >>> LengthEfficiency.preset("released").decided_after(
         ...     {"solution": "4", "reference_length": 10.0, "reference_accuracy": 1.0}
         ... )
         30

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_deviation, check_non_negative
 from .length import Length, first_length
 
 
 @dataclass(frozen=True)
-class MaxLength:
+class MaxLength(Reward):
     r"""Correctness times a ramp that falls from 1 to 0 around the budget.
 
     r = c * clip(alpha * (N - n) + delta, 0, 1), where c is 0 or 1, n the completion's tokens and N the budget.
@@ -34,6 +35,7 @@ class MaxLength:
     length: Length = field(default_factory=Length)
 
     __name__ = "max_length"
+    needs = ("solution", "budget")
 
     def __post_init__(self):
         check_non_negative("max_length.alpha", self.alpha)
@@ -51,13 +53,13 @@ class MaxLength:
         room = (budget - n) / (budget if self.deviation == "relative" else 1)
         return correct * min(max(self.alpha * room + self.delta, 0.0), 1.0)
 
-    def decided_at(self, row: dict) -> int | None:
+    def decided_after(self, row: dict) -> int | None:
         """The tokens after which a completion of this row earns 0 whatever follows: N + delta / alpha, above N.
 
         None where more tokens can still matter: without a budget or an alpha, where only the thinking is counted (it
         may have ended long ago), and for a solution that cannot be parsed, where the reward is None and not 0.
 
-        >>> MaxLength(alpha=0.05).decided_at({"solution": "4", "budget": 10})
+        >>> MaxLength(alpha=0.05).decided_after({"solution": "4", "budget": 10})
         20
         """
         budget = row["budget"]

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .groups import check_group_size, groups_of
 
 
 @dataclass(frozen=True)
-class RequestThreshold:
+class RequestThreshold(Reward):
     r"""Correctness minus a penalty on right answers of the kind that the group should do less of.
 
     r = c - penalty * c * [direct] where r_G < threshold, and c - penalty * c * [requested] where r_G >= threshold; r_G
@@ -36,6 +37,7 @@ class RequestThreshold:
     correctness: Correctness = field(default_factory=Correctness)
 
     __name__ = "request_threshold"
+    needs = ("solution", "requested")
     group_relative = True
 
     def __post_init__(self):

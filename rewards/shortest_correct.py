@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
@@ -10,7 +11,7 @@ from .length import Length
 
 
 @dataclass(frozen=True)
-class ShortestCorrect:
+class ShortestCorrect(Reward):
     r"""Correctness minus a price for the distance to the shortest right length of the group.
 
     r = right * c - alpha * |n - L|, where L is the length of the group's shortest right completion, or the group's mean
@@ -33,6 +34,7 @@ class ShortestCorrect:
     length: Length = field(default_factory=Length)
 
     __name__ = "shortest_correct"
+    needs = ("solution",)
     group_relative = True
 
     def __post_init__(self):

@@ -3,22 +3,21 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from .base import Reward, declared
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
 from .length import Length
 
-LOGGED_ACCURACY = "rewards/correctness/mean"
-
 
 @dataclass(frozen=True)
-class SlackLength:
+class SlackLength(Reward):
     r"""Correctness plus a length reward for right answers that leaves a slack and closes when accuracy falls.
 
     For a right completion, over the lengths of the right ones of its group: weight * 1/2 where n <= min + slack, else
     weight * (1/2 - (n - min) / (max - min)). Wrong answers earn nothing of it. It is paid only in a batch whose
     accuracy is at least the best one logged so far minus `tolerance`. That best is read from the trainer's own log
-    (`rewards/correctness/mean`, so log correctness, with weight 0 if need be), which checkpoints keep: a resumed run
+    (`rewards/correctness/mean`: log what grades here, with weight 0 if need be), which checkpoints keep: a resumed run
     has the same gate. The released code keeps it in a global, and loses it.
 
     Range: [0, 1 + weight / 2] and down to 1 - weight / 2 for a right answer. A row whose solution cannot be parsed is
@@ -40,6 +39,7 @@ class SlackLength:
     length: Length = field(default_factory=Length)
 
     __name__ = "slack_length"
+    needs = ("solution",)
     group_relative = True
 
     def __post_init__(self):
@@ -50,7 +50,8 @@ class SlackLength:
     def is_open(self, grades: list[float | None], trainer_state) -> bool:
         """Whether the batch is accurate enough for length to count."""
         log = getattr(trainer_state, "log_history", [])
-        best = max((float(entry[LOGGED_ACCURACY]) for entry in log if LOGGED_ACCURACY in entry), default=0.0)
+        name = f"rewards/{declared(self.correctness).__name__}/mean"
+        best = max((float(entry[name]) for entry in log if name in entry), default=0.0)
         known = [grade for grade in grades if grade is not None]
         return not known or fmean(known) >= best - self.tolerance
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .length import Length
 
 
 @dataclass(frozen=True)
-class SoftOverlong:
+class SoftOverlong(Reward):
     r"""Correctness plus TRL's soft overlong punishment.
 
     r = c + weight * p(n) with p = 0 for n <= max_length - cache, (max_length - cache - n) / cache up to max_length, and
@@ -31,6 +32,7 @@ class SoftOverlong:
     length: Length = field(default_factory=Length)
 
     __name__ = "soft_overlong"
+    needs = ("solution",)
 
     def __post_init__(self):
         if not 0 < self.cache < self.max_length:

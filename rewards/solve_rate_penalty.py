@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
@@ -10,7 +11,7 @@ from .length import Length
 
 
 @dataclass(frozen=True)
-class SolveRatePenalty:
+class SolveRatePenalty(Reward):
     r"""Correctness minus a price per token that is scaled by the group's solve rate.
 
     r = c - alpha * n * max(p, 1 / K), where p is the share of right completions in the group of K. Right or wrong, a
@@ -33,6 +34,7 @@ class SolveRatePenalty:
     length: Length = field(default_factory=Length)
 
     __name__ = "solve_rate_penalty"
+    needs = ("solution",)
     group_relative = True
 
     def __post_init__(self):

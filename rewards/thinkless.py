@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 
 from .adapt_think import skips_thinking
+from .base import Reward
 from .correctness import Correctness, text_of
 
 
 @dataclass(frozen=True)
-class Thinkless:
+class Thinkless(Reward):
     r"""1 for a right answer without thinking, `thinking` for a right one with, `wrong` for any other.
 
     Range: [wrong, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` unless wrong < thinking <= 1.
@@ -24,6 +25,7 @@ class Thinkless:
     correctness: Correctness = field(default_factory=Correctness)
 
     __name__ = "thinkless"
+    needs = ("solution",)
 
     def __post_init__(self):
         if not self.wrong < self.thinking <= 1:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .length import Length
 
 
 @dataclass(frozen=True)
-class Truncation:
+class Truncation(Reward):
     r"""Correctness within a limit of tokens, a share of it beyond.
 
     r = c for n <= limit, beyond * c for n > limit. Generation cut at the limit does the same and costs less: then set
@@ -36,6 +37,7 @@ class Truncation:
     length: Length = field(default_factory=Length)
 
     __name__ = "truncation"
+    needs = ("solution",)
 
     def __post_init__(self):
         object.__setattr__(self, "ends", tuple(self.ends))
@@ -65,10 +67,10 @@ class Truncation:
         """
         return next((limit for start, limit in reversed(self.stages) if step >= start), self.limit)
 
-    def decided_at(self, row: dict) -> int | None:
+    def decided_after(self, row: dict) -> int | None:
         """One token past the limit of the row's `trainer_state`: nothing is earned there; None where a share is.
 
-        >>> Truncation(limit=20).decided_at({"solution": "4"}), Truncation(limit=20, beyond=0.1).decided_at({})
+        >>> Truncation(limit=20).decided_after({"solution": "4"}), Truncation(limit=20, beyond=0.1).decided_after({})
         (21, None)
         """
         limit = self.limit_at(getattr(row.get("trainer_state"), "global_step", 0))

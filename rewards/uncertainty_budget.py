@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .length import Length
 
 
 @dataclass(frozen=True)
-class UncertaintyBudget:
+class UncertaintyBudget(Reward):
     r"""Correctness times a ramp that falls from 1, at the question's own budget, to 0.
 
     r = c * clip(1 - (n - B) / span, 0, 1), n the completion's tokens. With difficulty d (column `difficulty`, 0 to 10)
@@ -43,6 +44,7 @@ class UncertaintyBudget:
     length: Length = field(default_factory=Length)
 
     __name__ = "uncertainty_budget"
+    needs = ("solution", "difficulty")
 
     def __post_init__(self):
         if not 0 < self.span < float("inf"):

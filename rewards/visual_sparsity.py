@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from .base import Reward
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
@@ -11,7 +12,7 @@ from .length import Length
 
 
 @dataclass(frozen=True)
-class VisualSparsity:
+class VisualSparsity(Reward):
     r"""Correctness times a bonus for the visual tokens and, with a reference length, the text tokens that were saved.
 
     r = c * (1 + visual_weight * clip(1 - K/N, 0, 1) + text_weight * clip(1 - T/reference_length, 0, 1)), with c 0 or 1,
@@ -47,6 +48,7 @@ class VisualSparsity:
     length: Length = field(default_factory=Length)
 
     __name__ = "visual_sparsity"
+    needs = ("solution", "visual_tokens", "full_visual_tokens")
 
     def __post_init__(self):
         check_non_negative("visual_sparsity.visual_weight", self.visual_weight)

@@ -6,16 +6,18 @@ the run; warnings are logged. The evidence for a trap stands beside its check.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trl import GRPOConfig
 
-from rewards import ByMode, ExactLength, MaxLength
-from rlred.budgets import MODES, BudgetSampler, check_headroom
+from rewards import ExactLength, MaxLength
+from rewards.base import Reward, declared, find, names_twice
+from rlred.budgets import BudgetSampler, check_headroom
 
 logger = logging.getLogger(__name__)
 
+ROW = ("prompt", "solution", "budget", "mode")  # columns of every row of a length-control run
 SAMPLED_ROWS = 256  # rows whose prompts are tokenised for the audit
 
 
@@ -59,12 +61,13 @@ def audit_config(
     """Findings that need no data and no model."""
     yield from _devices(training)
     yield from _rollouts(training, sampler)
-    yield from _scaling(training, rewards)
-    for modes, reward in length_rewards(rewards, sampler):
-        if isinstance(reward, ExactLength):
-            yield from _exact(reward, modes, sampler)
-        else:
-            yield from _maximum(reward, modes, sampler)
+    yield from _scaling(training)
+    yield from audit_rewards(training, rewards, sampled_modes(sampler))
+    for reward, modes in length_rewards(rewards, sampler, ExactLength):
+        yield from _exact(reward, modes, sampler)
+    for reward, modes in length_rewards(rewards, sampler, MaxLength):
+        yield from _maximum(reward, modes, sampler)
+    for reward, _ in length_rewards(rewards, sampler, ExactLength, MaxLength):
         if reward.length.count == "thinking":
             # A public LCPO port: thinking fell from 8045 to 3 tokens while the answer grew from 399 to 1376.
             advice = "a policy that pays only for its thinking moves the reasoning into the answer; count completions"
@@ -77,16 +80,45 @@ def sampled_modes(sampler: BudgetSampler) -> set[str]:
     return {mode for mode, weight in sampler.modes.items() if weight > 0}
 
 
-def length_rewards(rewards: Sequence[Callable], sampler: BudgetSampler) -> list[tuple[set[str], Callable]]:
-    """Every length reward with the modes of the rows that it will score, those inside ByMode included."""
-    parts = []
-    for reward in rewards:
-        if isinstance(reward, ByMode):
-            parts += [({mode}, getattr(reward, mode)) for mode in MODES]
-        else:
-            parts.append((set(MODES), reward))
-    drawn = sampled_modes(sampler)
-    return [(modes & drawn, part) for modes, part in parts if isinstance(part, ExactLength | MaxLength)]
+def length_rewards(rewards: Sequence[Callable], sampler: BudgetSampler, *kinds: type) -> list[tuple[Reward, set[str]]]:
+    """Every reward of these kinds with the modes of the rows that it will score, those inside another included."""
+    found: dict[Reward, set[str]] = {}
+    for reward in map(declared, rewards):
+        for mode in sorted(sampled_modes(sampler)):
+            for part in find(reward.for_mode(mode), *kinds):
+                found.setdefault(part, set()).add(mode)
+    return list(found.items())
+
+
+def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Collection[str]) -> Iterator[Finding]:
+    """Findings about the rewards of rows of these modes: those that need whole groups get them, names are unique."""
+    local_batch = training.per_device_train_batch_size * training.steps_per_generation
+    scoring = [reward.for_mode(mode) for reward in map(declared, rewards) for mode in sorted(modes)]
+    relative = dict.fromkeys(part.__name__ for part in scoring if part.group_relative)
+    if local_batch % training.num_generations:
+        for name in relative:
+            advice = f"groups of {training.num_generations} would straddle processes, but {name} needs whole ones"
+            yield error("per_device_train_batch_size", training.per_device_train_batch_size, advice)
+    for name in names_twice(declared(reward).__name__ for reward in rewards):
+        yield error("reward", name, "two rewards of the run are called that, and would be logged as one; rename one")
+
+
+def audit_columns(rewards: Sequence[Callable], rows, modes: Collection[str]) -> Iterator[Finding]:
+    """Findings about the columns that rewards need in the rows of these modes."""
+    needed: dict[tuple[str, str], set[str]] = {}
+    for reward in map(declared, rewards):
+        for mode in sorted(modes):
+            part = reward.for_mode(mode)
+            for column in part.needs:
+                needed.setdefault((column, part.__name__), set()).add(mode)
+    for (column, name), asking in needed.items():
+        if column not in rows.column_names:
+            yield error("rows", rows.column_names, f"the column {column!r} is missing, which {name} needs")
+        elif column not in ROW:  # of these, None says something: no opinion, no budget
+            values = [value for value, mode in zip(rows[column], rows["mode"], strict=True) if mode in asking]
+            if lacking := sum(value is None for value in values):
+                advice = f"{lacking:,} of {len(values):,} rows have no value in this column, which {name} needs in each"
+                yield error("rows", column, advice)
 
 
 def _devices(training: GRPOConfig) -> Iterator[Finding]:
@@ -113,17 +145,11 @@ def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]
         yield error("temperature", training.temperature, "the rollouts of a group would all be the same; use 1.0")
 
 
-def _scaling(training: GRPOConfig, rewards: Sequence[Callable]) -> Iterator[Finding]:
+def _scaling(training: GRPOConfig) -> Iterator[Finding]:
     if training.scale_rewards == "group":
         # Arora & Zanette (2502.04463): in an all-correct group the std turns any length term into a fixed-size push.
         advice = "the group's std makes the weight of length meaningless where all answers are correct; use 'none'"
         yield warning("scale_rewards", "group", advice)
-    local_batch = training.per_device_train_batch_size * training.steps_per_generation
-    for reward in rewards:
-        if getattr(reward, "group_relative", False) and local_batch % training.num_generations:
-            name = getattr(reward, "__name__", reward)
-            advice = f"groups of {training.num_generations} would straddle processes, but {name} needs whole ones"
-            yield error("per_device_train_batch_size", training.per_device_train_batch_size, advice)
 
 
 def _exact(reward: ExactLength, modes: set[str], sampler: BudgetSampler) -> Iterator[Finding]:
@@ -179,10 +205,11 @@ def rollouts_per_step(training: GRPOConfig) -> int:
 
 def audit_rows(rows, tokenizer, model, rewards, sampler: BudgetSampler, training: GRPOConfig) -> Iterator[Finding]:
     """Findings about the asked rows, as the tokenizer and the model will see them."""
-    missing = [column for column in ("prompt", "solution", "budget", "mode") if column not in rows.column_names]
+    missing = [column for column in ROW if column not in rows.column_names]
     if missing:
         yield error("rows", rows.column_names, f"the column {missing[0]!r} is missing")
         return
+    yield from audit_columns(rewards, rows, sampled_modes(sampler))
     if tokenizer.chat_template is None:
         yield error("model_name_or_path", tokenizer.name_or_path, "its tokenizer has no chat template")
         return
@@ -206,7 +233,7 @@ def audit_rows(rows, tokenizer, model, rewards, sampler: BudgetSampler, training
     if context is not None and longest + training.max_completion_length > context:
         advice = f"with prompts of up to {longest} tokens it exceeds the model's context of {context}"
         yield error("max_completion_length", training.max_completion_length, advice)
-    for _, reward in length_rewards(rewards, sampler):
+    for reward, _ in length_rewards(rewards, sampler, ExactLength, MaxLength):
         end = reward.length.end_of_thinking
         if end is not None and not 0 <= end < len(tokenizer):
             yield error("reward.length.end_of_thinking", end, f"is no token of this tokenizer of {len(tokenizer)}")

@@ -26,9 +26,10 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
-from rewards import Correctness, Length, make_reward
+from rewards import Correctness, make_reward
+from rewards.base import bind, columns_of, correctness_of, declared, length_of
 from rlred.arguments import KINDS, DialArguments, parse
-from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
+from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step, sampled_modes
 from rlred.budgets import training_rows
 from rlred.callbacks import CollapseAlarm, KeepBest
 from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
@@ -70,8 +71,9 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         questions, monitor = parts["train"], parts["test"]
     model, tokenizer = load_model(model_config, training)
     output = claim_output(training, default_output)
-    reward = rewards[0] = fit_reward(rewards[0], training, stop_ids(model, tokenizer))
-    if getattr(reward, "needs_reference", False) and not set(COLUMNS) <= set(questions.column_names):
+    reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
+    correctness, length = correctness_of(reward, Correctness()), length_of(reward)
+    if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
         questions = referenced(questions, model, tokenizer, arguments, training, reward, output)
     rows = training_rows(
         questions,
@@ -85,7 +87,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, training, held_out, tokenizer, correctness_of(reward), length_of(reward), output)
+    study = Study(arguments, training, held_out, tokenizer, correctness, length, output)
     study.measure("baseline", model)
     peft_config = get_peft_config(model_config)
     if peft_config is not None:
@@ -100,8 +102,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
             wording=wording,
             sampler=sampler,
             settings=arguments.make_hindsight(),
-            length=length_of(reward),
-            correctness=correctness_of(reward),
+            length=length,
+            correctness=correctness,
             max_completion_length=training.max_completion_length,
             batch_size=arguments.eval_batch_size,
             training=training,
@@ -116,7 +118,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         args=training,
         train_dataset=rows,
         processing_class=tokenizer,
-        length=length_of(reward),
+        length=length,
         stop_decided=arguments.stop_decided,
         callbacks=make_callbacks(arguments, output),
     )
@@ -130,7 +132,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
             description="searching targets",
             **{**study.settings, "modes": ["none"], "temperature": training.temperature},
         )
-        trainer.add_callback(SearchTargets(trainer, search, answer))
+        trainer.add_callback(SearchTargets(search, answer))
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()
@@ -150,11 +152,11 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
 def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
     """The reward that is trained on, and correctness logged raw beside it with weight 0."""
     reward = make_reward(arguments.reward)
-    if isinstance(reward, Correctness):
+    if declared(reward).grades:
         return [reward]
     if training.reward_weights is None:
         training.reward_weights = [1.0, 0.0]
-    return [reward, correctness_of(reward)]
+    return [reward, correctness_of(reward, Correctness())]
 
 
 def make_trainer(arguments: DialArguments, **parts) -> BudgetGRPOTrainer:
@@ -175,13 +177,6 @@ def make_callbacks(arguments: DialArguments, output: Path) -> list:
     return [CollapseAlarm(), KeepBest(output / "best"), *([stop] if stop else [])]
 
 
-def fit_reward(reward, training: GRPOConfig, stops: set[int]):
-    """The reward, told what YAML cannot know: the size of a group and the ids that end a completion."""
-    known = {field.name for field in dataclasses.fields(reward)} if dataclasses.is_dataclass(reward) else set()
-    told = {"group_size": training.num_generations, "ends": tuple(sorted(stops))}
-    return dataclasses.replace(reward, **{n: v for n, v in told.items() if n in known and not getattr(reward, n)})
-
-
 def referenced(questions, model, tokenizer, arguments: DialArguments, training: GRPOConfig, reward, output: Path):
     """The questions with the base's own length and accuracy, sampled once and kept in the run's folder."""
     path, state = output / "reference.jsonl", PartialState()
@@ -193,7 +188,7 @@ def referenced(questions, model, tokenizer, arguments: DialArguments, training: 
             wording=arguments.make_reference_wording(),
             num_samples=arguments.reference_samples,
             max_completion_length=training.max_completion_length,
-            correctness=correctness_of(reward),
+            correctness=correctness_of(reward, Correctness()),
             length=length_of(reward),
             temperature=training.temperature,
             batch_size=arguments.eval_batch_size,
@@ -203,22 +198,6 @@ def referenced(questions, model, tokenizer, arguments: DialArguments, training: 
         write_references(rows, path)
     state.wait_for_everyone()
     return load_questions(str(path))
-
-
-def correctness_of(reward) -> Correctness:
-    """The correctness that a reward asks; a default one for rewards that have none."""
-    for part in (reward, getattr(reward, "correctness", None), getattr(reward, "none", None)):
-        if isinstance(part, Correctness):
-            return part
-    return Correctness()
-
-
-def length_of(reward) -> Length:
-    """What a reward counts as length; the whole completion for rewards that do not say."""
-    for part in (reward, getattr(reward, "exact", None), getattr(reward, "max", None)):
-        if isinstance(getattr(part, "length", None), Length):
-            return part.length
-    return Length()
 
 
 def load_both(arguments: DialArguments, seed: int):

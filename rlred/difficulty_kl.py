@@ -2,6 +2,7 @@
 
 import torch
 
+from rewards.base import declared
 from rlred.trainer import BudgetGRPOTrainer
 
 
@@ -27,20 +28,21 @@ class _PerRow:
 class DifficultyKLGRPOTrainer(BudgetGRPOTrainer):
     """GRPO whose KL weight runs from args.beta, where a group is never right, to `high_beta`, where it always is.
 
-    beta = args.beta + (high_beta - args.beta) * p, p the group's share of right answers: the mean of the reward called
-    `correctness` (or `exact_match`), which may have weight 0. The paper's are 0.001 and 0.01. Raises `ValueError` for
-    an args.beta of 0, which leaves TRL without a reference, a high_beta below it, and rewards without a correctness.
+    beta = args.beta + (high_beta - args.beta) * p, p the group's share of right answers: the mean of the first reward
+    that is a grade (`correctness` or `exact_match`), which may have weight 0. The paper's are 0.001 and 0.01. Raises
+    `ValueError` for an args.beta of 0, which leaves TRL without a reference, a high_beta below it, and rewards without
+    a grade.
     """
 
     def __init__(self, *args, high_beta: float = 0.01, **kwargs):
         super().__init__(*args, **kwargs)
         check_betas(self.beta, high_beta)
-        names = [name for name in self.reward_func_names if name in ("correctness", "exact_match")]
-        if not names:
+        graders = [index for index, reward in enumerate(self.reward_funcs) if declared(reward).grades]
+        if not graders:
             raise ValueError(
                 f"difficulty needs the reward 'correctness' beside {self.reward_func_names}; weight 0 will do"
             )
-        self.high_beta, self._graded_by = high_beta, self.reward_func_names.index(names[0])
+        self.high_beta, self._graded_by = high_beta, graders[0]
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # of all processes

@@ -1,8 +1,7 @@
 """Rollouts that end where their reward is decided: no token is generated that no reward can feel.
 
-A reward may have `decided_at(row) -> int | None`: the number of tokens after which the value for that row can no longer
-change, whatever follows. `row` holds what TRL passes to a reward for one completion: the dataset's columns, and
-`trainer_state`. A completion is cut there. What stays the same, and what does not:
+A reward says by `decided_after(row)` (rewards/base.py) after how many tokens its value for a row can no longer change,
+whatever follows. A completion is cut there. What stays the same, and what does not:
 
     rewards, advantages   the same, row by row
     gradient              the tokens that are left out came after their reward was decided: their expected gradient is
@@ -21,27 +20,25 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from rewards.base import declared
+
 if TYPE_CHECKING:  # the sweep needs no trainer, and it takes seconds to import
     from trl import GRPOConfig
 
 
-def decided_at(rewards: Sequence[Callable], weights: Sequence[float], row: dict, cap: int) -> int:
+def decided_after(rewards: Sequence[Callable], weights: Sequence[float], row: dict, cap: int) -> int:
     """The tokens after which the weighted sum of rewards is decided for a row: where all of them are, or the cap.
 
     A reward with weight 0 is logged and not trained on; it has no say.
 
     >>> from rewards import Correctness, MaxLength
     >>> row = {"solution": "4", "budget": 10}
-    >>> decided_at([MaxLength(alpha=0.05), Correctness()], [1.0, 0.0], row, cap=90)
+    >>> decided_after([MaxLength(alpha=0.05), Correctness()], [1.0, 0.0], row, cap=90)
     20
-    >>> decided_at([MaxLength(alpha=0.05), Correctness()], [1.0, 0.5], row, cap=90)
+    >>> decided_after([MaxLength(alpha=0.05), Correctness()], [1.0, 0.5], row, cap=90)
     90
     """
-    ends = [
-        reward.decided_at(row) if hasattr(reward, "decided_at") else None
-        for reward, weight in zip(rewards, weights, strict=True)
-        if weight
-    ]
+    ends = [declared(reward).decided_after(row) for reward, weight in zip(rewards, weights, strict=True) if weight]
     return cap if None in ends else min(cap, max(ends, default=cap))
 
 

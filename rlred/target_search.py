@@ -6,7 +6,6 @@ expected: coverage * right >= 1, where coverage is the share of the completions 
 and right the fewest right answers that a group of it may have.
 """
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from rewards import LengthBonus
+from rewards.base import declared, find
+from rewards.length_bonus import LOGGED_TARGETS
 
 logger = logging.getLogger(__name__)
-
-NAMES = ("easy", "medium", "hard")
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,12 @@ class TargetSearch:
 
     def check(self, reward, num_questions: int) -> None:
         """Raises `ValueError` for a reward without three targets, or where no question is left to train on."""
-        if not isinstance(reward, LengthBonus) or len(reward.targets) != 3:
-            raise ValueError("target_search needs the reward length_bonus with three targets (Laser-D), to begin with")
+        # The search asks without a budget: the reward in question is the one that scores such rows.
+        if not any(len(part.targets) == 3 for part in find(declared(reward).for_mode("none"), LengthBonus)):
+            raise ValueError(
+                "target_search needs the reward length_bonus with three targets (Laser-D), to begin with, for the rows "
+                "of mode none"
+            )
         if self.num_questions >= num_questions:
             raise ValueError(
                 f"target_search.num_questions={self.num_questions}: there are {num_questions} training questions, and "
@@ -77,21 +80,17 @@ def choose_targets(
 
 
 class SearchTargets(TrainerCallback):
-    """Gives the trainer's `length_bonus` new targets before the first step and every so many steps.
+    """Puts new targets into the training log before the first step and every so many steps.
 
-    `answer` is a function of the model that returns the outcomes of the monitor questions. The targets are in the
-    training log as `target_search/easy`, ..., where a resumed run finds its own.
+    `answer` is a function of the model that returns the outcomes of the monitor questions. The targets are logged as
+    `target_search/easy`, ..., where `length_bonus` reads them and a resumed run finds its own.
     """
 
-    def __init__(self, trainer, settings: TargetSearch, answer: Callable[..., list[dict]]):
-        self.trainer, self.settings, self.answer = trainer, settings, answer
+    def __init__(self, settings: TargetSearch, answer: Callable[..., list[dict]]):
+        self.settings, self.answer = settings, answer
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        names = [f"target_search/{name}" for name in NAMES]
-        logged = [entry for entry in state.log_history if names[0] in entry]
-        if logged:
-            self.set(tuple(logged[-1][name] for name in names))
-        else:
+        if not any(LOGGED_TARGETS[0] in entry for entry in state.log_history):
             self.search(args, state, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
@@ -99,7 +98,7 @@ class SearchTargets(TrainerCallback):
             self.search(args, state, model)
 
     def search(self, args, state, model) -> None:
-        """Asks the policy, on the main process while the others wait, and sets the targets that come of it."""
+        """Asks the policy, on the main process while the others wait, and logs the targets that come of it."""
         process, found = PartialState(), [None]
         if process.is_main_process:
             groups: dict[int, list[dict]] = {}
@@ -119,12 +118,6 @@ class SearchTargets(TrainerCallback):
             ]
         if process.num_processes > 1:
             broadcast_object_list(found)
-        self.set(found[0])
-        targets = {f"target_search/{name}": target for name, target in zip(NAMES, found[0], strict=True)}
+        targets = dict(zip(LOGGED_TARGETS, found[0], strict=True))
         state.log_history.append({"step": state.global_step, **targets})  # kept in the checkpoints
         logger.info("step %d: targets %s", state.global_step, found[0])
-
-    def set(self, targets: tuple[int, int, int]) -> None:
-        """Puts the reward with these targets in the place of the one before."""
-        rewards = self.trainer.reward_funcs
-        rewards[0] = dataclasses.replace(rewards[0], targets=targets)

@@ -7,8 +7,9 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
 from rewards import Length
+from rewards.base import names_twice
 from rlred.evaluation.measures import step_metrics
-from rlred.stopping import check_stopping, decided_at, stopping_at
+from rlred.stopping import check_stopping, decided_after, stopping_at
 
 
 class BudgetGRPOTrainer(GRPOTrainer):
@@ -24,6 +25,8 @@ class BudgetGRPOTrainer(GRPOTrainer):
 
     def __init__(self, *args, length: Length | None = None, stop_decided: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
+        if twice := names_twice(self.reward_func_names):
+            raise ValueError(f"reward_funcs: two rewards are called {twice[0]!r}; give each a name of its own")
         self.length = length or Length()
         self.stop_decided = stop_decided
         self._limits: list[int] = []  # of this process's rows in the generation batch, with stop_decided
@@ -34,7 +37,7 @@ class BudgetGRPOTrainer(GRPOTrainer):
         if self.stop_decided:
             weights = self.reward_weights.tolist()
             rows = [{**row, "trainer_state": self.state} for row in inputs]
-            self._limits = [decided_at(self.reward_funcs, weights, row, self.max_completion_length) for row in rows]
+            self._limits = [decided_after(self.reward_funcs, weights, row, self.max_completion_length) for row in rows]
         return super()._generate_and_score_completions(inputs)
 
     def _generate_single_turn(self, *args, **kwargs):

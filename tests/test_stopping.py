@@ -25,7 +25,7 @@ from rlred.arguments import parse
 from rlred.budgets import BudgetSampler, Wording, training_rows
 from rlred.evaluation.sweep import complete
 from rlred.questions import load_questions
-from rlred.stopping import check_stopping, decided_at, stopping_at
+from rlred.stopping import check_stopping, decided_after, stopping_at
 from rlred.tiny import resolve_model
 from rlred.trainer import BudgetGRPOTrainer
 from tests.paths import ROOT
@@ -55,7 +55,7 @@ DECIDED = [
 
 @pytest.mark.parametrize("reward, columns, expected", DECIDED)
 def test_a_reward_says_after_how_many_tokens_it_is_decided(reward, columns, expected):
-    assert reward.decided_at({"solution": "4", **columns}) == expected
+    assert reward.decided_after({"solution": "4", **columns}) == expected
 
 
 @settings(deadline=None)
@@ -83,7 +83,7 @@ def test_a_reward_says_after_how_many_tokens_it_is_decided(reward, columns, expe
 )
 def test_no_completion_that_goes_on_earns_anything_else(reward, budget, reference, accuracy, more):
     row = {"solution": "4", "budget": budget, "reference_length": reference, "reference_accuracy": accuracy}
-    decided = reward.decided_at(row)
+    decided = reward.decided_after(row)
     if decided is None:
         return
     columns = {name: [value] * 3 for name, value in row.items()}
@@ -95,12 +95,12 @@ def test_no_completion_that_goes_on_earns_anything_else(reward, budget, referenc
 def test_a_sum_is_decided_when_all_of_its_trained_parts_are():
     row = {"solution": "4", "budget": 10, "mode": "max"}
     short, long = MaxLength(alpha=0.5), MaxLength(alpha=0.05)
-    assert decided_at([short, long], [1.0, 1.0], row, cap=90) == 20
-    assert decided_at([short, long], [1.0, 0.0], row, cap=90) == 11
-    assert decided_at([short, Correctness()], [1.0, 0.0], row, cap=90) == 11
-    assert decided_at([short, Correctness()], [1.0, 1.0], row, cap=90) == 90
-    assert decided_at([short, lambda **columns: [0.0]], [1.0, 1.0], row, cap=90) == 90
-    assert decided_at([long], [1.0], row, cap=15) == 15
+    assert decided_after([short, long], [1.0, 1.0], row, cap=90) == 20
+    assert decided_after([short, long], [1.0, 0.0], row, cap=90) == 11
+    assert decided_after([short, Correctness()], [1.0, 0.0], row, cap=90) == 11
+    assert decided_after([short, Correctness()], [1.0, 1.0], row, cap=90) == 90
+    assert decided_after([short, lambda **columns: [0.0]], [1.0, 1.0], row, cap=90) == 90
+    assert decided_after([long], [1.0], row, cap=15) == 15
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def rewards_of_recorded_rollouts(base, n):
     ids = complete(model, tokenizer, [row["prompt"] for row in rows], max_completion_length=90, seed=3)
     parsed, _, _ = parse(ROOT / "recipes" / "l1_maxlen.yaml", [])
     for reward in (make_reward(parsed.reward), MaxLength(), MaxLength(alpha=0.1), Truncation(limit=30)):
-        limits = [decided_at([reward], [1.0], row, 90) for row in rows]
+        limits = [decided_after([reward], [1.0], row, 90) for row in rows]
         scored = []
         for kept in (ids, [row[:limit] for row, limit in zip(ids, limits, strict=True)]):
             texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
@@ -257,4 +257,5 @@ def test_what_cannot_be_stopped_row_by_row_is_refused(tmp_path, changes, field):
 
 
 def test_exact_rows_are_never_stopped():
-    assert not hasattr(ExactLength(), "decided_at") and not hasattr(Correctness(), "decided_at")
+    row = {"solution": "4", "budget": 10}
+    assert ExactLength().decided_after(row) is None and Correctness().decided_after(row) is None

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from rewards import LengthBonus, make_reward
+from rewards.length_bonus import LOGGED_TARGETS
 from rlred.arguments import parse
 from rlred.dial import run
-from rlred.target_search import NAMES, TargetSearch, choose_targets
+from rlred.target_search import TargetSearch, choose_targets
 from rlred.tiny import resolve_model
 from tests.paths import ROOT
 
@@ -54,7 +55,7 @@ def test_laser_finds_its_targets_while_it_trains_and_again_when_it_resumes(tmp_p
         run(*parse(ROOT / "recipes" / "laser.yaml", [*words, *more]), tmp_path)
         log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
         return [
-            (entry["step"], tuple(entry[f"target_search/{name}"] for name in NAMES))
+            (entry["step"], tuple(entry[name] for name in LOGGED_TARGETS))
             for entry in log
             if "target_search/easy" in entry
         ]

@@ -8,6 +8,8 @@ from PIL.Image import fromarray
 from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, find_column, read_source, solution_of
 from rlred.tiny import pictures
 
+COLUMNS = ("prompt", "images", "solution", "family")  # of the rows that are trained on
+
 
 def load_rows(
     source: str,

@@ -20,10 +20,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
-from rewards import ExactMatch, make_reward
+from rewards import ExactMatch, VisualSparsity, make_reward
+from rewards.base import bind, correctness_of, declared, find
 from rlred.arguments import option
-from rlred.audit import rollouts_per_step
-from rlred.dial import command, describe, fit_reward
+from rlred.audit import audit_rewards, enforce, rollouts_per_step
+from rlred.dial import command, describe
 from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
@@ -34,7 +35,7 @@ from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
-from rlred.vision.rows import load_rows, training_rows
+from rlred.vision.rows import COLUMNS, load_rows, training_rows
 from rlred.vision.study import (
     by_family,
     draw_positions,
@@ -130,19 +131,38 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
         raise ValueError(f"num_generations must be {2 * looks} or more: 2 rollouts of each of {looks} assigned looks")
 
 
+def check_rewards(rewards: list, training: GRPOConfig) -> None:
+    """Raises `ValueError` for rewards whose groups would straddle processes, or whose columns no row has."""
+    enforce(audit_rewards(training, rewards, {"none"}))
+    for reward in map(declared, rewards):
+        missing = [name for name in reward.needs if name not in {*COLUMNS, *GateRollout.columns}]
+        if missing:
+            raise ValueError(
+                f"reward: {reward.__name__} needs the column {missing[0]!r}, and rows with pictures have "
+                f"{', '.join((*COLUMNS, *GateRollout.columns))}; choose a reward that goes without"
+            )
+
+
 def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
     """Trains a gate and returns its report ({} with evaluate=False)."""
     start = time.time()
     check(arguments, training)
-    reward = fit_reward(make_reward(arguments.reward), training, set())
+    reward = bind(make_reward(arguments.reward), training.num_generations, ())
+    correctness = correctness_of(reward, ExactMatch())
+    rewards, kind = [reward], GRPOTrainer
+    if arguments.high_beta is not None:
+        kind = functools.partial(DifficultyKLGRPOTrainer, high_beta=arguments.high_beta)
+        if not declared(reward).grades:
+            rewards, training.reward_weights = [reward, correctness], [1.0, 0.0]
+    check_rewards(rewards, training)
     model, processor = load(model_config)
     gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
-    never = [token_of(gate.tokenizer, text, field="never") for text in arguments.never]
-    model.generation_config.suppress_tokens += never
+    model.generation_config.suppress_tokens += [
+        token_of(gate.tokenizer, text, field="never") for text in arguments.never
+    ]
     if arguments.start_steps:
         check_mix(gate, arguments.start_mix)
-    correctness = getattr(reward, "correctness", None) or ExactMatch()
     prompts = rollouts_per_step(training) // training.num_generations
     rows = load_rows(
         arguments.questions,
@@ -183,10 +203,6 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
         if report:
             report["gates"] |= {f"started, gate {name}": row for name, row in study.gates(model).items()}
-    rewards, kind = [reward], GRPOTrainer
-    if arguments.high_beta is not None:
-        rewards, training.reward_weights = [reward, correctness], [1.0, 0.0]
-        kind = functools.partial(DifficultyKLGRPOTrainer, high_beta=arguments.high_beta)
     trainer = kind(
         model=model,
         reward_funcs=rewards,
@@ -219,7 +235,7 @@ class Study:
     """The same held-out rows for every stage: other scenes than in training, and other wordings too."""
 
     def __init__(self, arguments: VisionArguments, gate: LookGate, reward, correctness):
-        self.gate, self.weight = gate, getattr(reward, "visual_weight", 0.0)
+        self.gate, self.weight = gate, next((part.visual_weight for part in find(reward, VisualSparsity)), 0.0)
         self.settings = {"max_answer": arguments.max_answer, "correctness": correctness}
         source = arguments.eval_questions or arguments.questions
         wordings = ("test", "train") if source == "pictures" else ("test",)

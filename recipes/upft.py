@@ -20,13 +20,13 @@ from pathlib import Path
 from datasets import Dataset
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from rewards import Correctness, Length
 from rlred.arguments import option
 from rlred.arms import fresh_model, main_of, sft_config
 from rlred.budgets import Wording, ask
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import complete, outcomes_of, prompt_ids_of, sample_of, stop_ids
 from rlred.questions import load_questions
+from rlred.rewards import Correctness, Length
 from rlred.selective_sft import prefix_rows
 from rlred.tiny import sums
 

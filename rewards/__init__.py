@@ -1,6 +1,6 @@
 """Rewards for length-controlled reasoning: one idea per file, pure callables for any TRL trainer.
 
-    from rewards import ExactLength
+    from rlred.rewards import ExactLength
     GRPOTrainer(..., reward_funcs=ExactLength(alpha=3e-4))
 
 They take what TRL passes (`completions`, `completion_ids` and the dataset's columns by name) and return one float, or

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from trl import GRPOConfig
 
-from rewards import ExactLength, MaxLength
-from rewards.base import Reward, declared, find, names_twice
 from rlred.budgets import BudgetSampler, check_headroom
+from rlred.rewards import ExactLength, MaxLength
+from rlred.rewards.base import Reward, declared, find, names_twice
 
 logger = logging.getLogger(__name__)
 

@@ -245,9 +245,9 @@ def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
 
 def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
     """Measures files that another program has written."""
-    from rewards import Correctness
     from rlred.evaluation.predictions import measure_predictions
     from rlred.evaluation.report import write_report
+    from rlred.rewards import Correctness
 
     pairs = [column.partition("=") for column in options.columns]
     for name, equals, column in pairs:

@@ -26,8 +26,6 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
-from rewards import Correctness, make_reward
-from rewards.base import bind, columns_of, correctness_of, declared, length_of
 from rlred.arguments import KINDS, DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step, sampled_modes
 from rlred.budgets import training_rows
@@ -40,6 +38,8 @@ from rlred.hindsight import hindsight_start
 from rlred.output import checkpoint_of, claim_output, how_to_go_on, outside_cause
 from rlred.questions import load_questions
 from rlred.reference import COLUMNS, sample_references, write_references
+from rlred.rewards import Correctness, make_reward
+from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of
 from rlred.selection import SelectedTokensGRPOTrainer
 from rlred.stopping import check_stopping
 from rlred.target_search import SearchTargets

@@ -2,7 +2,7 @@
 
 import torch
 
-from rewards.base import declared
+from rlred.rewards.base import declared
 from rlred.trainer import BudgetGRPOTrainer
 
 

@@ -29,12 +29,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from rewards import Correctness, Length
 from rlred.budgets import BudgetSampler, Wording, ask
 from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sweep import complete, stop_ids, sweep
 from rlred.files import write_json
 from rlred.output import last_checkpoint
+from rlred.rewards import Correctness, Length
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from datasets import Dataset, load_dataset
 
-from rewards.correctness import last_boxed
-from rewards.grader import MAX_CHARACTERS, normalise
+from rlred.rewards.correctness import last_boxed
+from rlred.rewards.grader import MAX_CHARACTERS, normalise
 from rlred.tiny import sums
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from statistics import fmean
 
 from datasets import Dataset
 
-from rewards import Correctness, Length
 from rlred.budgets import Wording
 from rlred.evaluation.sweep import sweep
 from rlred.files import write_text
+from rlred.rewards import Correctness, Length
 
 COLUMNS = ("reference_length", "reference_accuracy")
 

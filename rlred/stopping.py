@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from rewards.base import declared
+from rlred.rewards.base import declared
 
 if TYPE_CHECKING:  # the sweep needs no trainer, and it takes seconds to import
     from trl import GRPOConfig
@@ -31,7 +31,7 @@ def decided_after(rewards: Sequence[Callable], weights: Sequence[float], row: di
 
     A reward with weight 0 is logged and not trained on; it has no say.
 
-    >>> from rewards import Correctness, MaxLength
+    >>> from rlred.rewards import Correctness, MaxLength
     >>> row = {"solution": "4", "budget": 10}
     >>> decided_after([MaxLength(alpha=0.05), Correctness()], [1.0, 0.0], row, cap=90)
     20

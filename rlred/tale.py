@@ -20,7 +20,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
-from rewards import Correctness
 from rlred.budgets import Wording
 from rlred.compression.rows import features
 from rlred.evaluation.evaluate import base_of, wording_of
@@ -30,6 +29,7 @@ from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
 from rlred.questions import load_questions
+from rlred.rewards import Correctness
 from rlred.tiny import sums
 
 

@@ -15,9 +15,9 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from rewards import LengthBonus
-from rewards.base import declared, find
-from rewards.length_bonus import LOGGED_TARGETS
+from rlred.rewards import LengthBonus
+from rlred.rewards.base import declared, find
+from rlred.rewards.length_bonus import LOGGED_TARGETS
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from trl import GRPOConfig
 
-from rewards.adapt_think import skips_thinking
-from rewards.correctness import text_of
+from rlred.rewards.adapt_think import skips_thinking
+from rlred.rewards.correctness import text_of
 from rlred.tokens import token_of
 from rlred.trainer import BudgetGRPOTrainer
 

@@ -6,9 +6,9 @@ Everything else is TRL's: rewards, advantages, loss, LoRA, vLLM, logging, checkp
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
-from rewards import Length
-from rewards.base import names_twice
 from rlred.evaluation.measures import step_metrics
+from rlred.rewards import Length
+from rlred.rewards.base import names_twice
 from rlred.stopping import check_stopping, decided_after, stopping_at
 
 

@@ -23,7 +23,7 @@ from peft import LoraConfig
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from rewards import Correctness
+from rlred.rewards import Correctness
 from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection, select
 from rlred.tiny import resolve_model
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from rewards import Correctness
+from rlred.rewards import Correctness
 from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection
 
 NUM_COMPLETIONS = 8

@@ -7,9 +7,9 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from rewards import ByMode, ExactLength, Length, MaxLength
 from rlred.audit import audit_config, audit_rows, enforce
 from rlred.budgets import BudgetSampler, Wording, training_rows
+from rlred.rewards import ByMode, ExactLength, Length, MaxLength
 
 SOUND = {
     "per_device_train_batch_size": 8,

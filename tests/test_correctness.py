@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from rewards import Correctness, grader
-from rewards.correctness import last_boxed
+from rlred.rewards import Correctness, grader
+from rlred.rewards.correctness import last_boxed
 from tests.paths import real_data
 
 
@@ -158,7 +158,7 @@ def test_a_killed_server_is_replaced():
 
 def test_importing_the_rewards_needs_no_rlred_no_trl_and_no_torch():
     code = (
-        "import sys; import rewards; rewards.make_reward('by_mode');"
+        "import sys; import rlred.rewards; rlred.rewards.make_reward('by_mode');"
         "print([name for name in ('rlred', 'trl', 'torch', 'sympy') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

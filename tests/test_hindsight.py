@@ -6,11 +6,11 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rewards import Correctness, Length
 from rlred.budgets import BudgetSampler, Wording
 from rlred.evaluation.sweep import complete, merged_adapter, sweep
 from rlred.hindsight import Hindsight, read_traces, relabel, right_traces, sample_traces
 from rlred.questions import load_questions
+from rlred.rewards import Correctness, Length
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
 SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "none": 1})

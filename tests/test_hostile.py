@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rewards import Correctness, grader
 from rlred.budgets import MODES, BudgetSampler, make_wording
 from rlred.questions import load_questions
+from rlred.rewards import Correctness, grader
 from tests.test_correctness import HOSTILE
 
 SLOW_CASES = 10_000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl.rewards import get_cosine_scaled_reward
 
-from rewards import (
+from rlred.rewards import (
     REWARDS,
     CosineLength,
     FormatDiversity,

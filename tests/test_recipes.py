@@ -162,7 +162,7 @@ sys.modules["rlred"] = None  # any import of it fails
 from datasets import Dataset
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
-from rewards import ByMode, Correctness, ExactLength, MaxLength
+from rlred.rewards import ByMode, Correctness, ExactLength, MaxLength
 
 rows = [
     {"prompt": [{"role": "user", "content": f"{n}+1=?"}], "solution": str(n + 1), "budget": b, "mode": m}
@@ -352,8 +352,8 @@ DIAL_YAMLS = [
 
 @pytest.mark.parametrize("path", DIAL_YAMLS, ids=lambda path: path.stem)
 def test_every_yaml_parses_and_passes_its_own_audit(path, monkeypatch):
-    from rewards import make_reward
     from rlred.audit import audit_config
+    from rlred.rewards import make_reward
 
     # Those for a GPU: their precision cannot be checked here, everything else can.
     if any(name in path.stem for name in ("r1", "paper", "qwen3")):

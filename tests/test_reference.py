@@ -122,8 +122,8 @@ def test_the_pareto_front():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_of_the_board_passes_the_audit(name, tmp_path):
-    from rewards import make_reward
     from rlred.audit import audit_config
+    from rlred.rewards import make_reward
 
     parsed, training, model = parse(
         ROOT / "recipes" / "reward_board.yaml", flags_of(METHODS[name], 0, tmp_path / "run")

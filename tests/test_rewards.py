@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import REWARDS, ByMode, Correctness, ExactLength, Length, MaxLength, make_reward
+from rlred.rewards import REWARDS, ByMode, Correctness, ExactLength, Length, MaxLength, make_reward
 
 RIGHT, WRONG = "</think>\\boxed{4}", "</think>\\boxed{5}"
 
@@ -232,4 +232,4 @@ def test_a_dotted_name_is_imported():
     import math
 
     assert make_reward("math.floor") is math.floor
-    assert make_reward({"name": "rewards.ExactLength", "alpha": 0.5}) == ExactLength(alpha=0.5)
+    assert make_reward({"name": "rlred.rewards.ExactLength", "alpha": 0.5}) == ExactLength(alpha=0.5)

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from rewards import (
+from rlred.arguments import parse
+from rlred.budgets import BudgetSampler, Wording, training_rows
+from rlred.evaluation.sweep import complete
+from rlred.questions import load_questions
+from rlred.rewards import (
     ByMode,
     Correctness,
     CosineLength,
@@ -21,10 +25,6 @@ from rewards import (
     Truncation,
     make_reward,
 )
-from rlred.arguments import parse
-from rlred.budgets import BudgetSampler, Wording, training_rows
-from rlred.evaluation.sweep import complete
-from rlred.questions import load_questions
 from rlred.stopping import check_stopping, decided_after, stopping_at
 from rlred.tiny import resolve_model
 from rlred.trainer import BudgetGRPOTrainer

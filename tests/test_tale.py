@@ -5,10 +5,10 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from rewards import Correctness
 from rlred.budgets import make_wording
 from rlred.evaluation.sweep import load_for_evaluation
 from rlred.questions import load_questions
+from rlred.rewards import Correctness
 from rlred.tale import TaleArguments, run, search_budgets, sft_rows
 from rlred.tiny import resolve_model
 from rlred.tiny.overthinker import make_overthinker

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from rewards import LengthBonus, make_reward
-from rewards.length_bonus import LOGGED_TARGETS
 from rlred.arguments import parse
 from rlred.dial import run
+from rlred.rewards import LengthBonus, make_reward
+from rlred.rewards.length_bonus import LOGGED_TARGETS
 from rlred.target_search import TargetSearch, choose_targets
 from rlred.tiny import resolve_model
 from tests.paths import ROOT

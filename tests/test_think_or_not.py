@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
 from recipes.think_or_not import run_from_chooser
-from rewards import AdaptThink, Thinkless, make_reward
 from rlred.arguments import parse
 from rlred.budgets import WORDINGS
 from rlred.evaluation.sweep import load_for_evaluation, sweep
 from rlred.questions import load_questions
+from rlred.rewards import AdaptThink, Thinkless, make_reward
 from rlred.think_or_not import ThinkOrNot, ThinkOrNotGRPOTrainer, decoupled, first_tokens
 from rlred.tiny import resolve_model, sums
 from rlred.tiny.chooser import BATCH, make_chooser, rows_of

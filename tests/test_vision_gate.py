@@ -9,8 +9,8 @@ from transformers import AutoModelForImageTextToText
 
 from recipes import visual_sparsity
 from recipes.tiny_viewer import LOOKS, build_model, build_processor
-from rewards import make_reward
 from rlred.arguments import parse
+from rlred.rewards import make_reward
 from rlred.tiny import pictures
 from rlred.vision.gate import GateRollout, LookGate
 from rlred.vision.model import SparseVision

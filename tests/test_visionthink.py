@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from recipes import fast_vision, visionthink
-from rewards import DifficultyLength, ExactMatch, RequestThreshold, make_reward
 from rlred.arguments import parse
+from rlred.rewards import DifficultyLength, ExactMatch, RequestThreshold, make_reward
 from rlred.tokens import token_of
 from rlred.vision.gate import DIRECT, GateRollout, LookGate
 from rlred.vision.imitation import imitate, loss_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import (
+from rlred.rewards import (
     Correctness,
     DifficultyLength,
     ExactMatch,

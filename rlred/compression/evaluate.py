@@ -19,7 +19,6 @@ from statistics import fmean
 
 from matplotlib import pyplot as plt
 
-from rewards import Correctness
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.traces import END_OF_THINKING, split_completion
@@ -28,6 +27,7 @@ from rlred.evaluation.measures import by_question, paired_difference, wilson
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS, number, percent, set_ink
 from rlred.evaluation.sweep import complete, load_for_evaluation, stop_ids
 from rlred.files import write_json, write_text
+from rlred.rewards import Correctness
 
 BASE_TITLE = "base, asked in the same words"
 TRUNCATION_TITLE = "control: thinking at ratio 1, cut at the ratio, answer forced"

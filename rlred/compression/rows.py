@@ -16,10 +16,10 @@ from statistics import fmean
 
 from datasets import Dataset
 
-from rewards.correctness import last_boxed
 from rlred.budgets import Wording
 from rlred.compression.cut import Cut, Spans, check_ratio, cut
 from rlred.compression.mixing import check_share, difficulties, mix, wanted_ratio
+from rlred.rewards.correctness import last_boxed
 
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rewards import Correctness
 from rlred.compression.rows import RatioFormat
 from rlred.evaluation.predictions import find_columns, grade, samples_of
 from rlred.evaluation.sweep import complete, stop_ids
 from rlred.questions import read_json, solution_of
+from rlred.rewards import Correctness
 
 logger = logging.getLogger(__name__)
 

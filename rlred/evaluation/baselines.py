@@ -11,9 +11,9 @@ for the budget, and the adapter asked for one constant length, are `sweep` itsel
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rewards import Correctness, Length
 from rlred.budgets import Wording
 from rlred.evaluation.sweep import outcomes_of, prompt_ids_of, stop_ids
+from rlred.rewards import Correctness, Length
 
 Complete = Callable[..., list[list[int]]]
 """`(prompts, max_completion_length, seed) -> completion ids`: a model with its settings, for instance of `complete`."""

@@ -16,7 +16,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewards import Correctness, Length
 from rlred.budgets import Wording, make_wording
 from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.measures import measure
@@ -26,6 +25,7 @@ from rlred.evaluation.study import examples
 from rlred.evaluation.sweep import complete, load_for_evaluation, sample_of, sweep
 from rlred.files import write_json
 from rlred.questions import load_questions
+from rlred.rewards import Correctness, Length
 from rlred.tiny import TINY_REASONER, sums
 
 BASELINES = ("brevity", "truncation", "s1_forcing")

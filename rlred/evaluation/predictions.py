@@ -17,12 +17,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rewards import Correctness
-from rewards.correctness import last_boxed
 from rlred.budgets import MODES, check_budget
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES
 from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, read_json, solution_of
+from rlred.rewards import Correctness
+from rlred.rewards.correctness import last_boxed
 
 logger = logging.getLogger(__name__)
 

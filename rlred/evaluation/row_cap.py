@@ -13,7 +13,7 @@ on that far, and lengths cut in proportion to the budget would look like obedien
 
 from collections.abc import Sequence
 
-from rewards import Length
+from rlred.rewards import Length
 
 
 def check_row_cap(row_cap: float | None, modes: Sequence[str], field: str) -> None:

@@ -21,10 +21,10 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from rewards import Correctness, Length
 from rlred.budgets import Wording, ask
 from rlred.evaluation.row_cap import limit_of, longest
 from rlred.files import write_text
+from rlred.rewards import Correctness, Length
 from rlred.stopping import StopAt
 from rlred.tiny import resolve_model
 

@@ -20,14 +20,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
-from rewards import ExactMatch, VisualSparsity, make_reward
-from rewards.base import bind, correctness_of, declared, find
 from rlred.arguments import option
 from rlred.audit import audit_rewards, enforce, rollouts_per_step
 from rlred.dial import command, describe
 from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
+from rlred.rewards import ExactMatch, VisualSparsity, make_reward
+from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.tiny import resolve_model
 from rlred.tokens import token_of
 from rlred.vision.gate import GateRollout, LookGate

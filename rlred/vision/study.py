@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from rewards import ExactMatch
 from rlred.evaluation.measures import wilson
+from rlred.rewards import ExactMatch
 from rlred.vision.gate import LookGate
 
 

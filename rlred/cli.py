@@ -360,8 +360,13 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     # PEFT and transformers tell each other of renamed options; nothing that a user could act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    options = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        if argv[:1] == ["train"]:  # its flags are accelerate's and the recipe's
+            from rlred.train import train
+
+            return train(argv[1:])
+        options = build_parser().parse_args(argv)
         options.call(options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

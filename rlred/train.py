@@ -1,0 +1,80 @@
+"""`rlred train NAME`: a recipe, launched by accelerate, from a checkout or from an installed wheel.
+
+    rlred train                                                 lists the recipes
+    rlred train l1_maxlen --max_steps 2                         accelerate launch recipes/l1_maxlen.py --max_steps 2
+    rlred train --config_file zero2 l1_exact --config my.yaml   flags before the name are those of `accelerate launch`
+
+A recipe's default YAML lies beside its .py. `--config` may name another file, or one that lies there too, without its
+folder. `--config_file` may name a file of accelerate_configs/ without folder and ending.
+"""
+
+import ast
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def shipped(folder: str) -> Path:
+    """`recipes` or `accelerate_configs`: of the checkout, or else of the installed wheel, which has them in rlred/."""
+    beside = HERE.parent / folder
+    return beside if (HERE.parent / "pyproject.toml").is_file() else HERE / folder
+
+
+def recipes() -> dict[str, Path]:
+    """The scripts of all recipes by name."""
+    return {path.stem: path for path in sorted(shipped("recipes").glob("*.py")) if path.with_suffix(".yaml").is_file()}
+
+
+def listing() -> str:
+    """A line for each recipe: its name, and the first line of its docstring."""
+    lines = []
+    for name, path in recipes().items():
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        lines.append(f"{name:22} {text.splitlines()[0] if text else ''}")
+    return "\n".join(lines)
+
+
+def command_line(argv: Sequence[str]) -> list[str]:
+    """The words after `accelerate launch`: the name is replaced by the recipe's script, short names by files.
+
+    Raises `ValueError` for a recipe that does not exist.
+    """
+    from accelerate.commands.launch import launch_command_parser
+
+    known, argv = recipes(), list(argv)
+    told = launch_command_parser().parse_args(argv)
+    if told.training_script not in known:
+        raise ValueError(f"train: no recipe is called {told.training_script!r}; there are {', '.join(known)}")
+    place = len(argv) - len(told.training_script_args) - 1
+    before, after = argv[:place], argv[place + 1 :]
+    before = _found(before, "--config_file", shipped("accelerate_configs"), ".yaml")
+    after = _found(after, "--config", shipped("recipes"), ".yaml")
+    return [*before, str(known[told.training_script]), *after]
+
+
+def _found(words: list[str], flag: str, folder: Path, ending: str) -> list[str]:
+    """The words, with the value of `flag` as a path in `folder` where it is no file by itself."""
+    if flag not in words[:-1]:
+        return words
+    place = words.index(flag) + 1
+    candidates = [folder / words[place], folder / f"{words[place]}{ending}"]
+    path = next((path for path in candidates if path.is_file()), None)
+    if Path(words[place]).is_file() or path is None:
+        return words
+    return [*words[:place], str(path), *words[place + 1 :]]
+
+
+def train(argv: Sequence[str]) -> int:
+    """Runs a recipe through accelerate; without a name, prints the recipes."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{__doc__}\n{listing()}")
+        return 0
+    try:
+        launch_command(launch_command_parser().parse_args(command_line(argv)))
+    except subprocess.CalledProcessError as ended:  # the recipe has said why
+        return ended.returncode
+    return 0

@@ -25,6 +25,7 @@ from peft import PeftModel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
+from rlred.arguments import SFT_KINDS
 from rlred.compression.arguments import Arm, CompressionArguments
 from rlred.compression.evaluate import (
     BASE_TITLE,
@@ -259,7 +260,7 @@ def measure_arm(arm: Arm, number: int, arguments, model, tokenizer, held_out: li
 
 def main() -> int:
     """The command line: the YAML, then flags."""
-    return command(Path(__file__), run, (CompressionArguments, SFTConfig, ModelConfig), "ratios.md")
+    return command(Path(__file__), run, (CompressionArguments, *SFT_KINDS), "ratios.md")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ Every field says its unit and effect; the help text of `--help` is made from it.
 """
 
 import json
+import os
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trl import GRPOConfig, ModelConfig, TrlParser
+import yaml
+from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
 from rlred.budgets import BudgetSampler, Wording, make_wording
 from rlred.callbacks import StopWhenObeyed
@@ -18,6 +20,7 @@ from rlred.hindsight import Hindsight
 from rlred.selection import TokenSelection
 from rlred.target_search import TargetSearch
 from rlred.think_or_not import ThinkOrNot
+from rlred.train import shipped
 
 
 def option(default: Any, text: str):
@@ -180,6 +183,34 @@ def _from_mapping(kind: type, name: str, mapping: dict):
     return kind(**mapping)
 
 
+@dataclass
+class RLConfig(GRPOConfig):
+    """TRL's GRPOConfig with the defaults of this project, where TRL's are wrong for length control."""
+
+    # Rows are made in the order in which they are trained on: the budgets of one question stay neighbours.
+    shuffle_dataset: bool | None = option(False, "Whether to shuffle the training rows.")
+    # Divided by the group's std, a small bonus is as strong as the answer (docs/methods.md).
+    scale_rewards: str = option("none", "What rewards are divided by: group, batch or none.")
+    report_to: None | str | list[str] = option("none", "Trackers to report to.")
+    seed: int = option(0, "Seed of rows, rollouts and adapter.")
+
+
+@dataclass
+class SFTDefaults(SFTConfig):
+    """TRL's SFTConfig with the defaults of this project."""
+
+    report_to: None | str | list[str] = option("none", "Trackers to report to.")
+    seed: int = option(0, "Seed of rows and adapter.")
+
+
+@dataclass
+class LoraModelConfig(ModelConfig):
+    """TRL's ModelConfig with the defaults of this project: an adapter is what a run makes."""
+
+    use_peft: bool = option(True, "Whether to train a LoRA adapter.")
+    lora_dropout: float = option(0.0, "LoRA dropout.")
+
+
 class RecipeParser(TrlParser):
     """TRL's parser, which prints four hundred flags before its complaint; here the complaint is all."""
 
@@ -187,17 +218,69 @@ class RecipeParser(TrlParser):
         raise ValueError(message)
 
 
-KINDS = (DialArguments, GRPOConfig, ModelConfig)
+KINDS = (DialArguments, RLConfig, LoraModelConfig)
+SFT_KINDS = (SFTDefaults, LoraModelConfig)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file over those of the files that its `defaults` names, in their order.
+
+    Defaults lie beside the file, in its folder defaults/, or in that of the shipped recipes. They have no defaults of
+    their own: one level, so that two files say all. Raises `ValueError` for a file that is missing or no mapping.
+    """
+    own = _mapping(path)
+    merged: dict[str, Any] = {}
+    for name in _names(own.pop("defaults", []), path):
+        places = [path.parent / f"{name}.yaml", path.parent / "defaults" / f"{name}.yaml"]
+        places.append(shipped("recipes") / "defaults" / f"{name}.yaml")
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise ValueError(f"{path}: defaults: no file {name}.yaml beside it, in defaults/ or among the recipes")
+        settings = _mapping(found)
+        if "defaults" in settings:
+            raise ValueError(f"{found}: defaults of defaults; {path} can name both files instead")
+        merged |= settings
+    return merged | own
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: must be a mapping of settings, got {found!r}")
+    return found
+
+
+def _names(value: Any, path: Path) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: defaults must be a name or a list of names, got {value!r}")
+    return names
 
 
 def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type, ...] = KINDS) -> tuple[Any, ...]:
-    """The arguments of a recipe, one of each kind: `--config FILE` (default: the recipe's own YAML), then flags."""
+    """The arguments of a recipe, one of each kind: `--config FILE` (default: the recipe's own YAML), then flags.
+
+    Raises `ValueError` for a setting that no kind has. `--print_config` prints the merged file and ends the program.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if "--config" not in argv:
-        argv = ["--config", str(default_config), *argv]
-    elif not Path(argv[argv.index("--config") + 1 :][0] if argv[argv.index("--config") + 1 :] else "").is_file():
-        raise ValueError(
-            f"--config: no such file: {' '.join(argv[argv.index('--config') + 1 :][:1]) or '(none given)'}"
-        )
+    path = default_config
+    if "--config" in argv:
+        place = argv.index("--config")
+        told = argv[place + 1 : place + 2]
+        del argv[place : place + 2]
+        path = Path(*told)
+        if not told or not path.is_file():
+            raise ValueError(f"--config: no such file: {' '.join(told) or '(none given)'}")
+    settings = read_config(path)
+    if "--print_config" in argv:
+        print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")
+        raise SystemExit(0)
+    os.environ.update({name: str(value) for name, value in settings.pop("env", {}).items()})
     parser = RecipeParser(kinds)
-    return parser.parse_args_and_config(args=argv)
+    unknown = parser.set_defaults_with_config(**settings)
+    if unknown:
+        raise ValueError(f"{path}: no setting is called {unknown[0].removeprefix('--')!r}; see --help")
+    return parser.parse_args_into_dataclasses(args=argv)

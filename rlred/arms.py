@@ -16,7 +16,7 @@ import torch
 from peft import get_peft_model
 from trl import ModelConfig, SFTConfig, get_peft_config
 
-from rlred.arguments import parse
+from rlred.arguments import SFT_KINDS, parse
 from rlred.dial import use_all_cores
 from rlred.evaluation.sweep import load_for_evaluation
 from rlred.files import write_json, write_text
@@ -85,9 +85,7 @@ def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("rlred").setLevel(logging.INFO)
     try:
-        told, training, model_config = parse(
-            recipe.with_suffix(".yaml"), kinds=(arguments_kind, SFTConfig, ModelConfig)
-        )
+        told, training, model_config = parse(recipe.with_suffix(".yaml"), kinds=(arguments_kind, *SFT_KINDS))
         if training.use_cpu:
             use_all_cores()
         named = training.output_dir not in (None, "trainer_output")

@@ -174,14 +174,15 @@ def run_generate(options: argparse.Namespace) -> None:
 
 def run_plan(options: argparse.Namespace) -> None:
     """Prints what a recipe's run will take."""
-    from rlred.arguments import parse
+    from rlred.arguments import parse, read_config
     from rlred.plan import Plan, report, shape_of
 
     if not options.config.is_file():
         raise ValueError(f"--config: no such file: {options.config}")
     # On this machine, which need not have the recipe's devices.
     arguments, training, model_config = parse(options.config, ["--use_cpu", "true", "--bf16", "false"])
-    training.use_cpu, training.bf16 = (f"{name}: true" in options.config.read_text() for name in ("use_cpu", "bf16"))
+    told = read_config(options.config)
+    training.use_cpu, training.bf16 = told.get("use_cpu", False), told.get("bf16", False)
     shape = shape_of(options.model or model_config.model_name_or_path)
     plan = Plan(shape, arguments, training, model_config, options.devices, options.strategy, options.prompt_length)
     print(report(plan, options.config, options.tflops))

@@ -20,7 +20,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
-from rlred.arguments import option
+from rlred.arguments import LoraModelConfig, RLConfig, option
 from rlred.audit import audit_rewards, enforce, rollouts_per_step
 from rlred.dial import command, describe
 from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
@@ -102,7 +102,7 @@ class VisionArguments:
         Reducer(self.score, self.strategy)
 
 
-KINDS = (VisionArguments, GRPOConfig, ModelConfig)
+KINDS = (VisionArguments, RLConfig, LoraModelConfig)
 
 
 def check(arguments: VisionArguments, training: GRPOConfig) -> None:

@@ -1,0 +1,80 @@
+"""What each recipe's YAML says once its defaults are merged in: frozen, so that a shared line cannot change one unseen.
+
+After a change that is meant: python -m tests.test_recipe_settings
+"""
+
+import json
+
+import pytest
+
+from rlred.arguments import KINDS, LoraModelConfig, RLConfig, parse, read_config
+from tests.paths import ROOT
+
+FROZEN = ROOT / "tests" / "frozen" / "recipe_settings.json"
+YAMLS = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+
+
+def merged(name: str) -> dict:
+    return read_config(ROOT / "recipes" / f"{name}.yaml")
+
+
+def test_every_yaml_is_frozen_and_no_other():
+    assert sorted(json.loads(FROZEN.read_text())) == YAMLS
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_the_merged_settings_are_the_frozen_ones(name):
+    assert merged(name) == json.loads(FROZEN.read_text())[name]
+
+
+def test_a_variant_is_its_base_with_two_settings_changed():
+    base, variant = merged("l1_exact_r1_1.5b"), merged("l1_exact_r1_1.5b_8gpu")
+    assert {name for name in variant if variant[name] != base[name]} == {
+        "gradient_accumulation_steps",
+        "num_generations",
+    }
+
+
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        ({"own": "defaults: nowhere\n"}, "defaults: no file nowhere.yaml"),
+        ({"own": "defaults: {a: 1}\n"}, "defaults must be a name or a list of names, got {'a': 1}"),
+        ({"own": "defaults: base\n", "base": "defaults: other\n"}, "defaults of defaults"),
+        ({"own": "- max_steps\n"}, "must be a mapping of settings"),
+        ({"own": "max_steps: [1\n"}, "not YAML"),
+        ({"own": "max_stepz: 1\n"}, "no setting is called 'max_stepz'"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line_that_names_it(files, message, tmp_path):
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message) as raised:
+        parse(tmp_path / "own.yaml", ["--use_cpu", "true"])
+    assert "\n" not in str(raised.value) and ".yaml" in str(raised.value)
+
+
+def test_ones_own_file_stands_on_shipped_defaults_and_flags_stand_above_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text("defaults: embedded\nmax_steps: 7\nlearning_rate: 0.5\n")
+    flags = ["--config", str(tmp_path / "mine.yaml"), "--learning_rate", "0.25", "--output_dir", str(tmp_path)]
+    _, training, model = parse(tmp_path / "unused.yaml", flags)
+    assert (training.max_steps, training.learning_rate, training.use_cpu, model.lora_r) == (7, 0.25, True, 32)
+
+
+def test_the_merged_file_can_be_printed_and_used_again(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(ROOT / "recipes" / "laser.yaml", ["--print_config"])
+    assert ended.value.code == 0
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    assert read_config(tmp_path / "printed.yaml") == merged("laser")
+
+
+def test_the_projects_own_defaults_are_in_one_place():
+    _, training, model = parse(ROOT / "recipes" / "defaults" / "embedded.yaml", [], KINDS)
+    assert isinstance(training, RLConfig) and isinstance(model, LoraModelConfig)
+    assert (training.shuffle_dataset, training.scale_rewards, training.report_to) == (False, "none", [])
+    assert (training.seed, model.use_peft, model.lora_dropout) == (0, True, 0.0)
+
+
+if __name__ == "__main__":
+    FROZEN.write_text(json.dumps({name: merged(name) for name in YAMLS}, indent=1) + "\n")

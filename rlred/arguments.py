@@ -12,12 +12,12 @@ from typing import Any
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from rlred.budgets import BudgetSampler, Wording, make_wording
-from rlred.callbacks import StopWhenObeyed
 from rlred.evaluation.row_cap import check_row_cap
-from rlred.hindsight import Hindsight
-from rlred.selection import TokenSelection
-from rlred.target_search import TargetSearch
-from rlred.think_or_not import ThinkOrNot
+from rlred.training.callbacks import StopWhenObeyed
+from rlred.training.hindsight import Hindsight
+from rlred.training.target_search import TargetSearch
+from rlred.training.think_or_not import ThinkOrNot
+from rlred.training.token_selection import TokenSelection
 
 
 def option(default: Any, text: str):
@@ -56,15 +56,17 @@ class DialArguments:
     reward: str = option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
 
     selection: str = option(
-        {}, "Train on some tokens only: fields of rlred.selection.TokenSelection, as YAML/JSON; empty: all tokens."
+        {},
+        "Train on some tokens only: fields of rlred.training.token_selection.TokenSelection, as YAML/JSON; empty: all tokens.",
     )
 
     think_or_not: str = option(
-        {}, "Learn whether to think: fields of rlred.think_or_not.ThinkOrNot, as YAML/JSON; empty: no part in it."
+        {},
+        "Learn whether to think: fields of rlred.training.think_or_not.ThinkOrNot, as YAML/JSON; empty: no part in it.",
     )
     target_search: str = option(
         {},
-        "Search length_bonus's three targets: fields of rlred.target_search.TargetSearch, as YAML/JSON; empty: given.",
+        "Search length_bonus's three targets: fields of rlred.training.target_search.TargetSearch, as YAML/JSON; empty: given.",
     )
     high_beta: float | None = option(
         None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
@@ -78,7 +80,7 @@ class DialArguments:
     )
 
     hindsight: bool = option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
-    hindsight_settings: str = option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
+    hindsight_settings: str = option({}, "Fields of rlred.training.hindsight.Hindsight, as YAML/JSON.")
 
     reference_samples: int = option(
         8, "Base completions per question for a reward that needs reference_length, where questions do not bring it."

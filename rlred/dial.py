@@ -30,21 +30,21 @@ from rewards import Correctness, Length, make_reward
 from rlred.arguments import KINDS, DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step
 from rlred.budgets import training_rows
-from rlred.callbacks import CollapseAlarm, KeepBest
-from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import sample_of, stop_ids, sweep
 from rlred.files import write_json
-from rlred.hindsight import hindsight_start
 from rlred.output import checkpoint_of, claim_output, how_to_go_on, outside_cause
 from rlred.questions import load_questions
 from rlred.reference import COLUMNS, sample_references, write_references
-from rlred.selection import SelectedTokensGRPOTrainer
-from rlred.stopping import check_stopping
-from rlred.target_search import SearchTargets
-from rlred.think_or_not import ThinkOrNotGRPOTrainer
 from rlred.tiny import resolve_model, sums
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.callbacks import CollapseAlarm, KeepBest
+from rlred.training.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
+from rlred.training.early_stop import check_stopping
+from rlred.training.hindsight import hindsight_start
+from rlred.training.target_search import SearchTargets
+from rlred.training.think_or_not import ThinkOrNotGRPOTrainer
+from rlred.training.token_selection import SelectedTokensGRPOTrainer
+from rlred.training.trainer import BudgetGRPOTrainer
 
 logger = logging.getLogger(__name__)
 

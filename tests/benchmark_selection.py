@@ -24,8 +24,8 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from rewards import Correctness
-from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection, select
 from rlred.tiny import resolve_model
+from rlred.training.token_selection import SelectedTokensGRPOTrainer, TokenSelection, select
 
 VOCABULARY = 151_936
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

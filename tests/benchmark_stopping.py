@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from rlred.tiny.overthinker import make_overthinker
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.trainer import BudgetGRPOTrainer
 from tests.pairwise import train_in_turns, trainer_of_job
 
 

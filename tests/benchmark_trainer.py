@@ -17,8 +17,8 @@ from pathlib import Path
 
 from trl import GRPOTrainer
 
-from rlred.callbacks import CollapseAlarm, KeepBest
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.callbacks import CollapseAlarm, KeepBest
+from rlred.training.trainer import BudgetGRPOTrainer
 from tests.pairwise import train_in_turns, trainer_of_job
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from rewards import Correctness
-from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection
+from rlred.training.token_selection import SelectedTokensGRPOTrainer, TokenSelection
 
 NUM_COMPLETIONS = 8
 

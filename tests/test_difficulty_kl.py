@@ -13,9 +13,9 @@ from trl import GRPOConfig
 
 from recipes import fast
 from rlred.dial import main
-from rlred.difficulty_kl import DifficultyKLGRPOTrainer
 from rlred.tiny import resolve_model
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.difficulty_kl import DifficultyKLGRPOTrainer
+from rlred.training.trainer import BudgetGRPOTrainer
 
 
 def even_is_right(completion_ids, **kwargs):

@@ -87,7 +87,7 @@ from rlred.dial import make_rewards
 from rlred.plan import Plan, Shape
 from rlred.questions import load_questions
 from rlred.tiny import resolve_model
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.trainer import BudgetGRPOTrainer
 
 vocabulary, length, rows, folder = *map(int, sys.argv[1:4]), sys.argv[4]
 shape = Shape(4, 256, 768, 4, 2, 64, vocabulary, True)

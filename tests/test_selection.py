@@ -16,7 +16,7 @@ from trl.trainer import utils
 
 from recipes import forking_table
 from rlred.arguments import DialArguments
-from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection, select
+from rlred.training.token_selection import SelectedTokensGRPOTrainer, TokenSelection, select
 from tests.paths import ROOT
 from tests.selection_step import make_trainer, own_rollouts, rollouts, step
 

@@ -25,9 +25,9 @@ from rlred.arguments import parse
 from rlred.budgets import BudgetSampler, Wording, training_rows
 from rlred.evaluation.sweep import complete
 from rlred.questions import load_questions
-from rlred.stopping import check_stopping, decided_at, stopping_at
 from rlred.tiny import resolve_model
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.early_stop import check_stopping, decided_at, stopping_at
+from rlred.training.trainer import BudgetGRPOTrainer
 from tests.paths import ROOT
 from tests.test_recipes import arguments, run
 

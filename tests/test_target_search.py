@@ -7,8 +7,8 @@ import pytest
 from rewards import LengthBonus, make_reward
 from rlred.arguments import parse
 from rlred.dial import run
-from rlred.target_search import NAMES, TargetSearch, choose_targets
 from rlred.tiny import resolve_model
+from rlred.training.target_search import NAMES, TargetSearch, choose_targets
 from tests.paths import ROOT
 
 GRID = range(20, 101, 20)

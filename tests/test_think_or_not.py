@@ -16,9 +16,9 @@ from rlred.arguments import parse
 from rlred.budgets import WORDINGS
 from rlred.evaluation.sweep import load_for_evaluation, sweep
 from rlred.questions import load_questions
-from rlred.think_or_not import ThinkOrNot, ThinkOrNotGRPOTrainer, decoupled, first_tokens
 from rlred.tiny import resolve_model, sums
 from rlred.tiny.chooser import BATCH, make_chooser, rows_of
+from rlred.training.think_or_not import ThinkOrNot, ThinkOrNotGRPOTrainer, decoupled, first_tokens
 from tests.paths import ROOT
 
 SKIPPED, THOUGHT, WRONG, WRONG_THOUGHT = (

@@ -25,8 +25,8 @@ from rewards import Correctness, Length
 from rlred.budgets import Wording, ask
 from rlred.evaluation.row_cap import limit_of, longest
 from rlred.files import write_text
-from rlred.stopping import StopAt
 from rlred.tiny import resolve_model
+from rlred.training.early_stop import StopAt
 
 Prompt = list[dict] | list[int]
 

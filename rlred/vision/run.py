@@ -24,10 +24,10 @@ from rewards import ExactMatch, make_reward
 from rlred.arguments import option
 from rlred.audit import rollouts_per_step
 from rlred.dial import command, describe, fit_reward
-from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
 from rlred.tiny import resolve_model
+from rlred.training.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.vision.gate import GateRollout, LookGate, token_of
 from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision

@@ -7,7 +7,7 @@ name, and differ: which tokens are ranked together, when, and what the loss is d
     when         once, with the policy that sampled them; ties are broken by position, so the share is exact
     divided by   `all` tokens (the paper's formula) or the `selected` ones (its released code: 1 / fraction as large)
 
-The head then runs on the kept positions only (rlred/kept.py), unless the loss reads the others too. Measured: see
+The head then runs on the kept positions only (rlred/training/masked_head.py), unless the loss reads the others too. Measured: see
 docs/selection.md.
 
 TRL's own `top_entropy_quantile` ranks each micro-batch by itself, with the policy of that moment, and keeps all ties.
@@ -25,8 +25,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from peft import PeftModel
 
-from rlred.kept import score_kept
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.masked_head import score_kept
+from rlred.training.trainer import BudgetGRPOTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from trl import GRPOTrainer
 
 from rewards import Length
 from rlred.evaluation.measures import step_metrics
-from rlred.stopping import check_stopping, decided_at, stopping_at
+from rlred.training.early_stop import check_stopping, decided_at, stopping_at
 
 
 class BudgetGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` whose logs also say how well the rollouts kept their budgets.
 
     Takes GRPOTrainer's arguments; `length`: what counts as length (the whole completion by default); and
-    `stop_decided`: end each rollout where its reward is decided (rlred/stopping.py). Rows carry `budget` and `mode`;
+    `stop_decided`: end each rollout where its reward is decided (rlred/training/early_stop.py). Rows carry `budget` and `mode`;
     `question_id` lets the rank correlation compare one question's budgets with each other. The metrics are those of
     `rlred.evaluation.measures.step_metrics`, over the rollouts of all processes.
     """

@@ -2,7 +2,7 @@
 
 import torch
 
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.trainer import BudgetGRPOTrainer
 
 
 def check_betas(beta: float, high_beta: float) -> None:

@@ -18,7 +18,7 @@ from trl import GRPOConfig
 
 from rewards.adapt_think import skips_thinking
 from rewards.correctness import text_of
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.trainer import BudgetGRPOTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from transformers import (
 from rewards import Correctness, Length
 from rlred.budgets import Wording, ask
 from rlred.evaluation.row_cap import limit_of, longest
+from rlred.evaluation.row_limits import StopAt
 from rlred.files import write_text
 from rlred.tiny import resolve_model
-from rlred.training.early_stop import StopAt
 
 Prompt = list[dict] | list[int]
 

@@ -11,21 +11,25 @@ Both stand on GRPOTrainer's own loss: what it reads (`old_per_token_logps`, `adv
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from trl import GRPOConfig
 
 from rewards.adapt_think import skips_thinking
-from rewards.correctness import text_of
-from rlred.training.trainer import BudgetGRPOTrainer
+from rlred.training.token_selection import TokenSelection
+from rlred.training.trainer import ComposedGRPOTrainer, Opening, Part, Rollouts
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ThinkOrNot:
+class ThinkOrNot(Part):
     """How the first token is sampled and weighed. Raises `ValueError` for a value out of range.
+
+    Logs `think_or_not/skipped`, the share of rollouts without thinking, and with forced halves, where that is a half,
+    `think_or_not/skip_probability`, the policy's own probability of it, averaged over the prompts.
 
     >>> ThinkOrNot(baseline="group", forced=False, control_weight=0.001).control_weight
     0.001
@@ -50,8 +54,13 @@ class ThinkOrNot:
         if self.start is not None and not self.forced:
             raise ValueError(f"think_or_not.start={self.start!r} is only for forced rollouts; leave it out")
 
-    def check(self, training: GRPOConfig, stop_decided: bool) -> None:
-        """Raises `ValueError` for settings of GRPO beside which this would be something else; warns of a tight clip."""
+    def check(self, training: GRPOConfig, parts: Sequence[Part]) -> None:
+        """Raises `ValueError` for settings beside which this would be something else; warns of a tight clip."""
+        if any(isinstance(part, TokenSelection) for part in parts):
+            raise ValueError(
+                "think_or_not and selection: the first token carries the choice, and a selection may drop it; leave "
+                "one of them out"
+            )
         if self.control_weight is not None and training.loss_type != "grpo":
             raise ValueError(
                 f"loss_type={training.loss_type!r}: think_or_not.control_weight stands beside the mean of each "
@@ -61,8 +70,6 @@ class ThinkOrNot:
             return
         if training.num_generations % 2:
             raise ValueError(f"num_generations={training.num_generations}: forced halves need an even number")
-        if stop_decided:
-            raise ValueError("stop_decided=True: its limits do not know of forced first tokens; set it to false")
         if training.use_vllm and training.vllm_mode != "colocate":
             raise ValueError(
                 f"vllm_mode={training.vllm_mode!r}: TRL sends one prompt for a whole group there, and forced halves "
@@ -75,6 +82,45 @@ class ThinkOrNot:
                 high,
                 (1 + high) / 2,
             )
+
+    def check_trainer(self, trainer: ComposedGRPOTrainer) -> None:
+        self.tokens(trainer)
+        if self.forced and trainer.rollout_func is not None:
+            raise ValueError("think_or_not.forced=True: the rollout function samples the first token; set false")
+
+    def tokens(self, trainer: ComposedGRPOTrainer) -> tuple[int, int | None]:
+        """The ids of `end_of_thinking` and of `start`."""
+        start = None if self.start is None else token_of(trainer._tokenizer, "start", self.start)
+        return token_of(trainer._tokenizer, "end_of_thinking", self.end_of_thinking), start
+
+    @torch.no_grad()
+    def opening(self, trainer: ComposedGRPOTrainer, prompt_ids: Sequence[list[int]]) -> Opening | None:
+        """With forced halves: the end of thinking for the first half of each group, something else for the second."""
+        if not (self.forced and trainer.model.training):
+            return None
+        device, (end, start) = trainer.accelerator.device, self.tokens(trainer)
+        inputs = trainer._tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt").to(device)
+        logits = trainer.model(**inputs, logits_to_keep=1).logits[:, -1].float() / trainer.temperature  # (B, V)
+        number = torch.arange(len(prompt_ids), device=device) + trainer.accelerator.process_index * len(prompt_ids)
+        skip = number % trainer.num_generations < trainer.num_generations // 2
+        tokens, proposal = first_tokens(logits, skip, end, start)
+        log_probs = logits.log_softmax(-1)
+        trainer._log_metric("think_or_not/skip_probability", log_probs[:, end].exp().mean().item())
+        return Opening(tokens.tolist(), log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist(), proposal)
+
+    def advantages(self, rollouts: Rollouts) -> torch.Tensor | None:
+        """The reward itself, where it is its own baseline."""
+        tokenizer, mask = rollouts.trainer._tokenizer, rollouts.output["completion_mask"].bool()
+        texts = (tokenizer.decode(ids[own]) for ids, own in zip(rollouts.output["completion_ids"], mask, strict=True))
+        skipped = [skips_thinking(text, self.end_of_thinking) for text in texts]
+        rollouts.log("think_or_not/skipped", sum(skipped) / len(skipped))
+        return rollouts.weighted_reward() if self.baseline == "reward" else None
+
+    def token_weights(self, rollouts: Rollouts) -> torch.Tensor | None:
+        """The first token's own weight, where there is one."""
+        if self.control_weight is None:
+            return None
+        return control_weights(rollouts.output["completion_mask"], self.control_weight)
 
 
 def token_of(tokenizer, field: str, text: str) -> int:
@@ -110,96 +156,15 @@ def first_tokens(
     return tokens, math.log(0.5) + own.masked_fill(skip, 0.0)
 
 
-def decoupled(advantages: torch.Tensor, mask: torch.Tensor, control_weight: float) -> torch.Tensor:
-    """Advantages (B, T) under which a mean over a completion's n tokens is `control_weight` * first + mean of others.
+def control_weights(mask: torch.Tensor, control_weight: float) -> torch.Tensor:
+    """Weights (B, T) under which a mean over a completion's n tokens is `control_weight` * first + mean of the others.
 
-    Each token's loss is proportional to its advantage: the first's is multiplied by n * control_weight, the others' by
-    n / (n - 1).
+    The first token's loss is multiplied by n * control_weight, the others' by n / (n - 1).
 
-    >>> decoupled(torch.tensor([1.0]), torch.ones(1, 4), 0.5).tolist()
+    >>> control_weights(torch.ones(1, 4), 0.5).tolist()
     [[2.0, 1.3333333730697632, 1.3333333730697632, 1.3333333730697632]]
     """
     n = mask.sum(1, keepdim=True)
     weights = (n / (n - 1).clamp(min=1)).repeat(1, mask.size(1))
     weights[:, 0] = n[:, 0] * control_weight
-    return advantages.unsqueeze(1) * weights
-
-
-class ThinkOrNotGRPOTrainer(BudgetGRPOTrainer):
-    """`BudgetGRPOTrainer` for a policy that chooses by its first token whether to think.
-
-    Logs `think_or_not/skipped`, the share of rollouts without thinking, and with forced halves, where that is a half,
-    `think_or_not/skip_probability`, the policy's own probability of it, averaged over the prompts.
-    """
-
-    _tag_names = ["trl", "grpo", "rlred"]
-
-    def __init__(self, *args, think_or_not: ThinkOrNot, **kwargs):
-        super().__init__(*args, **kwargs)
-        think_or_not.check(self.args, self.stop_decided)
-        self.think_or_not = think_or_not
-        self._end = token_of(self._tokenizer, "end_of_thinking", think_or_not.end_of_thinking)
-        self._start = None if think_or_not.start is None else token_of(self._tokenizer, "start", think_or_not.start)
-        self._proposal: torch.Tensor | None = None  # log-probabilities of this batch's first tokens when forced
-        self._own_rewards: torch.Tensor | None = None  # of this process's rollouts
-
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
-        if not (self.think_or_not.forced and self.model.training):
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
-        tokens, log_probs = self._force(prompt_ids, num_generations)
-        opened = [[*ids, token] for ids, token in zip(prompt_ids, tokens, strict=True)]
-        rests, sampled = super()._generate_single_turn(opened, images, multimodal_fields, num_generations, **kwargs)
-        # One that begins with the end of the sequence is over; none is longer than the cap.
-        cuts = [1 if token in self.eos_token_ids else self.max_completion_length for token in tokens]
-        completion_ids = [[t, *rest][:cut] for t, rest, cut in zip(tokens, rests, cuts, strict=True)]
-        if sampled is not None:
-            sampled = [[p, *rest][:cut] for p, rest, cut in zip(log_probs, sampled, cuts, strict=True)]
-        return completion_ids, sampled
-
-    @torch.no_grad()
-    def _force(self, prompt_ids, num_generations: int) -> tuple[list[int], list[float]]:
-        """The first token of each rollout, and its log-probability under the policy; keeps that of the mixture."""
-        device = self.accelerator.device
-        inputs = self._tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt").to(device)
-        logits = self.model(**inputs, logits_to_keep=1).logits[:, -1].float() / self.temperature  # (B, V)
-        number = torch.arange(len(prompt_ids), device=device) + self.accelerator.process_index * len(prompt_ids)
-        skip = number % num_generations < num_generations // 2
-        tokens, self._proposal = first_tokens(logits, skip, self._end, self._start)
-        log_probs = logits.log_softmax(-1)
-        self._log_metric("think_or_not/skip_probability", log_probs[:, self._end].exp().mean().item())
-        return tokens.tolist(), log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
-
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        skipped = [skips_thinking(text_of(text), self.think_or_not.end_of_thinking) for text in completions]
-        self._log_metric("think_or_not/skipped", sum(skipped) / len(skipped))
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # of all processes
-        start = self.accelerator.process_index * len(prompts)
-        own = rewards[start : start + len(prompts)]
-        self._own_rewards = (own * self.reward_weights.to(own.device)).nansum(1)
-        return rewards
-
-    def _generate_and_score_completions(self, inputs):
-        self._proposal = None
-        output = super()._generate_and_score_completions(inputs)
-        if self._proposal is not None:
-            if "old_per_token_logps" not in output:  # TRL leaves it out where it is the policy's own
-                output["old_per_token_logps"] = self._score(output)
-            output["old_per_token_logps"][:, 0] = self._proposal
-        if self.think_or_not.baseline == "reward":
-            output["advantages"] = self._own_rewards
-        if self.think_or_not.control_weight is not None:
-            mask = output["completion_mask"]
-            output["advantages"] = decoupled(output["advantages"], mask, self.think_or_not.control_weight)
-        return output
-
-    @torch.no_grad()
-    def _score(self, output) -> torch.Tensor:
-        """Log-probabilities (completions, tokens) under the policy that sampled them."""
-        log_probs, _, _ = self._get_per_token_logps_and_entropies(
-            self.model,
-            torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
-            torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
-            output["completion_ids"].size(1),
-            batch_size=self.args.per_device_train_batch_size,
-        )
-        return log_probs
+    return weights

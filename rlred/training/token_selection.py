@@ -7,8 +7,8 @@ name, and differ: which tokens are ranked together, when, and what the loss is d
     when         once, with the policy that sampled them; ties are broken by position, so the share is exact
     divided by   `all` tokens (the paper's formula) or the `selected` ones (its released code: 1 / fraction as large)
 
-The head then runs on the kept positions only (rlred/training/masked_head.py), unless the loss reads the others too. Measured: see
-docs/selection.md.
+The head then runs on the kept positions only (rlred/training/masked_head.py), unless the loss reads the others too.
+Measured: see docs/selection.md.
 
 TRL's own `top_entropy_quantile` ranks each micro-batch by itself, with the policy of that moment, and keeps all ties.
 """
@@ -23,10 +23,8 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from peft import PeftModel
 
-from rlred.training.masked_head import score_kept
-from rlred.training.trainer import BudgetGRPOTrainer
+from rlred.training.trainer import ComposedGRPOTrainer, Part, Rollouts
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +34,16 @@ Selector = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class TokenSelection:
-    """Which completion tokens carry the policy gradient. Raises `ValueError` for a value out of range.
+class TokenSelection(Part):
+    """Which completion tokens carry the policy gradient; a KL term has all of them.
+
+    Logs `selection/kept_fraction`, `selection/threshold` (the lowest kept entropy; of `bottom` the highest),
+    `selection/gradient_scale` (what the loss of a kept token is multiplied by), `selection/in_thinking` (share of the
+    kept tokens before `</think>`), and each completion's most frequent kept tokens in the completions table.
+
+    While the head runs on kept positions, TRL's metrics `entropy` and `clip_ratio/*` take the other tokens as they were
+    when the rollout was scored. TRL's entropy bonus is over all tokens. Raises `ValueError` for a value out of range,
+    and beside TRL's own `top_entropy_quantile`.
 
     >>> TokenSelection(keep="bottom", fraction=0.8).keep
     'bottom'
@@ -75,6 +81,41 @@ class TokenSelection:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"selection.keep={self.keep!r}: {error}; its folder must be in PYTHONPATH") from None
+
+    def check(self, training, parts):
+        if training.top_entropy_quantile < 1.0:
+            raise ValueError(
+                f"top_entropy_quantile={training.top_entropy_quantile}: TRL's own masking; leave it at 1.0 beside "
+                "selection"
+            )
+
+    def check_trainer(self, trainer: ComposedGRPOTrainer) -> None:
+        readers = readers_of_all_tokens(trainer)
+        if readers and self.head == "kept":
+            logger.warning(
+                "selection.head: with this %s the loss reads all tokens, so the head runs on all", readers[0]
+            )
+
+    def token_weights(self, rollouts: Rollouts) -> torch.Tensor:
+        trainer, mask = rollouts.trainer, rollouts.mask
+        log_probs, entropies = rollouts.scores
+        kept = select(
+            self,
+            entropies,
+            log_probs,
+            mask,
+            gather=functools.partial(gather_uneven, trainer.accelerator),
+            rank=trainer.accelerator.process_index,
+            seed=trainer.args.seed + trainer._step,
+        )
+        counts = trainer.accelerator.gather(torch.stack([kept.sum(), mask.sum()]).unsqueeze(0)).sum(0).float()
+        scale = 1.0 if self.divide_by == "all" else (counts[1] / counts[0].clamp(min=1)).item()
+        if self.head == "kept" and not readers_of_all_tokens(trainer):
+            rollouts.output |= {"selected": kept, "sampled_log_probs": log_probs, "sampled_entropies": entropies}
+        rollouts.log("selection/kept_fraction", (counts[0] / counts[1].clamp(min=1)).item())
+        rollouts.log("selection/gradient_scale", scale)
+        log_selection(rollouts, self.keep, entropies, kept)
+        return kept * scale
 
 
 def ranked(scores: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -127,119 +168,36 @@ def gather_uneven(accelerator: Accelerator, values: torch.Tensor) -> list[torch.
     return [row[:size] for row, size in zip(padded, sizes, strict=True)]
 
 
-class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
-    """`BudgetGRPOTrainer` whose policy gradient comes from selected tokens only; its KL term from all of them.
+def readers_of_all_tokens(trainer: ComposedGRPOTrainer) -> list[str]:
+    """The settings by which the loss reads tokens that are not selected: the head must run on all of them then."""
+    readers = {
+        "beta": trainer.beta != 0,
+        "importance_sampling_level": trainer.importance_sampling_level != "token",
+        "off_policy_mask_threshold": trainer.off_policy_mask_threshold is not None,
+        "loss_type": trainer.loss_type == "vespo",
+        "entropy_coef": trainer._entropy_bonus_enabled,
+    }
+    return [name for name, reads in readers.items() if reads]
 
-    Logs `selection/kept_fraction`, `selection/threshold` (the lowest kept entropy; of `bottom` the highest),
-    `selection/gradient_scale` (what the loss of a kept token is multiplied by), `selection/in_thinking` (share of the
-    kept tokens before `</think>`), and each completion's most frequent kept tokens in the completions table.
 
-    While the head runs on kept positions, TRL's metrics `entropy` and `clip_ratio/*` take the other tokens as they were
-    when the rollout was scored. Raises `ValueError` beside TRL's own `top_entropy_quantile`.
-    """
-
-    _tag_names = ["trl", "grpo", "rlred"]
-
-    def __init__(self, *args, selection: TokenSelection, **kwargs):
-        super().__init__(*args, **kwargs)
-        if self.top_entropy_quantile < 1.0:
-            raise ValueError(
-                f"top_entropy_quantile={self.top_entropy_quantile}: TRL's own masking; leave it at 1.0 beside selection"
+def log_selection(rollouts: Rollouts, keep: str | Selector, entropies: torch.Tensor, kept: torch.Tensor) -> None:
+    """Logs the threshold, the share of the kept tokens that lies in the thinking, and the most frequent kept tokens."""
+    trainer, completion_ids = rollouts.trainer, rollouts.output["completion_ids"]
+    metrics = trainer._metrics["train" if trainer.model.training else "eval"]
+    sign = -1 if keep == "bottom" else 1
+    own = (sign * entropies[kept]).min() if kept.any() else torch.tensor(float("inf"), device=entropies.device)
+    metrics["selection/threshold"].append(sign * trainer.accelerator.gather(own).min().item())
+    end = trainer._tokenizer.get_vocab().get("</think>")
+    if end is not None:
+        thinking = (completion_ids == end).cumsum(dim=1) == 0
+        counts = torch.stack([(kept & thinking).sum(), kept.sum()]).unsqueeze(0)
+        inside, total = trainer.accelerator.gather(counts).sum(0).tolist()
+        metrics["selection/in_thinking"].append(inside / max(total, 1))
+    if trainer.log_completions:
+        frequent = [
+            ", ".join(
+                repr(trainer._tokenizer.decode([token])) for token, _ in Counter(ids[row].tolist()).most_common(5)
             )
-        self.selection = selection
-        self.top_entropy_quantile = 0.0  # below 1, TRL asks get_high_entropy_mask, which is answered below
-        self._weights: torch.Tensor | None = None
-        self._scores: list | None = None  # of the policy, while a rollout is made
-        readers = {
-            "beta": self.beta != 0,
-            "importance_sampling_level": self.importance_sampling_level != "token",
-            "off_policy_mask_threshold": self.off_policy_mask_threshold is not None,
-            "loss_type": self.loss_type == "vespo",
-        }
-        needed = [name for name, reads in readers.items() if reads]
-        if needed and selection.head == "kept":
-            logger.warning("selection.head: with this %s the loss reads all tokens, so the head runs on all", needed[0])
-        self._head_on_kept = selection.head == "kept" and not needed
-
-    def _generate_and_score_completions(self, inputs):
-        self._scores = []
-        output = super()._generate_and_score_completions(inputs)
-        scores, self._scores = self._scores, None
-        mask = output["completion_mask"] * output.get("tool_mask", 1)
-        # TRL has scored the rollout itself where it needs the old log-probabilities, as with vLLM.
-        entropies, log_probs = scores[0] if "old_per_token_logps" in output else self._score(output)
-        kept = select(
-            self.selection,
-            entropies,
-            log_probs,
-            mask,
-            gather=functools.partial(gather_uneven, self.accelerator),
-            rank=self.accelerator.process_index,
-            seed=self.args.seed + self._step,
-        )
-        counts = self.accelerator.gather(torch.stack([kept.sum(), mask.sum()]).unsqueeze(0)).sum(0).float()
-        scale = 1.0 if self.selection.divide_by == "all" else (counts[1] / counts[0].clamp(min=1)).item()
-        output["token_weights"] = kept * scale
-        if self._head_on_kept:
-            output["sampled_log_probs"], output["sampled_entropies"] = log_probs, entropies
-        self._log_selection(
-            output["completion_ids"], entropies, kept, (counts[0] / counts[1].clamp(min=1)).item(), scale
-        )
-        return output
-
-    @torch.no_grad()
-    def _score(self, output) -> tuple[torch.Tensor, torch.Tensor]:
-        """Entropies and log-probabilities (completions, tokens) under the policy that sampled them."""
-        images = ("pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask", "spatial_shapes", "num_tiles")
-        images += ("image_sizes", "token_type_ids", "mm_token_type_ids", "image_position_ids")
-        log_probs, entropies, _ = self._get_per_token_logps_and_entropies(
-            self.model,
-            torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
-            torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
-            output["completion_ids"].size(1),
-            batch_size=self.args.per_device_train_batch_size,
-            compute_entropy=True,
-            **{name: output[name] for name in images if name in output},
-        )
-        return entropies, log_probs
-
-    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
-        if self._scores is None or model is not self.model:
-            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
-        found = super()._get_per_token_logps_and_entropies(model, *args, **{**kwargs, "compute_entropy": True})
-        self._scores.append((found[1], found[0]))
-        return found
-
-    def _log_selection(self, completion_ids, entropies, kept, fraction: float, scale: float) -> None:
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        sign = -1 if self.selection.keep == "bottom" else 1
-        own = (sign * entropies[kept]).min() if kept.any() else torch.tensor(float("inf"), device=entropies.device)
-        metrics["selection/kept_fraction"].append(fraction)
-        metrics["selection/threshold"].append(sign * self.accelerator.gather(own).min().item())
-        metrics["selection/gradient_scale"].append(scale)
-        end = self._tokenizer.get_vocab().get("</think>")
-        if end is not None:
-            thinking = (completion_ids == end).cumsum(dim=1) == 0
-            counts = torch.stack([(kept & thinking).sum(), kept.sum()]).unsqueeze(0)
-            inside, total = self.accelerator.gather(counts).sum(0).tolist()
-            metrics["selection/in_thinking"].append(inside / max(total, 1))
-        if self.log_completions:
-            frequent = [
-                ", ".join(
-                    repr(self._tokenizer.decode([token])) for token, _ in Counter(ids[row].tolist()).most_common(5)
-                )
-                for ids, row in zip(completion_ids, kept, strict=True)
-            ]
-            self._logs["extra"]["forking_tokens"].extend(gather_object(frequent))
-
-    def get_high_entropy_mask(self, entropies, mask, threshold):
-        return self._weights
-
-    def _compute_loss(self, model, inputs):
-        self._weights = inputs["token_weights"]
-        if self._head_on_kept:
-            whole = self.accelerator.unwrap_model(model)
-            backbone = (whole.get_base_model() if isinstance(whole, PeftModel) else whole).base_model
-            sampled = inputs["sampled_log_probs"], inputs["sampled_entropies"]
-            model = score_kept(model, backbone, self._weights > 0, *sampled)
-        return super()._compute_loss(model, inputs)
+            for ids, row in zip(completion_ids, kept, strict=True)
+        ]
+        trainer._logs["extra"]["forking_tokens"].extend(gather_object(frequent))

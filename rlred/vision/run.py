@@ -7,7 +7,6 @@ before and after), positions.png (where kept tokens lie), run.json (every settin
 curves).
 """
 
-import functools
 import json
 import logging
 import time
@@ -18,7 +17,7 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from trl import GRPOConfig, GRPOTrainer, ModelConfig
+from trl import GRPOConfig, ModelConfig
 
 from rewards import ExactMatch, make_reward
 from rlred.arguments import option
@@ -27,7 +26,8 @@ from rlred.dial import command, describe, fit_reward
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
 from rlred.tiny import resolve_model
-from rlred.training.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
+from rlred.training.difficulty_kl import DifficultyKL
+from rlred.training.trainer import ComposedGRPOTrainer, Part
 from rlred.vision.gate import GateRollout, LookGate, token_of
 from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
@@ -99,6 +99,10 @@ class VisionArguments:
             raise ValueError(f"start_learning_rate must be above 0, got {self.start_learning_rate}")
         Reducer(self.score, self.strategy)
 
+    def make_parts(self) -> list[Part]:
+        """What the run's method changes in a GRPO step."""
+        return [] if self.high_beta is None else [DifficultyKL(self.high_beta)]
+
 
 KINDS = (VisionArguments, GRPOConfig, ModelConfig)
 
@@ -110,8 +114,8 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
             "use_vllm=True: vLLM lays out image tokens itself and cannot leave any out; set use_vllm: false, or shrink "
             "the pictures"
         )
-    if arguments.high_beta is not None:
-        check_betas(training.beta, arguments.high_beta)
+    for part in arguments.make_parts():
+        part.check(training, [part])
     if training.scale_rewards not in ("none", False):
         logger.warning(
             "scale_rewards=%r: divided by the group's std, a small bonus is as strong as the answer, and a gate learns "
@@ -181,11 +185,11 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
         if report:
             report["gates"] |= {f"started, gate {name}": row for name, row in study.gates(model).items()}
-    rewards, kind = [reward], GRPOTrainer
-    if arguments.high_beta is not None:
+    rewards, parts = [reward], arguments.make_parts()
+    if parts:
         rewards, training.reward_weights = [reward, correctness], [1.0, 0.0]
-        kind = functools.partial(DifficultyKLGRPOTrainer, high_beta=arguments.high_beta)
-    trainer = kind(
+    trainer = ComposedGRPOTrainer(
+        parts=parts,
         model=model,
         reward_funcs=rewards,
         args=training,

@@ -29,9 +29,9 @@ from rlred.budgets import Wording
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
 from rlred.questions import load_questions, read_source
-from rlred.selection import TokenSelection
 from rlred.selective_sft import SelectedTokensSFTTrainer, static_labels, with_fused_head
 from rlred.tiny import sums
+from rlred.training.token_selection import TokenSelection
 
 ARMS = ("base", "reference", "plain", "dynamic", "static", "random")
 EMBEDDED = "long_sums"

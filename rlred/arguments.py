@@ -14,13 +14,16 @@ import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
 from rlred.budgets import BudgetSampler, Wording, make_wording
-from rlred.callbacks import StopWhenObeyed
 from rlred.evaluation.row_cap import check_row_cap
-from rlred.hindsight import Hindsight
-from rlred.selection import TokenSelection
-from rlred.target_search import TargetSearch
-from rlred.think_or_not import ThinkOrNot
 from rlred.train import shipped
+from rlred.training.callbacks import StopWhenObeyed
+from rlred.training.difficulty_kl import DifficultyKL
+from rlred.training.early_stop import EarlyStop
+from rlred.training.hindsight import Hindsight
+from rlred.training.target_search import TargetSearch
+from rlred.training.think_or_not import ThinkOrNot
+from rlred.training.token_selection import TokenSelection
+from rlred.training.trainer import Part
 
 
 def option(default: Any, text: str):
@@ -59,15 +62,17 @@ class DialArguments:
     reward: str = option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
 
     selection: str = option(
-        {}, "Train on some tokens only: fields of rlred.selection.TokenSelection, as YAML/JSON; empty: all tokens."
+        {},
+        "Train on some tokens only: fields of rlred.training.token_selection.TokenSelection, YAML/JSON; empty: all.",
     )
 
     think_or_not: str = option(
-        {}, "Learn whether to think: fields of rlred.think_or_not.ThinkOrNot, as YAML/JSON; empty: no part in it."
+        {},
+        "Learn whether to think: fields of rlred.training.think_or_not.ThinkOrNot, as YAML/JSON; empty: no part in it.",
     )
     target_search: str = option(
         {},
-        "Search length_bonus's three targets: fields of rlred.target_search.TargetSearch, as YAML/JSON; empty: given.",
+        "Search length_bonus's targets: fields of rlred.training.target_search.TargetSearch, YAML/JSON; empty: given.",
     )
     high_beta: float | None = option(
         None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
@@ -81,7 +86,7 @@ class DialArguments:
     )
 
     hindsight: bool = option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
-    hindsight_settings: str = option({}, "Fields of rlred.hindsight.Hindsight, as YAML/JSON.")
+    hindsight_settings: str = option({}, "Fields of rlred.training.hindsight.Hindsight, as YAML/JSON.")
 
     reference_samples: int = option(
         8, "Base completions per question for a reward that needs reference_length, where questions do not bring it."
@@ -118,19 +123,13 @@ class DialArguments:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.eval_temperature < 0:
             raise ValueError(f"eval_temperature must be 0 or more, got {self.eval_temperature}")
-        if self.high_beta is not None and self.selection:
-            raise ValueError(f"high_beta={self.high_beta}: not together with selection; leave one of them out")
         for budget in self.eval_budgets:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
         check_row_cap(self.eval_row_cap, self.eval_modes or [self.main_mode()], "eval_row_cap")
         # Made once here, so that a wrong value is reported before anything is loaded.
-        self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_selection(), self.make_stop()
+        self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_parts(), self.make_stop()
         self.make_target_search(), self.make_reference_wording()
-        if self.make_think_or_not() and self.selection:
-            raise ValueError("think_or_not and selection each weigh tokens in their own way; leave one of them out")
-        if self.make_think_or_not() and self.high_beta is not None:
-            raise ValueError(f"high_beta={self.high_beta}: not together with think_or_not; leave one of them out")
 
     def make_wording(self) -> Wording:
         """The wording of this run."""
@@ -154,13 +153,18 @@ class DialArguments:
         """The settings of the hindsight start."""
         return _from_mapping(Hindsight, "hindsight_settings", self.hindsight_settings)
 
-    def make_selection(self) -> TokenSelection | None:
-        """Which tokens carry the policy gradient; None for all."""
-        return _from_mapping(TokenSelection, "selection", self.selection) if self.selection else None
-
-    def make_think_or_not(self) -> ThinkOrNot | None:
-        """How it is learned whether to think; None for no part in it."""
-        return _from_mapping(ThinkOrNot, "think_or_not", self.think_or_not) if self.think_or_not else None
+    def make_parts(self) -> list[Part]:
+        """What the run's methods change in a GRPO step; empty for plain GRPO."""
+        parts: list[Part] = []
+        if self.selection:
+            parts.append(_from_mapping(TokenSelection, "selection", self.selection))
+        if self.think_or_not:
+            parts.append(_from_mapping(ThinkOrNot, "think_or_not", self.think_or_not))
+        if self.high_beta is not None:
+            parts.append(DifficultyKL(self.high_beta))
+        if self.stop_decided:
+            parts.append(EarlyStop())
+        return parts
 
     def make_target_search(self) -> TargetSearch | None:
         """How the targets of length_bonus are searched for; None for those that are given."""

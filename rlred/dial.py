@@ -17,35 +17,32 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
+from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
 from rlred.arguments import KINDS, DialArguments, parse
 from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step, sampled_modes
 from rlred.budgets import training_rows
-from rlred.callbacks import CollapseAlarm, KeepBest
-from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import sample_of, stop_ids, sweep
 from rlred.files import write_json
-from rlred.hindsight import hindsight_start
 from rlred.output import checkpoint_of, claim_output, how_to_go_on, outside_cause
 from rlred.questions import load_questions
 from rlred.reference import COLUMNS, sample_references, write_references
 from rlred.rewards import Correctness, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of
-from rlred.selection import SelectedTokensGRPOTrainer
-from rlred.stopping import check_stopping
-from rlred.target_search import SearchTargets
-from rlred.think_or_not import ThinkOrNotGRPOTrainer
 from rlred.tiny import resolve_model, sums
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.adherence import LogsAdherence
+from rlred.training.callbacks import CollapseAlarm, KeepBest
+from rlred.training.hindsight import hindsight_start
+from rlred.training.target_search import SearchTargets
+from rlred.training.trainer import ComposedGRPOTrainer, Part
 
 logger = logging.getLogger(__name__)
 
@@ -56,19 +53,15 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     wording, sampler = arguments.make_wording(), arguments.make_sampler()
     rewards = make_rewards(arguments, training)
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
-    if arguments.stop_decided:
-        check_stopping(training)
-    choice, search = arguments.make_think_or_not(), arguments.make_target_search()
-    if choice:
-        choice.check(training, arguments.stop_decided)
-    if arguments.high_beta is not None:
-        check_betas(training.beta, arguments.high_beta)
+    search, parts = arguments.make_target_search(), arguments.make_parts()
+    for part in parts:
+        part.check(training, parts)
 
     questions, held_out = load_both(arguments, training.seed)
     if search:
         search.check(rewards[0], len(questions))
-        parts = questions.train_test_split(test_size=search.num_questions, seed=training.seed)
-        questions, monitor = parts["train"], parts["test"]
+        split = questions.train_test_split(test_size=search.num_questions, seed=training.seed)
+        questions, monitor = split["train"], split["test"]
     model, tokenizer = load_model(model_config, training)
     output = claim_output(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
@@ -111,15 +104,14 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         )
         study.measure("hindsight", model, hindsight["num_updates"])
 
+    ends = tuple(sorted(stop_ids(model, tokenizer)))
     trainer = make_trainer(
-        arguments,
+        parts,
         model=model,
-        reward_funcs=rewards,
+        reward_funcs=[LogsAdherence(reward, training.max_completion_length, ends, length_of(reward)), *rewards[1:]],
         args=training,
         train_dataset=rows,
         processing_class=tokenizer,
-        length=length,
-        stop_decided=arguments.stop_decided,
         callbacks=make_callbacks(arguments, output),
     )
     if search:
@@ -159,16 +151,9 @@ def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
     return [reward, correctness_of(reward, Correctness())]
 
 
-def make_trainer(arguments: DialArguments, **parts) -> BudgetGRPOTrainer:
-    """The trainer of all tokens, of those that are kept, of the choice to think, or with a KL weight by difficulty."""
-    if arguments.high_beta is not None:
-        return DifficultyKLGRPOTrainer(high_beta=arguments.high_beta, **parts)
-    choice, selection = arguments.make_think_or_not(), arguments.make_selection()
-    if choice is not None:
-        return ThinkOrNotGRPOTrainer(think_or_not=choice, **parts)
-    if selection is None:
-        return BudgetGRPOTrainer(**parts)
-    return SelectedTokensGRPOTrainer(selection=selection, **parts)
+def make_trainer(parts: Sequence[Part], **settings) -> GRPOTrainer:
+    """TRL's own trainer, or the one that is composed of parts."""
+    return ComposedGRPOTrainer(parts=parts, **settings) if parts else GRPOTrainer(**settings)
 
 
 def make_callbacks(arguments: DialArguments, output: Path) -> list:
@@ -265,9 +250,7 @@ def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
     return max(groups_per_batch, rows)
 
 
-def cost(
-    trainer: BudgetGRPOTrainer, hindsight: dict | None, heard: float | None, kept: float | None, start: float
-) -> dict:
+def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept: float | None, start: float) -> dict:
     """What the run spent: completions sampled, and how many of them until the dial was there.
 
     `heard` and `kept` are the rank correlations on held-out questions after the hindsight start and after RL. The dial

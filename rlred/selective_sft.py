@@ -21,7 +21,7 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
-from rlred.selection import TokenSelection, gather_uneven, select
+from rlred.training.token_selection import TokenSelection, gather_uneven, select
 
 
 @torch.no_grad()

@@ -24,8 +24,9 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from rlred.rewards import Correctness
-from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection, select
 from rlred.tiny import resolve_model
+from rlred.training.token_selection import TokenSelection, select
+from rlred.training.trainer import ComposedGRPOTrainer
 
 VOCABULARY = 151_936
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -133,17 +134,13 @@ def main():
 
     stock = make_trainer(args, GRPOTrainer, quantile=args.fraction)
     kept = TokenSelection(fraction=args.fraction)
-    ours = make_trainer(args, SelectedTokensGRPOTrainer, selection=kept)
-    masked = make_trainer(args, SelectedTokensGRPOTrainer, selection=dataclasses.replace(kept, head="all"))
+    ours = make_trainer(args, ComposedGRPOTrainer, parts=[kept])
+    masked = make_trainer(args, ComposedGRPOTrainer, parts=[dataclasses.replace(kept, head="all")])
     batch = rollouts(args)
-    entropies, log_probs = ours._score(batch)
+    log_probs, entropies = ours.score(batch)
     chosen = select(kept, entropies, log_probs, batch["completion_mask"])
-    selected = {
-        **batch,
-        "token_weights": chosen.float(),
-        "sampled_log_probs": log_probs,
-        "sampled_entropies": entropies,
-    }
+    weighted = {**batch, "advantages": batch["advantages"].unsqueeze(1) * chosen}
+    selected = {**weighted, "selected": chosen, "sampled_log_probs": log_probs, "sampled_entropies": entropies}
 
     def train(trainer, inputs):
         trainer.current_gradient_accumulation_steps = 1
@@ -151,12 +148,12 @@ def main():
         trainer._compute_loss(trainer.model, inputs).backward()
         return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
 
-    one, two = train(masked, selected), train(ours, selected)
+    one, two = train(masked, weighted), train(ours, selected)
     del masked
     loops = {
         f"TRL as it is, top_entropy_quantile={args.fraction}": lambda: train(stock, batch),
         "rlred, head on kept positions": lambda: train(ours, selected),
-        "rlred's scoring pass, no gradient": lambda: ours._score(batch),
+        "rlred's scoring pass, no gradient": lambda: ours.score(batch),
     }
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in loops}
     for _ in range(args.repeats):

@@ -12,19 +12,20 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from trl import GRPOTrainer
+
 from rlred.tiny.overthinker import make_overthinker
-from rlred.trainer import BudgetGRPOTrainer
 from tests.pairwise import train_in_turns, trainer_of_job
 
 
-def make_trainer(args, stop_decided: bool, folder: str) -> BudgetGRPOTrainer:
+def make_trainer(args, stop_decided: bool, folder: str) -> GRPOTrainer:
     """A run of the recipe, with or without."""
     words = ["--budget_low", str(args.budget_low), "--budget_high", str(args.budget_high), "--modes", '{"max":1}']
     words += ["--max_steps", str(args.steps), "--per_device_train_batch_size", str(args.batch_size)]
     words += ["--output_dir", folder]
     if args.overthinker:
         words += ["--model_name_or_path", str(make_overthinker(args.overthinker))]
-    return trainer_of_job(BudgetGRPOTrainer, words, stop_decided=stop_decided)
+    return trainer_of_job([*words, "--stop_decided", str(stop_decided)])
 
 
 def main():

@@ -17,17 +17,15 @@ from pathlib import Path
 
 from trl import GRPOTrainer
 
-from rlred.callbacks import CollapseAlarm, KeepBest
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.callbacks import CollapseAlarm, KeepBest
 from tests.pairwise import train_in_turns, trainer_of_job
 
 
-def make_trainer(kind: type, folder: Path, steps: int, batch_size: int, **more) -> GRPOTrainer:
-    """A trainer of the recipe's job; rlred's with the callbacks that every run has."""
+def make_trainer(own: bool, folder: Path, steps: int, batch_size: int) -> GRPOTrainer:
+    """A trainer of the recipe's job: stock TRL's, or rlred's own with the callbacks that every run has."""
     words = ["--max_steps", str(steps), "--per_device_train_batch_size", str(batch_size), "--output_dir", str(folder)]
-    if kind is BudgetGRPOTrainer:
-        more["callbacks"] = [CollapseAlarm(), KeepBest(folder / "best")]
-    return trainer_of_job(kind, words, **more)
+    callbacks = [CollapseAlarm(), KeepBest(folder / "best")] if own else []
+    return trainer_of_job(words, own=own, callbacks=callbacks)
 
 
 PARTS = {
@@ -65,10 +63,10 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.profile:
-            print_profile(make_trainer(BudgetGRPOTrainer, folder, args.steps, args.batch_size), args.steps)
+            print_profile(make_trainer(True, folder, args.steps, args.batch_size), args.steps)
             return
-        kinds = [GRPOTrainer, BudgetGRPOTrainer]
-        trainers = [make_trainer(kind, folder / kind.__name__, args.steps, args.batch_size) for kind in kinds]
+        kinds = {"stock TRL": False, "rlred": True}
+        trainers = [make_trainer(own, folder / name, args.steps, args.batch_size) for name, own in kinds.items()]
         clock, processor = train_in_turns(trainers)
     print(f"batches of {args.batch_size}, median of {args.steps} steps each, in turn\n")
     print("| trainer | seconds per step | processor seconds per step | ms per generated token |\n|---|---|---|---|")
@@ -76,7 +74,7 @@ def main():
         lengths = [log["completions/mean_length"] for log in trainer.state.log_history if "reward" in log]
         per_token = [1000 * s / (n * args.batch_size) for s, n in zip(cpu, lengths, strict=True)]
         figures = [statistics.median(values) for values in (seconds, cpu, per_token)]
-        print(f"| {kind.__name__} | {figures[0]:.3f} | {figures[1]:.3f} | {figures[2]:.4f} |")
+        print(f"| {kind} | {figures[0]:.3f} | {figures[1]:.3f} | {figures[2]:.4f} |")
     for name, (stock, own) in (("clock", clock), ("processor", processor)):
         ratios = [b / a for a, b in zip(stock, own, strict=True)]
         print(f"\nrlred / stock by the {name}: median of the pairs {statistics.median(ratios):.3f}", end="")

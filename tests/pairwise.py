@@ -5,12 +5,14 @@ import time
 
 import torch
 from transformers import TrainerCallback
-from trl import get_peft_config
+from trl import GRPOTrainer, get_peft_config
 
 from rlred.arguments import parse
 from rlred.budgets import training_rows
-from rlred.dial import load_model, make_rewards, num_rows
+from rlred.dial import load_model, make_rewards, make_trainer, num_rows
+from rlred.evaluation.sweep import stop_ids
 from rlred.questions import load_questions
+from rlred.training.adherence import LogsAdherence
 from tests.paths import ROOT
 
 
@@ -53,8 +55,11 @@ def train_in_turns(trainers) -> tuple[list[list[float]], list[list[float]]]:
     return [callback.seconds for callback in turns], [callback.processor_seconds for callback in turns]
 
 
-def trainer_of_job(kind: type, words: list[str], **more):
-    """A trainer of `kind` on the job of recipes/l1_maxlen.yaml, without its hindsight start; `words` are flags."""
+def trainer_of_job(words: list[str], *, own: bool = True, **more) -> GRPOTrainer:
+    """A trainer on the job of recipes/l1_maxlen.yaml, without its hindsight start; `words` are flags.
+
+    With `own`, what a run of rlred has: the logged adherence, and the parts that the flags ask for; else stock TRL.
+    """
     common = ["--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
     arguments, training, model_config = parse(ROOT / "recipes" / "l1_maxlen.yaml", [*common, *words])
     model, tokenizer = load_model(model_config, training)
@@ -68,7 +73,10 @@ def trainer_of_job(kind: type, words: list[str], **more):
         budgets_per_question=arguments.budgets_per_question,
         seed=training.seed,
     )
-    return kind(
+    if own:
+        rewards[0] = LogsAdherence(rewards[0], training.max_completion_length, tuple(stop_ids(model, tokenizer)))
+    return make_trainer(
+        arguments.make_parts() if own else [],
         model=model,
         reward_funcs=rewards,
         args=training,

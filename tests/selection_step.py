@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from rlred.rewards import Correctness
-from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection
+from rlred.training.token_selection import TokenSelection
+from rlred.training.trainer import ComposedGRPOTrainer
 
 NUM_COMPLETIONS = 8
 
@@ -89,7 +90,7 @@ def step(model_folder, name, batch_size, accumulation) -> dict:
         trainer = make_trainer(model_folder, config={**config, "top_entropy_quantile": 0.2})
     else:
         selection = TokenSelection(fraction=0.2)
-        trainer = make_trainer(model_folder, SelectedTokensGRPOTrainer, config=config, selection=selection)
+        trainer = make_trainer(model_folder, ComposedGRPOTrainer, config=config, parts=[selection])
     trainer.train()
     parameters = trainer.accelerator.unwrap_model(trainer.model).named_parameters()  # tied ones once
     weights = {name: value.detach().clone() for name, value in parameters}

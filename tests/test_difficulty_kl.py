@@ -13,9 +13,11 @@ from trl import GRPOConfig
 
 from recipes import fast
 from rlred.dial import main
-from rlred.difficulty_kl import DifficultyKLGRPOTrainer
 from rlred.tiny import resolve_model
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.difficulty_kl import DifficultyKL
+from rlred.training.trainer import ComposedGRPOTrainer
+
+DEFAULT = (DifficultyKL(),)
 
 
 def even_is_right(completion_ids, **kwargs):
@@ -25,7 +27,7 @@ def even_is_right(completion_ids, **kwargs):
 even_is_right.__name__ = "correctness"  # as rewards.Correctness is called
 
 
-def trainer(folder, output, kind=DifficultyKLGRPOTrainer, reward=even_is_right, beta=0.001, **more):
+def trainer(folder, output, parts=DEFAULT, reward=even_is_right, beta=0.001):
     prompts = [{"prompt": [{"role": "user", "content": f"{n}+1=?"}]} for n in range(8)]
     config = GRPOConfig(
         output_dir=str(output),
@@ -41,13 +43,13 @@ def trainer(folder, output, kind=DifficultyKLGRPOTrainer, reward=even_is_right, 
         save_strategy="no",
         disable_tqdm=True,
     )
-    return kind(
+    return ComposedGRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder),
         reward_funcs=reward,
         args=config,
         train_dataset=Dataset.from_list(prompts),
         processing_class=AutoTokenizer.from_pretrained(folder),
-        **more,
+        parts=parts,
     )
 
 
@@ -73,7 +75,7 @@ def test_the_weight_of_a_row_is_that_of_its_groups_solve_rate(random_model, tmp_
 def test_rows_that_weigh_the_same_give_trls_own_loss(random_model, tmp_path):
     loop, stock = (
         trainer(random_model, tmp_path / "a"),
-        trainer(random_model, tmp_path / "b", BudgetGRPOTrainer, beta=0.5),
+        trainer(random_model, tmp_path / "b", parts=(), beta=0.5),
     )
     inputs = inputs_of(loop)
     alike = {**inputs, "kl_weights": torch.full((8,), 0.5)}
@@ -138,7 +140,6 @@ def test_the_fast_recipe_trains_and_the_base_stays(tmp_path, monkeypatch):
     [
         (["--beta", "0"], "beta must be above 0 and at most high_beta=0.01, got 0.0"),
         (["--high_beta", "0.0001"], "beta must be above 0 and at most high_beta=0.0001, got 0.001"),
-        (["--selection", '{"keep":"top"}'], "high_beta=0.01: not together with selection"),
         (
             ["--reward", '{"name":"difficulty_length","quantile":2}'],
             "difficulty_length.quantile must be between 0 and 1",

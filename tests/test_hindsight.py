@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlred.budgets import BudgetSampler, Wording
 from rlred.evaluation.sweep import complete, merged_adapter, sweep
-from rlred.hindsight import Hindsight, read_traces, relabel, right_traces, sample_traces
 from rlred.questions import load_questions
 from rlred.rewards import Correctness, Length
+from rlred.training.hindsight import Hindsight, read_traces, relabel, right_traces, sample_traces
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
 SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "none": 1})
@@ -102,7 +102,7 @@ def test_right_traces_are_those_that_say_the_answer(reasoner, questions):
 
 
 def test_sampling_goes_on_where_it_was_cut_off(reasoner, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlred.hindsight.CHUNK", 10)
+    monkeypatch.setattr("rlred.training.hindsight.CHUNK", 10)
     whole = sampled(reasoner, questions, tmp_path / "whole.jsonl")
     sampled(reasoner, questions, tmp_path / "parts.jsonl", num_samples=20)
     with open(tmp_path / "parts.jsonl", "a") as file:

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 from trl import GRPOConfig
 
-from rlred.hindsight import Hindsight, ended_at
 from rlred.output import checkpoint_of, how_to_go_on, is_whole, last_checkpoint, outside_cause
+from rlred.training.hindsight import Hindsight, ended_at
 from tests.paths import ROOT
 from tests.test_recipes import SMALL, _flag, arguments, run
 

@@ -83,11 +83,10 @@ import json, resource, sys
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from rlred.arguments import parse
 from rlred.budgets import training_rows
-from rlred.dial import make_rewards
+from rlred.dial import make_rewards, make_trainer
 from rlred.plan import Plan, Shape
 from rlred.questions import load_questions
 from rlred.tiny import resolve_model
-from rlred.trainer import BudgetGRPOTrainer
 
 vocabulary, length, rows, folder = *map(int, sys.argv[1:4]), sys.argv[4]
 shape = Shape(4, 256, 768, 4, 2, 64, vocabulary, True)
@@ -101,8 +100,8 @@ model = Qwen3ForCausalLM(Qwen3Config(
     pad_token_id=tokenizer.pad_token_id,
 ))
 rows = training_rows(load_questions("sums", limit=16), arguments.make_wording(), arguments.make_sampler(), num_rows=16)
-trainer = BudgetGRPOTrainer(
-    model=model, reward_funcs=make_rewards(arguments, training), args=training, train_dataset=rows,
+trainer = make_trainer(
+    [], model=model, reward_funcs=make_rewards(arguments, training), args=training, train_dataset=rows,
     processing_class=tokenizer,
 )
 plan = Plan(shape, arguments, training, model_config, prompt_length=20)

@@ -16,7 +16,8 @@ from trl.trainer import utils
 
 from recipes import forking_table
 from rlred.arguments import DialArguments
-from rlred.selection import SelectedTokensGRPOTrainer, TokenSelection, select
+from rlred.training.token_selection import TokenSelection, select
+from rlred.training.trainer import ComposedGRPOTrainer, Rollouts
 from tests.paths import ROOT
 from tests.selection_step import make_trainer, own_rollouts, rollouts, step
 
@@ -71,7 +72,7 @@ def likely(entropies, log_probs, mask):
 
 def test_a_selector_is_named_in_yaml_by_its_import_path():
     arguments = DialArguments(selection='{"keep": "tests.test_selection:likely"}')
-    selection, log_probs = arguments.make_selection(), torch.tensor([[-0.1, -3.0, -0.2]])
+    selection, log_probs = arguments.make_parts()[0], torch.tensor([[-0.1, -3.0, -0.2]])
     assert select(selection, log_probs, log_probs, torch.tensor([[1, 1, 0]])).tolist() == [[True, False, False]]
 
 
@@ -111,21 +112,16 @@ def gradient(trainer, batch, pieces=1):
 
 def with_weights(trainer, batch, selection):
     """A rollout batch with what the trainer adds to it."""
-    entropies, log_probs = trainer._score(batch)
-    kept = select(selection, entropies, log_probs, batch["completion_mask"])
-    scale = 100 / 20 if selection.divide_by == "selected" else 1.0
-    return {
-        **batch,
-        "token_weights": kept * scale,
-        "sampled_log_probs": log_probs,
-        "sampled_entropies": entropies,
-    }
+    rollouts = Rollouts(trainer, [{}] * 8, dict(batch))
+    weights = selection.token_weights(rollouts)
+    advantages = batch["advantages"].unsqueeze(1) * weights
+    return {**rollouts.output, "token_weights": weights, "advantages": advantages}
 
 
 def test_one_micro_batch_has_trls_gradient_and_any_number_has_it_too(random_model):
     selection = TokenSelection(fraction=0.2)
     ours, theirs = (
-        make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection),
+        make_trainer(random_model, ComposedGRPOTrainer, parts=[selection]),
         make_trainer(random_model, config={"top_entropy_quantile": 0.2}),
     )
     batch = rollouts()
@@ -142,7 +138,7 @@ def test_one_micro_batch_has_trls_gradient_and_any_number_has_it_too(random_mode
 
 def test_divided_by_the_selected_tokens_the_gradient_is_five_times_as_large(random_model):
     selections = [TokenSelection(fraction=0.2, divide_by=name) for name in ("all", "selected")]
-    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selections[0])
+    trainer = make_trainer(random_model, ComposedGRPOTrainer, parts=selections[:1])
     batch = rollouts()
     by_all, by_selected = (gradient(trainer, with_weights(trainer, batch, selection)) for selection in selections)
     assert torch.allclose(by_selected, 5 * by_all, atol=1e-6)
@@ -150,7 +146,7 @@ def test_divided_by_the_selected_tokens_the_gradient_is_five_times_as_large(rand
 
 def test_everything_kept_is_the_plain_loss(random_model):
     selection = TokenSelection(fraction=1.0)
-    ours, plain = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection), make_trainer(random_model)
+    ours, plain = make_trainer(random_model, ComposedGRPOTrainer, parts=[selection]), make_trainer(random_model)
     batch = rollouts()
     assert torch.allclose(gradient(ours, with_weights(ours, batch, selection)), gradient(plain, batch), atol=1e-7)
 
@@ -165,11 +161,12 @@ def test_the_head_on_kept_positions_has_the_loss_and_gradient_of_masking_afterwa
     for head in ("kept", "all"):
         torch.manual_seed(0)
         selection = TokenSelection(fraction=0.2, divide_by="selected", head=head)
-        trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection, peft_config=peft_config)
+        trainer = make_trainer(random_model, ComposedGRPOTrainer, parts=[selection], peft_config=peft_config)
         batch = with_weights(trainer, rollouts(), selection)
         # Off policy, as in a second step on the same rollouts: ratios and clipping count.
-        noise = torch.randn(batch["sampled_log_probs"].shape, generator=torch.Generator().manual_seed(1))
-        batch["old_per_token_logps"] = batch["sampled_log_probs"] + 0.3 * noise
+        log_probs, _ = trainer.score(batch)
+        noise = torch.randn(log_probs.shape, generator=torch.Generator().manual_seed(1))
+        batch["old_per_token_logps"] = log_probs + 0.3 * noise
         found[head] = gradient(trainer, batch, pieces), trainer._metrics["train"]
     (kept, metrics), (whole, expected) = found["kept"], found["all"]
     assert (kept - whole).norm() <= 1e-6 * whole.norm() and whole.norm() > 1e-4
@@ -179,7 +176,7 @@ def test_the_head_on_kept_positions_has_the_loss_and_gradient_of_masking_afterwa
 
 def test_trap_the_head_sees_the_kept_positions_and_no_others(random_model, monkeypatch):
     selection = TokenSelection(fraction=0.2)
-    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection)
+    trainer = make_trainer(random_model, ComposedGRPOTrainer, parts=[selection])
     batch = with_weights(trainer, rollouts(), selection)
     head, seen = utils._ChunkedLogProbFunction.apply, []
     monkeypatch.setattr(
@@ -190,23 +187,23 @@ def test_trap_the_head_sees_the_kept_positions_and_no_others(random_model, monke
 
 
 def test_a_micro_batch_without_kept_tokens_gives_a_zero_gradient(random_model):
-    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=TokenSelection())
+    trainer = make_trainer(random_model, ComposedGRPOTrainer, parts=[TokenSelection()])
     batch = with_weights(trainer, rollouts(), TokenSelection())
-    batch["token_weights"] = torch.zeros_like(batch["token_weights"])
+    batch["advantages"], batch["selected"] = batch["advantages"] * 0, torch.zeros_like(batch["selected"])
     assert gradient(trainer, batch).abs().max() == 0
 
 
 def test_with_a_kl_term_the_head_runs_on_all_tokens_and_the_gradient_is_trls(random_model, caplog):
     config = {"beta": 0.1}
     selection = TokenSelection(fraction=0.2)
-    ours = make_trainer(random_model, SelectedTokensGRPOTrainer, config=config, selection=selection)
+    ours = make_trainer(random_model, ComposedGRPOTrainer, config=config, parts=[selection])
     assert "with this beta the loss reads all tokens" in caplog.text
     theirs = make_trainer(random_model, config={**config, "top_entropy_quantile": 0.2})
     batch = rollouts()
-    batch["ref_per_token_logps"] = ours._score(batch)[1] + 0.5
+    batch["ref_per_token_logps"] = ours.score(batch)[0] + 0.5
     expected = gradient(theirs, batch)
     assert torch.allclose(gradient(ours, with_weights(ours, batch, selection)), expected, atol=1e-7)
-    batch["ref_per_token_logps"] = ours._score(batch)[1]
+    batch["ref_per_token_logps"] = ours.score(batch)[0]
     assert not torch.allclose(gradient(theirs, batch), expected, atol=1e-5)  # the KL term is a part of it
 
 
@@ -248,15 +245,13 @@ def test_trap_trls_masking_takes_another_step_in_micro_batches(random_model, mon
 
 def test_trls_own_masking_beside_it_is_refused(random_model):
     with pytest.raises(ValueError, match="top_entropy_quantile=0.2"):
-        make_trainer(
-            random_model, SelectedTokensGRPOTrainer, config={"top_entropy_quantile": 0.2}, selection=TokenSelection()
-        )
+        make_trainer(random_model, ComposedGRPOTrainer, config={"top_entropy_quantile": 0.2}, parts=[TokenSelection()])
 
 
 def test_a_training_run_logs_what_it_selects(random_model):
     selection = TokenSelection(fraction=0.25, divide_by="selected")
     config = {"max_steps": 2, "logging_steps": 1, "log_completions": True}
-    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=selection, config=config)
+    trainer = make_trainer(random_model, ComposedGRPOTrainer, parts=[selection], config=config)
     trainer.train()
     entry = trainer.state.log_history[0]
     assert float(entry["selection/kept_fraction"]) == pytest.approx(0.25, abs=0.01)
@@ -268,7 +263,7 @@ def test_a_training_run_logs_what_it_selects(random_model):
 def test_a_rollout_that_trl_has_scored_is_not_scored_again(random_model, monkeypatch):
     config = {"max_steps": 2, "logging_steps": 1, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
     config |= {"per_device_train_batch_size": 4, "save_strategy": "no"}
-    trainer = make_trainer(random_model, SelectedTokensGRPOTrainer, config=config, selection=TokenSelection())
+    trainer = make_trainer(random_model, ComposedGRPOTrainer, config=config, parts=[TokenSelection()])
     prepare, made = GRPOTrainer._prepare_inputs, []
 
     def keep(self, inputs):
@@ -276,12 +271,18 @@ def test_a_rollout_that_trl_has_scored_is_not_scored_again(random_model, monkeyp
         return made[-1]
 
     monkeypatch.setattr(GRPOTrainer, "_prepare_inputs", keep)
-    scoring = SelectedTokensGRPOTrainer._score
-    monkeypatch.setattr(SelectedTokensGRPOTrainer, "_score", None)
+    passes, forward = [], GRPOTrainer._get_per_token_logps_and_entropies
+
+    def count(self, *args, **kwargs):
+        passes.append(torch.is_grad_enabled())
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", count)
     trainer.train()
+    assert passes.count(False) == 1  # one rollout, scored once
     assert torch.equal(made[0]["sampled_log_probs"], made[0]["old_per_token_logps"])
-    fresh = make_trainer(random_model, SelectedTokensGRPOTrainer, selection=TokenSelection())
-    entropies, _ = scoring(fresh, made[0])
+    fresh = make_trainer(random_model, ComposedGRPOTrainer, parts=[TokenSelection()])
+    _, entropies = fresh.score({k: v for k, v in made[0].items() if k != "old_per_token_logps"})
     assert torch.allclose(made[0]["sampled_entropies"], entropies, atol=1e-5)
 
 

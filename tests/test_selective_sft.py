@@ -9,8 +9,8 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from recipes import rho1, upft
 from rlred.arguments import parse
 from rlred.arms import run_arms
-from rlred.selection import TokenSelection
 from rlred.selective_sft import SelectedTokensSFTTrainer, excess, prefix_rows, static_labels, with_fused_head
+from rlred.training.token_selection import TokenSelection
 from tests.paths import ROOT
 
 

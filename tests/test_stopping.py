@@ -12,6 +12,7 @@ from trl import GRPOConfig
 
 from rlred.arguments import parse
 from rlred.budgets import BudgetSampler, Wording, training_rows
+from rlred.evaluation.row_limits import stopping_at
 from rlred.evaluation.sweep import complete
 from rlred.questions import load_questions
 from rlred.rewards import (
@@ -25,9 +26,10 @@ from rlred.rewards import (
     Truncation,
     make_reward,
 )
-from rlred.stopping import check_stopping, decided_after, stopping_at
 from rlred.tiny import resolve_model
-from rlred.trainer import BudgetGRPOTrainer
+from rlred.training.adherence import LogsAdherence
+from rlred.training.early_stop import EarlyStop, check_stopping, decided_after
+from rlred.training.trainer import ComposedGRPOTrainer
 from tests.paths import ROOT
 from tests.test_recipes import arguments, run
 
@@ -127,13 +129,13 @@ def trainer_of(model, tokenizer, folder, rewards, stop_decided, **changes):
         scale_rewards="none",
         **changes,
     )
-    return BudgetGRPOTrainer(
+    return ComposedGRPOTrainer(
         model=copy.deepcopy(model),
-        reward_funcs=rewards,
+        reward_funcs=[LogsAdherence(rewards[0], 90, (tokenizer.eos_token_id,)), *rewards[1:]],
         args=training,
         train_dataset=rows_of(4),
         processing_class=tokenizer,
-        stop_decided=stop_decided,
+        parts=[EarlyStop()] if stop_decided else [],
     )
 
 

@@ -8,8 +8,8 @@ from rlred.arguments import parse
 from rlred.dial import run
 from rlred.rewards import LengthBonus, make_reward
 from rlred.rewards.length_bonus import LOGGED_TARGETS
-from rlred.target_search import TargetSearch, choose_targets
 from rlred.tiny import resolve_model
+from rlred.training.target_search import TargetSearch, choose_targets
 from tests.paths import ROOT
 
 GRID = range(20, 101, 20)

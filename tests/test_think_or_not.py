@@ -16,9 +16,10 @@ from rlred.budgets import WORDINGS
 from rlred.evaluation.sweep import load_for_evaluation, sweep
 from rlred.questions import load_questions
 from rlred.rewards import AdaptThink, Thinkless, make_reward
-from rlred.think_or_not import ThinkOrNot, ThinkOrNotGRPOTrainer, decoupled, first_tokens
 from rlred.tiny import resolve_model, sums
 from rlred.tiny.chooser import BATCH, make_chooser, rows_of
+from rlred.training.think_or_not import ThinkOrNot, control_weights, first_tokens
+from rlred.training.trainer import ComposedGRPOTrainer
 from tests.paths import ROOT
 
 SKIPPED, THOUGHT, WRONG, WRONG_THOUGHT = (
@@ -109,13 +110,13 @@ def trainer(folder, output, choice, **changes):
         "disable_tqdm": True,
         **changes,
     }
-    return ThinkOrNotGRPOTrainer(
+    return ComposedGRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder),
         reward_funcs=reward,
         args=GRPOConfig(**settings),
         train_dataset=Dataset.from_list(prompts),
         processing_class=AutoTokenizer.from_pretrained(folder),
-        think_or_not=choice,
+        parts=[choice],
     )
 
 
@@ -140,7 +141,7 @@ def log_probs_of(loop, inputs):
 def test_half_of_each_group_skips_and_the_first_tokens_weights_are_against_the_mixture(random_model, tmp_path):
     loop = trainer(random_model, tmp_path, ThinkOrNot())
     inputs = inputs_of(loop)
-    ids, mask, end = inputs["completion_ids"], inputs["completion_mask"], loop._end
+    ids, mask, (end, _) = inputs["completion_ids"], inputs["completion_mask"], loop.parts[0].tokens(loop)
     skips = torch.tensor([True, True, False, False] * 2)
     assert ((ids[:, 0] == end) == skips).all()
     assert 2 <= mask.sum(1).max() <= 6
@@ -191,7 +192,7 @@ def test_thinkless_first_token_has_a_loss_of_its_own(random_model, tmp_path):
     inputs = inputs_of(loop)
     mask = inputs["completion_mask"].float()
     advantages = torch.linspace(-1, 1, 8)
-    inputs["advantages"] = decoupled(advantages, inputs["completion_mask"], 0.25)
+    inputs["advantages"] = advantages.unsqueeze(1) * control_weights(inputs["completion_mask"], 0.25)
     found = gradient(loop, loop._compute_loss(loop.model, inputs))
 
     log_probs = log_probs_of(loop, inputs)
@@ -217,23 +218,23 @@ def arguments(yaml, *words):
     return parse(ROOT / "recipes" / f"{yaml}.yaml", list(map(str, words)))
 
 
-def test_other_token_weights_and_early_stops_are_refused_beside_it():
+def test_other_token_weights_are_refused_beside_it():
+    parsed, training, _ = arguments("think_or_not", "--selection", '{"fraction": 0.2}')
     with pytest.raises(ValueError, match="think_or_not and selection"):
-        arguments("think_or_not", "--selection", '{"fraction": 0.2}')
+        for part in parsed.make_parts():
+            part.check(training, parsed.make_parts())
     with pytest.raises(ValueError, match="think_or_not: no field is called 'halves'"):
         arguments("think_or_not", "--think_or_not", '{"halves": true}')
     with pytest.raises(ValueError, match="wording: no preset named 'thinking'"):
         arguments("think_or_not", "--reference_wording", "thinking")
-    with pytest.raises(ValueError, match="stop_decided=True"):
-        ThinkOrNot().check(arguments("think_or_not")[1], stop_decided=True)
 
 
 def test_trap_a_tight_clip_against_halves_is_warned_of(caplog):
     words = ["--importance_sampling_level", "token"]
-    ThinkOrNot().check(arguments("think_or_not")[1], stop_decided=False)
-    ThinkOrNot().check(arguments("think_or_not", *words, "--epsilon_high", "1")[1], stop_decided=False)
+    ThinkOrNot().check(arguments("think_or_not")[1], [])
+    ThinkOrNot().check(arguments("think_or_not", *words, "--epsilon_high", "1")[1], [])
     assert caplog.messages == []
-    ThinkOrNot().check(arguments("think_or_not", *words)[1], stop_decided=False)
+    ThinkOrNot().check(arguments("think_or_not", *words)[1], [])
     assert "no p is raised above 0.6" in caplog.messages[0]
 
 

@@ -23,9 +23,9 @@ from transformers import (
 
 from rlred.budgets import Wording, ask
 from rlred.evaluation.row_cap import limit_of, longest
+from rlred.evaluation.row_limits import StopAt
 from rlred.files import write_text
 from rlred.rewards import Correctness, Length
-from rlred.stopping import StopAt
 from rlred.tiny import resolve_model
 
 Prompt = list[dict] | list[int]

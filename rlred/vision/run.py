@@ -7,7 +7,6 @@ before and after), positions.png (where kept tokens lie), run.json (every settin
 curves).
 """
 
-import functools
 import json
 import logging
 import time
@@ -18,18 +17,19 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from trl import GRPOConfig, GRPOTrainer, ModelConfig
+from trl import GRPOConfig, ModelConfig
 
 from rlred.arguments import LoraModelConfig, RLConfig, option
 from rlred.audit import audit_rewards, enforce, rollouts_per_step
 from rlred.dial import command, describe
-from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.tiny import resolve_model
 from rlred.tokens import token_of
+from rlred.training.difficulty_kl import DifficultyKL
+from rlred.training.trainer import ComposedGRPOTrainer, Part
 from rlred.vision.gate import GateRollout, LookGate
 from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
@@ -101,6 +101,10 @@ class VisionArguments:
             raise ValueError(f"start_learning_rate must be above 0, got {self.start_learning_rate}")
         Reducer(self.score, self.strategy)
 
+    def make_parts(self) -> list[Part]:
+        """What the run's method changes in a GRPO step."""
+        return [] if self.high_beta is None else [DifficultyKL(self.high_beta)]
+
 
 KINDS = (VisionArguments, RLConfig, LoraModelConfig)
 
@@ -112,8 +116,8 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
             "use_vllm=True: vLLM lays out image tokens itself and cannot leave any out; set use_vllm: false, or shrink "
             "the pictures"
         )
-    if arguments.high_beta is not None:
-        check_betas(training.beta, arguments.high_beta)
+    for part in arguments.make_parts():
+        part.check(training, [part])
     if training.scale_rewards not in ("none", False):
         logger.warning(
             "scale_rewards=%r: divided by the group's std, a small bonus is as strong as the answer, and a gate learns "
@@ -149,11 +153,9 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     check(arguments, training)
     reward = bind(make_reward(arguments.reward), training.num_generations, ())
     correctness = correctness_of(reward, ExactMatch())
-    rewards, kind = [reward], GRPOTrainer
-    if arguments.high_beta is not None:
-        kind = functools.partial(DifficultyKLGRPOTrainer, high_beta=arguments.high_beta)
-        if not declared(reward).grades:
-            rewards, training.reward_weights = [reward, correctness], [1.0, 0.0]
+    rewards, parts = [reward], arguments.make_parts()
+    if parts and not declared(reward).grades:
+        rewards, training.reward_weights = [reward, correctness], [1.0, 0.0]
     check_rewards(rewards, training)
     model, processor = load(model_config)
     gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request)
@@ -203,7 +205,8 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
         if report:
             report["gates"] |= {f"started, gate {name}": row for name, row in study.gates(model).items()}
-    trainer = kind(
+    trainer = ComposedGRPOTrainer(
+        parts=parts,
         model=model,
         reward_funcs=rewards,
         args=training,

@@ -13,17 +13,13 @@ whatever follows. A completion is cut there. What stays the same, and what does 
                           right answer that would have come after the cut
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from trl import GRPOConfig
 
 from rlred.rewards.base import declared
-
-if TYPE_CHECKING:  # the sweep needs no trainer, and it takes seconds to import
-    from trl import GRPOConfig
+from rlred.training.trainer import ComposedGRPOTrainer, Part
 
 
 def decided_after(rewards: Sequence[Callable], weights: Sequence[float], row: dict, cap: int) -> int:
@@ -42,7 +38,7 @@ def decided_after(rewards: Sequence[Callable], weights: Sequence[float], row: di
     return cap if None in ends else min(cap, max(ends, default=cap))
 
 
-def check_stopping(training: "GRPOConfig") -> None:
+def check_stopping(training: GRPOConfig) -> None:
     """Raises `ValueError` for settings beside which rows cannot be stopped one by one, or would be lost."""
     if training.mask_truncated_completions:
         raise ValueError(
@@ -59,38 +55,18 @@ def check_stopping(training: "GRPOConfig") -> None:
         )
 
 
-class StopAt(StoppingCriteria):
-    """Ends row i of a `generate` batch after `limits[i]` new tokens."""
+@dataclass(frozen=True)
+class EarlyStop(Part):
+    """Ends each rollout where its reward is decided. Rewards find the limit in the column `rollout_limit`."""
 
-    def __init__(self, prompt_length: int, limits: Sequence[int]):
-        self.prompt_length = prompt_length
-        self.limits = torch.tensor(limits)
+    def check(self, training, parts):
+        check_stopping(training)
 
-    def __call__(self, input_ids, scores, **kwargs):
-        self.limits = self.limits.to(input_ids.device)
-        return input_ids.shape[1] - self.prompt_length >= self.limits
+    def check_trainer(self, trainer):
+        if trainer.rollout_func is not None:
+            raise ValueError("stop_decided=True: rollouts of a rollout function are not stopped here; set it to false")
 
-
-@contextlib.contextmanager
-def stopping_at(engine, limits: Sequence[int]):
-    """While open, `engine.generate` ends row i after `limits[i]` tokens; `engine` is a model, or a `vllm.LLM`.
-
-    TRL 1.16 hands neither stopping criteria nor a limit per row through, so the bound method is stood in for.
-    """
-    generate = engine.generate
-
-    def of_transformers(**inputs):
-        criteria = StoppingCriteriaList([StopAt(inputs["input_ids"].shape[1], limits)])
-        return generate(**inputs, stopping_criteria=criteria)
-
-    def of_vllm(prompts, sampling_params, **kwargs):
-        own = [sampling_params.clone() for _ in limits]
-        for parameters, limit in zip(own, limits, strict=True):
-            parameters.max_tokens = limit
-        return generate(prompts, sampling_params=own, **kwargs)
-
-    engine.generate = of_transformers if isinstance(engine, torch.nn.Module) else of_vllm
-    try:
-        yield
-    finally:
-        del engine.generate
+    def limits(self, trainer: ComposedGRPOTrainer, rows: Sequence[dict]) -> list[int]:
+        weights, cap = trainer.reward_weights.tolist(), trainer.max_completion_length
+        rows = ({**row, "trainer_state": trainer.state} for row in rows)
+        return [decided_after(trainer.reward_funcs, weights, row, cap) for row in rows]

@@ -1,0 +1,75 @@
+"""How well the rollouts of every training step kept their budgets, in every tracker.
+
+TRL hands each reward `log_metric`: so a reward that logs is all that is needed, and a plain run is TRL's own
+GRPOTrainer. It is not a reward of its own with weight 0: a completion of which no reward has an opinion is left out of
+its group by TRL, and a second reward that always has one would bring it back as a 0.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from accelerate.utils import gather_object
+
+from rlred.evaluation.measures import step_metrics
+from rlred.rewards import Length
+from rlred.rewards.base import Reward, declared
+
+
+@dataclass(frozen=True)
+class LogsAdherence(Reward):
+    """A reward whose calls also log `adherence/*`; its values are those of `reward`, unchanged.
+
+    Rows carry `budget` and `mode`; `question_id` lets the rank correlation compare one question's budgets with each
+    other. The metrics are those of `rlred.evaluation.measures.step_metrics`, over the rollouts of all processes, and
+    `adherence/stopped`, the share of rollouts that ended at their `rollout_limit` (rlred/training/early_stop.py). Those
+    count as `max_completion_length` tokens: lengths cut at the budget would look like adherence. `ends` are the ids
+    that end a completion.
+    """
+
+    reward: Callable
+    max_completion_length: int
+    ends: tuple[int, ...]
+    length: Length = Length()
+
+    @property
+    def __name__(self):
+        return declared(self.reward).__name__
+
+    @property
+    def needs(self):
+        return declared(self.reward).needs
+
+    @property
+    def group_relative(self):
+        return declared(self.reward).group_relative
+
+    @property
+    def grades(self):
+        return declared(self.reward).grades
+
+    def parts(self) -> Iterator[Reward]:
+        yield from declared(self.reward).parts()
+
+    def decided_after(self, row: dict) -> int | None:
+        return declared(self.reward).decided_after(row)
+
+    def __call__(self, completions, completion_ids, log_metric=None, **columns) -> list[float | None]:
+        if log_metric is not None:
+            self._log(completion_ids, log_metric, columns)
+        return self.reward(completions=completions, completion_ids=completion_ids, log_metric=log_metric, **columns)
+
+    def _log(self, completion_ids, log_metric, columns: dict) -> None:
+        lengths = [self.length(ids) for ids in completion_ids]
+        if "rollout_limit" in columns:
+            stopped = [
+                len(ids) == limit and ids[-1] not in self.ends
+                for ids, limit in zip(completion_ids, columns["rollout_limit"], strict=True)
+            ]
+            lengths = [self.max_completion_length if cut else n for cut, n in zip(stopped, lengths, strict=True)]
+            log_metric("adherence/stopped", sum(stopped) / len(stopped))
+        names = ("question_id", "mode", "budget")
+        asked = zip(*(columns.get(name) or [None] * len(lengths) for name in names), strict=True)
+        outcomes = [{**dict(zip(names, row, strict=True)), "length": n} for row, n in zip(asked, lengths, strict=True)]
+        # Every process logs the figures of all rollouts, so that TRL's averaging over processes keeps them as they are.
+        for name, value in step_metrics(gather_object(outcomes)).items():
+            log_metric(name, value)

@@ -222,25 +222,22 @@ def numbering_of(cases: Iterable[tuple[int, int, Sequence[Option]]], column: str
     nothing, or fit as positions and as texts that are different options.
     """
     rows = list(cases)
+    fitting = [base for base in (0, 1) if all(0 <= n - base < len(options) for _, n, options in rows)]
     texts = [None if plain(column) in POSITIONS else position_of_text(str(n), options) for _, n, options in rows]
-    if rows and None not in texts and any(text not in (n, n - 1) for text, (_, n, _) in zip(texts, rows, strict=True)):
-        fits = [base for base in (0, 1) if all(0 <= n - base < len(options) for _, n, options in rows)]
-        if not fits:
-            return None
+    if None in texts or not rows:
+        if fitting:
+            return fitting[0]
+        row, number, options = next(case for case in rows if not 0 <= case[1] < len(case[2]))
+        raise ValueError(
+            f"{source}: row {row + 1}: {column}={number} is no position among its {len(options)} options (from 0), and "
+            "other rows do not count from 1; write the letter of the correct option instead"
+        )
+    if fitting and texts != [n - fitting[0] for _, n, _ in rows]:
         raise ValueError(
             f"{source}: row {rows[0][0] + 1}: {column}={rows[0][1]} may be the position of an option or its text; "
             "write the letter of the correct option instead"
         )
-    for base in (0, 1):
-        if all(0 <= n - base < len(options) for _, n, options in rows):
-            return base
-    if None not in texts:
-        return None
-    row, number, options = next(case for case in rows if not 0 <= case[1] < len(case[2]))
-    raise ValueError(
-        f"{source}: row {row + 1}: {column}={number} is no position among its {len(options)} options, counted from 0, "
-        "and other rows do not count from 1; write the letter of the correct option instead"
-    )
+    return fitting[0] if fitting else None
 
 
 def letter_of(gold: object, options: Sequence[Option], numbering: int | None) -> str | None:

@@ -24,8 +24,8 @@ GOLD_FIELDS = (
 )  # of a gold that is an object
 PROSE_WORDS = 25  # a gold answer with so many words and no mark is an explanation
 STATEMENT = re.compile(
-    r"(?:\b(?:the|final|correct|our|my)\s+(?:final\s+|correct\s+)?answer\s*(?:is|:|=)|^\W*answer\s*:)\s*:?\s*(?:\*\*)?\s*"
-    r"(?P<answer>\$[^$\n]+\$|\\\(.+?\\\)|[^\n]+?)(?:\*\*)?\s*(?:\.(?=\s|$)|\n|$)",
+    r"(?:\b(?:the|final|correct|our|my) (?:final |correct )?answer ?(?:is|:|=)|^[ >*#]{0,8}answer ?:)[\s:*]*"
+    r"(?P<answer>[^\n]+?)(?=\.[*]*(?:\s|$)|\n|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -98,7 +98,14 @@ def worked_answer(text: str) -> str | None:
     if boxed is not None or "\\boxed{" in text:
         return (boxed or "").strip() or None
     said = list(STATEMENT.finditer(text))
-    return said[-1]["answer"].strip().strip("$").strip() or None if said else None
+    return _bare(said[-1]["answer"]) if said else None
+
+
+def _bare(said: str) -> str | None:
+    """What is said, without marks of emphasis and without the reason that follows the formula."""
+    formula = re.match(r"(\$[^$]+\$|\\\(.+?\\\))\s*(?:,\s*)?(?:since|because|as|for|so|which)\b", said)
+    text = (formula[1] if formula else said).strip(" *")
+    return (text.strip("$") if text.count("$") == 2 else text).strip() or None
 
 
 def is_prose(text: str) -> bool:
@@ -168,3 +175,12 @@ def _solution_of_list(values: list | tuple, all_needed: bool) -> str | list[str]
 def clean(text: str) -> str:
     """The text without halves of surrogate pairs, which no file and no tokenizer takes."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def one_of(solution: str | list[str] | None) -> str:
+    """A solution as one text, for who needs to say it: the first of alternatives, empty where there is none.
+
+    >>> one_of(["7.06", "7.1"]), one_of("3, 8"), one_of(None)
+    ('7.06', '3, 8', '')
+    """
+    return (solution[0] if solution else "") if isinstance(solution, list) else solution or ""

@@ -171,13 +171,12 @@ def layout_of(
     options = option_columns(names, source, solution)
     golds = [solution] if solution else match_columns(names, SOLUTION_COLUMNS)
     worked = [] if solution else match_columns(names, WORKED)
-    golds = [name for name in golds if name not in worked] or golds
+    golds = [name for name in golds if name not in worked] or worked[:1] or golds
+    worked = [name for name in worked if name not in golds]
     ends = any(asked_in(value_at(row, asked)).answer is not None for row in _first(raw, 10))
-    if (solution or not golds and not worked and not ends) and not options:
+    if (solution or not golds and not ends) and not options:
         find_column(names, solution, SOLUTION_COLUMNS, source, "solution_column")
-    layout = Layout(
-        asked, tuple(before), tuple(after), tuple(golds or worked), tuple(worked if golds else ()), tuple(options)
-    )
+    layout = Layout(asked, tuple(before), tuple(after), tuple(golds), tuple(worked), tuple(options))
     return _with_key(raw, names, source, layout, solution) if options else layout
 
 
@@ -335,9 +334,9 @@ def uniform(rows: list[dict]) -> list[dict]:
     >>> uniform([{"solution": "1"}, {"solution": ["2", "3"]}])
     [{'solution': ['1']}, {'solution': ['2', '3']}]
     """
-    if not any(isinstance(row["solution"], list) for row in rows):
+    if not any(isinstance(row.get("solution"), list) for row in rows):
         return rows
-    return [row if isinstance(row["solution"], list) else {**row, "solution": [row["solution"]]} for row in rows]
+    return [{**row, "solution": [row["solution"]]} if isinstance(row.get("solution"), str) else row for row in rows]
 
 
 def _numbered(rows: list[dict]) -> Dataset:

@@ -146,7 +146,7 @@ def solution_of(value: object, *, all_needed: bool = False) -> str | list[str] |
         if found is None and (is_prose(text) or "####" in text or "\\boxed{" in text):
             return None
         text = clean(text if found is None else found)
-    usable = text.strip(" \t\n$.,;:{}\\#") and text.lower() not in NO_ANSWER and len(text) <= MAX_CHARACTERS
+    usable = text.strip(" \t\n$.,;:#") and text.lower() not in NO_ANSWER and len(text) <= MAX_CHARACTERS
     return text if usable else None
 
 

@@ -268,9 +268,10 @@ def _question_row(row: dict, layout: Layout) -> dict | str:
     if options is None:
         return f"whose options ({', '.join(map(repr, layout.options))}) cannot be read"
     if options:
-        solution = letter_of(value_at(row, layout.key), options, layout.numbering)
+        gold = value_at(row, layout.key)
+        solution = letter_of(gold, options, layout.numbering)
         if solution is None:
-            return f"whose {layout.key!r} is none of the options"
+            return "without a final answer" if is_missing(gold) else f"whose {layout.key!r} is none of the options"
         question = question_with(question, options)
     else:
         solution = layout.solution(row, asked.answer)

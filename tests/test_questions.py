@@ -51,6 +51,8 @@ from tests.paths import ROOT, real_data
         ([["3", "8"], ["8", "3"]], ["3, 8", "8, 3"]),
         ('["16"]', "16"),
         ("[1, 2]", "[1, 2]"),
+        ("\\{\\}", "\\{\\}"),
+        ("$ $.", None),
         ({"value": 4}, "4"),
         ({"number": "4", "date": {"day": ""}, "spans": []}, "4"),
         ({"value": "Pluto", "aliases": ["Pluto", "the dwarf planet Pluto"]}, ["Pluto", "the dwarf planet Pluto"]),

@@ -12,8 +12,7 @@ Options of multiple choice go into the question, and the solution is the letter 
 
 import logging
 import random
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -233,29 +232,35 @@ def load_questions(
     order = list(range(len(raw)))
     if limit is not None:
         random.Random(seed).shuffle(order)
-    rows: list[dict] = []
-    skipped: Counter[str] = Counter()
-    first: dict[str, int] = {}
-    for index, row in zip(order, _rows(raw, order, layout.columns(names)), strict=True):
-        if len(rows) == limit:
-            break
-        found = _question_row(row, layout)
-        if isinstance(found, str):
-            skipped[found] += 1
-            first[found] = min(first.get(found, index), index)
-        else:
-            rows.append(found)
-    for reason, count in skipped.items():
-        said = f"{source}: skipped {count} of {len(raw)} rows {reason}; the first is row {first[reason] + 1}"
+    rows, skipped = _question_rows(_rows(raw, order, layout.columns(names)), order, layout, limit)
+    for reason, indices in skipped.items():
+        said = f"{source}: skipped {len(indices)} of {len(raw)} rows {reason}; the first is row {min(indices) + 1}"
         logger.warning("%s", said)
     if not rows:
         raise ValueError(
             f"{source}: no usable question in split {split!r}: {len(raw)} rows, of which "
-            + " and ".join(f"{count} {reason}" for reason, count in skipped.items())
+            + " and ".join(f"{len(indices)} {reason}" for reason, indices in skipped.items())
             + f" (question from {layout.question!r}, final answer from {_golds_in_words(layout)}); "
             "question_column and solution_column name others"
         )
     return _numbered(_carry(rows, layout.columns(names)))
+
+
+def _question_rows(
+    raw: Iterable[dict], order: Sequence[int], layout: Layout, limit: int | None
+) -> tuple[list[dict], dict[str, list[int]]]:
+    """Up to `limit` question rows, and the numbers of those that are skipped, by reason."""
+    rows: list[dict] = []
+    skipped: dict[str, list[int]] = {}
+    for index, row in zip(order, raw, strict=True):
+        if len(rows) == limit:
+            break
+        found = _question_row(row, layout)
+        if isinstance(found, str):
+            skipped.setdefault(found, []).append(index)
+        else:
+            rows.append(found)
+    return rows, skipped
 
 
 def _question_row(row: dict, layout: Layout) -> dict | str:
@@ -326,7 +331,7 @@ def one_type(values: Sequence) -> list:
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} and all(abs(value) < 2**53 for value in values if value is not None):
         return values
-    return [value if value is None else str(value) for value in values]
+    return [value if value is None else clean(str(value)) for value in values]
 
 
 def uniform(rows: list[dict]) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import time
 
 import pandas
@@ -390,12 +391,12 @@ def test_options_that_the_question_lists_are_not_listed_twice(tmp_path):
 
 
 def test_rows_without_options_among_others_keep_their_answer(tmp_path, caplog):
-    rows = [
-        {"question": "?", "options": own, "answer": gold} for own, gold in ((WORDS, "C"), (None, "7"), (WORDS, "E"))
-    ]
+    golds = [(WORDS, "C"), (None, "7"), (WORDS, "E"), (WORDS, None)]
+    rows = [{"question": "?", "options": own, "answer": gold} for own, gold in golds]
     with caplog.at_level(logging.WARNING):
         assert loaded(tmp_path, *rows)["solution"][:] == ["C", "7"]
-    assert "skipped 1 of 3 rows whose 'answer' is none of the options; the first is row 3" in caplog.text
+    assert "skipped 1 of 4 rows whose 'answer' is none of the options; the first is row 3" in caplog.text
+    assert "skipped 1 of 4 rows without a final answer; the first is row 4" in caplog.text
 
 
 # --- types, and what comes after
@@ -433,6 +434,45 @@ def test_parquet_with_nested_columns(tmp_path):
         **{"question_id": 2, "question": "6 * 7?", "solution": "42"},
         "system": "Answer in one line.",
     }
+
+
+VALUES = [None, float("nan"), "", [], {}, "A", 1, -1, 2.5, True, "text", ["a"], ["a", 1, None], {"A": "x", "B": None}]
+VALUES += [
+    {"text": ["a", "b"], "label": [1]},
+    [{"label": "A"}],
+    [[1], [2]],
+    '[{"role": 1}]',
+    '{"a":',
+    10**400,
+    "\ud800",
+]
+VALUES += [[{"role": "user", "content": None}], [{"from": "human"}], [{"role": "user", "content": [1]}], {"text": None}]
+NAMES = [
+    "question",
+    "prompt",
+    "messages",
+    "answer",
+    "options",
+    "choices",
+    "answer_index",
+    "label",
+    "solution",
+    "A",
+    "B",
+]
+NAMES += ["reward_model", "system", "level", "input", "instruction", "context", "is_multiple_answer"]
+
+
+def test_any_rows_are_read_or_refused_in_one_line(tmp_path):
+    rng, read = random.Random(0), 0
+    for _ in range(400):
+        columns = rng.sample(NAMES, rng.randint(2, 7))
+        rows = [{name: rng.choice(VALUES) for name in columns} for _ in range(rng.randint(1, 3))]
+        try:
+            read += len(loaded(tmp_path, *rows)) > 0
+        except ValueError as error:
+            assert "\n" not in str(error) and "q.jsonl" in str(error), rows
+    assert read > 10
 
 
 @pytest.mark.parametrize("text", ["the answer is" + " " * 10**5, "\n" * 10**5, "the answer is $" * 10**4, "#" * 10**5])

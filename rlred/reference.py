@@ -6,6 +6,7 @@ answers). The file is question rows as `rlred.questions` reads them.
 """
 
 import json
+import logging
 from pathlib import Path
 from statistics import fmean
 
@@ -15,6 +16,8 @@ from rlred.budgets import Wording
 from rlred.evaluation.sweep import sweep
 from rlred.files import write_text
 from rlred.rewards import Correctness, Length
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("reference_length", "reference_accuracy")
 
@@ -34,7 +37,7 @@ def sample_references(
     seed: int = 0,
     path: Path | None = None,
 ) -> Dataset:
-    """The questions with the two columns; those whose answer cannot be graded are left out.
+    """The questions with the two columns; those whose answer cannot be graded are left out, and counted in a warning.
 
     `path` keeps the completions, so that an interrupted sampling goes on. Raises `ValueError` for `num_samples` below 1
     or when no question can be graded.
@@ -70,6 +73,12 @@ def sample_references(
             rows.append({**question, "reference_length": mean_length, "reference_accuracy": accuracy})
     if not rows:
         raise ValueError("reference: no question has an answer that can be graded")
+    if len(rows) < len(questions):
+        logger.warning(
+            "reference: left out %d of %d questions whose answer cannot be graded",
+            len(questions) - len(rows),
+            len(questions),
+        )
     return Dataset.from_list(rows)
 
 

@@ -15,6 +15,7 @@ from rlred.compression.cut import Spans
 from rlred.compression.scores import Scorer
 from rlred.evaluation.sweep import open_completions
 from rlred.files import write_json, write_text
+from rlred.golds import one_of
 from rlred.questions import read_json
 
 CHUNK = 64  # texts between two saves
@@ -51,7 +52,7 @@ def scores_stage(path: Path, traces: Sequence[dict], scorer: Scorer, name: str) 
     Raises `ValueError` when the file was made from other texts or by another scorer.
     """
     texts = [
-        [trace["thinking"], trace.get("asked") or trace["question"], trace.get("solution") or ""] for trace in traces
+        [trace["thinking"], trace.get("asked") or trace["question"], one_of(trace.get("solution"))] for trace in traces
     ]
     found = open_completions(path, {"scorer": name}, texts)
     batch = getattr(scorer, "batch", None)

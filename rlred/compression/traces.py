@@ -15,7 +15,8 @@ from typing import NamedTuple
 from rlred.compression.rows import RatioFormat
 from rlred.evaluation.predictions import find_columns, grade, samples_of
 from rlred.evaluation.sweep import complete, stop_ids
-from rlred.questions import read_json, solution_of
+from rlred.golds import solution_of
+from rlred.questions import asked_in, read_json, uniform
 from rlred.rewards import Correctness
 
 logger = logging.getLogger(__name__)
@@ -124,13 +125,15 @@ def load_traces(path: Path, columns: dict[str, str] | None = None) -> tuple[list
     for name in ("question", "completion", "solution"):
         if name not in known:
             raise ValueError(f"{path}: no column is the {name}; there are {', '.join(names)}")
-    found = []
+    found, counts = [], Counter(sampled=len(raw))
     for line in raw:
         for values in samples_of({name: line.get(column) for name, column in known.items()}):
-            row = {"question": values["question"], "solution": solution_of(values["solution"])}
-            if isinstance(values["completion"], str) and isinstance(row["question"], str):
+            row = {"question": asked_in(values["question"]).question, "solution": solution_of(values["solution"])}
+            if isinstance(values["completion"], str) and row["question"]:
                 found.append((row, values["completion"]))
-    counts, samples = Counter(sampled=len(raw)), Counter(row["question"] for row, _ in found)
+            else:
+                counts["without a question or completion"] += 1
+    samples = Counter(row["question"] for row, _ in found)
     return _kept(found, lambda text, row: grade(text, row["solution"], Correctness()), samples, counts, str(path))
 
 
@@ -160,4 +163,4 @@ def _kept(
         said = ", ".join(f"{number} {reason}" for reason, number in counts.items())
         raise ValueError(f"traces: none of {source} is right and has some thinking ({said})")
     logger.info("traces: %s", dict(counts))
-    return traces, dict(counts)
+    return uniform(traces), dict(counts)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from rlred.golds import one_of
 from rlred.vision.gate import LookGate
 
 
@@ -42,7 +43,7 @@ def imitate(
         turns = range(step * batch_size, (step + 1) * batch_size)
         some = [rows[turn % len(rows)] for turn in turns]
         prompts = [[{"role": "user", "content": row["question"]}] for row in some]
-        images, answers = [row["image"] for row in some], [row["solution"] for row in some]
+        images, answers = [row["image"] for row in some], [one_of(row["solution"]) for row in some]
         choices = [mix[turn % len(mix)] for turn in turns]
         loss = loss_of(model, gate, gate.written(prompts, images, choices, answers), images)
         optimizer.zero_grad()

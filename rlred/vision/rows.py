@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datasets import Dataset, Image
 from PIL.Image import fromarray
 
-from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, find_column, read_source, solution_of
+from rlred.golds import solution_of, value_at
+from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, find_column, read_source, uniform
 from rlred.tiny import pictures
 
 COLUMNS = ("prompt", "images", "solution", "family")  # of the rows that are trained on
@@ -50,14 +51,14 @@ def load_rows(
         found = found[0] if isinstance(found, list) and found else found
         if not found:
             raise ValueError(f"{source}: row {index} has no image; a gate has nothing to look at there")
-        gold = solution_of(raw[index].get(solution))
+        gold = solution_of(value_at(raw[index], solution))
         if gold is None:
             raise ValueError(f"{source}: row {index} has no answer to compare with")
         text = f"{raw[index][question].replace('<image>', '').strip()}\n{instruction}".strip()
         rows.append({"image": found, "question": text, "solution": gold, "family": raw[index].get("family") or "all"})
     if not rows:
         raise ValueError(f"{source}: split {split!r} has no rows")
-    return rows
+    return uniform(rows)
 
 
 def training_rows(rows: list[dict], images_per_row: int) -> Dataset:

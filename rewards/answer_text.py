@@ -14,6 +14,7 @@ import re
 from rewards.answer_phrases import CLOSINGS, LANGUAGES, NEXT_QUESTION, THINKING, WRAPPERS
 
 MAX_CHARACTERS = 400  # of a statement that is read as an answer
+TAIL = 4_000  # characters at the end of a text in which its answer is looked for: hostile texts stay cheap
 PROSE_WORDS = 6  # more of them without a value are the beginning of a solution, not an answer
 
 
@@ -96,7 +97,7 @@ def visible(text: str, end_of_thinking: str = "</think>") -> str:
 
 
 def answer_in(text: str, end_of_thinking: str = "</think>") -> str | None:
-    r"""The statement that a text without a box announces as its answer, without bold, `$` and what follows the sentence.
+    r"""The statement that a text without a box announces as its answer, without bold, `$` and the words after it.
 
     None where nothing is announced, or nothing after the announcement.
 
@@ -169,11 +170,12 @@ def last_number(text: str) -> str | None:
 
 def _cleaned(text: str, end_of_thinking: str) -> str:
     """The visible text, without bold and what follows where a base model asks itself another question."""
-    body = _BOLD.sub("", visible(text, end_of_thinking)).strip()
+    body = visible(text, end_of_thinking).strip()
     following = _NEXT.search(body)
-    if following and (_announced(body[: following.start()]) or _NUMBER.search(body[: following.start()])):
-        body = body[: following.start()]
-    return body
+    if following:
+        before = body[: following.start()][-TAIL:]
+        body = before if _announced(before) or _NUMBER.search(before) else body
+    return _BOLD.sub("", body[-TAIL:]).strip()
 
 
 def _announced(body: str) -> str | None:
@@ -268,7 +270,7 @@ def _as_letter(statement: str) -> str | None:
 
 
 def _as_number(statement: str) -> str | None:
-    """The number of a statement: its formula's, or the only one. What it is part of stays with it; None for a choice."""
+    """The number of a statement: its formula's, or the only one; what it is part of stays with it."""
     text = _WRAPPED.sub(r" \1 ", statement)
     head = _FORMULA.match(text).group()
     value = head.rpartition("=")[2].lstrip(" \t,;:*$€£¥–—").rstrip(" \t,;:.*$€£¥–—(")

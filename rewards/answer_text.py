@@ -58,7 +58,7 @@ _MULTIPLIER = re.compile(rf"\s*({_any('multipliers')})", flags=re.IGNORECASE)
 _ENDING = re.compile(rf"{_either((word for one in LANGUAGES.values() for word in one.endings), spaced=False)}\s*$")
 _CLOSING = re.compile(rf"\s*{_either(CLOSINGS)}", flags=re.IGNORECASE)
 _NEXT = re.compile(rf"\n\s*(?:#+\s*)?{_either(NEXT_QUESTION)}\s*\d*\s*:", flags=re.IGNORECASE)
-_TAG = re.compile(r"<answer>(.{0,4000}?)(?:</answer>|\Z)", flags=re.IGNORECASE | re.DOTALL)
+_TAG, _END_TAG = (re.compile(tag, flags=re.IGNORECASE) for tag in ("<answer>", "</answer>"))
 # `####` before a number, formula or bracket, or in the last line; else it is a heading, as is "#### 1. Setup".
 _HASH = re.compile(
     r"^[ \t]*####[ \t]*(?!\d+[.)][ \t]+[^\W\d_]{2})(?=[-+−$\\(\[{.\d]|\S{1,40}\s*\Z)(.+)$", flags=re.MULTILINE
@@ -181,9 +181,10 @@ def _cleaned(text: str, end_of_thinking: str) -> str:
 def _announced(body: str) -> str | None:
     """What follows the last announcement; empty where that is nothing, None without an announcement."""
     best: tuple[int, str] | None = None
-    for match in _TAG.finditer(body):
-        inner = match.group(1).strip()
-        best = (match.end(), _announced(inner) or _statement(inner))
+    opened = list(_TAG.finditer(body))
+    if opened:
+        inner = _END_TAG.split(body[opened[-1].end() :])[0].strip()
+        best = (opened[-1].end() + len(inner), _announced(inner) or _statement(inner))
     for match in _HASH.finditer(body):
         if best is None or match.start() > best[0]:
             best = (match.start(), _statement(match.group(1)))

@@ -1,54 +1,204 @@
-"""Question rows from anywhere: `question` and `solution`, both text.
+"""Question rows from anywhere: `question` and `solution`, and a `system` turn where a source has one.
 
     load_questions("sums", split="test", limit=64)                the embedded task, procedural; or "long_sums"
-    load_questions("../shared/data/gsm8k/train.jsonl")            a local JSON, JSONL, Parquet or CSV file
+    load_questions("../shared/data/gsm8k/train.jsonl")            a local JSON, JSONL, Parquet or CSV file, also gzipped
     load_questions("agentica-org/DeepScaleR-Preview-Dataset")     a dataset of the Hub
 
-Columns are found by their usual names or named by the caller. A solution is the final answer: what follows `####`
-(GSM8K), the last `\\boxed{}` (MATH), or the text as it stands (DeepScaleR's `answer`).
+Columns are found by their usual names (case and separators do not count) or named by the caller; a dot goes into an
+object: `reward_model.ground_truth`. A question may be a conversation, whose system turn becomes the column `system`. A
+solution is the final answer (rlred/golds.py): text, or lists of alternatives in every row where one row has several.
+Options of multiple choice go into the question, and the solution is the letter (rlred/choices.py).
 """
 
-import json
 import logging
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset, load_dataset
 
-from rewards.correctness import last_boxed
-from rewards.grader import MAX_CHARACTERS, normalise
+from rlred.choices import (
+    KEY_COLUMNS,
+    Option,
+    letter_of,
+    match_columns,
+    number_of,
+    numbering_of,
+    option_columns,
+    options_of,
+    plain,
+    question_with,
+)
+from rlred.golds import clean, from_json_text, is_missing, is_prose, solution_of, value_at, worked_answer
+from rlred.table_files import check_file, kind_of, names_of, read_rows
 from rlred.tiny import sums
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
-QUESTION_COLUMNS = ("question", "problem", "query", "prompt", "instruction")
+CONVERSATIONS = ("messages", "conversations", "conversation")
+QUESTION_COLUMNS = ("question", "problem", "query", "prompt", "instruction", "question_stem")
+OTHER_QUESTIONS = (*CONVERSATIONS, "input", "inputs")  # of training data; elsewhere these hold other things
+CONTEXTS = ("context", "passage", "article", "body")  # text without which the question cannot be answered
 CARRIED = ("level", "reference_length", "reference_accuracy")  # kept as they are, where a source has them
-SOLUTION_COLUMNS = ("answer", "final_answer", "solution", "gold", "target")  # the short form before the worked one
+# The short form before the worked one, and what is surely the reference before what may be.
+SOLUTION_COLUMNS = (
+    ("expected_answer", "reward_model.ground_truth", "ground_truth", "reference_answer", "final_answer", "gold_answer")
+    + ("correct_answer", "answer", "answers", "gold", "target", "targets", "solution")
+)  # fmt: skip
+WORKED = ("solution", "output")  # taken for an answer, beside another column, only where they say what it is
+ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user"} | dict.fromkeys(
+    ("assistant", "gpt", "model", "chatgpt", "bot"), "assistant"
+)
 
 
-def solution_of(value: object) -> str | None:
-    r"""The final answer in a gold field; None where there is none to compare with.
+class Asked(NamedTuple):
+    """What a field asks: the question (empty where there is none), the system turn, the answer that follows."""
 
-    >>> solution_of("6 * 3 = <<6*3=18>>18\n#### 18"), solution_of("It is $\\boxed{\\frac{1}{2}}$."), solution_of(142.0)
-    ('18', '\\frac{1}{2}', '142')
-    >>> solution_of(["12"]), solution_of(""), solution_of(None)
-    ('12', None, None)
+    question: str
+    system: str | None = None
+    answer: str | None = None
+    problem: str = "without a question"
+
+
+def asked_in(value: object) -> Asked:
+    """A question from text, from a conversation (also as JSON text) or from an object with a text.
+
+    >>> asked_in([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1=?"}])[:2]
+    ('1+1=?', 'Be brief.')
+    >>> asked_in([{"from": "human", "value": "1+1=?"}, {"from": "gpt", "value": "#### 2"}]).answer
+    '#### 2'
     """
-    if isinstance(value, list | tuple):
-        value = ", ".join(str(item) for item in value) if value else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if value is None or isinstance(value, bool | dict):
+    value = from_json_text(value)
+    if isinstance(value, dict):
+        inner = next((value[name] for name in (*CONVERSATIONS, "stem", "text", "question") if value.get(name)), None)
+        return Asked("") if inner is None or isinstance(inner, dict) else asked_in(inner)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
+    if isinstance(value, str):
+        return Asked(clean(value).strip())
+    if isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value):
+        return Asked(str(value))
+    if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
+        return Asked("")
+    said: dict[str, list[str]] = {"system": [], "user": [], "assistant": []}
+    for turn in value:
+        role = ROLES.get(str(turn.get("role") or turn.get("from")).lower())
+        text = _text_of(turn.get("content") if turn.get("content") is not None else turn.get("value"))
+        if role is None or text is None:
+            return Asked("", problem="whose conversation has tools, pictures or unknown roles")
+        said[role].append(clean(text).strip())
+    if len(said["user"]) > 1:
+        return Asked("", problem="with several user turns (one question is asked at a time)")
+    last = said["assistant"][-1] if said["assistant"] else None
+    return Asked("".join(said["user"]), "\n\n".join(filter(None, said["system"])) or None, last)
+
+
+def _text_of(content: object) -> str | None:
+    if isinstance(content, list):  # parts
+        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        return "\n".join(texts) if all(isinstance(text, str) for text in texts) else None
+    return "" if content is None else content if isinstance(content, str) else None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a source keeps what a row needs."""
+
+    question: str
+    before: tuple[str, ...]  # columns whose text belongs to the question: before it
+    after: tuple[str, ...]  # and after it
+    golds: tuple[str, ...]  # the first that holds something counts
+    worked: tuple[str, ...]  # asked where those hold nothing, or only an explanation
+    options: tuple[str, ...]
+    key: str | None = None  # with options: the column that marks the correct one
+    numbering: int | None = None  # and what its numbers count from
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        """The source's columns that are read at all."""
+        used = (self.question, *self.before, *self.after, *self.golds, *self.worked, *self.options, self.key or "")
+        roots = {name if name in names else name.split(".")[0] for name in used}
+        roots |= {name for name in names if name in (*CARRIED, "system", "is_multiple_answer")}
+        return [name for name in names if name in roots]
+
+    def options_in(self, row: dict) -> list[Option] | None:
+        if len(self.options) == 1:
+            return options_of(value_at(row, self.options[0]))
+        return options_of([row.get(name) for name in self.options])
+
+    def asked(self, row: dict) -> Asked:
+        found = asked_in(value_at(row, self.question))
+        before, after = ([row[c].strip() for c in names if _is_text(row.get(c))] for names in (self.before, self.after))
+        before = [text for text in before if text not in found.question]
+        question = "\n\n".join(filter(None, [*before, found.question, *after])) if found.question or after else ""
+        system = row.get("system") if found.system is None and _is_text(row.get("system")) else found.system
+        return found._replace(question=clean(question), system=system)
+
+    def solution(self, row: dict, answer: str | None) -> str | list[str] | None:
+        """The final answer; `answer` is what a conversation ends with."""
+        several = row.get("is_multiple_answer") is True
+        for name in self.golds:
+            value = value_at(row, name)
+            if not is_missing(value):
+                found = solution_of(value, all_needed=several)
+                if found is not None or not (isinstance(value, str) and is_prose(value)):
+                    return found
+        for text in (*(value_at(row, name) for name in self.worked), answer):
+            texts = [text] if isinstance(text, str) else text if isinstance(text, list) else []
+            for found in (worked_answer(one) for one in texts if isinstance(one, str)):
+                if found is not None:
+                    return solution_of(found)
         return None
-    text = str(value)
-    if "####" in text:
-        text = text.rpartition("####")[2]
-    elif "\\boxed" in text:
-        text = last_boxed(text) or ""
-    text = text.strip()
-    return text if normalise(text) and len(text) <= MAX_CHARACTERS else None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def layout_of(
+    raw: Sequence[dict], names: Sequence[str], source: str, question: str | None, solution: str | None
+) -> Layout:
+    """The layout of a source; `question` and `solution` are columns that the caller names. Raises `ValueError`."""
+    names = [*names, *_inner_names(raw, names)]
+    asked = find_column(names, question, (*QUESTION_COLUMNS, *OTHER_QUESTIONS), source, "question_column")
+    before, after = [], []
+    if question is None:
+        before = match_columns(names, CONTEXTS)
+        if plain(asked) in ("instruction", "prompt"):
+            after = match_columns(names, ("input",))
+    options = option_columns(names, source, solution)
+    golds = [solution] if solution else match_columns(names, SOLUTION_COLUMNS)
+    worked = [] if solution else match_columns(names, WORKED)
+    golds = [name for name in golds if name not in worked] or golds
+    ends = any(asked_in(value_at(row, asked)).answer is not None for row in _first(raw, 10))
+    if (solution or not golds and not worked and not ends) and not options:
+        find_column(names, solution, SOLUTION_COLUMNS, source, "solution_column")
+    layout = Layout(
+        asked, tuple(before), tuple(after), tuple(golds or worked), tuple(worked if golds else ()), tuple(options)
+    )
+    return _with_key(raw, names, source, layout, solution) if options else layout
+
+
+def _with_key(raw: Sequence[dict], names: Sequence[str], source: str, layout: Layout, named: str | None) -> Layout:
+    keys = [find_column(names, named, (), source, "solution_column")] if named else match_columns(names, KEY_COLUMNS)
+    keys = [key for key in keys if key not in layout.options]
+    if not keys:
+        raise ValueError(
+            f"{source}: column {layout.options[0]!r} holds options, and no column says which is correct; name it with "
+            f"solution_column (there are {', '.join(names)})"
+        )
+    needed = Layout(keys[0], (), (), tuple(keys), (), layout.options).columns(names)
+    rows = [(index, row, layout.options_in(row)) for index, row in enumerate(_rows(raw, range(len(raw)), needed))]
+    key = next((key for key in keys if any(not is_missing(value_at(row, key)) for _, row, _ in rows)), keys[0])
+    numbers = [
+        (index, number, options)
+        for index, row, options in rows
+        if options and (number := number_of(value_at(row, key))) is not None and number >= 0  # -1: no gold
+        and str(number) not in {option.label for option in options}
+    ]  # fmt: skip
+    return Layout(**{**vars(layout), "key": key, "numbering": numbering_of(numbers, key, source)})
 
 
 def load_questions(
@@ -61,13 +211,15 @@ def load_questions(
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Question rows from the embedded task, a local file or the Hub; columns `question`, `solution`, `question_id`.
+    """Question rows from the embedded task, a local file or the Hub; columns `question_id`, `question`, `solution`.
 
-    `level` and the columns of `rlred reference` are carried along where a source has them.
+    `system`, `level` and the columns of `rlred reference` are carried along where a source has them. `solution` is
+    text; where one row has several alternatives, it is a list of them in every row.
 
     `limit` takes that many rows: the first ones of a seeded shuffle, so that a small sample of a sorted file is still a
-    fair one. Rows without a question, or whose solution has no final answer to compare with, are skipped; how many is
-    logged. Raises `ValueError` for a file that cannot be read, a missing column, or when no row is left.
+    fair one. Rows without a question, or whose solution has no final answer to compare with, are skipped; how many,
+    and the first of them, is logged. Raises `ValueError` for a file that cannot be read, a missing column, options
+    without a mark of the correct one, or when no row is left.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"the number of questions must be 1 or more, got {limit}")
@@ -76,36 +228,116 @@ def load_questions(
             raise ValueError(f"the embedded task {source!r} has the splits 'train' and 'test', got {split!r}")
         return _numbered(sums.questions(limit or 4096, split, seed, family=source))
     raw, names = read_source(source, split, config)
-    question_name = find_column(names, question_column, QUESTION_COLUMNS, source, "question_column")
-    solution_name = find_column(names, solution_column, SOLUTION_COLUMNS, source, "solution_column")
+    if not len(raw):
+        raise ValueError(f"{source}: has no rows (split {split!r})")
+    layout = layout_of(raw, names, source, question_column, solution_column)
     order = list(range(len(raw)))
     if limit is not None:
         random.Random(seed).shuffle(order)
     rows: list[dict] = []
-    skipped = {"without a question": 0, "without a final answer": 0}
-    for index in order:
-        if limit is not None and len(rows) == limit:
+    skipped: Counter[str] = Counter()
+    first: dict[str, int] = {}
+    for index, row in zip(order, _rows(raw, order, layout.columns(names)), strict=True):
+        if len(rows) == limit:
             break
-        question, gold = raw[index].get(question_name), raw[index].get(solution_name)
-        if not isinstance(question, str) or not question.strip():
-            skipped["without a question"] += 1
-            continue
-        solution = solution_of(gold)
-        if solution is None:
-            skipped["without a final answer"] += 1
-            continue
-        carried = {name: raw[index].get(name) for name in CARRIED if name in names}
-        rows.append({"question": question.strip(), "solution": solution, **carried})
+        found = _question_row(row, layout)
+        if isinstance(found, str):
+            skipped[found] += 1
+            first[found] = min(first.get(found, index), index)
+        else:
+            rows.append(found)
     for reason, count in skipped.items():
-        if count:
-            logger.warning("%s: skipped %d of %d rows %s", source, count, len(raw), reason)
+        said = f"{source}: skipped {count} of {len(raw)} rows {reason}; the first is row {first[reason] + 1}"
+        logger.warning("%s", said)
     if not rows:
         raise ValueError(
             f"{source}: no usable question in split {split!r}: {len(raw)} rows, of which "
             + " and ".join(f"{count} {reason}" for reason, count in skipped.items())
-            + f" (columns {question_name!r} and {solution_name!r})"
+            + f" (question from {layout.question!r}, final answer from {_golds_in_words(layout)}); "
+            "question_column and solution_column name others"
         )
-    return _numbered(rows)
+    return _numbered(_carry(rows, layout.columns(names)))
+
+
+def _question_row(row: dict, layout: Layout) -> dict | str:
+    """The row, or why it is skipped."""
+    asked = layout.asked(row)
+    if not asked.question:
+        return asked.problem
+    question = asked.question
+    options = layout.options_in(row) if layout.options else []
+    if options is None:
+        return f"whose options ({', '.join(map(repr, layout.options))}) cannot be read"
+    if options:
+        solution = letter_of(value_at(row, layout.key), options, layout.numbering)
+        if solution is None:
+            return f"whose {layout.key!r} is none of the options"
+        question = question_with(question, options)
+    else:
+        solution = layout.solution(row, asked.answer)
+        if solution is None:
+            return "without a final answer"
+    carried = {name: row.get(name) for name in CARRIED}
+    return {"question": question, "solution": solution, "system": asked.system, **carried}
+
+
+def _golds_in_words(layout: Layout) -> str:
+    found = (layout.key,) if layout.key else (*layout.golds, *layout.worked)
+    return ", ".join(map(repr, found)) or "the last turn"
+
+
+def _inner_names(raw: Sequence[dict], names: Sequence[str]) -> list[str]:
+    """The fields of objects, with dots, as the first rows have them."""
+    found = [(name, from_json_text(row.get(name))) for row in _first(raw, 10) for name in names]
+    return list(dict.fromkeys(f"{name}.{key}" for name, value in found if isinstance(value, dict) for key in value))
+
+
+def _first(raw: Sequence[dict], n: int) -> Iterator[dict]:
+    return (raw[index] for index in range(min(n, len(raw))))
+
+
+def _rows(raw: Sequence[dict], order: Sequence[int], columns: list[str]) -> Iterator[dict]:
+    """The rows in an order; of a table on the disk only these columns are read."""
+    if not isinstance(raw, Dataset):
+        return (raw[index] for index in order)
+    return iter(raw.select_columns(columns).select(order))
+
+
+def _carry(rows: list[dict], names: Sequence[str]) -> list[dict]:
+    """The rows with the carried columns that the source has, each of one type."""
+    columns = {name: [row.pop(name) for row in rows] for name in CARRIED}
+    systems = [row.pop("system") for row in rows]
+    if any(systems):
+        columns["system"] = systems
+    for name, values in columns.items():
+        if name in names or name == "system":
+            for row, value in zip(rows, one_type(values), strict=True):
+                row[name] = value
+    return uniform(rows)
+
+
+def one_type(values: Sequence) -> list:
+    """Numbers as they are where all are numbers, else text: a column of a table cannot mix them.
+
+    >>> one_type([1, 2.5, None]), one_type([1, "Level 5", None])
+    ([1, 2.5, None], ['1', 'Level 5', None])
+    """
+    values = [None if is_missing(value) else value for value in values]
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and all(abs(value) < 2**53 for value in values if value is not None):
+        return values
+    return [value if value is None else str(value) for value in values]
+
+
+def uniform(rows: list[dict]) -> list[dict]:
+    """Question rows with solutions of one type: text, or lists in all of them where one has several alternatives.
+
+    >>> uniform([{"solution": "1"}, {"solution": ["2", "3"]}])
+    [{'solution': ['1']}, {'solution': ['2', '3']}]
+    """
+    if not any(isinstance(row["solution"], list) for row in rows):
+        return rows
+    return [row if isinstance(row["solution"], list) else {**row, "solution": [row["solution"]]} for row in rows]
 
 
 def _numbered(rows: list[dict]) -> Dataset:
@@ -113,13 +345,13 @@ def _numbered(rows: list[dict]) -> Dataset:
 
 
 def find_column(names: Sequence[str], named: str | None, usual: Sequence[str], source: str, argument: str) -> str:
+    """The column that the caller names (with dots, inside one), or the first with a usual name. Raises `ValueError`."""
     if named is not None:
-        if named not in names:
+        if named not in names and named.split(".")[0] not in names:
             raise ValueError(f"{source}: {argument}={named!r} is not a column; there are {', '.join(names)}")
         return named
-    for name in usual:
-        if name in names:
-            return name
+    if found := match_columns(names, usual):
+        return found[0]
     raise ValueError(
         f"{source}: no column is called {', '.join(usual)}; name it with {argument} (there are {', '.join(names)})"
     )
@@ -128,8 +360,7 @@ def find_column(names: Sequence[str], named: str | None, usual: Sequence[str], s
 def read_source(source: str, split: str, config: str | None) -> tuple[Sequence[dict], list[str]]:
     """All rows, by index, and the names of their columns."""
     path = Path(source)
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None and not path.exists():
+    if kind_of(path) is None and not path.exists():
         try:
             dataset = load_dataset(source, config, split=split)
         except Exception as error:  # whatever the Hub, the network or a loading script raises
@@ -138,34 +369,19 @@ def read_source(source: str, split: str, config: str | None) -> tuple[Sequence[d
                 f"{source}: neither a local file nor a dataset that can be loaded (split {split!r}): {reason}"
             ) from error
         return dataset, dataset.column_names
-    if not path.is_file():
-        raise ValueError(f"{source}: no such file")
-    if kind is None:
-        raise ValueError(f"{source}: unknown kind of file; use one of {', '.join(FORMATS)}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{source}: the file is empty")
-    if kind == "json":
-        return read_json(path)
-    try:
-        # Not load_dataset: it reports each load to a server, and waits for one that cannot be reached.
-        dataset = {"csv": Dataset.from_csv, "parquet": Dataset.from_parquet}[kind](str(path))
-    except Exception as error:  # datasets wraps its readers' errors in many types
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ValueError(f"{source}: cannot be read as {kind}: {reason}") from error
-    return dataset, dataset.column_names
+    if check_file(path) == "parquet" and path.suffix.lower() == ".parquet":
+        try:
+            # Not load_dataset: it reports each load to a server, and waits for one that cannot be reached.
+            dataset = Dataset.from_parquet(str(path))  # stays on the disk
+        except Exception as error:  # datasets wraps its readers' errors in many types
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ValueError(f"{source}: cannot be read as parquet: {reason}") from error
+        return dataset, dataset.column_names
+    rows = read_rows(path, split)
+    return rows, names_of(rows)
 
 
 def read_json(path: Path) -> tuple[list[dict], list[str]]:
-    """A JSON array of objects, or one object per line; a column may mix types, as those of published files do."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            # Not splitlines(): U+2028 and its kind may stand inside a JSON string.
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: every row must be a JSON object")
-    return rows, list(dict.fromkeys(name for row in rows for name in row))
+    """The rows of a JSON file and the names of their columns."""
+    rows = read_rows(path)
+    return rows, names_of(rows)

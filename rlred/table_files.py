@@ -37,10 +37,10 @@ def kind_of(path: Path) -> str | None:
 def read_rows(path: Path, split: str | None = None) -> list[dict]:
     """All rows of a file.
 
-    A JSON file is an array of objects, one object per line, one row, an object of columns (equally long lists), or an
-    object that holds rows: under the name of a split (`split` picks one of several), by their ids, or as pandas writes
-    them. Text is UTF-8, UTF-16 or UTF-32, with or without a byte order mark. Raises `ValueError`, one line that names
-    the file and, for text, its line.
+    A JSON file is an array of objects, one object per line, or one row. A `.json` file may also be one object of
+    columns (equally long lists) or of rows: under the name of a split (`split` picks one of several), by their ids, or
+    as pandas writes them. Text is UTF-8, UTF-16 or UTF-32, with or without a byte order mark. Raises `ValueError`, one
+    line that names the file and, for text, its line.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "rows.json"
@@ -177,7 +177,7 @@ def _json_rows(text: str, path: Path, split: str | None) -> list[dict]:
     except ValueError as error:  # an array
         where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else _first_line(error)
         raise ValueError(f"{path}: cannot be read as JSON: {where}") from None
-    if len(rows) == 1 and isinstance(rows[0], dict):
+    if len(rows) == 1 and isinstance(rows[0], dict) and path.name.lower().removesuffix(".gz").endswith(".json"):
         return _rows_of_object(rows[0], path, split)
     return _objects(rows, path, lambda index: f"line {lines[index]}")
 

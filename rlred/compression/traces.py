@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 from rewards import Correctness
 from rlred.compression.rows import RatioFormat
-from rlred.evaluation.predictions import find_columns, grade, samples_of
+from rlred.evaluation.prediction_files import at, find_columns, layout_of, samples_of
+from rlred.evaluation.predictions import grade
 from rlred.evaluation.sweep import complete, stop_ids
-from rlred.questions import read_json, solution_of
+from rlred.golds import solution_of
+from rlred.table_files import names_of, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -117,17 +119,17 @@ def load_traces(path: Path, columns: dict[str, str] | None = None) -> tuple[list
     A line without a gold answer cannot be graded and is dropped. Raises `ValueError` for a file that cannot be read or
     has no such columns, and when no trace is left.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    raw, names = read_json(path)
-    known = find_columns(names, columns or {}, str(path))
+    raw = read_rows(path)
+    layout = layout_of(raw)
+    known = find_columns(raw, columns or {}, str(path), layout)
     for name in ("question", "completion", "solution"):
         if name not in known:
-            raise ValueError(f"{path}: no column is the {name}; there are {', '.join(names)}")
+            raise ValueError(f"{path}: no column is the {name}; there are {', '.join(names_of(raw))}")
     found = []
     for line in raw:
-        for values in samples_of({name: line.get(column) for name, column in known.items()}):
-            row = {"question": values["question"], "solution": solution_of(values["solution"])}
+        for values in samples_of({name: at(line, column) for name, column in known.items()}):
+            solution = solution_of(values["solution"], all_needed=layout.all_needed)
+            row = {"question": values["question"], "solution": solution}
             if isinstance(values["completion"], str) and isinstance(row["question"], str):
                 found.append((row, values["completion"]))
     counts, samples = Counter(sampled=len(raw)), Counter(row["question"] for row, _ in found)

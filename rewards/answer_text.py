@@ -30,17 +30,19 @@ def _any(name: str) -> str:
     return f"(?:{'|'.join(parts)})"
 
 
+# What may stand between a noun and its link ("the answer, in cm, is"): few characters, so that it stays linear.
+_BETWEEN = r"[^.\n:=?!。：？]{0,50}?"
+
+
 def _announcements() -> str:
     parts = []
     for one in LANGUAGES.values():
         link, noun = _either(one.links, one.spaced), _either(one.answers, one.spaced)
         label, heading = (_either([*one.answers, *more], one.spaced) for more in (one.labels, ("final answer",)))
-        nouns = _either([*one.answers, *one.linked], one.spaced)
         unless = rf"(?!\s*{_either(one.negations, one.spaced)})" if one.negations else ""
-        # Few characters between noun and link, none of which ends a sentence: linear in the length of the text.
-        parts.append(
-            rf"{noun}[^.\n:=?!。：？]{{0,50}}?\s*[:：=]|{nouns}[^.\n:=?!。：？]{{0,50}}?{link}{unless}\s*[:：]?"
-        )
+        parts.append(rf"{noun}{_BETWEEN}(?:\s*[:：=]|{link}{unless}\s*[:：]?)")
+        if one.linked:
+            parts.append(rf"{_either(one.linked, one.spaced)}{_BETWEEN}{link}{unless}\s*[:：]?")
         parts.append(rf"(?m:^)[ \t#>-]*{label}[ \t]*(?:[:：=]|[–—-][ \t])")
         parts.append(rf"(?m:^)[ \t#]*{heading}[ \t]*\n")
         if one.direct:
@@ -82,7 +84,7 @@ _NUMBER = re.compile(
 )
 _GOES_ON = re.compile(r"[\^_!/]|(?:st|nd|rd|th)\b|[abceiknpqrtuvwxyz](?![a-zA-Z.])|\\(?:sqrt|pi)")  # 10^5, 5!, 3rd, 2x
 # A formula ends before the first word; a single letter is a variable.
-_FORMULA = re.compile(r"(?:\\[a-zA-Z]+|[A-Za-zα-ω](?![^\W\d_])|[^\w\\]|[\d_])*")
+_FORMULA = re.compile(r"(?:\\[a-zA-Z]+|(?!(?<=\s)[aAI]\s+[^\W\d_]{2})[A-Za-zα-ω](?![^\W\d_])|[^\w\\]|[\d_])*")
 
 
 def visible(text: str, end_of_thinking: str = "</think>") -> str:

@@ -276,8 +276,8 @@ def to_markdown(report: dict) -> str:
         "# Thinking by ratio",
         "",
         f"{_provenance(report)} Achieved: mean thinking tokens (all tokens, where the thinking is not known apart) "
-        "over those at ratio 1 of the same model. Accuracy in per cent with its 95 % Wilson interval; the difference is "
-        "paired by question, in points.",
+        "over those at ratio 1 of the same model. Accuracy in per cent with its 95 % Wilson interval; the difference "
+        "is paired by question, in points.",
     ]
     for name, block in report["blocks"].items():
         lines += ["", f"## {block['title']}", ""]

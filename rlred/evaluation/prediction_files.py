@@ -30,13 +30,14 @@ COLUMNS = {
     "completion": (
         *("completion", "completions", "model_output", "model_outputs", "output", "outputs", "response.body.choices"),
         *("response.body.output", "response", "responses", "choices", "generation", "generations", "generated_text"),
-        *("predict", "model_answer", "code", "text"),
+        *("predict", "model_answer", "code", "message", "text"),
     ),
     "prediction": ("prediction", "pred", "predicted_answer", "extracted_answer"),
     "length": (
         *("length", "num_tokens", "completion_tokens", "num_generated_tokens", "generated_tokens", "cot_length"),
         *("output_tokens", "num_output_tokens", "response_tokens", "completion_length", "response_length"),
-        *("token_count", "completion_ids", "token_ids", "output_ids", "response_ids", *_USAGE),
+        *("token_count", "eval_count", "completion_ids", "token_ids", "output_ids", "response_ids", *_USAGE),
+        *("meta_info.completion_tokens", "details.generated_tokens"),
         *("total_tokens", "reasoning_tokens"),
     ),
     "thinking_length": ("thinking_length", "thinking_tokens", "num_thinking_tokens", "reasoning_tokens")
@@ -238,6 +239,8 @@ def _completions(value: object) -> list[dict]:
             last = value[-1]
             return [{"completion": _text_of(last) if last.get("role") == "assistant" else ""}]  # a tool answers nothing
         return [made for one in value for made in _completions(one) or [{"completion": None}]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value):
+        return [{"completion": str(value)}]
     if not isinstance(value, dict):
         return []
     for name in ("choices", "outputs", "output"):

@@ -114,6 +114,8 @@ def load_predictions(
         raise ValueError("a budget and a ratio are two ways to say the same; give one of them")
     path = Path(path)
     rows = read_rows(path)
+    if not rows:
+        raise ValueError(f"{path}: has no rows; give it one object per completion")
     layout = layout_of(rows)
     found = find_columns(rows, columns or {}, str(path), layout)
     asked = {"mode": mode, "budget": budget, "ratio": ratio}
@@ -179,6 +181,8 @@ class _Reader:
         if not is_missing(values.get("error")) and not isinstance(text, str):
             return "that report an error"
         length = self.length(values.get("length"), "length")
+        if length == 0 and text:
+            length = None  # an API that returns no ids
         if length is None and isinstance(text, str) and self.count is not None:
             length = self.count(text)
         if length is None:

@@ -16,6 +16,16 @@ THINKING = (
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
     ("<|channel|>analysis", "<|channel|>final<|message|>"),  # gpt-oss
 )
+SPECIAL_TOKENS = (
+    "</s>",
+    "<eos>",
+    "<end_of_turn>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|endoftext|>",
+    "<|return|>",
+    "<|end|>",
+)
 NEXT_QUESTION = ("question", "problem", "q", "exercise")  # a base model that goes on with one of its own
 CLOSINGS = ("i hope", "hope this", "hope that", "hope it", "let me know", "feel free", "good luck")
 WRAPPERS = ("text", "textbf", "textit", "textrm", "mathrm", "mathbf", "mathit", "mbox", "boldsymbol", "bm")

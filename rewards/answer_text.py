@@ -11,7 +11,7 @@ concludes ("Therefore x = 12") says the answer; and where the gold answer is a n
 
 import re
 
-from rewards.answer_phrases import CLOSINGS, LANGUAGES, NEXT_QUESTION, THINKING, WRAPPERS
+from rewards.answer_phrases import CLOSINGS, LANGUAGES, NEXT_QUESTION, SPECIAL_TOKENS, THINKING, WRAPPERS
 
 MAX_CHARACTERS = 400  # of a statement that is read as an answer
 TAIL = 4_000  # characters at the end of a text in which its answer is looked for: hostile texts stay cheap
@@ -66,6 +66,7 @@ _HASH = re.compile(
     r"^[ \t]*####[ \t]*(?!\d+[.)][ \t]+[^\W\d_]{2})(?=[-+−$\\(\[{.\d]|\S{1,40}\s*\Z)(.+)$", flags=re.MULTILINE
 )
 _BOLD = re.compile(r"(?<!\w)(?:\*\*|__)(?=\S)|(?<=\S)(?:\*\*|__)(?!\w)")  # two stars between numbers are a power
+_SPECIAL = re.compile(_either(SPECIAL_TOKENS, spaced=False))
 _WRAPPED = re.compile(rf"\\(?:{'|'.join(WRAPPERS)})\s*\{{([^{{}}]*)\}}")
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$([^$\n]+)\$(?!\d)", flags=re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?]+(?=[\s\"')]|$)|[。！？\n]")
@@ -74,7 +75,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}")
 _OPTION = rf"(?:\w{{1,3}}\s+)?{_any('options')}\s*"
 _LETTER = re.compile(rf"(?:{_OPTION})?(?:\(([A-J])\)|([A-J])(?=$|[\s).:,;，。、]))", flags=re.IGNORECASE)
 _NAMED_LETTER = re.compile(rf"\(([A-J])\)|{_any('options')}\s*\(?([A-J])(?![^\W_])")
-_INVERTED = re.compile(rf"([^.\n:;!?]{{1,80}}?)\s+{_any('inverted')}", flags=re.IGNORECASE)
+_INVERTED = re.compile(_any("inverted"), flags=re.IGNORECASE)
 _ASIDE = re.compile(r"\([^()]*[^\W\d_]{2}[^()]*\)")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _EXPONENT = r"(?:[eE][+-]?\d+|\s*(?:\\times|\\cdot|×|\*)\s*10\^(?:\{-?\d+\}|-?\d+))"
@@ -172,7 +173,7 @@ def last_number(text: str) -> str | None:
 
 def _cleaned(text: str, end_of_thinking: str) -> str:
     """The visible text, without bold and what follows where a base model asks itself another question."""
-    body = visible(text, end_of_thinking).strip()
+    body = _SPECIAL.sub(" ", visible(text, end_of_thinking)).strip()
     following = _NEXT.search(body)
     if following:
         before = body[: following.start()][-TAIL:]
@@ -197,7 +198,8 @@ def _announced(body: str) -> str | None:
             if _LINK.search(match.group()) or _is_answer(statement, rest):
                 best = (match.start(), statement)
     if best is None and (inverted := _INVERTED.search(body)):
-        return _statement(_CONCLUSION.split(inverted.group(1))[-1])
+        sentence = _SENTENCE_END.split(body[: inverted.start()])[-1]
+        return _statement(_CONCLUSION.split(sentence)[-1])
     return best[1] if best else None
 
 

@@ -85,6 +85,7 @@ READ = [
     ("italian", "La risposta è 21, perché 3 * 7 = 21.", "21", ["3", "7"]),
     ("portuguese", "A resposta é 21, pois 24 - 3 = 21.", "21", ["24", "3"]),
     ("russian", "Ответ: 21", "21", []),
+    ("special tokens", "The answer is Saturday.<|im_end|>\n<|endoftext|>", "Saturday", ["Sunday"]),
     ("box", "The answer is 4 at first, but then $\\boxed{5}$.", "5", ["4"]),
     ("box", "It is \\boxed{5}. The answer is 4 only without zero.", "5", ["4"]),
     ("thinking", "<think>The answer is 12.</think>All in all 13.", "13", ["12"]),

@@ -177,9 +177,9 @@ def find_columns(rows: Sequence[dict], named: dict[str, str], source: str, layou
     found = {}
     for name, usual in COLUMNS.items():
         usual = layout.columns.get(name, usual)
-        paths = [*match_columns(names, usual), *(path for path in usual if re.search(r"[.\[]", path))]
-        paths.sort(key=lambda path, usual=usual: next((i for i, one in enumerate(usual) if one == path), 0))
-        column = named.get(name) or next(filter(holds, paths), None) or next(iter(set(paths) & set(names)), None)
+        paths = [path for one in usual for path in ([one] if re.search(r"[.\[]", one) else match_columns(names, [one]))]
+        first = next(filter(holds, paths), None) or next((path for path in paths if path in names), None)
+        column = named.get(name) or first
         if column is not None:
             found[name] = column
     if "completion" not in found and "prediction" in found and "prediction" not in named:

@@ -235,6 +235,12 @@ def test_a_bad_value_is_one_line_with_its_place(bad, parts, tmp_path, capsys):
     assert str(path) in line and all(part in line for part in parts) and "Traceback" not in error
 
 
+def test_loglikelihoods_are_no_completions(tmp_path):
+    rows = [lm_eval(None, resps=[[[-1.2, False]], [[-3.0, True]]])]
+    with pytest.raises(ValueError, match=r"has a length or a completion to count .* without a length"):
+        load_predictions(write(tmp_path / "p.jsonl", rows), count=words)
+
+
 def test_budgets_as_text_and_with_gaps(tmp_path):
     rows = [{**ROW, "budget": value} for value in ("512", 512.0, "512.0", None, float("nan"), "")]
     outcomes, _ = load_predictions(write(tmp_path / "p.jsonl", rows))

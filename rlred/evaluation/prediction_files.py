@@ -213,6 +213,8 @@ def samples_of(values: dict) -> list[dict]:
     if "completion" not in values:
         return [values]
     raw = values["completion"]
+    if isinstance(raw, int | float) and not isinstance(raw, bool) and not is_missing(raw):
+        raw = str(raw)  # as CSV and JSON keep a bare answer; inside a list they are log-likelihoods
     made = _completions(raw)
     if not made:
         return [{**values, "completion": None}]
@@ -239,8 +241,6 @@ def _completions(value: object) -> list[dict]:
             last = value[-1]
             return [{"completion": _text_of(last) if last.get("role") == "assistant" else ""}]  # a tool answers nothing
         return [made for one in value for made in _completions(one) or [{"completion": None}]]
-    if isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value):
-        return [{"completion": str(value)}]
     if not isinstance(value, dict):
         return []
     for name in ("choices", "outputs", "output"):

@@ -1,6 +1,6 @@
 """Rewards that are ready to be named where only a name can be given, as on TRL's command line:
 
-    trl grpo --reward_funcs rlred.rewards.presets.l1_max rlred.rewards.presets.correctness --reward_weights 1.0 0.0 ...
+    trl grpo --reward_funcs rlred.rewards.presets.l1_max rlred.rewards.presets.correctness --reward_weights 1 0 ...
 
 Each line says its constants and, if they are more than `solution`, the columns that its rows need. The constants are
 those of papers that train models of 1.5 to 7 billion parameters on answers of thousands of tokens: choose your own for

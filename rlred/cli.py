@@ -66,14 +66,19 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--output", type=Path, help="folder for the report (default: the adapter's, if it has none)")
     evaluate.add_argument("--trust_remote_code", action="store_true")
     saved = evaluate.add_argument_group("saved predictions", "measure files of completions instead of a model")
-    saved.add_argument("--predictions", type=Path, nargs="+", metavar="FILE", help="JSONL, or a JSON array")
-    saved.add_argument("--columns", nargs="+", default=[], metavar="NAME=COLUMN", help="length=cot_length ...")
+    saved.add_argument(
+        "--predictions", type=Path, nargs="+", metavar="FILE", help="JSON Lines, JSON, CSV or Parquet, also .gz"
+    )
+    saved.add_argument(
+        "--columns", nargs="+", default=[], metavar="NAME=COLUMN", help="length=cot_length solution=doc.target ..."
+    )
     saved.add_argument(
         "--ratios",
         type=float,
         nargs="+",
         metavar="RATIO",
-        help="one per file, 1.0 among them; with --adapter: to ask for",
+        help="shares of a question's length at ratio 1, in place of budgets: with --adapter those to ask for, with "
+        "--predictions what each file was asked for, 1.0 among them; both write ratios.* and adherence.*",
     )
     saved.add_argument("--prediction_budgets", type=int, nargs="+", metavar="TOKENS", help="one per file")
     saved.add_argument("--tokenizer", help="counts the completions of files that hold no token counts")
@@ -189,32 +194,32 @@ def run_plan(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    """Measures models, or files of predictions, and writes adherence.{json,md,png}."""
+    """Measures models, or files of predictions: adherence.{json,md,png}, and ratios.{json,md,png} where ratios are."""
     output = options.output or (Path(options.adapter[0]) if options.adapter else Path("outputs") / "evaluation")
-    if (output / "adherence.json").exists():
-        raise ValueError(f"{output}/adherence.json exists and is not written over; name another folder with --output")
-    if options.ratios and not options.predictions:
-        evaluate_by_ratio(options, output)
-        return
+    for name in ("adherence.json", *(["ratios.json"] if options.ratios else [])):
+        if (output / name).exists():
+            raise ValueError(f"{output}/{name} exists and is not written over; name another folder with --output")
     if options.predictions:
         evaluate_predictions(options, output)
+    elif options.ratios:
+        evaluate_by_ratio(options, output)
     else:
         # Imported here: --help and wrong flags should not wait for torch.
         from rlred.evaluation.evaluate import Evaluation, evaluate
 
         names = [item.name for item in dataclasses.fields(Evaluation)]
         evaluate(Evaluation(**{name: getattr(options, name) for name in names}), output)
-    print((output / "adherence.md").read_text())
+    for name in ("ratios.md", "adherence.md"):
+        if (output / name).exists():
+            print((output / name).read_text())
 
 
 def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
-    """Measures an adapter of recipes/tokenskip.py at every ratio, and writes ratios.{json,md,png}."""
+    """Measures an adapter of recipes/tokenskip.py at every ratio."""
     if not options.adapter:
         raise ValueError(
             "--ratios: name an adapter of recipes/tokenskip.py with --adapter, or files with --predictions"
         )
-    if (output / "ratios.json").exists():
-        raise ValueError(f"{output}/ratios.json exists and is not written over; name another folder with --output")
     for name in ("num_questions", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
@@ -241,7 +246,6 @@ def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
         dtype=options.dtype,
         seed=options.seed,
     )
-    print((output / "ratios.md").read_text())
 
 
 def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
@@ -254,7 +258,7 @@ def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
     for name, equals, column in pairs:
         if not (name and equals and column):
             raise ValueError(f"--columns: {name + equals + column!r} is not of the form NAME=COLUMN")
-    report = measure_predictions(
+    report, outcomes = measure_predictions(
         options.predictions,
         ratios=options.ratios,
         budgets=options.prediction_budgets,
@@ -263,6 +267,10 @@ def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
         count=counter(options.tokenizer, options.trust_remote_code),
         correctness=Correctness(require_end_of_thinking=options.require_end_of_thinking),
     )
+    if any(outcome["ratio"] is not None for outcome in outcomes):
+        from rlred.compression.evaluate import report_predictions
+
+        report_predictions(report, outcomes, output)
     write_report(report, output)
 
 

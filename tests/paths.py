@@ -14,3 +14,11 @@ def real_data(name: str) -> Path:
     if not (folder / name).is_file():
         pytest.skip(f"real data is absent: {folder / name}")
     return folder / name
+
+
+def shared_case(name: str) -> Path:
+    """A file of cases that are kept outside this repository; skips the test where it is absent."""
+    file = ROOT.parent / "shared" / "cases" / name
+    if not file.exists():
+        pytest.skip(f"the shared cases are absent: {file}")
+    return file

@@ -4,7 +4,11 @@ r"""Evaluation by ratio: what is asked for, what comes, and what it costs.
     truncated        a control: the thinking at ratio 1, cut at the ratio, and the answer forced
     measure_ratios   outcomes -> one row per ratio
     evaluate_ratios  an adapter of recipes/tokenskip.py, its base and the control: `rlred evaluate --ratios`
-    write_report     ratios.json, ratios.md and ratios.png
+    write_report     ratios.json, ratios.md and ratios.png: the same rows for models and for saved predictions
+
+A ratio is one thing: the share of the length at ratio 1. `evaluate_ratios` asks a model for each; of saved predictions
+it is what each file was asked for. Both come with adherence.{json,md,png}, where the budget of a question is its ratio
+times its tokens at ratio 1.
 
 TokenSkip's released code multiplies `max_new_tokens` by the ratio on MATH, so part of what looks like obedience there
 is the cut. Here the cap is the same for all, and how many completions reach it is in the table.
@@ -23,8 +27,10 @@ from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.traces import END_OF_THINKING, split_completion
 from rlred.evaluation.evaluate import base_of
-from rlred.evaluation.measures import by_question, paired_difference, wilson
-from rlred.evaluation.report import COLOURS, OTHER_COLOURS, number, percent, set_ink
+from rlred.evaluation.measures import by_question, measure, paired_difference, wilson
+from rlred.evaluation.predictions import budgets_of_ratios
+from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, percent, set_ink
+from rlred.evaluation.report import write_report as write_adherence
 from rlred.evaluation.sweep import complete, load_for_evaluation, stop_ids
 from rlred.files import write_json, write_text
 from rlred.rewards import Correctness
@@ -150,6 +156,8 @@ def truncated(
 def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None) -> list[dict]:
     """One row per ratio, largest first. `achieved` is mean thinking tokens over those at ratio 1 (of `full`, if given).
 
+    Where the thinking of some is not known apart, as in most saved predictions, all tokens take its place.
+
     >>> outcomes = [
     ...     {"question_id": q, "ratio": r, "length": n + 5, "thinking_length": n, "answer_length": 5, "correct": 1.0,
     ...      "truncated": False}
@@ -160,21 +168,24 @@ def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None)
     (0.55, 0.05, 1.0, 0.0)
     """
     at_one = [outcome for outcome in full or outcomes if outcome["ratio"] == 1]
-    whole = max(1e-9, fmean(outcome["thinking_length"] for outcome in at_one))
+    apart = all(outcome["thinking_length"] is not None for outcome in (*outcomes, *at_one))
+    spent = "thinking_length" if apart else "length"
+    whole = max(1e-9, fmean(outcome[spent] for outcome in at_one))
     rows = []
     for ratio in sorted({outcome["ratio"] for outcome in outcomes}, reverse=True):
         own = [outcome for outcome in outcomes if outcome["ratio"] == ratio]
         grades = [outcome["correct"] for outcome in own if outcome["correct"] is not None]
         low, high = wilson(sum(grades), len(grades))
-        thinking = fmean(outcome["thinking_length"] for outcome in own)
+        achieved, tokens = (fmean(outcome[name] for outcome in own) for name in (spent, "length"))
         rows.append(
             {
                 "ratio": ratio,
                 "n": len(own),
-                "achieved": thinking / whole,
-                "gap": thinking / whole - ratio,
-                "thinking_tokens": thinking,
-                "answer_tokens": fmean(outcome["answer_length"] for outcome in own),
+                "achieved": achieved / whole,
+                "gap": achieved / whole - ratio,
+                "tokens": tokens,
+                "thinking_tokens": achieved if apart else None,
+                "answer_tokens": tokens - achieved if apart else None,
                 "accuracy": fmean(grades) if grades else None,
                 "accuracy_low": low,
                 "accuracy_high": high,
@@ -211,12 +222,13 @@ def evaluate_ratios(
     cap = max_completion_length or arguments["max_completion_length"]
     settings = {"max_completion_length": cap, "temperature": temperature, "batch_size": batch_size, "seed": seed}
     asked = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
-    blocks = {}
+    blocks, stages = {}, {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
         model, tokenizer = load_for_evaluation(base, own, dtype)
         folder = output / "measures" / name
         outcomes = sweep_ratios(model, tokenizer, questions, ratios, ratio_format, folder=folder, **settings)
         blocks[name] = {"title": title, "rows": measure_ratios(outcomes)}
+        stages["baseline" if name == "base" else name] = measure_as_budgets(outcomes)
     cut_off = truncated(model, tokenizer, questions, outcomes, ratio_format, batch_size=batch_size)
     blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}
     report = {
@@ -228,7 +240,34 @@ def evaluate_ratios(
         "blocks": blocks,
     }
     write_report(report, output)
+    about = {name: report[name] for name in ("model", "adapter", "seed", "n_questions", "temperature")}
+    write_adherence({**about, **dict.fromkeys(STAGES), **stages}, output)
     return report
+
+
+def measure_as_budgets(outcomes: Sequence[dict]) -> dict:
+    """The measures of adherence, where a question's budget is its ratio times its tokens at ratio 1."""
+    asked = [{**one, "mode": "exact", "budget": None, "question": str(one["question_id"])} for one in outcomes]
+    return measure(budgets_of_ratios(asked)[0])
+
+
+def report_predictions(report: dict, outcomes: Sequence[dict], output: Path) -> None:
+    """Writes saved predictions by ratio into `output`: `report` and `outcomes` are those of `measure_predictions`."""
+    asked = [outcome for outcome in outcomes if outcome["ratio"] is not None]
+    rows = measure_ratios(asked)
+    about = {name: report[name] for name in ("model", "adapter", "seed", "n_questions", "files")}
+    about["trained_ratios"] = [row["ratio"] for row in rows]  # what a file was asked for is not known to be untrained
+    write_report({**about, "blocks": {"predictions": {"title": "saved predictions", "rows": rows}}}, output)
+
+
+def _provenance(report: dict) -> str:
+    if "files" in report:
+        return f"Saved predictions, {report['n_questions']} questions."
+    return (
+        f"Model `{report['model']}`, adapter `{report['adapter']}`, seed {report['seed']}, {report['n_questions']} "
+        f"held-out questions per row, temperature {report['temperature']:g}, at most "
+        f"{report['max_completion_length']} tokens at every ratio, batches of {report['batch_size']}."
+    )
 
 
 def to_markdown(report: dict) -> str:
@@ -236,18 +275,17 @@ def to_markdown(report: dict) -> str:
     lines = [
         "# Thinking by ratio",
         "",
-        f"Model `{report['model']}`, adapter `{report['adapter']}`, seed {report['seed']}, {report['n_questions']} "
-        f"held-out questions per row, temperature {report['temperature']:g}, at most "
-        f"{report['max_completion_length']} tokens at every ratio, batches of {report['batch_size']}. Achieved: mean "
-        "thinking tokens over those at ratio 1 of the same model. Accuracy in per cent with its 95 % Wilson interval; "
-        "the difference is paired by question, in points.",
+        f"{_provenance(report)} Achieved: mean thinking tokens (all tokens, where the thinking is not known apart) "
+        "over those at ratio 1 of the same model. Accuracy in per cent with its 95 % Wilson interval; the difference "
+        "is paired by question, in points.",
     ]
     for name, block in report["blocks"].items():
         lines += ["", f"## {block['title']}", ""]
         lines += [
-            "| ratio | achieved | thinking tokens | answer tokens | accuracy | less ratio 1 | truncated % | s each |"
+            "| ratio | achieved | tokens | thinking tokens | answer tokens | accuracy | less ratio 1 | truncated % "
+            "| s each |"
         ]
-        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += ["|---|---|---|---|---|---|---|---|---|"]
         for row in block["rows"]:
             trained = row["ratio"] in report["trained_ratios"] or name in ("base", "truncation")
             interval = f"{percent(row['accuracy'])} ({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])})"
@@ -259,7 +297,8 @@ def to_markdown(report: dict) -> str:
             )
             lines.append(
                 f"| {row['ratio']:g}{'' if trained else ' (untrained)'} | {row['achieved']:.3f} "
-                f"| {row['thinking_tokens']:.1f} | {row['answer_tokens']:.1f} | {interval} | {difference} "
+                f"| {number(row.get('tokens'), 1)} | {number(row['thinking_tokens'], 1)} "
+                f"| {number(row['answer_tokens'], 1)} | {interval} | {difference} "
                 f"| {percent(row['truncated'])} | {number(row['seconds'], 4)} |"
             )
     return "\n".join(lines) + "\n"
@@ -275,7 +314,8 @@ def draw(report: dict):
         rows = block["rows"]
         left.plot([row["ratio"] for row in rows], [row["achieved"] for row in rows], **style)
         known = [row for row in rows if row["accuracy"] is not None]
-        right.plot([row["thinking_tokens"] for row in known], [row["accuracy"] for row in known], **style)
+        spent = "tokens" if any(row["thinking_tokens"] is None for row in known) else "thinking_tokens"
+        right.plot([row[spent] for row in known], [row["accuracy"] for row in known], **style)
     left.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle=":")
     left.set(xlabel="ratio asked for", ylabel="ratio achieved", title="Asked against achieved")
     right.set(xlabel="mean thinking tokens", ylabel="accuracy", ylim=(-0.02, 1.04), title="Accuracy against tokens")

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlred.compression.rows import RatioFormat
-from rlred.evaluation.predictions import find_columns, grade, samples_of
+from rlred.evaluation.prediction_files import at, find_columns, layout_of, samples_of
+from rlred.evaluation.predictions import grade
 from rlred.evaluation.sweep import complete, stop_ids
 from rlred.golds import solution_of
-from rlred.questions import asked_in, read_json, uniform
+from rlred.questions import asked_in, uniform
 from rlred.rewards import Correctness
+from rlred.table_files import names_of, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -118,17 +120,17 @@ def load_traces(path: Path, columns: dict[str, str] | None = None) -> tuple[list
     A line without a gold answer cannot be graded and is dropped. Raises `ValueError` for a file that cannot be read or
     has no such columns, and when no trace is left.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    raw, names = read_json(path)
-    known = find_columns(names, columns or {}, str(path))
+    raw = read_rows(path)
+    layout = layout_of(raw)
+    known = find_columns(raw, columns or {}, str(path), layout)
     for name in ("question", "completion", "solution"):
         if name not in known:
-            raise ValueError(f"{path}: no column is the {name}; there are {', '.join(names)}")
+            raise ValueError(f"{path}: no column is the {name}; there are {', '.join(names_of(raw))}")
     found, counts = [], Counter(sampled=len(raw))
     for line in raw:
-        for values in samples_of({name: line.get(column) for name, column in known.items()}):
-            row = {"question": asked_in(values["question"]).question, "solution": solution_of(values["solution"])}
+        for values in samples_of({name: at(line, column) for name, column in known.items()}):
+            solution = solution_of(values["solution"], all_needed=layout.all_needed)
+            row = {"question": asked_in(values["question"]).question, "solution": solution}
             if isinstance(values["completion"], str) and row["question"]:
                 found.append((row, values["completion"]))
             else:

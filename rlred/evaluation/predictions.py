@@ -1,9 +1,10 @@
-r"""Saved predictions: outcomes from a file of completions that rlred did not generate.
+r"""Saved predictions: outcomes from files of completions that rlred did not generate.
 
-A file holds one JSON object per line (or an array of them). Each column has its usual names, or is named by the caller:
+A file is JSON Lines, a JSON array, CSV or Parquet, also gzipped. Other programs' layouts are known
+(rlred/evaluation/prediction_files.py); else each column has its usual names, or is named by the caller:
 
     completion   the text that was generated           length     its tokens, counted by whoever made the file
-    question     what was asked                        solution   the gold answer, in any form that questions.py reads
+    question     what was asked                        solution   the gold answer; a list holds alternatives
     budget       tokens asked for                      ratio      share of the unasked length, as TokenSkip's
     mode         exact, max or none                    correct    the file's own grade, to compare with ours
     prediction   the answer that its own program read from the completion
@@ -13,32 +14,40 @@ hold several samples of one question in a list.
 """
 
 import logging
-import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from rlred.budgets import MODES, check_budget
 from rlred.evaluation.measures import measure
+from rlred.evaluation.prediction_files import (
+    COLUMNS,
+    Layout,
+    at,
+    find_columns,
+    layout_of,
+    number_in,
+    place_of,
+    question_of,
+    samples_of,
+    whole_in,
+    without_repeats,
+)
 from rlred.evaluation.report import STAGES
-from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, read_json, solution_of
+from rlred.golds import is_missing, solution_of
 from rlred.rewards import Correctness
+from rlred.rewards.answer_text import answer_for, visible
 from rlred.rewards.correctness import last_boxed
+from rlred.table_files import names_of, read_rows
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = {
-    "completion": ("completion", "model_output", "output", "response", "generation", "generated_text", "code"),
-    "prediction": ("prediction", "pred", "predicted_answer", "extracted_answer"),
-    "length": ("length", "num_tokens", "completion_tokens", "cot_length", "output_tokens", "token_count"),
-    "question": (*QUESTION_COLUMNS, "messages", "input"),
-    "solution": ("gt", *SOLUTION_COLUMNS),
-    "budget": ("budget", "num_tokens_asked", "token_budget"),
-    "ratio": ("ratio", "compression_ratio", "gamma"),
-    "mode": ("mode",),
-    "correct": ("correct", "accuracy", "is_correct", "is_valid", "score"),
-}
-ANSWER_MARKERS = ("####", "final answer is", "answer is")
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+WORDS = dict.fromkeys(("true", "yes", "correct", "right"), 1.0) | dict.fromkeys(
+    ("false", "no", "incorrect", "wrong"), 0.0
+)
+CUT = ("length", "max_tokens", "max_length", "max_output_tokens")  # why a generation ended, where it was cut
+NO_FULL_LENGTH = "asked at a ratio, but not at ratio 1"
 
 
 def measure_predictions(
@@ -47,11 +56,11 @@ def measure_predictions(
     ratios: Sequence[float] | None = None,
     budgets: Sequence[int] | None = None,
     **settings,
-) -> dict:
-    """The report of files of predictions, measured together; `ratios` and `budgets` have one value per file.
+) -> tuple[dict, list[dict]]:
+    """The report of files of predictions, measured together, and their outcomes.
 
-    `settings` are those of `load_predictions`, for all files. Raises `ValueError` as that does, and for counts that do
-    not fit.
+    `ratios` and `budgets` have one value per file; `settings` are those of `load_predictions`, for all files. Raises
+    `ValueError` as that does, and for counts that do not fit.
     """
     for name, values in (("ratios", ratios), ("prediction_budgets", budgets)):
         if values is not None and len(values) != len(files):
@@ -64,10 +73,14 @@ def measure_predictions(
             ratio=ratios[number] if ratios else None,
             **settings,
         )
-        outcomes += found
-        notes.append(note)
+        outcomes += [{**outcome, "file": number} for outcome in found]
+        notes.append({**note, "lost": {}})
+    outcomes, lost = budgets_of_ratios(outcomes)
+    for number, count in Counter(outcome["file"] for outcome in lost).items():
+        notes[number]["lost"] = {NO_FULL_LENGTH: count}
+        logger.warning("%s: left out %d of %d predictions %s", files[number], count, notes[number]["n"], NO_FULL_LENGTH)
     ids: dict[str, int] = {}
-    outcomes = [{**o, "question_id": ids.setdefault(o["question"], len(ids))} for o in budgets_of_ratios(outcomes)]
+    outcomes = [{**o, "question_id": ids.setdefault(o["question"], len(ids))} for o in outcomes]
     return {
         "model": ", ".join(map(str, files)),
         "adapter": None,
@@ -77,7 +90,7 @@ def measure_predictions(
         **dict.fromkeys(STAGES),
         "predictions": measure(outcomes),
         "files": notes,
-    }
+    }, outcomes
 
 
 def load_predictions(
@@ -92,180 +105,242 @@ def load_predictions(
 ) -> tuple[list[dict], dict]:
     """Outcomes of a file of predictions, and a note of what was found (`n`, `skipped`, `recorded_accuracy`, ...).
 
-    `columns` maps the names above to the file's; `budget` and `ratio` hold for a whole file that has no such column;
-    `count` gives the tokens of a text where the file has no length. Lines whose length cannot be known are skipped and
-    counted. Raises `ValueError` for a file that cannot be read, an unknown column, or when nothing is left.
+    `columns` maps the names above to the file's; `budget` and `ratio` hold for all of the file, whatever it says;
+    `count` gives the tokens of a text where the file has no length. Rows that report an error or whose length cannot be
+    known are skipped and counted. Raises `ValueError` for a file that cannot be read, an unknown column, a value that
+    is none (with its line), or when nothing is left.
     """
     if budget is not None and ratio is not None:
         raise ValueError("a budget and a ratio are two ways to say the same; give one of them")
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
-    raw, names = read_json(Path(path))
-    found = find_columns(names, columns or {}, str(path))
+    path = Path(path)
+    rows = read_rows(path)
+    if not rows:
+        raise ValueError(f"{path}: has no rows; give it one object per completion")
+    layout = layout_of(rows)
+    found = find_columns(rows, columns or {}, str(path), layout)
+    asked = {"mode": mode, "budget": budget, "ratio": ratio}
+    found = {name: column for name, column in found.items() if name == "mode" or asked.get(name) is None}
     if "length" not in found and ("completion" not in found or count is None):
         raise ValueError(
-            f"{path}: no column holds a token count ({', '.join(COLUMNS['length'])}); name one with length=..., or "
-            "name a tokenizer to count the completions with"
+            f"{path}: no column holds a token count ({', '.join(COLUMNS['length'][:6])}, ...); name one with "
+            f"length=..., or name a tokenizer to count the completions with; there are {', '.join(names_of(rows))}"
         )
-    correctness = correctness or Correctness()
+    if "question" not in found:
+        logger.warning("%s: no column holds the question, so predictions are matched by their number in the file", path)
+    kept, read = without_repeats(rows, layout), _Reader(found, asked, count, correctness or Correctness(), layout)
     questions: dict[str, int] = {}
-    outcomes, recorded, skipped = [], [], 0
-    for index, line in enumerate(raw):
-        for values in samples_of({name: line.get(column) for name, column in found.items()}):
-            text = values.get("completion")
-            length = _length(values.get("length"), text, count)
-            if length is None:
-                skipped += 1
+    outcomes, recorded, skipped = [], [], Counter()
+    for index, row in kept:
+        try:
+            made = [read.outcome(sample, index) for sample in read.samples(row)]
+        except ValueError as error:
+            raise ValueError(f"{path}: {place_of(path, index)}: {error}") from None
+        for outcome in made:
+            if isinstance(outcome, str):
+                skipped[outcome] += 1
                 continue
-            key = question_of(values.get("question"), index)
-            outcome = {
-                "question_id": questions.setdefault(key, len(questions)),
-                "question": key,
-                "mode": values.get("mode") or mode,
-                "budget": values.get("budget", budget),
-                "ratio": values.get("ratio", ratio),
-                "length": length,
-                "correct": grade(text, values.get("solution"), correctness, values.get("prediction")),
-                "truncated": False,
-                "completion": text,
-            }
-            if outcome["budget"] is None and outcome["ratio"] is None and outcome["mode"] in MODES:
-                outcome["mode"] = "none"
-            if outcome["ratio"] is None:
-                check_budget(outcome["budget"], outcome["mode"])
-            outcomes.append(outcome)
-            if isinstance(values.get("correct"), bool | int | float):
-                recorded.append(float(values["correct"]))
+            recorded.append(outcome.pop("recorded"))
+            outcomes.append({"question_id": questions.setdefault(outcome["question"], len(questions)), **outcome})
     if not outcomes:
-        raise ValueError(f"{path}: none of its {len(raw)} lines has a length or a completion to count")
-    if skipped:
-        logger.warning("%s: skipped %d of %d lines without a length", path, skipped, len(raw))
+        reasons = ", ".join(f"{number} {reason}" for reason, number in skipped.items())
+        raise ValueError(f"{path}: none of its {len(rows)} lines has a length or a completion to count ({reasons})")
+    for reason, number in skipped.items():
+        logger.warning("%s: skipped %d of %d predictions %s", path, number, len(outcomes) + skipped.total(), reason)
     graded = [outcome["correct"] for outcome in outcomes if outcome["correct"] is not None]
     return outcomes, {
         "file": str(path),
+        "layout": layout.name or None,
         "n": len(outcomes),
-        "skipped": skipped,
+        "skipped": skipped.total(),
+        "skipped_because": dict(skipped),
+        "repeated": len(rows) - len(kept),
         "columns": found,
-        "accuracy": sum(graded) / len(graded) if graded else None,
-        "recorded_accuracy": sum(recorded) / len(recorded) if recorded else None,
+        "accuracy": fmean(graded) if graded else None,
+        "recorded_accuracy": recorded_share(recorded, str(path), found.get("correct")),
     }
 
 
-def budgets_of_ratios(outcomes: Sequence[dict]) -> list[dict]:
-    """Gives every outcome that has a ratio its budget: that share of the same question's length at ratio 1.
+class _Reader:
+    """Reads the rows of one file."""
 
-    Questions that were not asked at ratio 1 are left out. Raises `ValueError` where no question was.
+    def __init__(self, found: dict, asked: dict, count: Callable | None, correctness: Correctness, layout: Layout):
+        self.found, self.asked, self.count, self.correctness, self.layout = found, asked, count, correctness, layout
+
+    def samples(self, row: dict) -> list[dict]:
+        values = {name: at(row, column) for name, column in self.found.items()}
+        if self.found.get("question") in ("instruction", "prompt") and isinstance(row.get("input"), str):
+            values["question"] = f"{question_of(values['question'], 0)}\n{row['input']}"  # Alpaca's two halves
+        if self.found.get("length") == "total_tokens" and not is_missing(row.get("prompt_tokens")):
+            own, prompt = (whole_in(row[name], name, 0) for name in ("total_tokens", "prompt_tokens"))
+            values["length"] = None if own is None else own - prompt
+        return samples_of(values)
+
+    def outcome(self, values: dict, index: int) -> dict | str:
+        """What one completion did, or why it is skipped. Raises `ValueError` for a value that is none."""
+        text = values.get("completion")
+        if not is_missing(values.get("error")) and not isinstance(text, str):
+            return "that report an error"
+        length = self.length(values.get("length"), "length")
+        if length == 0 and text:
+            length = None  # an API that returns no ids
+        if length is None and isinstance(text, str) and self.count is not None:
+            length = self.count(text)
+        if length is None:
+            return "without a length"
+        mode, budget, ratio = self.condition(values)
+        gold, prediction = values.get("solution"), values.get("prediction")
+        return {
+            "question": question_of(values.get("question"), index),
+            "mode": mode,
+            "budget": budget,
+            "ratio": ratio,
+            "length": length,
+            "thinking_length": self.length(values.get("thinking_length"), "thinking_length"),
+            "correct": grade(text, gold, self.correctness, prediction, all_needed=self.layout.all_needed),
+            "truncated": str(values.get("finish")).lower() in CUT,
+            "completion": text,
+            "recorded": number_of_grade(values.get("correct")),
+        }
+
+    def length(self, value: object, name: str) -> int | None:
+        if isinstance(value, list) and all(isinstance(one, int) for one in value):
+            return len(value)  # the ids of the tokens
+        return whole_in(value, name, 0)
+
+    def condition(self, values: dict) -> tuple[str, int | None, float | None]:
+        mode = values.get("mode")
+        mode = self.asked["mode"] if is_missing(mode) else str(mode).strip().lower()
+        budget = whole_in(values.get("budget", self.asked["budget"]), "budget", 1)
+        ratio = number_in(values.get("ratio", self.asked["ratio"]), "ratio")
+        if ratio is not None and ratio <= 0:
+            raise ValueError(f"ratio must be above 0, a share of the length at ratio 1; got {ratio:g}")
+        if budget is None and ratio is None and mode in MODES:
+            mode = "none"
+        if ratio is None or mode not in MODES:
+            check_budget(budget, mode)
+        return mode, budget, ratio
+
+
+def budgets_of_ratios(outcomes: Sequence[dict]) -> tuple[list[dict], list[dict]]:
+    """Gives every outcome that has a ratio its budget: that share of the same question's mean length at ratio 1.
+
+    Second come the outcomes that are left out because their question was not asked at ratio 1. Raises `ValueError`
+    where no question was, and where nothing is left at any other ratio.
 
     >>> rows = [{"question": "q", "ratio": r, "length": n, "budget": None} for r, n in ((1.0, 80), (0.5, 50))]
-    >>> [row["budget"] for row in budgets_of_ratios(rows)]
+    >>> [row["budget"] for row in budgets_of_ratios(rows)[0]]
     [80, 40]
     """
-    if not any(outcome["ratio"] is not None for outcome in outcomes):
-        return list(outcomes)
-    full = {outcome["question"]: outcome["length"] for outcome in outcomes if outcome["ratio"] == 1}
-    if not full:
+    asked = [outcome for outcome in outcomes if outcome["ratio"] is not None]
+    lengths: dict[str, list[int]] = defaultdict(list)
+    for outcome in asked:
+        if outcome["ratio"] == 1:
+            lengths[outcome["question"]].append(outcome["length"])
+    if asked and not lengths:
         raise ValueError("ratios are shares of the length at ratio 1, and no prediction has that ratio; add that file")
-    known = [outcome for outcome in outcomes if outcome["ratio"] is None or full.get(outcome["question"])]
-    return [
-        outcome
-        if outcome["ratio"] is None
-        else {**outcome, "budget": max(1, round(outcome["ratio"] * full[outcome["question"]]))}
-        for outcome in known
-    ]
+    full = {question: fmean(own) for question, own in lengths.items() if max(own) > 0}
+    kept, lost = [], []
+    for outcome in outcomes:
+        if outcome["ratio"] is None:
+            kept.append(outcome)
+        elif outcome["question"] in full:
+            kept.append({**outcome, "budget": max(1, round(outcome["ratio"] * full[outcome["question"]]))})
+        else:
+            lost.append(outcome)
+    if lost and not any(outcome["ratio"] not in (None, 1) for outcome in kept):
+        example = next(iter(lost))["question"]
+        raise ValueError(
+            f"none of the questions asked at another ratio was asked at ratio 1, so nothing can be compared; name a "
+            f"column that is the same in all files with --columns question=... (one question: {example[:60]!r})"
+        )
+    return kept, lost
 
 
-def find_columns(names: Sequence[str], named: dict[str, str], source: str) -> dict[str, str]:
-    """Our name -> the file's name of each column that there is.
-
-    >>> find_columns(["model_output", "answer", "cot_length"], {}, "f")
-    {'completion': 'model_output', 'length': 'cot_length', 'solution': 'answer'}
-    """
-    for name, column in named.items():
-        if name not in COLUMNS:
-            raise ValueError(f"--columns: {name!r} is not one of {', '.join(COLUMNS)}")
-        if column not in names:
-            raise ValueError(f"{source}: {name}={column!r} is not a column; there are {', '.join(names)}")
-    found = {}
-    for name, usual in COLUMNS.items():
-        column = named.get(name) or next((column for column in usual if column in names), None)
-        if column is not None:
-            found[name] = column
-    return found
-
-
-def samples_of(values: dict) -> list[dict]:
-    """One dict per sample: lists of completions are taken apart, with the lists of the same length beside them.
-
-    >>> samples_of({"completion": ["a", "b"], "correct": [True, False], "solution": ["1"]})[1]
-    {'completion': 'b', 'correct': False, 'solution': ['1']}
-    """
-    texts = values.get("completion")
-    if not isinstance(texts, list):
-        return [values]
-    listed = [
-        name
-        for name in ("completion", "prediction", "length", "correct")
-        if isinstance(values.get(name), list) and len(values[name]) == len(texts)
-    ]
-    return [{**values, **{name: values[name][number] for name in listed}} for number in range(len(texts))]
-
-
-def question_of(value: object, index: int) -> str:
-    """The text of a question, which is what predictions are matched by; a conversation is what its user says.
-
-    >>> question_of([{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": ""}], 0)
-    '1+1?'
-    """
-    if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
-        value = "\n".join(str(turn.get("content")) for turn in value if turn.get("role") == "user")
-    return str(index if value is None else value)
-
-
-def grade(text: object, gold: object, correctness: Correctness, prediction: object = None) -> float | None:
+def grade(
+    text: object, gold: object, correctness: Correctness, prediction: object = None, *, all_needed: bool = False
+) -> float | None:
     r"""The grade of a saved completion; None where there is nothing to grade or no gold answer that can be read.
 
     A `prediction`, the answer that the file's own program read, is graded in place of the text. Not every project asks
-    for a box: the last `\boxed{}` counts, or else what follows the last "answer is" (or GSM8K's `####`), or else, where
-    the gold answer is a number, the last number. Gold answers in a list are all to be found.
+    for a box: the last `\boxed{}` after the thinking counts, or else what the text says its answer is
+    (rewards/answer_text.py). Of gold answers in a list any will do, or with `all_needed` they are all to be found.
 
     >>> grade("The final answer is: $\\boxed{5}$.", "5", Correctness()), grade("The answer is 6.", 5, Correctness())
     (1.0, 0.0)
-    >>> grade("3 times 7 is 21", "21", Correctness()), grade("...", ["2", "3"], Correctness(), ["3", "2"])
+    >>> grade("3 times 7 is 21", "21", Correctness()), grade("It is 21", ["20", "21"], Correctness())
     (1.0, 1.0)
+    >>> [grade("...", ["2", "3"], Correctness(), found, all_needed=True) for found in (["3", "2"], ["3"])]
+    [1.0, 0.0]
     """
-    if prediction is not None and not isinstance(prediction, dict):
-        golds, answers = _listed(gold), _listed(prediction)
-        if not golds or any(solution_of(one) is None for one in golds):
-            return None
-        found = [_grade_text(f"\\boxed{{{one}}}", solution_of(g), correctness) for g in golds for one in answers]
-        rows = [found[i : i + len(answers)] for i in range(0, len(found), len(answers))] if answers else []
-        columns = list(zip(*rows, strict=True))
-        return float(bool(rows) and all(1.0 in row for row in rows) and all(1.0 in column for column in columns))
-    solution = solution_of(gold)
-    if not isinstance(text, str) or solution is None:
+    solution = solution_of(gold, all_needed=all_needed)
+    if solution is None:
         return None
-    return _grade_text(text, solution, correctness)
+    if isinstance(prediction, list | tuple) and all_needed:
+        return _grade_all(prediction, gold, correctness)
+    if isinstance(prediction, list | tuple):
+        prediction = ", ".join(map(str, prediction))
+    end = correctness.end_of_thinking
+    if not is_missing(prediction) and not isinstance(prediction, dict) or prediction == "":
+        texts = [f"{end}\\boxed{{{prediction}}}"]
+    elif isinstance(text, str):
+        texts = None
+    else:
+        return None
+    grades = []
+    for one in [solution] if isinstance(solution, str) else solution:
+        boxed = texts[0] if texts else end + _boxed(text, one, correctness)
+        grades.append(correctness.grade(boxed, one))
+    known = [value for value in grades if value is not None]
+    return max(known) if known else None
 
 
-def _listed(value: object) -> list:
-    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+def _boxed(text: str, solution: str, correctness: Correctness) -> str:
+    """The text after the thinking, with the answer in a box."""
+    end = correctness.end_of_thinking
+    if correctness.require_end_of_thinking and end not in text:
+        return ""
+    body = visible(text, end)
+    if last_boxed(body) is not None:
+        return body
+    return f"\\boxed{{{answer_for(body, solution, end) or ''}}}"
 
 
-def _grade_text(text: str, solution: str, correctness: Correctness) -> float | None:
-    if last_boxed(text.rpartition(correctness.end_of_thinking)[2]) is None:
-        for marker in ANSWER_MARKERS:
-            _, found, answer = text.rpartition(marker)
-            if found:
-                line = answer.lstrip(" :\n").split("\n")[0].strip().rstrip(".").strip("$ ")
-                return correctness.grade(f"\\boxed{{{line}}}", solution)
-        if NUMBER.fullmatch(solution) and (numbers := NUMBER.findall(text)):
-            return correctness.grade(f"\\boxed{{{numbers[-1]}}}", solution)
-    return correctness.grade(text, solution)
+def _grade_all(predictions: Sequence, gold: object, correctness: Correctness) -> float | None:
+    """1.0 where each gold answer is among the predictions and each prediction among the gold answers."""
+    golds = [solution_of(one) for one in (gold if isinstance(gold, list | tuple) else [gold])]
+    if None in golds:
+        return None
+    table = [[grade("", one, correctness, str(found)) for found in predictions] for one in golds]
+    columns = list(zip(*table, strict=True))
+    return float(bool(columns) and all(1.0 in row for row in table) and all(1.0 in column for column in columns))
 
 
-def _length(length: object, text: object, count: Callable[[str], int] | None) -> int | None:
-    if isinstance(length, int | float) and not isinstance(length, bool) and length == length and length >= 0:
-        return int(length)
-    if isinstance(text, str) and count is not None:
-        return count(text)
-    return None
+def number_of_grade(value: object) -> float | None:
+    """A file's own grade as a number; words are read, anything else is None.
+
+    >>> number_of_grade("True"), number_of_grade("incorrect"), number_of_grade(-1), number_of_grade("?")
+    (1.0, 0.0, -1.0, None)
+    """
+    if isinstance(value, str) and value.strip().lower() in WORDS:
+        return WORDS[value.strip().lower()]
+    try:
+        return float(value) if isinstance(value, bool) else number_in(value, "correct")
+    except ValueError:
+        return None
+
+
+def recorded_share(values: Sequence[float | None], source: str, column: str | None) -> float | None:
+    """The share that a file's own grades call correct: the mean of 0 and 1, or of scores from -1 what is above 0.
+
+    None where there are none, or where they go above 1 and so are no grades.
+
+    >>> recorded_share([1.0, -1.0, 1.0, 1.0], "f", "score"), recorded_share([1.0, 0.5], "f", "score")
+    (0.75, 0.75)
+    """
+    known = [value for value in values if value is not None]
+    if known and max(known) > 1:
+        logger.warning("%s: %s goes up to %g, so it is no grade and is not reported", source, column, max(known))
+        return None
+    if known and min(known) < 0:
+        known = [float(value > 0) for value in known]
+    return fmean(known) if known else None

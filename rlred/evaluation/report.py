@@ -94,11 +94,21 @@ def _provenance(report: dict) -> str:
         columns = ", ".join(f"{name} from `{column}`" for name, column in note["columns"].items())
         recorded = note["recorded_accuracy"]
         own = f" (its own record: {percent(recorded)} %)" if recorded is not None else ""
+        layout = f" ({note['layout']})" if note.get("layout") else ""
         lines.append(
-            f"- `{note['file']}`: {note['n']} predictions, {note['skipped']} skipped, accuracy "
+            f"- `{note['file']}`{layout}: {note['n']} predictions, {_left_out(note)}, accuracy "
             f"{percent(note['accuracy'])} %{own}; {columns}"
         )
     return "\n".join([*lines, ""])
+
+
+def _left_out(note: dict) -> str:
+    """How many rows of a file are not among the figures, and why."""
+    because = {**note.get("skipped_because", {}), **note.get("lost", {})}
+    if note.get("repeated"):
+        because["that repeat a completion under another filter"] = note["repeated"]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in because.items())
+    return f"{note['skipped'] + sum(note.get('lost', {}).values())} left out{f' ({reasons})' if reasons else ''}"
 
 
 def to_markdown(report: dict) -> str:

@@ -1,11 +1,11 @@
 """Rewards that are ready to be named where only a name can be given, as on TRL's command line:
 
-    trl grpo --reward_funcs rlred.rewards.presets.l1_max rlred.rewards.presets.correctness --reward_weights 1 0 ...
+    trl grpo --reward_funcs rlred.rewards.presets.l1_max rlred.rewards.presets.correctness ...
 
 Each line says its constants and, if they are more than `solution`, the columns that its rows need. The constants are
 those of papers that train models of 1.5 to 7 billion parameters on answers of thousands of tokens: choose your own for
-other lengths (`from rlred.rewards import MaxLength`). Rewards whose constants no paper fixes, or whose columns only a rollout
-of rlred brings, have no line here. Rewards that compare a completion with its group need whole groups on each process:
+other lengths (`from rlred.rewards import MaxLength`). Rewards whose constants no paper fixes, or whose columns only a
+rollout of rlred brings, have no line here. Rewards that compare a completion with its group need whole groups on each process:
 per_device_train_batch_size * steps_per_generation has to be a multiple of num_generations.
 """
 

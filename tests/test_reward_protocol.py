@@ -2,15 +2,11 @@
 
 import ast
 import functools
-import importlib
 import inspect
 import json
 import math
 import pickle
-import subprocess
-import sys
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +19,6 @@ from rlred.audit import audit_columns, audit_rewards
 from rlred.dial import make_rewards, run
 from rlred.rewards import (
     REWARDS,
-    AdaptThink,
     ByMode,
     Correctness,
     ExactLength,
@@ -31,7 +26,6 @@ from rlred.rewards import (
     GroupSigmoid,
     Length,
     LengthBonus,
-    LengthEfficiency,
     MaxLength,
     ShortestCorrect,
     SlackLength,
@@ -39,12 +33,9 @@ from rlred.rewards import (
     Truncation,
     VisualSparsity,
     make_reward,
-    presets,
 )
 from rlred.rewards.base import Grader, Reward, bind, correctness_of, declared, find, length_of, names_twice
-from rlred.tokens import token_of
 from rlred.training.early_stop import decided_after
-from rlred.training.target_search import SearchTargets, TargetSearch
 from rlred.training.trainer import BudgetGRPOTrainer
 from rlred.vision.run import check_rewards
 from tests.paths import ROOT
@@ -367,55 +358,6 @@ def test_a_grade_is_trained_on_alone_and_others_have_it_beside_them(tmp_path):
     assert make_rewards(SimpleNamespace(reward=inside), training)[1] == ExactMatch()
 
 
-class TestTargets:
-    LOGGED = {"target_search/easy": 5, "target_search/medium": 20, "target_search/hard": 40}
-
-    @pytest.mark.parametrize(
-        "targets, log, expected",
-        [
-            ((25, 40, 60), [], (25, 40, 60)),
-            ((25, 40, 60), [{"step": 1, "loss": 0.1}], (25, 40, 60)),
-            ((25, 40, 60), [{"step": 0, **LOGGED}], (5, 20, 40)),
-            ((25, 40, 60), [{"step": 0, **LOGGED}, {"step": 1, "loss": 0.1}], (5, 20, 40)),
-            ((25, 40, 60), [{"step": 0, **LOGGED}, {"step": 2, **LOGGED, "target_search/easy": 9}], (9, 20, 40)),
-            ((25,), [{"step": 0, **LOGGED}], (25,)),  # Laser has one target, which nobody searches for
-        ],
-    )
-    def test_the_last_logged_targets_hold(self, targets, log, expected):
-        state = SimpleNamespace(log_history=log)
-        reward = LengthBonus(targets=targets)
-        assert reward.targets_at(state) == expected and reward.targets_at(None) == targets
-        same = LengthBonus(targets=expected)
-        texts = {"prompts": ["q"] * 2, "completions": [RIGHT] * 2, "completion_ids": [[7] * 8, [7] * 30]}
-        for kind, other in ((reward, same), (ByMode(none=reward), ByMode(none=same))):
-            columns = {**texts, "solution": ["4"] * 2, "mode": ["none"] * 2}
-            assert kind(**columns, trainer_state=state) == other(**columns)
-
-    def test_a_search_is_for_the_rows_without_a_budget_wherever_their_reward_stands(self):
-        search, reward = TargetSearch(num_questions=4), LengthBonus(targets=(1, 2, 3))
-        search.check(reward, 64)
-        search.check(ByMode(none=reward), 64)
-        for other in (ByMode(exact=reward), ByMode(none=LengthBonus(targets=(9,))), MaxLength(), think_format_reward):
-            with pytest.raises(ValueError, match="needs the reward length_bonus with three targets"):
-                search.check(other, 64)
-
-    def test_a_resumed_run_goes_on_with_its_targets_and_does_not_search_again(self):
-        asked = []
-        args = SimpleNamespace(max_completion_length=60, num_generations=8)
-
-        def answer(model):
-            asked.append(model)
-            return [{"question_id": 0, "correct": 1.0, "length": 20}]
-
-        search = SearchTargets(TargetSearch(num_questions=1, every=2, low=10, step=10), answer)
-        fresh = SimpleNamespace(log_history=[], global_step=0, max_steps=9)
-        search.on_train_begin(args, fresh, None, model="first")
-        assert asked == ["first"] and LengthBonus(targets=(1, 2, 3)).targets_at(fresh) == (20, 60, 60)
-        resumed = SimpleNamespace(log_history=json.loads(json.dumps(fresh.log_history)), global_step=2, max_steps=9)
-        search.on_train_begin(args, resumed, None, model="second")
-        assert asked == ["first"] and LengthBonus(targets=(1, 2, 3)).targets_at(resumed) == (20, 60, 60)
-
-
 def test_a_reward_inside_by_mode_is_given_its_reference_columns(tmp_path):
     needs = {"name": "by_mode", "none": {"name": "length_efficiency", "accuracy_weight": 1.0}}
     flags = {"reward": json.dumps(needs), "modes": '{"none":1}', "hindsight": False, "evaluate": False}
@@ -432,61 +374,6 @@ def test_no_reference_is_sampled_for_a_part_that_scores_no_row(tmp_path):
     flags = {"reward": json.dumps(unused), "hindsight": False, "evaluate": False, "max_steps": 1, "save_steps": 1}
     run(*arguments("l1_maxlen", "tiny_reasoner", output_dir=tmp_path / "run", **flags), tmp_path)
     assert not (tmp_path / "run" / "reference.jsonl").exists()
-
-
-PRESETS = {name: value for name, value in vars(presets).items() if isinstance(value, Reward)}
-
-
-def test_presets_are_ready_for_a_command_line_that_takes_names():
-    assert {"l1_exact", "l1_max", "correctness", "shortest_correct"} <= set(PRESETS)
-    for name, reward in PRESETS.items():
-        # As TRL 1.16 resolves --reward_funcs.
-        module, attribute = f"rlred.rewards.presets.{name}".rsplit(".", 1)
-        assert getattr(importlib.import_module(module), attribute) is reward is make_reward(f"{module}.{attribute}")
-        assert pickle.loads(pickle.dumps(reward)) == reward
-        assert len(score(reward)) == 4
-        assert not set(reward.needs) & {"requested", "visual_tokens"}  # which only a rollout of ours brings
-    assert presets.l1_exact == ExactLength(alpha=3e-4) and presets.l1_exact_released == ExactLength(alpha=1 / 3000)
-    assert presets.l1_max == MaxLength(alpha=1e-3, delta=0.5) and presets.l1_max_paper == MaxLength(alpha=3e-4)
-    assert presets.o1_pruner == LengthEfficiency.preset("released") and presets.adapt_think == AdaptThink(delta=0.05)
-    kinds = {type(reward) for reward in PRESETS.values()}
-    left_out = {name for name, kind in REWARDS.items() if kind not in kinds}
-    assert left_out == {"length_bonus", "request_threshold", "visual_sparsity"}  # the module says why
-
-
-def test_trls_own_command_line_trains_on_a_preset(random_model, tmp_path):
-    rows = [
-        {"prompt": [{"role": "user", "content": f"{n}+1=?"}], "solution": str(n + 1), "budget": 9} for n in range(8)
-    ]
-    (tmp_path / "rows").mkdir()
-    (tmp_path / "rows" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = f"--model_name_or_path {random_model} --dataset_name {tmp_path / 'rows'} --output_dir {tmp_path / 'run'}"
-    flags += " --reward_funcs rlred.rewards.presets.l1_max rlred.rewards.presets.correctness --reward_weights 1.0 0.0"
-    flags += " --max_steps 1 --per_device_train_batch_size 4 --num_generations 4 --max_completion_length 12"
-    flags += " --use_cpu true --bf16 false --report_to none --logging_steps 1 --save_steps 1 --dtype float32"
-    done = subprocess.run(
-        [Path(sys.executable).with_name("trl"), "grpo", *flags.split()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    state = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())
-    assert {"rewards/max_length/mean", "rewards/correctness/mean"} <= set(state["log_history"][0])
-
-
-class TestTokenOf:
-    def test_one_token_has_an_id_and_anything_else_is_named_with_its_field(self, random_model):
-        tokenizer = AutoTokenizer.from_pretrained(random_model)
-        assert tokenizer.decode([token_of(tokenizer, "</think>", field="x.end")]) == "</think>"
-        for text in ("12 checks", ""):
-            with pytest.raises(ValueError, match=f"x.end: '{text}' must be one token of the vocabulary, and is"):
-                token_of(tokenizer, text, field="x.end")
-
-    def test_its_two_strings_cannot_be_swapped(self, random_model):
-        with pytest.raises(TypeError):
-            token_of(AutoTokenizer.from_pretrained(random_model), "</think>", "x.end")
 
 
 def test_trap_nobody_else_guesses_at_a_reward():

@@ -1,16 +1,19 @@
 """Laser-D's search for its targets: the choice by hand, and a run that sets, logs and resumes them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from trl.rewards import think_format_reward
 
 from rlred.arguments import parse
 from rlred.dial import run
-from rlred.rewards import LengthBonus, make_reward
+from rlred.rewards import ByMode, LengthBonus, MaxLength, make_reward
 from rlred.rewards.length_bonus import LOGGED_TARGETS
 from rlred.tiny import resolve_model
-from rlred.training.target_search import TargetSearch, choose_targets
+from rlred.training.target_search import SearchTargets, TargetSearch, choose_targets
 from tests.paths import ROOT
+from tests.test_reward_protocol import RIGHT
 
 GRID = range(20, 101, 20)
 # Of 8 rollouts an easy group has 5 right or more, a medium one 2, a hard one 1: coverage must be 1/5, 1/2 and 1.
@@ -66,3 +69,52 @@ def test_laser_finds_its_targets_while_it_trains_and_again_when_it_resumes(tmp_p
     assert first[0][1] != (25, 40, 60)  # those of the YAML
     again = logged("--max_steps", "5", "--resume_from_checkpoint", "true")
     assert again[:2] == first and [step for step, _ in again] == [0, 2, 4]
+
+
+class TestTargets:
+    LOGGED = {"target_search/easy": 5, "target_search/medium": 20, "target_search/hard": 40}
+
+    @pytest.mark.parametrize(
+        "targets, log, expected",
+        [
+            ((25, 40, 60), [], (25, 40, 60)),
+            ((25, 40, 60), [{"step": 1, "loss": 0.1}], (25, 40, 60)),
+            ((25, 40, 60), [{"step": 0, **LOGGED}], (5, 20, 40)),
+            ((25, 40, 60), [{"step": 0, **LOGGED}, {"step": 1, "loss": 0.1}], (5, 20, 40)),
+            ((25, 40, 60), [{"step": 0, **LOGGED}, {"step": 2, **LOGGED, "target_search/easy": 9}], (9, 20, 40)),
+            ((25,), [{"step": 0, **LOGGED}], (25,)),  # Laser has one target, which nobody searches for
+        ],
+    )
+    def test_the_last_logged_targets_hold(self, targets, log, expected):
+        state = SimpleNamespace(log_history=log)
+        reward = LengthBonus(targets=targets)
+        assert reward.targets_at(state) == expected and reward.targets_at(None) == targets
+        same = LengthBonus(targets=expected)
+        texts = {"prompts": ["q"] * 2, "completions": [RIGHT] * 2, "completion_ids": [[7] * 8, [7] * 30]}
+        for kind, other in ((reward, same), (ByMode(none=reward), ByMode(none=same))):
+            columns = {**texts, "solution": ["4"] * 2, "mode": ["none"] * 2}
+            assert kind(**columns, trainer_state=state) == other(**columns)
+
+    def test_a_search_is_for_the_rows_without_a_budget_wherever_their_reward_stands(self):
+        search, reward = TargetSearch(num_questions=4), LengthBonus(targets=(1, 2, 3))
+        search.check(reward, 64)
+        search.check(ByMode(none=reward), 64)
+        for other in (ByMode(exact=reward), ByMode(none=LengthBonus(targets=(9,))), MaxLength(), think_format_reward):
+            with pytest.raises(ValueError, match="needs the reward length_bonus with three targets"):
+                search.check(other, 64)
+
+    def test_a_resumed_run_goes_on_with_its_targets_and_does_not_search_again(self):
+        asked = []
+        args = SimpleNamespace(max_completion_length=60, num_generations=8)
+
+        def answer(model):
+            asked.append(model)
+            return [{"question_id": 0, "correct": 1.0, "length": 20}]
+
+        search = SearchTargets(TargetSearch(num_questions=1, every=2, low=10, step=10), answer)
+        fresh = SimpleNamespace(log_history=[], global_step=0, max_steps=9)
+        search.on_train_begin(args, fresh, None, model="first")
+        assert asked == ["first"] and LengthBonus(targets=(1, 2, 3)).targets_at(fresh) == (20, 60, 60)
+        resumed = SimpleNamespace(log_history=json.loads(json.dumps(fresh.log_history)), global_step=2, max_steps=9)
+        search.on_train_begin(args, resumed, None, model="second")
+        assert asked == ["first"] and LengthBonus(targets=(1, 2, 3)).targets_at(resumed) == (20, 60, 60)

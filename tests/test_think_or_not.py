@@ -18,6 +18,7 @@ from rlred.questions import load_questions
 from rlred.rewards import AdaptThink, Thinkless, make_reward
 from rlred.tiny import resolve_model, sums
 from rlred.tiny.chooser import BATCH, make_chooser, rows_of
+from rlred.tokens import token_of
 from rlred.training.think_or_not import ThinkOrNot, control_weights, first_tokens
 from rlred.training.trainer import ComposedGRPOTrainer
 from tests.paths import ROOT
@@ -292,3 +293,16 @@ def test_the_choosers_practice_is_both_ways_for_either_switch_and_for_none():
         assert sums.split_of(question + "=?") == "train"
     assert not any(skips[" /think"]) and all(skips[" /no_think"])
     assert sum(skips[""]) == len(skips[""]) / 2
+
+
+class TestTokenOf:
+    def test_one_token_has_an_id_and_anything_else_is_named_with_its_field(self, random_model):
+        tokenizer = AutoTokenizer.from_pretrained(random_model)
+        assert tokenizer.decode([token_of(tokenizer, "</think>", field="x.end")]) == "</think>"
+        for text in ("12 checks", ""):
+            with pytest.raises(ValueError, match=f"x.end: '{text}' must be one token of the vocabulary, and is"):
+                token_of(tokenizer, text, field="x.end")
+
+    def test_its_two_strings_cannot_be_swapped(self, random_model):
+        with pytest.raises(TypeError):
+            token_of(AutoTokenizer.from_pretrained(random_model), "</think>", "x.end")

@@ -1,0 +1,202 @@
+r"""A value with its words: the number, its unit, and what else is said about it.
+
+`18 \text{ km/h east}` is the value 18, the unit km/h, and the word east, which changes what is said. Which word is what
+stands in `rewards/vocabulary.py`.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from rewards import vocabulary
+from rewards.spelling import MATH_WORDS, balanced
+
+_TOKEN = re.compile(
+    r"\\text ?\{|\\(?:begin|end|mathbb|mathcal|overline|overrightarrow|vec|hat|bar|operatorname) ?\{[^{}]*\}|_\{[^{}]*\}"
+    r"|\\degree ?(?:C|F|K|\\text ?\{ ?[CFK] ?\})(?![a-zA-Z])|\\degree|\\mu ?(?=m\b|s\b|g\b|\\text)|\\\$|[\u20ac\u00a3\u00a5\uffe5\u20b9]"
+    r"|\\[a-zA-Z]+|\\.|[^\W\d_]+(?:[-'][^\W\d_]+)*|.",
+    re.S,
+)
+_EXPONENT = re.compile(r"\s*\^ ?\{?([+-]?\d)\}?")
+_RANK = ("more", "less", "fewer", "greater", "larger", "smaller", "higher", "lower", "over", "under", "above", "below")
+
+
+@dataclass
+class Reading:
+    """The values, each with its factor and its units (name to exponent), the words that carry, and the others."""
+
+    values: list[tuple[str, int, dict[str, int]]] = field(default_factory=list)
+    carrying: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    words_first: bool = False
+
+    @property
+    def silent(self) -> bool:
+        return not (self.values or self.carrying or self.words)
+
+
+def _tokens(text: str, inside: bool = False, before: str = ""):
+    """Pairs of (is a word, token)."""
+    place, measured = 0, False  # measured: the last word was a unit
+    while place < len(text):
+        token = _TOKEN.match(text, place)[0]
+        place += len(token)
+        if token.startswith("\\text"):
+            end = balanced(text, place - 1)
+            inner = text[place:end] if end > 0 else text[place:]
+            place = end + 1 if end > 0 else len(text)
+            yield False, " "
+            yield from _tokens(inner, True, before)
+            before = "}"
+            continue
+        if token[0].isalpha():
+            word = _is_word(token, before, text[place:], inside, measured)
+            measured = word and vocabulary.unit(token) is not None
+            yield word, token
+        elif token == "\\$" or token in vocabulary.CURRENCIES:
+            yield True, vocabulary.CURRENCIES[token]
+        elif token.startswith("\\degree"):
+            scale = re.sub(r"\\degree|\\text|[ {}]", "", token)
+            trailing = not re.search(r"[\d\\(]", re.sub(r"\\text ?\{[^{}]*\}", "", text[place:]))
+            yield (
+                (True, {"C": "celsius", "F": "fahrenheit", "K": "kelvin", "": "degree"}[scale])
+                if trailing
+                else (
+                    False,
+                    token,
+                )
+            )
+        elif token.startswith("\\mu"):
+            yield True, "micro"
+        else:
+            yield False, token
+        before = token if not token.isspace() else before + " "
+
+
+def _is_word(run: str, before: str, after: str, inside: bool, measured: bool) -> bool:
+    known = (
+        vocabulary.unit(run) is not None
+        or run.lower() in vocabulary.MULTIPLIERS
+        or run.lower() in vocabulary.CARRYING
+        or run.lower() in vocabulary.SILENT
+        or run.lower() in vocabulary.CURRENCIES
+    )
+    spaced = before == "" or before.endswith(" ")
+    last = before.rstrip()[-1:]
+    valued = last.isdigit() or last in ("}", ")", "!")
+    if not run.isascii():
+        return True
+    if run in MATH_WORDS and not inside:
+        return False
+    if len(run) == 1:
+        ends = re.match(r"\s*(?:$|[/^,.;]|\\text|\\cdot|\^|[a-zA-Z]{2})", after) is not None
+        return (
+            known and run.lower() not in ("a",) and (last == "/" and measured or valued and (inside or spaced) and ends)
+        )
+    if inside or len(run) >= 5:
+        return True
+    alone = before == "" and after.strip(" .") == ""
+    if run.isupper():
+        return alone or known and spaced or len(run) >= 3 and spaced and not re.match(r"\s*[=+*/^-]", after)
+    if known:
+        return spaced or last == "/" and measured or last == "$" or last.isdigit() and run in vocabulary.GLUED
+    words_beside = re.match(r"\s+[a-zA-Z]{2}", after) is not None or bool(re.search(r"[a-zA-Z]{2} $", before))
+    return len(run) >= 3 and spaced and (valued or words_beside or run[0].isupper())
+
+
+def _units_of(tokens, place, units, sign, power):
+    """Reads one unit and its exponent at `place`; returns the next place."""
+    name = vocabulary.unit(tokens[place][1]) or tokens[place][1]
+    exponent, after = power, place + 1
+    rest = "".join(token for word, token in tokens[after : after + 6] if not word) if after < len(tokens) else ""
+    if (found := _EXPONENT.match(rest)) is not None:
+        exponent, length = int(found[1]), len(found[0])
+        while length > 0 and after < len(tokens):
+            length -= len(tokens[after][1])
+            after += 1
+    units[name] = units.get(name, 0) + sign * exponent
+    return after
+
+
+def read(text: str) -> Reading:
+    r"""The reading of a cleaned text.
+
+    >>> found = read(r"18\text{ km/h east}")
+    >>> found.values, found.carrying
+    ([('18', 1, {'km': 1, 'h': -1})], ['east'])
+    """
+    tokens, found = list(_tokens(text)), Reading()
+    math, factor, units, sign, power, place = "", 1, {}, 1, 1, 0
+    closed = False  # a word has come after the number: what follows is another one
+
+    def close():
+        nonlocal math, factor, units, sign, power, closed
+        shown = re.sub(r"\(\s*\)|\{\s*\}", "", math).strip(" ,;:.~-" if not re.search(r"\w|\\", math) else " ,;:.~")
+        if shown:
+            found.values.append((shown, factor, units))
+            math, factor, units = "", 1, {}
+        sign, power, closed = 1, 1, False
+        math = ""
+
+    while place < len(tokens):
+        word, token = tokens[place]
+        if not word:
+            joins = closed and units and token.strip() in ("/", "\\cdot", "*", "\\times")
+            if joins and place + 1 < len(tokens) and any(w for w, _ in tokens[place + 1 : place + 3]):
+                sign = -1 if token.strip() == "/" else 1
+            else:
+                if closed and token.strip() and re.search(r"[\w\\+^-]", token) and not token.isspace():
+                    if units or found.words or factor != 1 or found.carrying:
+                        close()
+                math += token
+            place += 1
+            continue
+        lower = token.lower()
+        valued = bool(math.strip(" (+-"))
+        name = vocabulary.unit(token)
+        if lower in vocabulary.MULTIPLIERS and valued:
+            factor, closed = factor * vocabulary.MULTIPLIERS[lower], True
+        elif lower in ("square", "sq", "cubic", "cu"):
+            power = 2 if lower[0] == "s" else 3
+        elif lower in ("squared", "cubed") and units:
+            last = next(reversed(units))
+            units[last] *= 2 if lower[0] == "s" else 3
+        elif lower == "per" and units:
+            sign = -1
+        elif token == "micro":
+            following = next((t for w, t in tokens[place + 1 :] if w), "")
+            units["micro" + following], closed = 1, True
+            place = next((n for n in range(place + 1, len(tokens)) if tokens[n][0]), place)
+        elif name is not None and name not in vocabulary.NEUTRAL and (valued or _currency(name, found, tokens, place)):
+            place, closed = _units_of(tokens, place, units, sign, power), valued
+            sign, power = 1, 1
+            continue
+        elif _carries(lower, valued, found):
+            found.carrying.append(vocabulary.ALIKE.get(lower, lower))
+            closed = valued
+        elif lower not in vocabulary.SILENT and name not in vocabulary.NEUTRAL:
+            found.words_first |= not valued and not found.values
+            found.words.append(_stem(token))
+            closed = valued
+        elif valued:
+            closed = True
+        place += 1
+    close()
+    return found
+
+
+def _currency(name: str, found: Reading, tokens, place: int) -> bool:
+    """Whether a unit of money stands before its number: `USD 36,000`."""
+    return vocabulary.DIMENSIONS.get(name) == "money" and any(c.isdigit() for _, t in tokens[place + 1 :] for c in t)
+
+
+def _carries(word: str, valued: bool, found: Reading) -> bool:
+    if word in _RANK:
+        return not valued or bool(found.carrying)
+    if word in ("left", "right"):
+        return not found.words
+    return word in vocabulary.CARRYING
+
+
+def _stem(word: str) -> str:
+    lower = word if word.isupper() and len(word) > 1 else word.lower()
+    return lower[:-1] if len(lower) > 3 and lower.endswith("s") and not lower.endswith("ss") else lower

@@ -12,7 +12,7 @@ from rewards.exact import rational
 from rewards.solution_sets import looks_like_a_set, same_set
 from rewards.spelling import balanced, clean
 from rewards.splitting import split_at, steps, values
-from rewards.wording import Reading, read
+from rewards.wording import Reading, read, stem
 
 # Where good graders disagree; docs/measures.md, "Grading". Each is one choice for all answers.
 UNIT_MAY_BE_LEFT_OUT = True  # gold `5 \text{ cm}`, answer 5
@@ -25,8 +25,8 @@ OPTION_TEXT_ALONE_IS_ENOUGH = True  # gold (C) 18, answer 18
 MAX_GOLD_WORDS = 12  # of a gold answer in prose; a longer one is no answer that can be compared: no opinion
 
 _NUMBER = r"\d+(?:\.\d+)?"
-_CHOICE = re.compile(r"^(?:option|choice|answer)?\s*[(\[]?\s*([A-H])\s*(?:[)\]]\s*[.:,)]?|[.:)])?\s*$", re.I)
-_OPTION = re.compile(r"^(?:option|choice)?\s*[(\[]?\s*([A-H])\s*[)\].:]+\s*(?![,;]|and\b|or\b)(.+)$", re.S | re.I)
+_CHOICE = re.compile(r"^(?:(?:the )?(?:(?:correct|right|best) )?(?:option|choice|answer)(?: is|:)?)?\s*[(\[]?\s*([A-H])\s*(?:[)\]]\s*[.:,)]?|[.:)])?\s*$", re.I)
+_OPTION = re.compile(r"^(?:(?:the )?(?:(?:correct|right|best) )?(?:option|choice|answer)(?: is|:)?)?\s*[(\[]?\s*([A-H])\s*[)\].:]+\s*(?![,;]|and\b|or\b)(.+)$", re.S | re.I)
 _CLOCK = re.compile(
     r"^(\d{1,2})(?: ?: ?(\d{2}))?(?: ?: ?(\d{2}))? ?([ap]) ?\.? ?m\b\.?$|^(\d{1,2}) ?: ?(\d{2})(?: ?: ?(\d{2}))?$", re.I
 )
@@ -128,7 +128,7 @@ def plain(text: str) -> str:
     if re.search(r"[\\^_={}<>|+*/]|^[a-zA-Z]$", text.strip()):
         return ""
     text = re.sub(r"^(?:an?|the) ", "", re.sub(r"[\s.,;:!?\"]+", " ", text).strip().casefold())
-    return text if re.search(r"[^\W\d_]{2}", text) else ""
+    return " ".join(map(stem, text.split())) if re.search(r"[^\W\d_]{2}", text) else ""
 
 
 def numbers(gold: str, answer: str, depth: int) -> bool | None:
@@ -440,7 +440,7 @@ def _unlike(readings: list[list[str]]) -> list[list[str]]:
 
 def _elements(text: str, thousands: bool) -> list[str]:
     r"""The values of a list or a set, `\pm` written out."""
-    text = re.sub(r"^\\?[a-zA-Z](?:_\{\w+\})? ?\\in(?![a-zA-Z]) ?(?=\\\{)", "", text)
+    text = re.sub(r"^\\?[a-zA-Z](?:_\{\w+\})? ?(?:\\in(?![a-zA-Z])|=) ?(?=\\\{)", "", text)
     found = steps(text)
     if (
         len(found) > 2

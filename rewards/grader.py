@@ -46,6 +46,17 @@ WARM_UP = (
     (r"3 \text{ h } 25 \text{ min}", "18 km/h"),
     (r"\sqrt{2}x", r"x\frac{2}{\sqrt{2}}"),
     (r"x \le 3", r"(-\infty, 3]"),
+    ("(x-3)^2+(y+1)^2=16", "x^2+y^2-6x+2y-6=0"),
+    (r"4\sin(\frac{\pi x}{3})-2", r"\sin^2 \theta + 2\cos x\sin x"),
+    (r"\frac{n(n+1)}{2}", r"\frac{n^2+n}{2}"),
+    ("3ax^{2}-5bx+7", "x^2-x^3"),
+    (r"-\frac{3}{8}\sqrt{2}+\sqrt[3]{5}", r"\frac{-1+\sqrt{5}}{2}"),
+    ("e^{2x}+e^{-x}", r"2e^{i\pi/3}"),
+    ("a_{n}=3n-1", r"x=\frac{y+7}{4}"),
+    (r"\ln x+\log_{3} 5", r"\frac{n!}{k!(n-k)!}"),
+    (r"3\pi r^{2}", r"(x+1)/(x-1)+|x-2|"),
+    (r"2^{n+1}-1", r"2 \cdot 3^{k-1}"),
+    (r"\sum_{k=1}^{n} k^2", r"\lfloor \frac{n}{2} \rfloor + 1"),
 )
 
 

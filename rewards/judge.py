@@ -23,6 +23,7 @@ _PREPARE = [
         (r"(?<=[\d)}])\s*i(?![a-zA-Z])", " i "),  # math-verify looks for an i that stands alone
         (r"(?<![\\a-zA-Z])i(?=\\)", " i "),
         (r"\*", r"\\cdot "),
+        (r"(?<=[\d)])\s*\(", r" \\cdot ("),  # math-verify reads 2(3) as a mixed number
         (r"\+\s*\\infty", r"\\infty"),
     ]
 ]
@@ -135,8 +136,10 @@ def _on_points(left, right) -> bool | None:
 
     names = sorted({symbol.name for symbol in left.free_symbols | right.free_symbols})
     found = []
-    for shift in range(len(POINTS)):
+    for shift in range(len(POINTS) + 3):
         at = {name: POINTS[(n + shift) % len(POINTS)] + Fraction(n // 6 * 2, 7) for n, name in enumerate(names)}
+        if shift >= len(POINTS):  # roots of unknowns may be real where all are positive only
+            at = {name: abs(point) for name, point in at.items()}
         sides = []
         for side in (left, right):
             values = {s: sympy.Rational(at[s.name].numerator, at[s.name].denominator) for s in side.free_symbols}

@@ -50,7 +50,7 @@ TEXTS = "text textbf textit textrm textsf texttt textnormal mathrm mbox hbox emp
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?\s*(?=\{)|\\[\\{}]|[{}]")
 _CLOSED = re.compile(r"\\[\\{}]|[{}]")
 _ENDS = re.compile(
-    r"(?:\s|\\(?:blacksquare|square|Box|qed|checkmark|hfill|newline|quad)(?![a-zA-Z])|\\\\|\\[,;:!]|[,;:]|(?<!\.)\.|\\text\{[\s.,;:]*\})+$"
+    r"(?:\s|\\(?:blacksquare|square|Box|qed|checkmark|hfill|newline|quad)(?![a-zA-Z])|\\\\|\\[,;:!]|\\$|[,;:]|(?<!\.)\.|\\text\{[\s.,;:]*\})+$"
 )
 MATH_WORDS = (
     "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln lg exp sqrt max min gcd lcm mod det lim sup inf"
@@ -152,7 +152,7 @@ RULES = [
         ("negative space", r"\\!\s*", "", (r"9,\!375", "9375")),
         ("space", r"(?<!\\)\\[,;:> ]|~|\\(?:quad|qquad|enspace|thinspace|space|hfill)(?![a-zA-Z])", " ", (r"12\,750", "12 750")),
         ("size", r"\\m?(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", "", (r"\left(2\right)", "(2)")),
-        ("display", r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![a-zA-Z])", " ", (r"\displaystyle 5", "5")),
+        ("display", r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])", " ", (r"\displaystyle 5", "5")),
         ("phantom brace", r"\{\s*([,:])\s*\}", r"\1", ("29{,}000", "29,000")),
         ("fraction", r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", (r"\dfrac{1}{2}", r"\frac{1}{2}")),
         ("at most", r"\\(?:leq?q?|leqslant|lte)(?![a-zA-Z])|<=|=<", r"\\le ", (r"x \leq 6", "x <= 6")),
@@ -173,6 +173,8 @@ RULES = [
         ("bar", r"\\(?:[lr]?vert|mid)(?![a-zA-Z])", "|", (r"\lvert x \rvert", "|x|")),
         ("divided", r"\\div(?![a-zA-Z])", "/", (r"8 \div 2", "8/2")),
         ("colon", r"\\colon(?![a-zA-Z])", ":", (r"5\colon 3", "5:3")),
+        ("choose", r"\{?\s*([\w+-]+)\s*\\choose(?![a-zA-Z])\s*([\w+-]+)\s*\}?", r"\\binom{\1}{\2}", (r"{5 \choose 2}", r"\binom{5}{2}")),
+        ("over", r"\{\s*([\w+-]+)\s*\\over(?![a-zA-Z])\s*([\w+-]+)\s*\}", r"\\frac{\1}{\2}", (r"{5 \over 2}", r"\frac{5}{2}")),
         ("root of a digit", r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}", (r"6\sqrt2", r"6\sqrt{2}")),
         ("fraction of digits", r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", (r"\frac37", r"\frac{3}{7}")),
         ("fraction of a digit", r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", (r"\frac3{7}", r"\frac{3}{7}")),

@@ -28,6 +28,7 @@ _UNITS = {
 SIGNS = {"\u7c73": "m", "\u5143": "yuan", "\u5398\u7c73": "cm", "\u5343\u7c73": "km", "\u516c\u91cc": "km", "\u5206\u949f": "min",
          "\u79d2": "s", "\u5c0f\u65f6": "h", "\u5929": "day", "\u5ea6": "degree", "\u514b": "g", "\u5343\u514b": "kg", "\u5347": "l"}  # fmt: skip
 # Units that are read as such right behind a digit: 18cm, and not the product 3nm.
+COMPOUNDS = {"mph": {"mi": 1, "h": -1}, "kmh": {"km": 1, "h": -1}}
 GLUED = frozenset("cm mm km kg mg ml mL kWh kHz MHz Hz kJ kW mph kph ft lb lbs oz hrs hr min mins sec kmh".split())
 NEUTRAL = frozenset("unit point digit ways".split())  # named, but no other unit than none: 3 units is 3
 
@@ -70,7 +71,7 @@ CARRYING = frozenset(
     remainder modulo mod decrease decreases decreased increase increases increased gain loss lost profit deficit debt
     even odd half halves third thirds quarter twice double triple times squared cubed
     or either possibly maybe infinitely infinite finite all any every some
-    am pm bc ad bce ce inclusive exclusive per negative minus plus""".split()
+    am pm bc ad bce ce inclusive exclusive negative minus plus""".split()
 )
 # Two spellings of one word that carries.
 ALIKE = {"eastward": "east", "westward": "west", "northward": "north", "southward": "south", "upward": "up",

@@ -6,6 +6,7 @@ stands in `rewards/vocabulary.py`.
 
 import re
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from rewards import vocabulary
 from rewards.spelling import MATH_WORDS, balanced
@@ -34,9 +35,9 @@ class Reading:
         return not (self.values or self.carrying or self.words)
 
 
-def _tokens(text: str, inside: bool = False, before: str = ""):
-    """Pairs of (is a word, token)."""
-    place, measured = 0, False  # measured: the last word was a unit
+def _tokens(text: str, inside: bool = False, before: str = "", measured: bool = False):
+    """Pairs of (is a word, token); `measured` says that the last word was a unit."""
+    place = 0
     while place < len(text):
         token = _TOKEN.match(text, place)[0]
         place += len(token)
@@ -45,7 +46,7 @@ def _tokens(text: str, inside: bool = False, before: str = ""):
             inner = text[place:end] if end > 0 else text[place:]
             place = end + 1 if end > 0 else len(text)
             yield False, " "
-            yield from _tokens(inner, True, before)
+            measured = yield from _tokens(inner, True, before, measured)
             before = "}"
             continue
         if token[0].isalpha():
@@ -56,7 +57,8 @@ def _tokens(text: str, inside: bool = False, before: str = ""):
             yield True, vocabulary.CURRENCIES[token]
         elif token.startswith("\\degree"):
             scale = re.sub(r"\\degree|\\text|[ {}]", "", token)
-            trailing = not re.search(r"[\d\\(]", re.sub(r"\\text ?\{[^{}]*\}", "", text[place:]))
+            rest = re.sub(r"\\text ?\{[^{}]*\}", "", text[place:])
+            trailing = not re.search(r"[\d\\(]", rest) and not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text[:place])
             yield (
                 (True, {"C": "celsius", "F": "fahrenheit", "K": "kelvin", "": "degree"}[scale])
                 if trailing
@@ -70,6 +72,7 @@ def _tokens(text: str, inside: bool = False, before: str = ""):
         else:
             yield False, token
         before = token if not token.isspace() else before + " "
+    return measured
 
 
 def _is_word(run: str, before: str, after: str, inside: bool, measured: bool) -> bool:
@@ -85,13 +88,13 @@ def _is_word(run: str, before: str, after: str, inside: bool, measured: bool) ->
     valued = last.isdigit() or last in ("}", ")", "!")
     if not run.isascii():
         return True
-    if run in MATH_WORDS and not inside:
+    if run in MATH_WORDS and not inside and not (known and valued):
         return False
     if len(run) == 1:
         ends = re.match(r"\s*(?:$|[/^,.;]|\\text|\\cdot|\^|[a-zA-Z]{2})", after) is not None
-        return (
-            known and run.lower() not in ("a",) and (last == "/" and measured or valued and (inside or spaced) and ends)
-        )
+        follows = measured and (inside or last == "/")  # the s of m/s
+        counted = valued and (inside or spaced and ends) or last.isdigit() and re.match(r"\s+\d", after) is not None
+        return known and run.lower() != "a" and (follows or counted)
     if inside or len(run) >= 5:
         return True
     alone = before == "" and after.strip(" .") == ""
@@ -107,13 +110,16 @@ def _units_of(tokens, place, units, sign, power):
     """Reads one unit and its exponent at `place`; returns the next place."""
     name = vocabulary.unit(tokens[place][1]) or tokens[place][1]
     exponent, after = power, place + 1
-    rest = "".join(token for word, token in tokens[after : after + 6] if not word) if after < len(tokens) else ""
+    rest = "".join(token for _, token in takewhile(lambda pair: not pair[0], tokens[after : after + 6]))
     if (found := _EXPONENT.match(rest)) is not None:
         exponent, length = int(found[1]), len(found[0])
         while length > 0 and after < len(tokens):
             length -= len(tokens[after][1])
             after += 1
-    units[name] = units.get(name, 0) + sign * exponent
+    for part, times in vocabulary.COMPOUNDS.get(name, {name: 1}).items():
+        units[part] = units.get(part, 0) + sign * exponent * times
+    if vocabulary.DIMENSIONS.get(name) == "temperature":
+        units.pop("degree", None)
     return after
 
 
@@ -175,7 +181,7 @@ def read(text: str) -> Reading:
             closed = valued
         elif lower not in vocabulary.SILENT and name not in vocabulary.NEUTRAL:
             found.words_first |= not valued and not found.values
-            found.words.append(_stem(token))
+            found.words.append(stem(token))
             closed = valued
         elif valued:
             closed = True
@@ -197,6 +203,6 @@ def _carries(word: str, valued: bool, found: Reading) -> bool:
     return word in vocabulary.CARRYING
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
     lower = word if word.isupper() and len(word) > 1 else word.lower()
     return lower[:-1] if len(lower) > 3 and lower.endswith("s") and not lower.endswith("ss") else lower

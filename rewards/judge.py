@@ -95,13 +95,14 @@ def value(text: str):
 
 
 def _exact(found):
-    """Decimals as fractions, and i as the imaginary unit."""
+    """Decimals as fractions, i as the imaginary unit, and every unknown real: math-verify has one of two kinds of them."""
     import sympy
 
     try:
         exact = {number: sympy.Rational(str(number)) for number in found.atoms(sympy.Float)}
-        units = {symbol: sympy.I for symbol in found.free_symbols if symbol.name == "i"}
-        return found.xreplace(exact | units) if exact or units else found
+        for symbol in found.free_symbols:
+            exact[symbol] = sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name, real=True)
+        return found.xreplace(exact) if exact else found
     except Exception:  # what math-verify returns has many types, some without these methods
         return found
 

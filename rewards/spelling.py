@@ -149,7 +149,7 @@ RULES = [
     (name, re.compile(pattern), replacement, pair)
     for name, pattern, replacement, pair in [
         ("line break", r"\\\\(?=\s*$)|\\newline(?![a-zA-Z])", " ", (r"64 \\", "64")),
-        ("negative space", r"\\!\s*", "", (r"9,\!375", "9375")),
+        ("negative space", r"\\!\s*", "", (r"9,\!375", "9,375")),
         ("space", r"(?<!\\)\\[,;:> ]|~|\\(?:quad|qquad|enspace|thinspace|space|hfill)(?![a-zA-Z])", " ", (r"12\,750", "12 750")),
         ("size", r"\\m?(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", "", (r"\left(2\right)", "(2)")),
         ("display", r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])", " ", (r"\displaystyle 5", "5")),
@@ -174,7 +174,7 @@ RULES = [
         ("divided", r"\\div(?![a-zA-Z])", "/", (r"8 \div 2", "8/2")),
         ("colon", r"\\colon(?![a-zA-Z])", ":", (r"5\colon 3", "5:3")),
         ("choose", r"\{?\s*([\w+-]+)\s*\\choose(?![a-zA-Z])\s*([\w+-]+)\s*\}?", r"\\binom{\1}{\2}", (r"{5 \choose 2}", r"\binom{5}{2}")),
-        ("over", r"\{\s*([\w+-]+)\s*\\over(?![a-zA-Z])\s*([\w+-]+)\s*\}", r"\\frac{\1}{\2}", (r"{5 \over 2}", r"\frac{5}{2}")),
+        ("over", r"\{?\s*([\w+-]+)\s*\\over(?![a-zA-Z])\s*([\w+-]+)\s*\}?", r"\\frac{\1}{\2}", (r"{5 \over 2}", r"\frac{5}{2}")),
         ("root of a digit", r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}", (r"6\sqrt2", r"6\sqrt{2}")),
         ("fraction of digits", r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", (r"\frac37", r"\frac{3}{7}")),
         ("fraction of a digit", r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", (r"\frac3{7}", r"\frac{3}{7}")),
@@ -234,5 +234,5 @@ def clean(text: str) -> str:
     text = _outside(_unwrap(text))
     for _, pattern, replacement, _ in RULES:
         text = pattern.sub(replacement, text)
-    text = _outside(_environments(text))
+    text = _outside(_environments(re.sub(r"^\{([^{}]*)\}(?=\s)", r"\1", text)))
     return re.sub(r"\s+", " ", text).strip()

@@ -147,7 +147,7 @@ def read(text: str) -> Reading:
         word, token = tokens[place]
         if not word:
             joins = closed and units and token.strip() in ("/", "\\cdot", "*", "\\times")
-            if joins and place + 1 < len(tokens) and any(w for w, _ in tokens[place + 1 : place + 3]):
+            if joins and next((w for w, following in tokens[place + 1 :] if w or following.strip()), False):
                 sign = -1 if token.strip() == "/" else 1
             else:
                 if closed and token.strip() and re.search(r"[\w\\+^-]", token) and not token.isspace():

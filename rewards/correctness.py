@@ -49,10 +49,16 @@ def _thinks_apart(completion) -> bool:
 
 
 def _boxes(text: str) -> list[tuple[int, int, int]]:
-    """Every complete outermost-last box: where its command starts, where its content starts and ends."""
+    r"""The boxes, an inner one instead of its outer: where `\boxed` starts, where its content starts and ends.
+
+    A box without braces (`\boxed 7`) counts after the last one with braces only.
+    """
+    first = [place for place in (text.find("\\boxed"), text.find("\\fbox")) if place >= 0]
+    if not first:
+        return []
     opened: list[tuple[int, int] | None] = []  # for each open brace: its box, None for a plain brace
     found: list[tuple[int, int, int]] = []
-    for match in _BRACES.finditer(text):
+    for match in _BRACES.finditer(text, min(first)):
         brace = match.group()
         if brace == "}":
             box = opened.pop() if opened else None
@@ -62,6 +68,9 @@ def _boxes(text: str) -> list[tuple[int, int, int]]:
             opened.append(None)
         elif brace.endswith("{") and len(brace) > 2:
             opened.append((match.start(), match.end()))
+    for match in _BARE.finditer(text, found[-1][2] if found else min(first)):
+        group = 1 if match[1] else 2
+        found.append((match.start(), match.start(group), match.start(group) + len(match[group].rstrip(".,"))))
     return found
 
 
@@ -76,11 +85,6 @@ def last_boxed(text: str) -> str | None:
     (True, '7')
     """
     boxes = _boxes(text)
-    bare = None
-    for bare in _BARE.finditer(text):  # noqa: B007  (the last one)
-        pass
-    if bare is not None and (not boxes or bare.start() > boxes[-1][2]):
-        return (bare[1] or bare[2]).rstrip(".,")
     return text[boxes[-1][1] : boxes[-1][2]] if boxes else None
 
 
@@ -90,11 +94,10 @@ def boxed_answer(text: str) -> str | None:
     >>> boxed_answer(r"$x=\boxed{2}$ and $x=\boxed{3}$"), boxed_answer(r"\boxed{4} is too small, so \boxed{9}")
     ('2, 3', '9')
     """
-    last = last_boxed(text)
     boxes = _boxes(text)
-    if last is None or not boxes or text[boxes[-1][1] : boxes[-1][2]] != last:
-        return last
-    joined = [last]
+    if not boxes:
+        return None
+    joined = [text[boxes[-1][1] : boxes[-1][2]]]
     for before, after in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         between = text[before[2] + 1 : after[0]]
         if len(between) > _BETWEEN_CHARACTERS or _BETWEEN.fullmatch(between) is None or len(joined) > 20:
@@ -112,6 +115,8 @@ def golds_of(solution) -> list[str]:
     >>> golds_of(["842.17", "842"]), golds_of(26.0), golds_of(float("nan")), golds_of("6*7=42\n#### 42")
     (['842.17', '842'], ['26'], [], ['42'])
     """
+    if isinstance(solution, str) and solution.isalnum() and solution.isascii() and solution[0].isdigit():
+        return [solution]  # most of GSM8K
     if hasattr(solution, "tolist"):  # numpy's arrays and numbers
         solution = solution.tolist()
     if isinstance(solution, list | tuple | set | frozenset):
@@ -136,10 +141,10 @@ def golds_of(solution) -> list[str]:
 class Correctness:
     r"""1.0 where the boxed answer equals the solution, else 0.0; None where the solution cannot be read.
 
-    The answer is the last `\boxed{...}` after the last `end_of_thinking`; a model without such a mark has None, and the
-    whole text is searched. With `require_end_of_thinking`, a completion that never ends its thinking is incorrect, as in
-    L1's released code; without it, such a text is searched whole. A solution is a text (all its values are asked for), a
-    number, or a list of alternatives of which any is correct; None, NaN and empty ones give None. Equality is
+    The answer is the last `\boxed{...}` after the last `end_of_thinking`; a model without such a mark has None, and
+    the whole text is searched. With `require_end_of_thinking`, a completion that never ends its thinking is incorrect,
+    as in L1's released code; without it, such a text is searched whole. A solution is a text (all its values are asked
+    for), a number, or a list of alternatives of which any is correct; None, NaN and empty ones give None. Equality is
     math-verify's with the forms of `rewards/forms.py` around it, under a hard limit of `seconds` per answer in every
     thread and process (of a whole batch: `grader.equal_all`): a hostile answer is incorrect, it does not hang and it
     does not raise.

@@ -1,8 +1,8 @@
 r"""Forms of answers that are not one piece of mathematics: compared part by part, the parts by math-verify.
 
-`same` asks the forms of `FORMS` in order. Each knows one form of answer, says True or False where the gold answer has it,
-and None where it has not; what no form decides is the judge's (`rewards/judge.py`). Each stands beside the pair that made
-it necessary. What is taken off before is in `rewards/spelling.py`.
+`same` asks the forms of `FORMS` in order. Each knows one form of answer, says True or False where the gold answer has
+it and None where it has not; what no form decides is the judge's (`rewards/judge.py`). Each stands beside the pair that
+made it necessary. What is taken off before is in `rewards/spelling.py`.
 """
 
 import functools
@@ -290,8 +290,11 @@ FORMS = [
 ]
 
 
+MAX_DEPTH = 60  # of brackets; what is deeper takes the parser minutes
+
+
 def readable(gold: str) -> bool:
-    r"""Whether there is anything in a cleaned gold answer to compare with: not in `\text{ }`, `?` or a page of prose."""
+    r"""Whether a cleaned gold answer holds anything to compare with: not `\text{ }`, `?` or a page of prose."""
     if not re.search(r"[\w\u221e]|\\(?:infty|emptyset)", re.sub(r"\\text ?\{", "", gold)):
         return False
     found = read(gold)
@@ -305,9 +308,18 @@ def compare(gold: str, answer: str) -> bool | None:
     (True, False, False, None)
     """
     left, right = clean(gold), clean(answer)
-    if left and right and squeezed(left) == squeezed(right):
+    if left and right and (squeezed(left) == squeezed(right) or words_alone(left, right, same)):
         return True
     left, right = unlabelled(left), unlabelled(right)
     if not readable(left):
         return None
-    return same(left, right)
+    return not (nested(left) or nested(right)) and same(left, right)
+
+
+def nested(text: str) -> bool:
+    """Whether brackets stand deeper in each other than in any answer that is meant."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "({[") - (character in ")}]")
+        deepest = max(deepest, depth)
+    return deepest > MAX_DEPTH

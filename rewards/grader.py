@@ -75,6 +75,12 @@ def normalise(answer: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
+def _undressed(text: str) -> str:
+    r"""A number without the blanks and dollars around it, which is most of what GSM8K needs: `$ \$36,000 $.`"""
+    text = text.strip(" \t\n$").rstrip(".").rstrip(" $")
+    return text.removeprefix("\\$").replace("\\!", "") if "\\" in text else text
+
+
 def _number(text: str) -> Decimal | None:
     if len(text) <= 50 and _PLAIN.fullmatch(text) is not None:
         return Decimal(text.replace(",", ""))
@@ -117,7 +123,7 @@ def verdict(gold: str, answer: str, seconds: float) -> bool | str | None:
     """`equal`, but `LATE` for an answer that took longer than `seconds`."""
     if len(gold) > MAX_CHARACTERS or len(answer) > MAX_CHARACTERS:
         return False if len(gold) <= MAX_CHARACTERS else None
-    left, right = gold.strip(" \t\n$"), answer.strip(" \t\n$")
+    left, right = _undressed(gold), _undressed(answer)
     number = _number(left)
     if number is not None:
         if not right:
@@ -131,7 +137,7 @@ def verdict(gold: str, answer: str, seconds: float) -> bool | str | None:
 
 
 def check_system() -> None:
-    """Raises `ValueError` on a system that cannot end a comparison from outside: without Linux's fork, limits and /proc."""
+    """Raises `ValueError` on a system that cannot end a comparison from outside: without fork, limits and /proc."""
     try:
         import resource
 

@@ -95,7 +95,7 @@ def value(text: str):
 
 
 def _exact(found):
-    """Decimals as fractions, i as the imaginary unit, and every unknown real: math-verify has one of two kinds of them."""
+    """Decimals as fractions, i as the imaginary unit, and every unknown real, of which math-verify has two kinds."""
     import sympy
 
     try:
@@ -154,6 +154,8 @@ def _on_points(left, right) -> bool | None:
             found.append(_close(*sides))
             if found[-1] is False:
                 return False
+            if found.count(True) == 4:  # one of them with a negative value
+                break
     return True if found.count(True) >= 3 else None
 
 

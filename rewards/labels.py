@@ -7,7 +7,8 @@ from rewards.splitting import steps
 from rewards.wording import stem
 
 _NAME = re.compile(
-    r"^(?:\\text ?\{[^{}]*\}|\\(?!frac|sqrt|sin|cos|tan|log|ln|pm|int|sum|left|begin|infty|le |ge |ne )[a-zA-Z]+ ?(?:\{[^{}]*\})?|[A-Za-z][A-Za-z ]*)+"
+    r"^(?:\\text ?\{[^{}]*\}|\\(?!frac|sqrt|sin|cos|tan|log|ln|pm|int|sum|left|begin|infty|le |ge |ne )"
+    r"[a-zA-Z]+ ?(?:\{[^{}]*\})?|[A-Za-z][A-Za-z ]*)+"
     r"(?: ?_\{[^{}]*\})?(?: ?\^\{[^{}]*\})?'*(?: ?\([^()=<>]*\))?$"
 )
 _LABEL = re.compile(

@@ -12,12 +12,13 @@ from rewards.exact import rational
 from rewards.labels import squeezed
 from rewards.spelling import clean
 
+_SAID = r"^(?:(?:the )?(?:(?:correct|right|best) )?(?:option|choice|answer)(?: is|:)?)?\s*"
 _CHOICE = re.compile(
-    r"^(?:(?:the )?(?:(?:correct|right|best) )?(?:option|choice|answer)(?: is|:)?)?\s*[(\[]?\s*([A-H])\s*(?:[)\]]\s*[.:,)]?|[.:)])?\s*$",
+    _SAID + r"[(\[]?\s*([A-H])\s*(?:[)\]]\s*[.:,)]?|[.:)])?\s*$",
     re.I,
 )
 _OPTION = re.compile(
-    r"^(?:(?:the )?(?:(?:correct|right|best) )?(?:option|choice|answer)(?: is|:)?)?\s*[(\[]?\s*([A-H])\s*[)\].:]+\s*(?![,;]|and\b|or\b)(.+)$",
+    _SAID + r"[(\[]?\s*([A-H])\s*[)\].:]+\s*(?![,;]|and\b|or\b)(.+)$",
     re.S | re.I,
 )
 _CLOCK = re.compile(
@@ -26,7 +27,8 @@ _CLOCK = re.compile(
 _BASE = re.compile(r"^\(?([0-9a-zA-Z]+)\)? ?_ ?\{?(?:\\text ?\{)? ?(\w+) ?\}?\}?$")
 _MODULUS = re.compile(r"^(?:(.*?)\\equiv)?(.*?)\\pmod\{(\d+)\}$", re.S)
 _DERIVATIVE = re.compile(
-    r"\\frac ?\{ ?(?:d|\\partial)(?:\^\{\d\})? ?\w* ?\} ?\{ ?(?:(?:d|\\partial) ?\w(?:\^\{\d\})? ?)+\}|\\d?dot ?\{ ?\w ?\}|[a-zA-Z]'+(?: ?\([^()]*\))?"
+    r"\\frac ?\{ ?(?:d|\\partial)(?:\^\{\d\})? ?\w* ?\} ?\{ ?(?:(?:d|\\partial) ?\w(?:\^\{\d\})? ?)+\}"
+    r"|\\d?dot ?\{ ?\w ?\}|[a-zA-Z]'+(?: ?\([^()]*\))?"
     r"|[a-zA-Z]\^\{\\prime\}(?: ?\([^()]*\))?"
 )
 

@@ -1,4 +1,7 @@
-r"""Intervals, unions and inequalities of one unknown as sets of numbers: `x < 2 or x > 5` is `(-\infty,2)\cup(5,\infty)`."""
+r"""Intervals, unions and inequalities of one unknown as sets of numbers.
+
+`x < 2 or x > 5` is `(-\infty,2)\cup(5,\infty)`.
+"""
 
 import re
 

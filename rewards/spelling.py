@@ -99,7 +99,7 @@ def _delimiters(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    r"""Styles and colours off, and one command for all that holds words: `\bm{64}` is 64, `\mbox{cm}` is `\text{cm}`."""
+    r"""Styles and colours off, one command for all that holds words: `\bm{64}` is 64, `\mbox{cm}` is `\text{cm}`."""
     found = _COMMAND.search(text)
     while found:
         name, brace = found[1], found.end()
@@ -150,9 +150,19 @@ RULES = [
     for name, pattern, replacement, pair in [
         ("line break", r"\\\\(?=\s*$)|\\newline(?![a-zA-Z])", " ", (r"64 \\", "64")),
         ("negative space", r"\\!\s*", "", (r"9,\!375", "9,375")),
-        ("space", r"(?<!\\)\\[,;:> ]|~|\\(?:quad|qquad|enspace|thinspace|space|hfill)(?![a-zA-Z])", " ", (r"12\,750", "12 750")),
+        (
+            "space",
+            r"(?<!\\)\\[,;:> ]|~|\\(?:quad|qquad|enspace|thinspace|space|hfill)(?![a-zA-Z])",
+            " ",
+            (r"12\,750", "12 750"),
+        ),
         ("size", r"\\m?(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", "", (r"\left(2\right)", "(2)")),
-        ("display", r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])", " ", (r"\displaystyle 5", "5")),
+        (
+            "display",
+            r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])",
+            " ",
+            (r"\displaystyle 5", "5"),
+        ),
         ("phantom brace", r"\{\s*([,:])\s*\}", r"\1", ("29{,}000", "29,000")),
         ("fraction", r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", (r"\dfrac{1}{2}", r"\frac{1}{2}")),
         ("at most", r"\\(?:leq?q?|leqslant|lte)(?![a-zA-Z])|<=|=<", r"\\le ", (r"x \leq 6", "x <= 6")),
@@ -160,12 +170,37 @@ RULES = [
         ("unequal", r"\\(?:neq?|not\s*=)(?![a-zA-Z])|!=", r"\\ne ", (r"x \neq 9", "x != 9")),
         ("less", r"\\lt(?![a-zA-Z])", "<", (r"x \lt 6", "x < 6")),
         ("more", r"\\gt(?![a-zA-Z])", ">", (r"x \gt 6", "x > 6")),
-        ("arrow", r"\\(?:long)?rightarrow(?![a-zA-Z])|\\(?:implies|Rightarrow)(?![a-zA-Z])|[-=]>", r"\\to ", ("A -> B", r"A \to B")),
+        (
+            "arrow",
+            r"\\(?:long)?rightarrow(?![a-zA-Z])|\\(?:implies|Rightarrow)(?![a-zA-Z])|[-=]>",
+            r"\\to ",
+            ("A -> B", r"A \to B"),
+        ),
         ("dots", r"\\(?:[lc]?dots[cbm]?)(?![a-zA-Z])|\.\s?\.\s?\.", r"\\ldots ", ("0, 7, ...", r"0, 7, \ldots")),
-        ("empty set", r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}|\\empty(?![a-zA-Z])", r"\\emptyset ", (r"\{\}", r"\emptyset")),
-        ("degree", r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])|\^\s*o\b", r"\\degree ", (r"40^{\circ}", "40^\\circ")),
-        ("ordinal", r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\s*\}?", "", ("18th", "18")),
-        ("real line", r"\\(?:R|reals|Reals)(?![a-zA-Z])|\\Bbb\s*\{?R\}?|\\mathbb\s*R", r"\\mathbb{R}", (r"\R", r"\mathbb{R}")),
+        (
+            "empty set",
+            r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}|\\empty(?![a-zA-Z])",
+            r"\\emptyset ",
+            (r"\{\}", r"\emptyset"),
+        ),
+        (
+            "degree",
+            r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])|\^\s*o\b",
+            r"\\degree ",
+            (r"40^{\circ}", "40^\\circ"),
+        ),
+        (
+            "ordinal",
+            r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\s*\}?",
+            "",
+            ("18th", "18"),
+        ),
+        (
+            "real line",
+            r"\\(?:R|reals|Reals)(?![a-zA-Z])|\\Bbb\s*\{?R\}?|\\mathbb\s*R",
+            r"\\mathbb{R}",
+            (r"\R", r"\mathbb{R}"),
+        ),
         ("logarithm", r"\\lg(?![a-zA-Z])", r"\\log_{10} ", (r"\lg 1000", r"\log_{10} 1000")),
         ("percent", r"\s*(?:\\text\{\s*)?\b(?:percent|per cent|pct)\b\s*\}?|(?<!\\)%", r"\\%", ("35 percent", r"35\%")),
         ("set braces", r"\\lbrace(?![a-zA-Z])", r"\\{", (r"\lbrace 1 \rbrace", r"\{1\}")),
@@ -173,21 +208,46 @@ RULES = [
         ("bar", r"\\(?:[lr]?vert|mid)(?![a-zA-Z])", "|", (r"\lvert x \rvert", "|x|")),
         ("divided", r"\\div(?![a-zA-Z])", "/", (r"8 \div 2", "8/2")),
         ("colon", r"\\colon(?![a-zA-Z])", ":", (r"5\colon 3", "5:3")),
-        ("choose", r"\{?\s*([\w+-]+)\s*\\choose(?![a-zA-Z])\s*([\w+-]+)\s*\}?", r"\\binom{\1}{\2}", (r"{5 \choose 2}", r"\binom{5}{2}")),
-        ("over", r"\{?\s*([\w+-]+)\s*\\over(?![a-zA-Z])\s*([\w+-]+)\s*\}?", r"\\frac{\1}{\2}", (r"{5 \over 2}", r"\frac{5}{2}")),
+        (
+            "choose",
+            r"\{?\s*([\w+-]+)\s*\\choose(?![a-zA-Z])\s*([\w+-]+)\s*\}?",
+            r"\\binom{\1}{\2}",
+            (r"{5 \choose 2}", r"\binom{5}{2}"),
+        ),
+        (
+            "over",
+            r"\{?\s*([\w+-]+)\s*\\over(?![a-zA-Z])\s*([\w+-]+)\s*\}?",
+            r"\\frac{\1}{\2}",
+            (r"{5 \over 2}", r"\frac{5}{2}"),
+        ),
         ("root of a digit", r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}", (r"6\sqrt2", r"6\sqrt{2}")),
         ("fraction of digits", r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", (r"\frac37", r"\frac{3}{7}")),
         ("fraction of a digit", r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", (r"\frac3{7}", r"\frac{3}{7}")),
         ("fraction by a digit", r"\\frac\s*\{([^{}]*)\}\s*(\d)", r"\\frac{\1}{\2}", (r"\frac{3}7", r"\frac{3}{7}")),
         ("Python's power", r"(?<=[\w)}])\s*\*\*\s*(?=[\w({-])", "^", ("2**6", "2^6")),
-        ("times ten", r"(?<=\d)\s*(?:x|X|\*|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)\s*\}?", r" \\times 10^{\1}", ("4.5 x 10^5", r"4.5 \times 10^{5}")),
-        ("e notation", r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]([+-]?)\+?0*(\d+)(?![\w.])", r"\1 \\times 10^{\2\3}", ("4.5e5", r"4.5 \times 10^{5}")),
+        (
+            "times ten",
+            r"(?<=\d)\s*(?:x|X|\*|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)\s*\}?",
+            r" \\times 10^{\1}",
+            ("4.5 x 10^5", r"4.5 \times 10^{5}"),
+        ),
+        (
+            "e notation",
+            r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]([+-]?)\+?0*(\d+)(?![\w.])",
+            r"\1 \\times 10^{\2\3}",
+            ("4.5e5", r"4.5 \times 10^{5}"),
+        ),
         ("braced exponent", r"\^\s*([0-9a-zA-Z])(?![0-9])", r"^{\1}", ("6x^2", "6x^{2}")),
         ("braced index", r"_\s*(\d+|[a-zA-Z])(?![a-zA-Z0-9])", r"_{\1}", ("a_1", "a_{1}")),
-        ("modulus", r"\(?\s*\\?(?:pmod|bmod|mod)(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?", r" \\pmod{\1}", (r"5 \pmod 9", r"5 (\bmod 9)")),
+        (
+            "modulus",
+            r"\(?\s*\\?(?:pmod|bmod|mod)(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?",
+            r" \\pmod{\1}",
+            (r"5 \pmod 9", r"5 (\bmod 9)"),
+        ),
         ("about", r"^\s*(?:\\approx|\\therefore|\\because|\\implies|\\sim)(?![a-zA-Z])", " ", (r"\approx 47", "47")),
     ]
-]  # fmt: skip
+]
 _ONE_CELL = re.compile(
     r"^\\begin\{(array|aligned?|gathered|split|equation|center|align\*|equation\*)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}$",
     re.S,

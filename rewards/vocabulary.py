@@ -5,7 +5,7 @@ A line of `UNITS` is one unit of one dimension, with every spelling of it; a plu
 
 _UNITS = {
     "length": """km kilometer kilometre | m meter metre | dm decimeter decimetre | cm centimeter centimetre
-        | mm millimeter millimetre | nm nanometer nanometre | micrometer micrometre micron | in inch inches | ft foot feet
+        | mm millimeter millimetre | nm nanometer nanometre | micrometer micron | in inch inches | ft foot feet
         | yd yard | mi mile | furlong | league | light-year lightyear""",
     "mass": "kg kilogram kilo | g gram gramme gm | mg milligram | t ton tonne | lb lbs pound | oz ounce",
     "time": """h hr hrs hour | min mins minute | s sec secs second | ms millisecond | day | week wk | month | yr year
@@ -13,8 +13,8 @@ _UNITS = {
     "volume": """l liter litre | ml milliliter millilitre | cl centiliter centilitre | gal gallon | qt quart | pt pint
         | cup | tbsp tablespoon | tsp teaspoon | bushel""",
     "area": "ha hectare | acre",
-    "money": """dollar usd buck | euro eur | poundsterling gbp sterling quid | yen jpy | yuan cny rmb renminbi | rupee inr
-        rs | cent | penny pence pennies | dime | nickel | franc chf | peso | rouble ruble | won krw""",
+    "money": """dollar usd buck | euro eur | poundsterling gbp sterling quid | yen jpy | yuan cny rmb renminbi | rupee
+        inr rs | cent | penny pence pennies | dime | nickel | franc chf | peso | rouble ruble | won krw""",
     "angle": "degree deg | radian rad | grad gradian | arcminute | arcsecond",
     "temperature": "celsius centigrade | fahrenheit | kelvin",
     "speed": "mph | kmh kmph kph | knot",
@@ -25,8 +25,21 @@ _UNITS = {
         | k | b bit | byte | kb kilobyte | mb megabyte | gb gigabyte | rpm | db decibel | lumen | candela""",
     "counted": "percent pct | unit | point | digit | ways way",
 }
-SIGNS = {"\u7c73": "m", "\u5143": "yuan", "\u5398\u7c73": "cm", "\u5343\u7c73": "km", "\u516c\u91cc": "km", "\u5206\u949f": "min",
-         "\u79d2": "s", "\u5c0f\u65f6": "h", "\u5929": "day", "\u5ea6": "degree", "\u514b": "g", "\u5343\u514b": "kg", "\u5347": "l"}  # fmt: skip
+SIGNS = {
+    "\u7c73": "m",
+    "\u5143": "yuan",
+    "\u5398\u7c73": "cm",
+    "\u5343\u7c73": "km",
+    "\u516c\u91cc": "km",
+    "\u5206\u949f": "min",
+    "\u79d2": "s",
+    "\u5c0f\u65f6": "h",
+    "\u5929": "day",
+    "\u5ea6": "degree",
+    "\u514b": "g",
+    "\u5343\u514b": "kg",
+    "\u5347": "l",
+}
 # Units that are read as such right behind a digit: 18cm, and not the product 3nm.
 COMPOUNDS = {"mph": {"mi": 1, "h": -1}, "kmh": {"km": 1, "h": -1}}
 GLUED = frozenset("cm mm km kg mg ml mL kWh kHz MHz Hz kJ kW mph kph ft lb lbs oz hrs hr min mins sec kmh".split())
@@ -44,10 +57,42 @@ for _dimension, _lines in _UNITS.items():
         DIMENSIONS[_names[0]] = _dimension
 UNITS |= SIGNS
 # Where case tells two units apart, or a capital is the unit and the small letter none.
-CASED = {"M": None, "MW": "megawatt", "mW": "milliwatt", "MPa": "mpa", "MJ": "mj", "mJ": "millijoule", "T": "tesla",
-         "K": "kelvin", "k": None, "a": None, "b": None, "v": None, "j": None, "n": None, "w": None, "c": None, "f": None,
-         "t": "t", "G": None, "H": None, "S": None, "B": "byte", "Mb": "megabit", "mol": "mol", "MHz": "mhz",
-         "mHz": "millihertz", "N": "n", "J": "j", "W": "w", "V": "v", "A": "a", "C": "c", "F": "f", "L": "l"}  # fmt: skip
+CASED = {
+    "M": None,
+    "MW": "megawatt",
+    "mW": "milliwatt",
+    "MPa": "mpa",
+    "MJ": "mj",
+    "mJ": "millijoule",
+    "T": "tesla",
+    "K": "kelvin",
+    "k": None,
+    "a": None,
+    "b": None,
+    "v": None,
+    "j": None,
+    "n": None,
+    "w": None,
+    "c": None,
+    "f": None,
+    "t": "t",
+    "G": None,
+    "H": None,
+    "S": None,
+    "B": "byte",
+    "Mb": "megabit",
+    "mol": "mol",
+    "MHz": "mhz",
+    "mHz": "millihertz",
+    "N": "n",
+    "J": "j",
+    "W": "w",
+    "V": "v",
+    "A": "a",
+    "C": "c",
+    "F": "f",
+    "L": "l",
+}
 CURRENCIES = {
     "\\$": "dollar",
     "\u20ac": "euro",

@@ -12,8 +12,10 @@ from rewards import vocabulary
 from rewards.spelling import MATH_WORDS, balanced
 
 _TOKEN = re.compile(
-    r"\\text ?\{|\\(?:begin|end|mathbb|mathcal|overline|overrightarrow|vec|hat|bar|operatorname) ?\{[^{}]*\}|_\{[^{}]*\}"
-    r"|\\degree ?(?:C|F|K|\\text ?\{ ?[CFK] ?\})(?![a-zA-Z])|\\degree|\\mu ?(?=m\b|s\b|g\b|\\text)|\\\$|[\u20ac\u00a3\u00a5\uffe5\u20b9]"
+    r"\\text ?\{|\\(?:begin|end|mathbb|mathcal|overline|overrightarrow|vec|hat|bar|operatorname) ?\{[^{}]*\}"
+    r"|_\{[^{}]*\}"
+    r"|\\degree ?(?:C|F|K|\\text ?\{ ?[CFK] ?\})(?![a-zA-Z])|\\degree|\\mu ?(?=m\b|s\b|g\b|\\text)"
+    r"|\\\$|[\u20ac\u00a3\u00a5\uffe5\u20b9]"
     r"|\\[a-zA-Z]+|\\.|[^\W\d_]+(?:[-'][^\W\d_]+)*|.",
     re.S,
 )

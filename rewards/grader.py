@@ -49,6 +49,7 @@ WARM_UP = (
     ("(x-3)^2+(y+1)^2=16", "x^2+y^2-6x+2y-6=0"),
     (r"4\sin(\frac{\pi x}{3})-2", r"\sin^2 \theta + 2\cos x\sin x"),
     (r"\frac{n(n+1)}{2}", r"\frac{n^2+n}{2}"),
+    ("4*sin(pi*x/3)-2", "x^5-x^4+x-1"),
     ("3ax^{2}-5bx+7", "x^2-x^3"),
     (r"-\frac{3}{8}\sqrt{2}+\sqrt[3]{5}", r"\frac{-1+\sqrt{5}}{2}"),
     ("e^{2x}+e^{-x}", r"2e^{i\pi/3}"),

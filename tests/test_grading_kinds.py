@@ -27,7 +27,7 @@ KINDS = {
         91 | 9 1 | 0
         7000 | 7 000 | 1""",
     "piecewise": r"""
-        \begin{cases} x^2 & x<0 \\ 1 & x>0 \end{cases} | \begin{cases} x^2, & \text{if } x<0 \\ 1, & x>0. \end{cases} | 1
+        \begin{cases} x^2 & x<0 \\ 1 & x>0\end{cases} | \begin{cases} x^2, & \text{if } x<0 \\ 1, & x>0 \end{cases} | 1
         f(x)=\begin{cases} x^2 & x<0 \\ 1 & x\ge 0 \end{cases} | \begin{cases} x^2 & x<0 \\ 2 & x\ge 0 \end{cases} | 0
         f(x)=\begin{cases} x^2 & x<0 \\ 1 & x\ge 0 \end{cases} | 0 | 0
         f(x)=\begin{cases} x^2 & x<0 \\ 1 & x\ge 0 \end{cases} | 1 | 0""",

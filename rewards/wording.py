@@ -108,21 +108,84 @@ def _is_word(run: str, before: str, after: str, inside: bool, measured: bool) ->
     return len(run) >= 3 and spaced and (valued or words_beside or run[0].isupper())
 
 
-def _units_of(tokens, place, units, sign, power):
-    """Reads one unit and its exponent at `place`; returns the next place."""
-    name = vocabulary.unit(tokens[place][1]) or tokens[place][1]
-    exponent, after = power, place + 1
-    rest = "".join(token for _, token in takewhile(lambda pair: not pair[0], tokens[after : after + 6]))
-    if (found := _EXPONENT.match(rest)) is not None:
-        exponent, length = int(found[1]), len(found[0])
-        while length > 0 and after < len(tokens):
-            length -= len(tokens[after][1])
-            after += 1
-    for part, times in vocabulary.COMPOUNDS.get(name, {name: 1}).items():
-        units[part] = units.get(part, 0) + sign * exponent * times
-    if vocabulary.DIMENSIONS.get(name) == "temperature":
-        units.pop("degree", None)
-    return after
+class _Reader:
+    """Reads tokens from left to right: mathematics until a word, then the words that belong to it."""
+
+    def __init__(self, tokens: list[tuple[bool, str]]):
+        self.tokens, self.place, self.found = tokens, 0, Reading()
+        self.math, self.factor, self.units = "", 1, {}
+        self.sign, self.power = 1, 1  # of the next unit: -1 behind a slash, 2 behind "square"
+        self.closed = False  # a word has come after the number: what follows is another one
+
+    def read(self) -> Reading:
+        while self.place < len(self.tokens):
+            word, token = self.tokens[self.place]
+            self.place += 1
+            self.word(token) if word else self.mathematics(token)
+        self.close()
+        return self.found
+
+    def close(self) -> None:
+        """One value is whole."""
+        ends = " ,;:.~" if re.search(r"\w|\\", self.math) else " ,;:.~-"
+        shown = re.sub(r"\(\s*\)|\{\s*\}", "", self.math).strip(ends)
+        if shown:
+            self.found.values.append((shown, self.factor, self.units))
+            self.factor, self.units = 1, {}
+        self.math, self.sign, self.power, self.closed = "", 1, 1, False
+
+    def mathematics(self, token: str) -> None:
+        joins = self.closed and self.units and token.strip() in ("/", "\\cdot", "*", "\\times")
+        if joins and next((word for word, following in self.tokens[self.place :] if word or following.strip()), False):
+            self.sign = -1 if token.strip() == "/" else 1
+            return
+        said = self.units or self.found.words or self.factor != 1 or self.found.carrying
+        if self.closed and said and re.search(r"[\w\\+^-]", token):
+            self.close()
+        self.math += token
+
+    def word(self, token: str) -> None:
+        lower, name = token.lower(), vocabulary.unit(token)
+        valued = bool(self.math.strip(" (+-"))
+        if lower in vocabulary.MULTIPLIERS and valued:
+            self.factor, self.closed = self.factor * vocabulary.MULTIPLIERS[lower], True
+        elif lower in ("square", "sq", "cubic", "cu"):
+            self.power = 2 if lower[0] == "s" else 3
+        elif lower in ("squared", "cubed") and self.units:
+            self.units[next(reversed(self.units))] *= 2 if lower[0] == "s" else 3
+        elif lower == "per" and self.units:
+            self.sign = -1
+        elif token == "micro":
+            following = next((n for n in range(self.place, len(self.tokens)) if self.tokens[n][0]), self.place)
+            self.units["micro" + "".join(token for _, token in self.tokens[following : following + 1])] = 1
+            self.place, self.closed = following + 1, True
+        elif name and name not in vocabulary.NEUTRAL and (valued or _currency(name, self.tokens[self.place :])):
+            self.unit(name)
+            self.closed = valued
+        elif _carries(lower, valued, self.found):
+            self.found.carrying.append(vocabulary.ALIKE.get(lower, lower))
+            self.closed = valued
+        elif lower not in vocabulary.SILENT and name not in vocabulary.NEUTRAL:
+            self.found.words_first |= not valued and not self.found.values
+            self.found.words.append(stem(token))
+            self.closed = valued
+        else:
+            self.closed |= valued
+
+    def unit(self, name: str) -> None:
+        """A unit and the exponent behind it."""
+        exponent = self.power
+        rest = "".join(token for _, token in takewhile(lambda pair: not pair[0], self.tokens[self.place :]))
+        if (found := _EXPONENT.match(rest)) is not None:
+            exponent, length = int(found[1]), len(found[0])
+            while length > 0 and self.place < len(self.tokens):
+                length -= len(self.tokens[self.place][1])
+                self.place += 1
+        for part, times in vocabulary.COMPOUNDS.get(name, {name: 1}).items():
+            self.units[part] = self.units.get(part, 0) + self.sign * exponent * times
+        if vocabulary.DIMENSIONS.get(name) == "temperature":
+            self.units.pop("degree", None)
+        self.sign, self.power = 1, 1
 
 
 def read(text: str) -> Reading:
@@ -132,69 +195,12 @@ def read(text: str) -> Reading:
     >>> found.values, found.carrying
     ([('18', 1, {'km': 1, 'h': -1})], ['east'])
     """
-    tokens, found = list(_tokens(text)), Reading()
-    math, factor, units, sign, power, place = "", 1, {}, 1, 1, 0
-    closed = False  # a word has come after the number: what follows is another one
-
-    def close():
-        nonlocal math, factor, units, sign, power, closed
-        shown = re.sub(r"\(\s*\)|\{\s*\}", "", math).strip(" ,;:.~-" if not re.search(r"\w|\\", math) else " ,;:.~")
-        if shown:
-            found.values.append((shown, factor, units))
-            math, factor, units = "", 1, {}
-        sign, power, closed = 1, 1, False
-        math = ""
-
-    while place < len(tokens):
-        word, token = tokens[place]
-        if not word:
-            joins = closed and units and token.strip() in ("/", "\\cdot", "*", "\\times")
-            if joins and next((w for w, following in tokens[place + 1 :] if w or following.strip()), False):
-                sign = -1 if token.strip() == "/" else 1
-            else:
-                if closed and token.strip() and re.search(r"[\w\\+^-]", token) and not token.isspace():
-                    if units or found.words or factor != 1 or found.carrying:
-                        close()
-                math += token
-            place += 1
-            continue
-        lower = token.lower()
-        valued = bool(math.strip(" (+-"))
-        name = vocabulary.unit(token)
-        if lower in vocabulary.MULTIPLIERS and valued:
-            factor, closed = factor * vocabulary.MULTIPLIERS[lower], True
-        elif lower in ("square", "sq", "cubic", "cu"):
-            power = 2 if lower[0] == "s" else 3
-        elif lower in ("squared", "cubed") and units:
-            last = next(reversed(units))
-            units[last] *= 2 if lower[0] == "s" else 3
-        elif lower == "per" and units:
-            sign = -1
-        elif token == "micro":
-            following = next((t for w, t in tokens[place + 1 :] if w), "")
-            units["micro" + following], closed = 1, True
-            place = next((n for n in range(place + 1, len(tokens)) if tokens[n][0]), place)
-        elif name is not None and name not in vocabulary.NEUTRAL and (valued or _currency(name, found, tokens, place)):
-            place, closed = _units_of(tokens, place, units, sign, power), valued
-            sign, power = 1, 1
-            continue
-        elif _carries(lower, valued, found):
-            found.carrying.append(vocabulary.ALIKE.get(lower, lower))
-            closed = valued
-        elif lower not in vocabulary.SILENT and name not in vocabulary.NEUTRAL:
-            found.words_first |= not valued and not found.values
-            found.words.append(stem(token))
-            closed = valued
-        elif valued:
-            closed = True
-        place += 1
-    close()
-    return found
+    return _Reader(list(_tokens(text))).read()
 
 
-def _currency(name: str, found: Reading, tokens, place: int) -> bool:
+def _currency(name: str, after: list[tuple[bool, str]]) -> bool:
     """Whether a unit of money stands before its number: `USD 36,000`."""
-    return vocabulary.DIMENSIONS.get(name) == "money" and any(c.isdigit() for _, t in tokens[place + 1 :] for c in t)
+    return vocabulary.DIMENSIONS.get(name) == "money" and any(c.isdigit() for _, token in after for c in token)
 
 
 def _carries(word: str, valued: bool, found: Reading) -> bool:

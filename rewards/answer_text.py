@@ -11,7 +11,7 @@ concludes ("Therefore x = 12") says the answer; and where the gold answer is a n
 
 import re
 
-from rewards.answer_phrases import CLOSINGS, LANGUAGES, NEXT_QUESTION, SPECIAL_TOKENS, THINKING, WRAPPERS
+from .answer_phrases import CLOSINGS, LANGUAGES, NEXT_QUESTION, SPECIAL_TOKENS, THINKING, WRAPPERS
 
 MAX_CHARACTERS = 400  # of a statement that is read as an answer
 TAIL = 4_000  # characters at the end of a text in which its answer is looked for: hostile texts stay cheap

@@ -2,13 +2,15 @@ r"""Are two mathematical answers equal? Decided by math-verify in a process that
 
 sympy can run for ever inside one C call (`9^{9^{9^{9}}}` asks for an integer that does not fit the universe), where no
 Python timeout reaches it: math-verify's own uses `signal.alarm`, which needs the main thread and a returning C call.
-So answers that need algebra go to a small server process, started once from this very file. It forks a child for each
-question; the child sets limits on its own time and memory that the *kernel* enforces, and whatever happens to it
-(time, memory, a crash, a full stack) is read as "not equal". It works the same from any thread of any process.
+So all answers but plain numbers go to a small server process, started once. It forks a child for each question; the
+child sets limits on its own time and memory that the *kernel* enforces, and whatever happens to it (time, memory, a
+crash, a full stack) is read as "not equal". It works the same from any thread of any process. What the child does with
+the two texts is `rewards/forms.py`; nothing of it runs here. Limits of this kind are Linux's: on another system the
+grader refuses to start.
 
-    equal(gold, answer, seconds)    True, False, or None where the gold answer itself cannot be parsed
+    equal(gold, answer, seconds)    True, False, or None where the gold answer itself cannot be read
     equal_all(pairs, seconds)       the same for a batch, in a bounded time for all of it together
-    python grader.py                the server: one JSON request per line, one JSON reply per line
+    serve()                         the server: one JSON request per line, one JSON reply per line
 """
 
 import atexit
@@ -23,10 +25,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 MAX_CHARACTERS = 2_000  # of an answer worth algebra; the longest gold answer of MATH-500 has 53
 MEMORY_BYTES = 1 << 30  # that one comparison may add to the server's own
+_MEMORY_FILE = "/proc/self/statm"
+_PLAIN = re.compile(r"[+-]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)", re.ASCII)
 QUICK_SECONDS = 0.05  # of the first attempt at each answer of a batch; three in four of MATH-500's need less
 LATE = "late"  # the verdict on an answer that was not compared in its time
 # What a server reads before it is asked: the parser is built as it is used, and a forked child inherits what is there.
@@ -39,6 +43,21 @@ WARM_UP = (
     (r"2\sqrt{2} + 4i", r"\sqrt[3]{8}"),
     (r"\frac{270}7\text{ degrees}", r"50\%"),
     (r"\log_2 8", "5!"),
+    (r"3 \text{ h } 25 \text{ min}", "18 km/h"),
+    (r"\sqrt{2}x", r"x\frac{2}{\sqrt{2}}"),
+    (r"x \le 3", r"(-\infty, 3]"),
+    ("(x-3)^2+(y+1)^2=16", "x^2+y^2-6x+2y-6=0"),
+    (r"4\sin(\frac{\pi x}{3})-2", r"\sin^2 \theta + 2\cos x\sin x"),
+    (r"\frac{n(n+1)}{2}", r"\frac{n^2+n}{2}"),
+    ("4*sin(pi*x/3)-2", "x^5-x^4+x-1"),
+    ("3ax^{2}-5bx+7", "x^2-x^3"),
+    (r"-\frac{3}{8}\sqrt{2}+\sqrt[3]{5}", r"\frac{-1+\sqrt{5}}{2}"),
+    ("e^{2x}+e^{-x}", r"2e^{i\pi/3}"),
+    ("a_{n}=3n-1", r"x=\frac{y+7}{4}"),
+    (r"\ln x+\log_{3} 5", r"\frac{n!}{k!(n-k)!}"),
+    (r"3\pi r^{2}", r"(x+1)/(x-1)+|x-2|"),
+    (r"2^{n+1}-1", r"2 \cdot 3^{k-1}"),
+    (r"\sum_{k=1}^{n} k^2", r"\lfloor \frac{n}{2} \rfloor + 1"),
 )
 
 
@@ -57,12 +76,15 @@ def normalise(answer: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
+def _undressed(text: str) -> str:
+    r"""A number without the blanks and dollars around it, which is most of what GSM8K needs: `$ \$36,000 $.`"""
+    text = text.strip(" \t\n$").rstrip(".").rstrip(" $")
+    return text.removeprefix("\\$").replace("\\!", "") if "\\" in text else text
+
+
 def _number(text: str) -> Decimal | None:
-    if len(text) <= 50 and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text, flags=re.ASCII):
-        try:
-            return Decimal(text)
-        except InvalidOperation:
-            return None
+    if len(text) <= 50 and _PLAIN.fullmatch(text) is not None:
+        return Decimal(text.replace(",", ""))
     return None
 
 
@@ -101,18 +123,36 @@ def equal_all(pairs: Sequence[tuple[str, str]], seconds: float = 1.0) -> list[bo
 def verdict(gold: str, answer: str, seconds: float) -> bool | str | None:
     """`equal`, but `LATE` for an answer that took longer than `seconds`."""
     if len(gold) > MAX_CHARACTERS or len(answer) > MAX_CHARACTERS:
-        return gold == answer if len(gold) <= MAX_CHARACTERS else None
-    left, right = normalise(gold), normalise(answer)
+        return False if len(gold) <= MAX_CHARACTERS else None
+    left, right = _undressed(gold), _undressed(answer)
+    number = _number(left)
+    if number is not None:
+        if not right:
+            return False
+        other = _number(right)
+        if other is not None and (number == other or not ("," in left and "," in right)):  # 260,315 may be two numbers
+            return number == other
     if not left:
         return None
-    if left == right:
-        return True
-    numbers = _number(left), _number(right)
-    if None not in numbers:
-        return numbers[0] == numbers[1]
-    if not right and numbers[0] is not None:
-        return False
     return _server(os.getpid()).ask(gold, answer, seconds)
+
+
+def check_system() -> None:
+    """Raises `ValueError` on a system that cannot end a comparison from outside: without fork, limits and /proc."""
+    try:
+        import resource
+
+        missing = [name for name in ("fork", "waitpid", "sysconf") if not hasattr(os, name)]
+        missing += [name for name in ("setitimer", "SIGPROF", "SIGALRM") if not hasattr(signal, name)]
+        missing += [] if hasattr(resource, "RLIMIT_AS") else ["RLIMIT_AS"]
+        missing += [] if os.path.exists(_MEMORY_FILE) else [_MEMORY_FILE]
+    except ImportError:
+        missing = ["resource"]
+    if missing:
+        raise ValueError(
+            f"grading needs Linux, whose limits end an answer that never would: this system ({sys.platform}) has no "
+            f"{', '.join(missing)}; run it on Linux, in a Linux container or under WSL"
+        )
 
 
 class _Server:
@@ -145,16 +185,21 @@ class _Server:
         return False
 
     def start(self) -> None:
+        check_system()
+        # The server finds modules where this process does, as multiprocessing's spawn has it.
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
         self._process = subprocess.Popen(
-            [sys.executable, "-u", __file__],
+            [sys.executable, "-u", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C belongs to the training run
         )
-        if self._read(self.START_SECONDS) is None:
+        started = self._read(self.START_SECONDS)
+        if started is None or started["error"]:
             self.stop()
-            raise RuntimeError("the grading server did not start; is math-verify installed?")
+            reason = "is math-verify installed?" if started is None else started["error"]
+            raise RuntimeError(f"the grading server did not start; {reason}")
 
     def _read(self, seconds: float) -> dict | None:
         ready, _, _ = select.select([self._process.stdout], [], [], seconds)
@@ -177,24 +222,19 @@ def _server(pid: int) -> _Server:
 
 
 def _compare(gold: str, answer: str) -> bool | None:
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    from . import forms
 
-    def read(text: str):
-        configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-        return parse(f"\\boxed{{{text}}}", extraction_config=configs, parsing_timeout=None)
-
-    parsed = read(gold)
-    if not parsed:
-        return None
-    return bool(verify(parsed, read(answer), timeout_seconds=None))
+    return forms.compare(gold, answer)
 
 
 def _limit_this_process(seconds: float) -> None:
     import resource
 
-    with open("/proc/self/statm") as file:
+    with open(_MEMORY_FILE) as file:
         used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = used + MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(used + MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     # Their default action ends the process inside any C call, unlike a Python handler. The seconds are the processor's:
     # a busy machine does not make an answer wrong before half as much time again has passed on the clock.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -227,14 +267,13 @@ def serve() -> None:
     import logging
 
     logging.disable(logging.CRITICAL)
-    for gold, answer in WARM_UP:
-        _compare(gold, answer)
     reply = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever sympy prints does not reach the protocol
-    reply.write(json.dumps({"ready": True}) + "\n")
+    for gold, answer in WARM_UP:
+        _compare(gold, answer)
+    # Not every system that has the limits lets a process set them: then every answer would be graded wrong.
+    tried = _compare_in_child({"gold": "x+1", "answer": "1+x", "seconds": 20})
+    error = None if tried is True else "a process cannot set its own limits here (RLIMIT_AS, ITIMER_PROF)"
+    reply.write(json.dumps({"error": error}) + "\n")
     for line in sys.stdin:
         reply.write(json.dumps({"verdict": _compare_in_child(json.loads(line))}) + "\n")
-
-
-if __name__ == "__main__":
-    serve()

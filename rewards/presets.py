@@ -5,8 +5,8 @@
 Each line says its constants and, if they are more than `solution`, the columns that its rows need. The constants are
 those of papers that train models of 1.5 to 7 billion parameters on answers of thousands of tokens: choose your own for
 other lengths (`from rlred.rewards import MaxLength`). Rewards whose constants no paper fixes, or whose columns only a
-rollout of rlred brings, have no line here. Rewards that compare a completion with its group need whole groups on each process:
-per_device_train_batch_size * steps_per_generation has to be a multiple of num_generations.
+rollout of rlred brings, have no line here. Rewards that compare a completion with its group need whole groups on each
+process: per_device_train_batch_size * steps_per_generation has to be a multiple of num_generations.
 """
 
 from .adapt_think import AdaptThink

@@ -156,6 +156,22 @@ def test_a_killed_server_is_replaced():
     assert grader.equal("x+2", "2+x")
 
 
+def test_trap_a_system_without_linux_limits_is_refused_at_start():
+    # Where the child that compares cannot be limited it died, and every answer that needs algebra was incorrect.
+    code = "import os; del os.fork; import rewards; rewards.Correctness()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "grading needs Linux" in run.stderr and "has no fork" in run.stderr
+
+
+def test_trap_a_process_that_cannot_limit_itself_does_not_grade(tmp_path):
+    (tmp_path / "resource.py").write_text("RLIMIT_AS = 9\n")  # what the server's children will find
+    code = f"import resource, sys; from rewards import grader; sys.path.insert(0, {str(tmp_path)!r}); "
+    run = subprocess.run([sys.executable, "-c", code + "grader.equal('x+1', '1+x')"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "RuntimeError: the grading server did not start; a process cannot set its own limits" in run.stderr
+
+
 def test_importing_the_rewards_needs_no_rlred_no_trl_and_no_torch():
     code = (
         "import sys; import rlred.rewards; rlred.rewards.make_reward('by_mode');"

@@ -215,7 +215,7 @@ def test_rewards_are_frozen_picklable_comparable_and_named(name):
         ({"name": "max_length", "length": {"count": "words"}}, "length.count"),
         ({"name": "max_length", "length": {"count": "thinking"}}, "end_of_thinking"),
         ({"name": "correctness", "seconds": 60}, "correctness.seconds"),
-        ({"name": "correctness", "end_of_thinking": ""}, "end_of_thinking is empty"),
+        ({"name": "correctness", "end_of_thinking": 5}, "end_of_thinking must be a text or None"),
         ({"name": "no_such_module.reward"}, "cannot import"),
         ({"name": "math.floor_of_nothing"}, "cannot import"),
         ({"name": "math.floor", "alpha": 1}, "takes no parameters"),

@@ -142,13 +142,13 @@ def golds_of(solution) -> list[str]:
 class Correctness(Grader):
     r"""1.0 where the boxed answer equals the solution, else 0.0; None where the solution cannot be read.
 
-    The answer is the last `\boxed{...}` after the last `end_of_thinking`; a model without such a mark has None, and
-    the whole text is searched. With `require_end_of_thinking`, a completion that never ends its thinking is incorrect,
-    as in L1's released code; without it, such a text is searched whole. A solution is a text (all its values are asked
+    The answer is the last `\boxed{...}` after the last `end_of_thinking`; a model without such a mark has None, and the
+    whole text is searched. With `require_end_of_thinking`, a completion that never ends its thinking is incorrect, as
+    in L1's released code; without it, such a text is searched whole. A solution is a text (all its values are asked
     for), a number, or a list of alternatives of which any is correct; None, NaN and empty ones give None. Equality is
-    math-verify's with the forms of `rewards/forms.py` around it, under a hard limit of `seconds` per answer in every
-    thread and process (of a whole batch: `grader.equal_all`): a hostile answer is incorrect, it does not hang and it
-    does not raise.
+    math-verify's with the forms of `rewards/grading/forms.py` around it, under a hard limit of `seconds` per answer in
+    every thread and process (of a whole batch: `grader.equal_all`): a hostile answer is incorrect, it does not hang and
+    it does not raise.
 
     Range: {0.0, 1.0} or None. Raises `ValueError` for a limit outside (0, 2], for `require_end_of_thinking` without a
     mark, and on a system without Linux's limits.

@@ -5,8 +5,8 @@ Python timeout reaches it: math-verify's own uses `signal.alarm`, which needs th
 So all answers but plain numbers go to a small server process, started once. It forks a child for each question; the
 child sets limits on its own time and memory that the *kernel* enforces, and whatever happens to it (time, memory, a
 crash, a full stack) is read as "not equal". It works the same from any thread of any process. What the child does with
-the two texts is `rewards/forms.py`; nothing of it runs here. Limits of this kind are Linux's: on another system the
-grader refuses to start.
+the two texts is `rewards/grading/forms.py`; nothing of it runs here. Limits of this kind are Linux's: on another system
+the grader refuses to start.
 
     equal(gold, answer, seconds)    True, False, or None where the gold answer itself cannot be read
     equal_all(pairs, seconds)       the same for a batch, in a bounded time for all of it together
@@ -222,7 +222,7 @@ def _server(pid: int) -> _Server:
 
 
 def _compare(gold: str, answer: str) -> bool | None:
-    from . import forms
+    from .grading import forms
 
     return forms.compare(gold, answer)
 

@@ -10,9 +10,9 @@ import pytest
 
 from rlred.rewards import Correctness, forms
 from rlred.rewards.correctness import boxed_answer, golds_of, text_of
-from rlred.rewards.exact import rational
-from rlred.rewards.labels import squeezed
-from rlred.rewards.spelling import RULES, clean
+from rlred.rewards.grading.exact import rational
+from rlred.rewards.grading.labels import squeezed
+from rlred.rewards.grading.spelling import RULES, clean
 from tests.paths import ROOT
 
 KINDS = {

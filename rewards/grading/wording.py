@@ -1,7 +1,7 @@
 r"""A value with its words: the number, its unit, and what else is said about it.
 
 `18 \text{ km/h east}` is the value 18, the unit km/h, and the word east, which changes what is said. Which word is what
-stands in `rewards/vocabulary.py`.
+stands in `rewards/grading/vocabulary.py`.
 """
 
 import re

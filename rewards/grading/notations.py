@@ -1,7 +1,7 @@
 r"""Notations that are no formula: choices, times of day, number bases, ratios, tables, orders.
 
 Each function knows one of them. It says True or False where the gold answer is written so, and None where it is not;
-`again` compares the parts (`rewards/forms.py`).
+`again` compares the parts (`rewards/grading/forms.py`).
 """
 
 import re

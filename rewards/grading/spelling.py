@@ -1,7 +1,7 @@
 r"""One spelling for an answer: what never changes its value is taken off, before anything is compared.
 
 `clean` is a list of rules in order; each stands beside the pair of spellings that made it necessary. Units, labels and
-other words stay: they may carry the value (`rewards/forms.py`).
+other words stay: they may carry the value (`rewards/grading/forms.py`).
 """
 
 import re

@@ -1,8 +1,8 @@
 r"""Forms of answers that are not one piece of mathematics: compared part by part, the parts by math-verify.
 
 `same` asks the forms of `FORMS` in order. Each knows one form of answer, says True or False where the gold answer has
-it and None where it has not; what no form decides is the judge's (`rewards/judge.py`). Each stands beside the pair that
-made it necessary. What is taken off before is in `rewards/spelling.py`.
+it and None where it has not; what no form decides is the judge's (`rewards/grading/judge.py`). Each stands beside the
+pair that made it necessary. What is taken off before is in `rewards/grading/spelling.py`.
 """
 
 import functools

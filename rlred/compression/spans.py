@@ -1,6 +1,6 @@
-r"""The units of a chain of thought: spans of the original string that are kept or dropped whole.
+r"""The spans of a chain of thought: stretches of the original string that are kept or dropped whole.
 
-Numbers, operators, equations, formulas, boxes, code and newlines are *atomic*: they are what a reader, and a grader,
+Numbers, operators, equations, formulas, boxes, code and newlines are *protected*: they are what a reader, and a grader,
 cannot do without, and they are never cut. Words and other punctuation may go. TokenSkip's released pipeline has no such
 rule, and loses operators, newlines and `\boxed` (reference: cot-compression, 1.2).
 """
@@ -29,27 +29,27 @@ FREE = ("word", "other")
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A span of characters. `atomic` units are never dropped."""
+class Span:
+    """A span of characters. `protected` spans are never dropped."""
 
     start: int
     end: int
     kind: str
 
     @property
-    def atomic(self) -> bool:
-        """Whether this unit is kept at every ratio."""
+    def protected(self) -> bool:
+        """Whether this span is kept at every ratio."""
         return self.kind not in FREE
 
 
-def split_units(text: str) -> list[Unit]:
-    r"""The units of a text, in order. Together they hold every character but blanks between them.
+def split_spans(text: str) -> list[Span]:
+    r"""The spans of a text, in order. Together they hold every character but blanks between them.
 
     >>> text = "So she pays 3 + 4 = $7 a day.\nIt is \\boxed{7}."
-    >>> [text[unit.start : unit.end] for unit in split_units(text) if unit.atomic]
+    >>> [text[span.start : span.end] for span in split_spans(text) if span.protected]
     ['3 + 4 = $7', '\n', '\\boxed{7}']
     """
-    units, position = [], 0
+    spans, position = [], 0
     while match := _UNIT.search(text, position):
         kind = _PATTERNS[int(match.lastgroup[1:])][0]
         end = match.end()
@@ -59,9 +59,9 @@ def split_units(text: str) -> list[Unit]:
                 if closed is None:
                     break
                 end = closed
-        units.append(Unit(match.start(), end, kind))
+        spans.append(Span(match.start(), end, kind))
         position = max(end, match.start() + 1)
-    return units
+    return spans
 
 
 def _closing_brace(text: str, start: int) -> int | None:

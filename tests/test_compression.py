@@ -96,8 +96,10 @@ def test_selections_are_nested_and_never_longer_than_asked_but_for_what_is_force
             " Let's 3+4=7.",
         ),  # the first blank stays, none comes before "."
         (" Let's add 3+4=7 exactly.\n And go", [2, 5, 7], " 3+4=7\n go"),  # one blank after a newline
-        ("so 2:3 it is", [1, 3], "2 3"),
-        ("a (very) long way", [0, 2, 5], "a very way"),
+        ("so 2, -3 it is", [1, 3], "2 -3"),
+        ("two, three,-4", [0, 2, 4], "two three -4"),  # no difference of what stood apart
+        ("a (very) long way", [0, 1, 3], "a (very) way"),
+        ("all (only 3 of them)", [1, 3, 6], "(3)"),
     ],
 )
 def test_blanks_are_where_they_were(text, kept, expected):

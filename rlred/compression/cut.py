@@ -57,12 +57,12 @@ def render(text: str, spans: Sequence[Span], kept: Sequence[int]) -> str:
     'It is 3 + 4 = 7.'
     """
     parts: list[str] = []
-    for index in kept:
-        span = spans[index]
-        before = parts[-1][-1] if parts else ""
-        had_blank = text[span.start - 1 : span.start] in (" ", "\t") if parts else text[:1] in (" ", "\t")
-        merges = before.isalnum() and text[span.start].isalnum()  # "2:3" without its colon
-        if (had_blank or merges) and span.kind != "newline" and not before.isspace():
+    for position, index in enumerate(kept):
+        span, before = spans[index], spans[kept[position - 1]] if position else None
+        blank = text[span.start - 1 : span.start] in (" ", "\t") if before else text[:1] in (" ", "\t")
+        if before and kept[position - 1] != index - 1:  # something went between them: "3", not its comma, "-4"
+            blank |= span.protected or (text[before.end - 1].isalnum() and text[span.start].isalnum())
+        if blank and span.kind != "newline" and not (before and before.kind in ("newline", "open")):
             parts.append(" ")
         parts.append(text[span.start : span.end])
     return "".join(parts)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, XLMRobertaConfig, XLMRobertaForTokenClassification
 
-from rlred.compression.cut import cut, render, unit_scores
+from rlred.compression.cut import cut, render, span_scores
 from rlred.compression.scores import (
     MODEL_FREE,
     SCORERS,
@@ -23,7 +23,7 @@ from rlred.compression.scores import (
     TokenClassifier,
     make_scorer,
 )
-from rlred.compression.units import split_units
+from rlred.compression.spans import split_spans
 from tests.paths import ROOT, real_data
 
 RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -45,7 +45,7 @@ def solutions():
 
 
 @pytest.mark.parametrize(
-    "text, atomic",
+    "text, protected",
     [
         ("He has 3 - 4 = -1 left", ["3 - 4 = -1"]),
         ("16 eggs cost $1,000.50 or 12.5%", ["16", "$1,000.50", "12.5%"]),
@@ -61,20 +61,20 @@ def solutions():
         ("", []),
     ],
 )
-def test_what_is_atomic(text, atomic):
-    found = [text[unit.start : unit.end].strip(" ") for unit in split_units(text) if unit.atomic]
-    for part in atomic:
+def test_what_is_protected(text, protected):
+    found = [text[span.start : span.end].strip(" ") for span in split_spans(text) if span.protected]
+    for part in protected:
         assert any(part.strip() in one or part == one for one in found), (part, found)
-    assert atomic or not found or "x\u00b2" in text
+    assert protected or not found or "x\u00b2" in text
 
 
 @given(st.text(alphabet="ab1 2+=.$\\{}()[]\n\u00b2<>`x", max_size=80))
 def test_the_units_hold_every_character_but_blanks_in_order(text):
-    units = split_units(text)
-    assert all(a.end <= b.start for a, b in zip(units, units[1:], strict=False))
-    covered = {i for unit in units for i in range(unit.start, unit.end)}
+    spans = split_spans(text)
+    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+    covered = {i for span in spans for i in range(span.start, span.end)}
     assert all(text[i].isspace() for i in set(range(len(text))) - covered)
-    whole = render(text, units, range(len(units)))
+    whole = render(text, spans, range(len(spans)))
     assert [c for c in whole if not c.isspace()] == [c for c in text if not c.isspace()]
 
 
@@ -96,12 +96,14 @@ def test_selections_are_nested_and_never_longer_than_asked_but_for_what_is_force
             " Let's 3+4=7.",
         ),  # the first blank stays, none comes before "."
         (" Let's add 3+4=7 exactly.\n And go", [2, 5, 7], " 3+4=7\n go"),  # one blank after a newline
-        ("so 2:3 it is", [1, 3], "2 3"),
-        ("a (very) long way", [0, 2, 5], "a very way"),
+        ("so 2, -3 it is", [1, 3], "2 -3"),
+        ("two, three,-4", [0, 2, 4], "two three -4"),  # no difference of what stood apart
+        ("a (very) long way", [0, 1, 3], "a (very) way"),
+        ("all (only 3 of them)", [1, 3, 6], "(3)"),
     ],
 )
 def test_blanks_are_where_they_were(text, kept, expected):
-    assert render(text, split_units(text), kept) == expected
+    assert render(text, split_spans(text), kept) == expected
 
 
 @pytest.mark.parametrize("scorer", [Random(0), Stride(), Head(), Edges()], ids=lambda scorer: type(scorer).__name__)
@@ -256,7 +258,7 @@ def test_steps_have_one_score_each(causal):
     text = "3+7=10\n10+2=12\ncheck"
     spans = StepEntropy(SelfInformation(*causal))(text)
     assert [text[start:end] for start, end, _ in spans] == text.split("\n")
-    scores = unit_scores(split_units(text), spans)
+    scores = span_scores(split_spans(text), spans)
     assert len(set(scores)) == 4  # three steps, and the newlines between them
 
 

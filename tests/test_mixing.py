@@ -22,8 +22,8 @@ from rlred.compression.rows import RATIO_FORMATS, counter_of, make_rows, to_alpa
 from rlred.compression.scores import Random, SelfInformation, make_scorer
 from rlred.compression.search import search_order
 from rlred.compression.shots import prune_shots
+from rlred.compression.spans import split_spans
 from rlred.compression.traces import load_traces
-from rlred.compression.units import split_units
 from tests.paths import ROOT
 from tests.test_tokenskip import RATIOS, flags, talked
 
@@ -154,8 +154,8 @@ TEXT = "Let me think.\nShe has 3 + 4 = 7 eggs, I see.\nWell, well.\nSo 7 - 2 = 5
     ],
 )
 def test_what_a_level_leaves(level, expected):
-    units = split_units(TEXT)
-    assert render(TEXT, units, drop_level(TEXT, level, random.Random(0))) == expected
+    spans = split_spans(TEXT)
+    assert render(TEXT, spans, drop_level(TEXT, level, random.Random(0))) == expected
 
 
 @given(st.text(alphabet="ab 12+=.\n", max_size=60), st.integers(0, 5))
@@ -168,8 +168,8 @@ def test_levels_are_nested_and_the_third_drops_whole_lines_of_the_second(text, s
 
 def test_a_third_of_the_lines_go_at_level_three():
     text = "\n".join(f"{n} + 1 = {n + 1}" for n in range(2000))
-    units, kept = split_units(text), drop_level(text, 3, random.Random(0))
-    lines = sum(units[index].kind != "newline" for index in kept)
+    spans, kept = split_spans(text), drop_level(text, 3, random.Random(0))
+    lines = sum(spans[index].kind != "newline" for index in kept)
     assert lines / 2000 == pytest.approx(0.7, abs=0.04)
 
 

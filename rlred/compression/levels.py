@@ -3,7 +3,7 @@ r"""Dropping levels of a trace at random (Dualformer, 2410.09918): a model that 
 | level | Dualformer drops of a search trace | here, of a chain of thought |
 |---|---|---|
 | 0 | nothing | nothing |
-| 1 | the clauses that close a node | lines without a number, formula or other atomic unit |
+| 1 | the clauses that close a node | lines without a number, formula or other protected span |
 | 2 | and the costs of those that create one | and the words of the other lines: equations are left |
 | 3 | and 30 % of the clauses that create one | and each line with a chance of 0.3 |
 | 4 | all of it | all of it |
@@ -18,7 +18,7 @@ from statistics import fmean
 
 from rlred.compression.cut import Cut, render
 from rlred.compression.rows import RatioFormat, counter_of, row_of
-from rlred.compression.units import split_units
+from rlred.compression.spans import split_spans
 
 LEVELS = 5
 
@@ -30,30 +30,30 @@ def check_levels(probabilities: Sequence[float]) -> None:
 
 
 def drop_level(text: str, level: int, rng: random.Random, drop: float = 0.3) -> tuple[int, ...]:
-    r"""The units of a text that a level leaves; see the table above. `drop` is the chance of a line at level 3.
+    r"""The spans of a text that a level leaves; see the table above. `drop` is the chance of a line at level 3.
 
     >>> text = "Let me think.\nShe has 3 + 4 = 7 eggs.\nSo 7 - 2 = 5."
     >>> for level in (1, 2, 4):
-    ...     render(text, split_units(text), drop_level(text, level, random.Random(0)))
+    ...     render(text, split_spans(text), drop_level(text, level, random.Random(0)))
     'She has 3 + 4 = 7 eggs.\nSo 7 - 2 = 5.'
     '3 + 4 = 7\n7 - 2 = 5'
     ''
     """
-    units = split_units(text)
+    spans = split_spans(text)
     if level in (0, 4):
-        return tuple(range(len(units))) if level == 0 else ()
+        return tuple(range(len(spans))) if level == 0 else ()
     lines: list[list[int]] = [[]]
-    for index, unit in enumerate(units):
+    for index, span in enumerate(spans):
         lines[-1].append(index)  # a line holds the newline at its end
-        if unit.kind == "newline":
+        if span.kind == "newline":
             lines.append([])
-    lines = [line for line in lines if any(units[i].atomic and units[i].kind != "newline" for i in line)]
+    lines = [line for line in lines if any(spans[i].protected and spans[i].kind != "newline" for i in line)]
     if level >= 2:
-        lines = [[i for i in line if units[i].atomic] for line in lines]
+        lines = [[i for i in line if spans[i].protected] for line in lines]
     if level == 3:
         lines = [line for line in lines if rng.random() >= drop]
     kept = [index for line in lines for index in line]
-    if kept and units[kept[-1]].kind == "newline":
+    if kept and spans[kept[-1]].kind == "newline":
         kept.pop()
     return tuple(kept)
 
@@ -76,10 +76,10 @@ def make_level_rows(
     count, rng, rows = counter_of(tokenizer), random.Random(f"levels/{seed}"), []
     for trace in traces:
         text = trace["thinking"]
-        units, tokens = split_units(text), max(1, count(text))
+        spans, tokens = split_spans(text), max(1, count(text))
         for level in rng.choices(range(LEVELS), probabilities, k=draws):
             kept = drop_level(text, level, rng)
-            left = text if level == 0 else render(text, units, kept)
+            left = text if level == 0 else render(text, spans, kept)
             achieved = count(left) / tokens
             one = Cut(left, achieved, achieved, kept, 0.0)
             rows.append({**row_of(trace, one, tokenizer, ratio_format, ask_ratio=False), "level": level})

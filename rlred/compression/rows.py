@@ -17,7 +17,7 @@ from statistics import fmean
 from datasets import Dataset
 
 from rlred.budgets import Wording
-from rlred.compression.cut import Cut, Spans, check_ratio, cut
+from rlred.compression.cut import Cut, Scores, check_ratio, cut
 from rlred.compression.mixing import check_share, difficulties, mix, wanted_ratio
 from rlred.rewards.correctness import last_boxed
 
@@ -117,7 +117,7 @@ def make_ratio_format(spec: "str | dict[str, str]") -> RatioFormat:
 
 def make_rows(
     traces: Sequence[dict],
-    spans: Sequence[Spans],
+    spans: Sequence[Scores],
     ratios: Sequence[float],
     tokenizer,
     ratio_format: RatioFormat,

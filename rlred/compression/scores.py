@@ -9,7 +9,7 @@
     Random, Stride, Head      controls: chance, every k-th word, truncation
 
 A scorer is called with a text (and, where it uses them, `question` and `answer`) and returns `(start, end, score)`
-spans of characters; higher is kept longer. Numbers and operators are not its business: units.py never drops them.
+spans of characters; higher is kept longer. Numbers and operators are not its business: spans.py never drops them.
 """
 
 import random
@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from rlred.compression.cut import Spans
+from rlred.compression.cut import Scores
 from rlred.compression.search import search_order
 
 LLMLINGUA2 = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
@@ -32,7 +32,7 @@ _WORD = re.compile(r"\S+")
 class Scorer(Protocol):
     """Scores one text."""
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         """Spans with their scores."""
 
 
@@ -46,7 +46,7 @@ class Random:
 
     seed: int = 0
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         rng = random.Random(f"{self.seed}/{text}")
         return [(start, end, rng.random()) for start, end in _words(text)]
 
@@ -59,7 +59,7 @@ class Stride:
     [-0.0, -0.5, -0.25, -0.75]
     """
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         return [(start, end, -_reversed_bits(number)) for number, (start, end) in enumerate(_words(text))]
 
 
@@ -74,7 +74,7 @@ def _reversed_bits(number: int) -> float:
 class Head:
     """The beginning of the text: truncation."""
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         return [(start, end, -float(number)) for number, (start, end) in enumerate(_words(text))]
 
 
@@ -82,7 +82,7 @@ class Head:
 class Edges:
     """Both ends of the text; the middle goes first (EPiC's edge-preserving cut)."""
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         words = _words(text)
         return [(start, end, abs(2 * n - len(words) + 1)) for n, (start, end) in enumerate(words)]
 
@@ -102,7 +102,7 @@ class SelfInformation:
         self.model, self.tokenizer, self.window = model.eval(), tokenizer, window
         self.conditional, self.tell_answer = conditional, tell_answer
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         if not self.conditional:
             return [(start, end, -log_prob) for start, end, log_prob in self.log_probs(text, question)]
         alone = self.log_probs(text)
@@ -110,7 +110,7 @@ class SelfInformation:
         return [(start, end, known - log) for (start, end, log), (_, _, known) in zip(alone, told, strict=True)]
 
     @torch.no_grad()
-    def log_probs(self, text: str, told: str = "") -> Spans:
+    def log_probs(self, text: str, told: str = "") -> Scores:
         """log p of each token after `told` and the text before it."""
         encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
@@ -157,7 +157,7 @@ class StepEntropy:
 
     tokens: SelfInformation
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         spans = self.tokens(text, question, answer)
         return [
             (start, end, _mean([score for a, b, score in spans if a < end and b > start]))
@@ -180,7 +180,7 @@ class Bidirectional:
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be from 0 to 1, got {self.alpha!r}")
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         parts = ((question, self.alpha), (answer, 1 - self.alpha))
         return [
             (start, end, sum(weight * self._log_prob(part, text[start:end]) for part, weight in parts))
@@ -203,7 +203,7 @@ class AStar:
     importance: Bidirectional
     beta: float = 0.1
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         steps = steps_of(text)
         importance = [score for _, _, score in self.importance(text, question, answer)]
 
@@ -262,11 +262,11 @@ class TokenClassifier:
             raise ValueError(f"scorer_model={name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, **settings)
 
-    def __call__(self, text: str, question: str = "", answer: str = "") -> Spans:
+    def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         return self.batch([text])[0]
 
     @torch.no_grad()
-    def batch(self, texts: Sequence[str]) -> list[Spans]:
+    def batch(self, texts: Sequence[str]) -> list[Scores]:
         """The spans of many texts."""
         encoded = [self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False) for text in texts]
         windows = [
@@ -309,7 +309,7 @@ class TokenClassifier:
             start = end
         return windows
 
-    def _merged(self, text: str, encoded, probabilities: Sequence[float]) -> Spans:
+    def _merged(self, text: str, encoded, probabilities: Sequence[float]) -> Scores:
         pieces = self.tokenizer.convert_ids_to_tokens(encoded["input_ids"])
         words: list[list] = []  # [start, end, [probabilities]]
         for piece, (start, end), probability in zip(pieces, encoded["offset_mapping"], probabilities, strict=True):

@@ -1,6 +1,6 @@
 r"""Few-shot prompts pruned to a budget of tokens: more examples, each with fewer words (CoT-Influx, 2312.08901).
 
-    coarse   the examples whose thinking scores highest per unit, as many as fit once each is cut to `keep`
+    coarse   the examples whose thinking scores highest per span, as many as fit once each is cut to `keep`
     fine     then the words of all of them, in one order by score, as many as the budget holds
 
 CoT-Influx (abstract) learns both choices by reinforcement learning; here the scores of rlred/compression/scores.py
@@ -10,8 +10,8 @@ make them. It also prunes the questions; here questions, answers and what cut.py
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from rlred.compression.cut import Spans, check_ratio, cut, render, unit_scores
-from rlred.compression.units import split_units
+from rlred.compression.cut import Scores, check_ratio, cut, render, span_scores
+from rlred.compression.spans import split_spans
 
 
 def shot(trace: dict, thinking: str) -> str:
@@ -26,7 +26,7 @@ def shot(trace: dict, thinking: str) -> str:
 
 def prune_shots(
     traces: Sequence[dict],
-    spans: Sequence[Spans],
+    spans: Sequence[Scores],
     budget: int,
     count: Callable[[str], int],
     *,
@@ -49,8 +49,8 @@ def prune_shots(
     for name, value in (("budget", budget), ("num_shots", num_shots)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
-    units = [split_units(trace["thinking"]) for trace in traces]
-    scores = [unit_scores(own, found) for own, found in zip(units, spans, strict=True)]
+    split = [split_spans(trace["thinking"]) for trace in traces]
+    scores = [span_scores(own, found) for own, found in zip(split, spans, strict=True)]
     ranked = sorted((n for n in range(len(traces)) if scores[n]), key=lambda n: (-fmean(scores[n]), n))
 
     chosen: list[int] = []
@@ -73,14 +73,14 @@ def prune_shots(
             f"budget: no example fits {budget} tokens; the shortest at {keep} takes {min(sizes, default=0)}"
         )
 
-    free = [(scores[n][i], n, i) for n in chosen for i, unit in enumerate(units[n]) if not unit.atomic]
+    free = [(scores[n][i], n, i) for n in chosen for i, span in enumerate(split[n]) if not span.protected]
     free.sort(key=lambda one: (-one[0], chosen.index(one[1]), one[2]))
 
     def at(number: int) -> str:
-        kept = {n: [i for i, unit in enumerate(units[n]) if unit.atomic] for n in chosen}
+        kept = {n: [i for i, span in enumerate(split[n]) if span.protected] for n in chosen}
         for _, n, i in free[:number]:
             kept[n].append(i)
-        return "".join(shot(traces[n], render(traces[n]["thinking"], units[n], sorted(kept[n]))) for n in chosen)
+        return "".join(shot(traces[n], render(traces[n]["thinking"], split[n], sorted(kept[n]))) for n in chosen)
 
     low, high = 0, len(free)
     while low < high:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from rlred.compression.cut import Spans
+from rlred.compression.cut import Scores
 from rlred.compression.scores import Scorer
 from rlred.evaluation.sweep import open_completions
 from rlred.files import write_json, write_text
@@ -46,7 +46,7 @@ def traces_stage(path: Path, make: Callable[[], tuple[list[dict], dict]]) -> lis
     return read_lines(path, ("question", "opening", "thinking", "separator", "answer"))
 
 
-def scores_stage(path: Path, traces: Sequence[dict], scorer: Scorer, name: str) -> list[Spans]:
+def scores_stage(path: Path, traces: Sequence[dict], scorer: Scorer, name: str) -> list[Scores]:
     """The spans of every trace, each text scored once; an interrupted scoring goes on.
 
     Raises `ValueError` when the file was made from other texts or by another scorer.
@@ -65,7 +65,7 @@ def scores_stage(path: Path, traces: Sequence[dict], scorer: Scorer, name: str) 
     return found
 
 
-def read_scores(path: Path, traces: Sequence[dict]) -> list[Spans]:
+def read_scores(path: Path, traces: Sequence[dict]) -> list[Scores]:
     """The spans of a finished scoring of these traces. Raises `ValueError` where that is not what the file holds."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")

@@ -1,4 +1,4 @@
-"""What a cut keeps whole: one table per kind of span, with what a rule that is too lenient or too strict would break."""
+"""What a cut keeps whole: one table per kind of span, with what a too lenient or too strict rule would break."""
 
 import json
 import random
@@ -212,9 +212,9 @@ def test_cuts_are_nested_and_keep_spans_in_order_and_undivided(text, seed, prote
 
 
 HOSTILE = (
-    "( ) ((1) | |x * **a _ _a ` `` ``a $ $a $5\u00a0 \\[ \\( \\a{ \\begin{a} \\begin{a}\\end{b} a. a- aa-aa a@ a@b. 1 1- 1: 1/ "
-    "x-1- a/ /a ./ www. http://( << <a a(1 ' x^ - = # {1 [1] [asy] ``` ~~a \u9996 \u00bd a\u0301 1! ... A Aa \\a[1] C:\\ e.g. "
-    "(** *( (1,( **1** __a A\\$"
+    "( ) ((1) | |x * **a _ _a ` `` ``a $ $a $5\u00a0 \\[ \\( \\a{ \\begin{a} \\begin{a}\\end{b} a. a- aa-aa "
+    "a@ a@b. 1 1- 1: 1/ x-1- a/ /a ./ www. http://( << <a a(1 ' x^ - = # {1 [1] [asy] ``` ~~a \u9996 \u00bd "
+    "a\u0301 1! ... A Aa \\a[1] C:\\ e.g. (** *( (1,( **1** __a A\\$"
 ).split(" ")
 
 

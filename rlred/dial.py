@@ -37,6 +37,7 @@ from rlred.evaluation.sweep import sample_of, stop_ids, sweep
 from rlred.files import write_json
 from rlred.hindsight import hindsight_start
 from rlred.output import checkpoint_of, claim_output, how_to_go_on, outside_cause
+from rlred.prompts import Prompts, end_of_rewards, tell_end, with_pad_token
 from rlred.questions import load_questions
 from rlred.reference import COLUMNS, sample_references, write_references
 from rlred.selection import SelectedTokensGRPOTrainer
@@ -52,8 +53,8 @@ logger = logging.getLogger(__name__)
 def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
     """Trains a length-controlled adapter and returns its adherence report ({} with evaluate=False)."""
     start = time.time()
-    wording, sampler = arguments.make_wording(), arguments.make_sampler()
-    rewards = make_rewards(arguments, training)
+    sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
+    prompts = arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(rewards))
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
     if arguments.stop_decided:
         check_stopping(training)
@@ -69,23 +70,27 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         parts = questions.train_test_split(test_size=search.num_questions, seed=training.seed)
         questions, monitor = parts["train"], parts["test"]
     model, tokenizer = load_model(model_config, training)
+    prompts = prompts.fitted(tokenizer)
+    rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
     output = claim_output(training, default_output)
     reward = rewards[0] = fit_reward(rewards[0], training, stop_ids(model, tokenizer))
     if getattr(reward, "needs_reference", False) and not set(COLUMNS) <= set(questions.column_names):
-        questions = referenced(questions, model, tokenizer, arguments, training, reward, output)
+        asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
+        questions = referenced(questions, model, tokenizer, arguments, training, reward, asked, output)
     rows = training_rows(
         questions,
-        wording,
+        prompts,
         sampler,
         num_rows=num_rows(training, len(questions) * arguments.budgets_per_question),
         budgets_per_question=arguments.budgets_per_question,
         seed=training.seed,
     )
-    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training))
+    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, training, held_out, tokenizer, correctness_of(reward), length_of(reward), output)
+    judges = correctness_of(reward), length_of(reward)
+    study = Study(arguments, training, held_out, tokenizer, prompts, *judges, output)
     study.measure("baseline", model)
     peft_config = get_peft_config(model_config)
     if peft_config is not None:
@@ -97,7 +102,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
             model,
             tokenizer,
             questions,
-            wording=wording,
+            prompts=prompts,
             sampler=sampler,
             settings=arguments.make_hindsight(),
             length=length_of(reward),
@@ -117,6 +122,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         train_dataset=rows,
         processing_class=tokenizer,
         length=length_of(reward),
+        end_of_thinking=prompts.end,
         stop_decided=arguments.stop_decided,
         callbacks=make_callbacks(arguments, output),
     )
@@ -182,7 +188,7 @@ def fit_reward(reward, training: GRPOConfig, stops: set[int]):
     return dataclasses.replace(reward, **{n: v for n, v in told.items() if n in known and not getattr(reward, n)})
 
 
-def referenced(questions, model, tokenizer, arguments: DialArguments, training: GRPOConfig, reward, output: Path):
+def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, reward, prompts: Prompts, output: Path):
     """The questions with the base's own length and accuracy, sampled once and kept in the run's folder."""
     path, state = output / "reference.jsonl", PartialState()
     if state.is_main_process and not path.exists():
@@ -190,7 +196,7 @@ def referenced(questions, model, tokenizer, arguments: DialArguments, training: 
             model,
             tokenizer,
             questions,
-            wording=arguments.make_reference_wording(),
+            prompts=prompts,
             num_samples=arguments.reference_samples,
             max_completion_length=training.max_completion_length,
             correctness=correctness_of(reward),
@@ -269,9 +275,7 @@ def load_model(model_config: ModelConfig, training: GRPOConfig):
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model_name_or_path={name!r} cannot be loaded: {reason}") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model.to(training.device), tokenizer
+    return model.to(training.device), with_pad_token(tokenizer)
 
 
 def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
@@ -317,7 +321,10 @@ def cost(
 def describe(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:
     """Every setting of the run, as it was used."""
     plain = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
-    return {"arguments": dataclasses.asdict(arguments), "training": training.to_sanitized_dict(), "model": plain}
+    trained = training.to_sanitized_dict()
+    if hasattr(training, "chat_template_kwargs"):
+        trained["chat_template_kwargs"] = training.chat_template_kwargs  # a mapping, that can be read again
+    return {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain}
 
 
 def use_all_cores() -> None:

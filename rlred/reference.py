@@ -15,6 +15,7 @@ from rewards import Correctness, Length
 from rlred.budgets import Wording
 from rlred.evaluation.sweep import sweep
 from rlred.files import write_text
+from rlred.prompts import Prompts
 
 COLUMNS = ("reference_length", "reference_accuracy")
 
@@ -24,7 +25,7 @@ def sample_references(
     tokenizer,
     questions: Dataset,
     *,
-    wording: Wording,
+    prompts: Prompts | Wording,
     num_samples: int,
     max_completion_length: int,
     correctness: Correctness | None = None,
@@ -47,7 +48,7 @@ def sample_references(
         list(questions),
         [],
         modes=["none"],
-        wording=wording,
+        prompts=prompts,
         max_completion_length=max_completion_length,
         correctness=correctness,
         length=length,

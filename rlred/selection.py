@@ -25,7 +25,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from peft import PeftModel
 
+from rewards.length import find_end
 from rlred.kept import score_kept
+from rlred.prompts import end_ids
 from rlred.trainer import BudgetGRPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -132,7 +134,7 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
 
     Logs `selection/kept_fraction`, `selection/threshold` (the lowest kept entropy; of `bottom` the highest),
     `selection/gradient_scale` (what the loss of a kept token is multiplied by), `selection/in_thinking` (share of the
-    kept tokens before `</think>`), and each completion's most frequent kept tokens in the completions table.
+    kept tokens before the end of thinking), and each completion's most frequent kept tokens in the completions table.
 
     While the head runs on kept positions, TRL's metrics `entropy` and `clip_ratio/*` take the other tokens as they were
     when the rollout was scored. Raises `ValueError` beside TRL's own `top_entropy_quantile`.
@@ -147,6 +149,7 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
                 f"top_entropy_quantile={self.top_entropy_quantile}: TRL's own masking; leave it at 1.0 beside selection"
             )
         self.selection = selection
+        self._ends = end_ids(self._tokenizer, self.end_of_thinking)
         self.top_entropy_quantile = 0.0  # below 1, TRL asks get_high_entropy_mask, which is answered below
         self._weights: torch.Tensor | None = None
         self._scores: list | None = None  # of the policy, while a rollout is made
@@ -217,9 +220,11 @@ class SelectedTokensGRPOTrainer(BudgetGRPOTrainer):
         metrics["selection/kept_fraction"].append(fraction)
         metrics["selection/threshold"].append(sign * self.accelerator.gather(own).min().item())
         metrics["selection/gradient_scale"].append(scale)
-        end = self._tokenizer.get_vocab().get("</think>")
-        if end is not None:
-            thinking = (completion_ids == end).cumsum(dim=1) == 0
+        if self._ends:
+            thinking = torch.zeros_like(kept)
+            for row, ids in zip(thinking, completion_ids.tolist(), strict=True):
+                border = find_end(ids, self._ends)
+                row[: len(ids) if border is None else border[0]] = True
             counts = torch.stack([(kept & thinking).sum(), kept.sum()]).unsqueeze(0)
             inside, total = self.accelerator.gather(counts).sum(0).tolist()
             metrics["selection/in_thinking"].append(inside / max(total, 1))

@@ -39,8 +39,8 @@ class ThinkOrNot:
     """`reward`: the reward is the advantage (AdaptThink, whose reward has its own baseline); `group`: TRL's."""
     control_weight: float | None = None
     """Weight of the first token's loss beside the mean of the others' (Thinkless, 0.001); None: a token like others."""
-    end_of_thinking: str = "</think>"
-    """The token that ends the thinking; the prompt has opened it."""
+    end_of_thinking: str | None = None
+    """The token that ends the thinking, which the prompt has opened; None: the run's."""
 
     def __post_init__(self):
         if self.baseline not in ("reward", "group"):
@@ -138,7 +138,9 @@ class ThinkOrNotGRPOTrainer(BudgetGRPOTrainer):
         super().__init__(*args, **kwargs)
         think_or_not.check(self.args, self.stop_decided)
         self.think_or_not = think_or_not
-        self._end = token_of(self._tokenizer, "end_of_thinking", think_or_not.end_of_thinking)
+        if think_or_not.end_of_thinking is not None:
+            self.end_of_thinking = think_or_not.end_of_thinking
+        self._end = token_of(self._tokenizer, "end_of_thinking", self.end_of_thinking or "")
         self._start = None if think_or_not.start is None else token_of(self._tokenizer, "start", think_or_not.start)
         self._proposal: torch.Tensor | None = None  # log-probabilities of this batch's first tokens when forced
         self._own_rewards: torch.Tensor | None = None  # of this process's rollouts
@@ -170,9 +172,9 @@ class ThinkOrNotGRPOTrainer(BudgetGRPOTrainer):
         return tokens.tolist(), log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        skipped = [skips_thinking(text_of(text), self.think_or_not.end_of_thinking) for text in completions]
-        self._log_metric("think_or_not/skipped", sum(skipped) / len(skipped))
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # of all processes
+        skipped = [skips_thinking(text_of(text), self.end_of_thinking) for text in completions]
+        self._log_metric("think_or_not/skipped", sum(skipped) / len(skipped))
         start = self.accelerator.process_index * len(prompts)
         own = rewards[start : start + len(prompts)]
         self._own_rewards = (own * self.reward_weights.to(own.device)).nansum(1)

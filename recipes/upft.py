@@ -14,7 +14,7 @@ one GPU         python recipes/upft.py --config recipes/upft_paper.yaml
 import itertools
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -26,7 +26,7 @@ from rlred.arms import fresh_model, main_of, sft_config
 from rlred.budgets import Wording, ask
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import complete, outcomes_of, sample_of, stop_ids
-from rlred.prompts import Prompts, prompt_ids, tell_end, template_settings
+from rlred.prompts import Prompts, tell_end, template_settings
 from rlred.questions import load_questions
 from rlred.selective_sft import prefix_rows
 from rlred.tiny import sums
@@ -87,7 +87,7 @@ class Experiment:
         return Prompts(Wording(), self.told.system_prompt, self.told.chat_template_kwargs).fitted(tokenizer)
 
     def answers(self, model, tokenizer, split: str, seed: int, path: Path | None = None) -> list[dict]:
-        """One graded completion of each question, sampled at temperature 1, with its `prompt` and `ids`."""
+        """One graded completion of each question, sampled at temperature 1, with its `row` and `ids`."""
         told, prompts = self.told, self.prompts(tokenizer)
         source = told.eval_questions or told.questions if split == "test" else told.questions
         n = told.num_eval_questions if split == "test" else told.num_questions
@@ -106,22 +106,14 @@ class Experiment:
         correctness = tell_end(Correctness(), prompts.end_of_thinking, tokenizer)
         graders = {"correctness": correctness, "length": Length()}
         outcomes = outcomes_of(rows, ids, tokenizer=tokenizer, stops=stop_ids(model, tokenizer), **graders)
-        return [
-            {**outcome, "prompt": row["prompt"], "ids": own}
-            for outcome, row, own in zip(outcomes, rows, ids, strict=True)
-        ]
+        return [{**outcome, "row": row, "ids": own} for outcome, row, own in zip(outcomes, rows, ids, strict=True)]
 
     def token_rows(self, answers: list[dict], tokenizer, seed: int, length: int | None = None) -> list[dict]:
         """Prefixes of that length and their share of whole answers; without a length, whole answers."""
-        whole, prompts = [answer["prompt"] for answer in answers], self.prompts(tokenizer)
-        wording = self.told.prefix_wording
-        worded = [
-            [*turns[:-1], {**turns[-1], "content": wording.replace("{question}", turns[-1]["content"])}]
-            for turns in whole
-        ]
+        whole = self.prompts(tokenizer)
+        worded = replace(whole, wording=Wording(none=self.told.prefix_wording.replace("{question}", Wording().none)))
         return prefix_rows(
-            [prompt_ids(tokenizer, prompts.asked(turns)) for turns in worded],
-            [prompt_ids(tokenizer, prompts.asked(turns)) for turns in whole],
+            *([one.ids(tokenizer, answer["row"], None, "none") for answer in answers] for one in (worded, whole)),
             [answer["ids"] for answer in answers],
             length=length or 1,
             full_share=self.told.full_share if length else 1.0,

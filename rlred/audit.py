@@ -6,6 +6,7 @@ the run; warnings are logged. The evidence for a trap stands beside its check.
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from trl import GRPOConfig
 
 from rewards import ByMode, ExactLength, MaxLength
 from rlred.budgets import MODES, BudgetSampler, check_headroom
-from rlred.prompts import Prompts, parts_of, prompt_ids, prompt_text
+from rlred.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
 
 logger = logging.getLogger(__name__)
 
@@ -219,14 +220,14 @@ def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> 
     """What the chat template does to the rows' turns."""
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else str(tokenizer.chat_template)
     for turn in asked[0].turns:
-        if turn["content"] not in texts[0]:
+        if text_in(turn) not in texts[0]:
             # L1 issue 14: the control is bound to the wording, so a template that edits the turn breaks it.
             yield error("chat_template", texts[0][:80], f"does not keep the text of the {turn['role']} turn as it is")
     if prompts.folds_system and prompts.system_prompt:
         advice = "the chat template takes no system turn; the text stands at the head of the user turn"
         yield warning("system_prompt", prompts.system_prompt[:80], advice)
     for name, value in prompts.chat_template_kwargs.items():
-        if name not in template:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
             advice = "the chat template names no such setting, and it changes nothing; check its spelling"
             yield warning(f"chat_template_kwargs.{name}", value, advice)
     if "strftime_now" in template and "date_string" not in prompts.chat_template_kwargs:
@@ -234,7 +235,7 @@ def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> 
             "writes today's date into every prompt; give chat_template_kwargs a date_string, if the template takes it"
         )
         yield warning("chat_template", "strftime_now", advice)
-    opened = texts[0].rpartition(asked[0].turns[-1]["content"])[2]
+    opened = texts[0].rpartition(text_in(asked[0].turns[-1]))[2]
     for reward in rewards:
         for part in parts_of(reward):
             if prompts.end and prompts.end in opened and getattr(part, "require_end_of_thinking", False):

@@ -59,7 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--max_completion_length", type=int, help="default: twice the largest budget")
     evaluate.add_argument("--row_cap", type=float, metavar="TIMES", help="end max rows at this many times their budget")
-    evaluate.add_argument("--require_end_of_thinking", action="store_true", help="an answer without </think> is wrong")
+    evaluate.add_argument(
+        "--require_end_of_thinking", action="store_true", help="an answer without the end of thinking is wrong"
+    )
     evaluate.add_argument("--temperature", type=float, default=1.0)
     evaluate.add_argument("--batch_size", type=int, default=128)
     evaluate.add_argument("--dtype", default="float32")

@@ -21,7 +21,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedTokenizerBase
 
 from rewards import Correctness, ExactMatch, Length
 from rewards.length import find_end
@@ -43,7 +43,7 @@ MARKS = (
     "<|end|><|start|>assistant<|channel|>final<|message|>",  # gpt-oss: the analysis channel ends, the final one begins
 )
 DEFAULT_END = Correctness().end_of_thinking
-_PROBE = "rlred-probe-system"
+_PROBE = "rlred probe"
 # What may stand beside a mark of several tokens, and share one with it.
 _LEFT, _RIGHT = ("", "x", "7", ".", ")", "}", "$", " ", "\n", "\n\n", ".\n"), ("", "\n", "\n\n", " ", "x", "\\")
 
@@ -67,6 +67,8 @@ class Prompts:
     """The text that ends the thinking; "" where the model has none; None: as the tokenizer says, or else the reward."""
     folds_system: bool = False
     """Whether the system prompt stands in the first user turn; `fitted` sets it where the template takes none."""
+    in_parts: bool = False
+    """Whether a turn is a list of parts, `{"type": "text", ...}`; `fitted` sets it where the template drops strings."""
 
     def __post_init__(self):
         for name in ("system_prompt", "end_of_thinking"):
@@ -82,6 +84,8 @@ class Prompts:
     def conversation(self, content: str | list, system: str | None = None) -> list[dict]:
         """A user turn (text, or content parts) behind the system prompt, or behind the row's own where it has one."""
         own = system if isinstance(system, str) and system.strip() else self.system_prompt
+        if self.in_parts and isinstance(content, str):
+            content = [{"type": "text", "text": content}]
         if not own or not own.strip():
             return [{"role": "user", "content": content}]
         if not self.folds_system:
@@ -100,13 +104,25 @@ class Prompts:
         return prompt_ids(tokenizer, self.asked(self.turns(row, budget, mode, request)))
 
     def fitted(self, renderer) -> "Prompts":
-        """These prompts for a tokenizer or processor: where the system prompt stands, and what ends the thinking."""
+        """These prompts for a tokenizer or processor: how turns are written, and what ends the thinking."""
         tokenizer, end = getattr(renderer, "tokenizer", renderer), self.end_of_thinking
-        return dataclasses.replace(
-            self,
-            folds_system=refuses_system(renderer, self.chat_template_kwargs),
-            end_of_thinking=found_end(tokenizer) if end is None else end,
-        )
+        end = found_end(tokenizer) if end is None else end
+        bare = dataclasses.replace(self, system_prompt=None, folds_system=False, in_parts=False, end_of_thinking=end)
+        fits = [bare]
+        if getattr(renderer, "chat_template", None):
+            ways = [(False, False), (False, True), (True, False), (True, True)]  # the plainest first
+            fits = [dataclasses.replace(bare, folds_system=folds, in_parts=parts) for folds, parts in ways]
+            fits = [one for one in fits if one.keeps(renderer)] or [bare]
+        return dataclasses.replace(fits[0], system_prompt=self.system_prompt)
+
+    def keeps(self, renderer) -> bool:
+        """Whether the chat template writes system prompt and question, each as it is."""
+        try:
+            turns = self.conversation(_PROBE, f"{_PROBE} system")
+            text = prompt_text(renderer, self.asked(turns))
+        except ValueError:
+            return False
+        return text.count(_PROBE) == 2
 
     @property
     def end(self) -> str:
@@ -211,23 +227,6 @@ def snippet(prompts: Prompts, turns: list[dict]) -> str:
     )
 
 
-def refuses_system(renderer, chat_template_kwargs: dict) -> bool:
-    """Whether the chat template raises at a system turn, or drops it; False where it has other troubles."""
-    if not getattr(renderer, "chat_template", None):
-        return False
-    parts = isinstance(renderer, ProcessorMixin)
-    user, system = ([{"type": "text", "text": t}] if parts else t for t in ("1+1?", _PROBE))
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    try:
-        prompt_text(renderer, Conversation(turns[1:], chat_template_kwargs))
-    except ValueError:
-        return False
-    try:
-        return _PROBE not in prompt_text(renderer, Conversation(turns, chat_template_kwargs))
-    except ValueError:
-        return True
-
-
 def with_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer with a token to pad with: its own, or one that it has already; the model keeps its size.
 
@@ -299,6 +298,12 @@ def decode(tokenizer, completions: Sequence[Sequence[int]], end: str | None) -> 
 def special_ids(tokenizer) -> set[int]:
     """The ids that `skip_special_tokens` leaves out."""
     return {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(tokenizer.all_special_ids)
+
+
+def text_in(turn: dict) -> str:
+    """The text of a turn, a string or parts."""
+    content = turn["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def thinking_end(correctness) -> str | None:

@@ -18,7 +18,7 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from trl import GRPOConfig, GRPOTrainer, ModelConfig
+from trl import GRPOConfig, ModelConfig
 
 from rewards import ExactMatch, make_reward
 from rlred.arguments import option
@@ -27,7 +27,9 @@ from rlred.dial import command, describe, fit_reward
 from rlred.difficulty_kl import DifficultyKLGRPOTrainer, check_betas
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
+from rlred.prompts import Prompts, tell_end
 from rlred.tiny import resolve_model
+from rlred.trainer import BudgetGRPOTrainer
 from rlred.vision.gate import GateRollout, LookGate, token_of
 from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
@@ -69,6 +71,10 @@ class VisionArguments:
     score: str = option("maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random.")
     strategy: str = option("prune", "prune, package, merge, pool or downsample.")
     instruction: str = option("", "Text after each question: how to choose a look, how to answer.")
+    system_prompt: str | None = option(None, "System prompt of every question.")
+    end_of_thinking: str | None = option(
+        None, "Text that ends the thinking; '' for a model that has none (default: as the tokenizer knows it)."
+    )
     ladder: bool = option(False, "Deal the looks out instead, and do not train them: the control.")
     reward: str = option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
     high_beta: float | None = option(
@@ -134,13 +140,16 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     start = time.time()
     check(arguments, training)
     reward = fit_reward(make_reward(arguments.reward), training, set())
+    settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
+    prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
     model, processor = load(model_config)
-    gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request)
+    gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
+    reward = tell_end(reward, gate.prompts.end, gate.tokenizer)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
     model.generation_config.suppress_tokens += [token_of(gate.tokenizer, text, "never") for text in arguments.never]
     if arguments.start_steps:
         check_mix(gate, arguments.start_mix)
-    correctness = getattr(reward, "correctness", None) or ExactMatch()
+    correctness = getattr(reward, "correctness", None) or tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer)
     prompts = rollouts_per_step(training) // training.num_generations
     rows = load_rows(
         arguments.questions,
@@ -181,7 +190,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
         if report:
             report["gates"] |= {f"started, gate {name}": row for name, row in study.gates(model).items()}
-    rewards, kind = [reward], GRPOTrainer
+    rewards, kind = [reward], BudgetGRPOTrainer
     if arguments.high_beta is not None:
         rewards, training.reward_weights = [reward, correctness], [1.0, 0.0]
         kind = functools.partial(DifficultyKLGRPOTrainer, high_beta=arguments.high_beta)
@@ -193,6 +202,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         processing_class=gate.processor,
         rollout_func=GateRollout(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
         peft_config=peft_config,
+        end_of_thinking=gate.prompts.end,
     )
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))

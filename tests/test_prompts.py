@@ -29,6 +29,7 @@ from rlred.evaluation.sweep import complete, sweep
 from rlred.hindsight import Hindsight, relabel, right_traces
 from rlred.prompts import (
     MARKS,
+    Conversation,
     Prompts,
     decode,
     end_ids,
@@ -116,12 +117,13 @@ def trained_ids(tiny, tmp_path_factory):
     return ids_of
 
 
-def settings_of(template: str) -> dict:
-    """Settings that the template knows, other than its default; any where it knows none."""
-    for name, value in (("enable_thinking", False), ("reasoning_effort", "high"), ("date_string", "1 Jan 2000")):
-        if name in template and "raise_exception('Unexpected reasoning effort" not in template:
-            return {name: value}
-    return {"enable_thinking": False}
+def settings_of(tokenizer) -> dict:
+    """A setting that changes what the template writes; {} where it has none."""
+    turns = Wording().turns(QUESTIONS[0], None, "none")
+    tried = [{"enable_thinking": value} for value in (False, True)]
+    tried += [{"reasoning_effort": "high"}, {"date_string": "1 Jan 2000"}]
+    plain = prompt_text(tokenizer, turns)
+    return next((one for one in tried if prompt_text(tokenizer, Conversation(turns, one)) != plain), {})
 
 
 def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]:
@@ -184,9 +186,9 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_a_familys_prompt_is_the_same_in_training_and_in_every_measure(family, trained_ids, monkeypatch, capsys):
     tokenizer = byte_tokenizer(TEMPLATES[family])
-    seen = set()
+    seen, own_settings = set(), settings_of(tokenizer)
     for system in (None, SYSTEM):
-        for settings in ({}, settings_of(TEMPLATES[family])):
+        for settings in ({}, own_settings or {"unknown": 1}):
             prompts = Prompts(Wording(), system, settings).fitted(tokenizer)
             rows = {
                 mode: Dataset.from_list(list(ask(QUESTIONS, prompts, [(mode, budget)] * 2)))
@@ -205,13 +207,13 @@ def test_a_familys_prompt_is_the_same_in_training_and_in_every_measure(family, t
                 assert own is None or own in text
                 assert row["system"] is None or SYSTEM not in text  # the row's own text wins
             assert texts[0].count(tokenizer.bos_token) <= 1
-    knows = any(name in TEMPLATES[family] for name in settings_of(TEMPLATES[family]))
-    assert len(seen) >= (3 if knows else 2)  # system prompt and settings both do something
+    assert len(seen) == (4 if own_settings else 2)  # system prompt and settings both do something
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_grpo_reads_those_ids_in_a_real_step(family, tiny, tmp_path):
-    tokenizer, settings = byte_tokenizer(TEMPLATES[family]), settings_of(TEMPLATES[family])
+    tokenizer = byte_tokenizer(TEMPLATES[family])
+    settings = settings_of(tokenizer)
     prompts = Prompts(Wording(), SYSTEM, settings).fitted(tokenizer)
     rows = training_rows(Dataset.from_list(QUESTIONS), prompts, BudgetSampler(2, 9), num_rows=2)
     seen = []

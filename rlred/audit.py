@@ -200,6 +200,10 @@ def audit_rows(
     except ValueError as problem:
         yield error("chat_template", tokenizer.chat_template[:80], str(problem).removeprefix("chat_template: "))
         return
+    system = next((row["system"] for row in sample if row.get("system")), prompts.system_prompt)
+    if prompts.folds_system and system:
+        advice = "the chat template takes no system turn; the text stands at the head of the user turn"
+        yield warning("system_prompt", system[:80], advice)
     yield from _template(prompts, tokenizer, asked, texts, rewards)
 
     low, high = sampler.bounds
@@ -223,9 +227,6 @@ def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> 
         if text_in(turn) not in texts[0]:
             # L1 issue 14: the control is bound to the wording, so a template that edits the turn breaks it.
             yield error("chat_template", texts[0][:80], f"does not keep the text of the {turn['role']} turn as it is")
-    if prompts.folds_system and prompts.system_prompt:
-        advice = "the chat template takes no system turn; the text stands at the head of the user turn"
-        yield warning("system_prompt", prompts.system_prompt[:80], advice)
     for name, value in prompts.chat_template_kwargs.items():
         if not re.search(rf"\b{re.escape(name)}\b", template):
             advice = "the chat template names no such setting, and it changes nothing; check its spelling"

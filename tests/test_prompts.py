@@ -239,10 +239,10 @@ DROPS = CHAT.replace("{% for m in messages %}", "{% for m in messages if m['role
 REFUSES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
 
 
-def findings(tokenizer, tiny, tmp_path, prompts, reward=None):
+def findings(tokenizer, tiny, tmp_path, prompts, reward=None, questions=QUESTIONS[:1]):
     """What the audit says, as (level, field)."""
     prompts = prompts.fitted(tokenizer)
-    rows = training_rows(Dataset.from_list(QUESTIONS[:1]), prompts, BudgetSampler(2, 9), num_rows=2)
+    rows = training_rows(Dataset.from_list(questions), prompts, BudgetSampler(2, 9), num_rows=2)
     training = grpo_config(tmp_path, chat_template_kwargs=prompts.chat_template_kwargs or None)
     found = audit_rows(rows, tokenizer, tiny, [reward or ExactLength()], BudgetSampler(2, 9), training, prompts)
     return [(finding.level, finding.field) for finding in found]
@@ -257,6 +257,8 @@ def test_trap_a_template_that_takes_no_system_turn_gets_it_in_the_user_turn(temp
     assert f"{SYSTEM}\n\nWhat" in tokenizer.decode(prompts.ids(tokenizer, QUESTIONS[0], None, "none"))
     assert findings(tokenizer, tiny, tmp_path, prompts) == [("warning", "system_prompt")]
     assert findings(tokenizer, tiny, tmp_path, Prompts()) == []  # nothing to say where there is no system prompt
+    own = findings(tokenizer, tiny, tmp_path, Prompts(), questions=QUESTIONS)  # a row brings its own
+    assert own == [("warning", "system_prompt")]
     assert not Prompts(system_prompt=SYSTEM).fitted(byte_tokenizer(CHAT)).folds_system
 
 

@@ -28,15 +28,18 @@ cold: install  ## l1_exact without the hindsight start: what GRPO alone makes of
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/l1_exact.py --seed $(SEED) \
 		--hindsight false --max_steps 100 --output_dir outputs/l1_exact-cold-$(SEED)
 
-real: install  ## five steps on real GSM8K rows: the same loader, a checkpoint, a resume, a saved adapter
+real: install  ## five steps on real GSM8K rows, with a system prompt and a template setting, a checkpoint and a resume
 	@if [ ! -f $(GSM8K) ]; then echo "real data is absent: no $(GSM8K); nothing was run"; exit 0; fi; set -e; \
-	real="$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/l1_maxlen.py \
+	real() { $(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/l1_maxlen.py \
 		--questions $(GSM8K) --eval_questions $(dir $(GSM8K))test.jsonl --num_questions 512 --num_eval_questions 8 \
-		--eval_budgets 16 64 --hindsight_settings {\"num_samples\":128,\"max_updates\":2,\"probe_every\":2,\"cooldown_updates\":0} \
-		--per_device_train_batch_size 16 --save_steps 3 --logging_steps 1 --output_dir $(REAL_OUTPUT)"; \
-	$$real --max_steps 3 --evaluate false; \
-	$$real --max_steps 5 --resume_from_checkpoint true; \
-	ls $(REAL_OUTPUT)/adapter_model.safetensors
+		--eval_budgets 16 64 --system_prompt "Solve the problem step by step." \
+		--chat_template_kwargs '{"enable_thinking": false}' --hindsight_settings \
+		'{"num_samples": 128, "max_updates": 2, "probe_every": 2, "cooldown_updates": 0}' \
+		--per_device_train_batch_size 16 --save_steps 3 --logging_steps 1 --output_dir $(REAL_OUTPUT) "$$@"; }; \
+	real --max_steps 3 --evaluate false; \
+	real --max_steps 5 --resume_from_checkpoint true; \
+	ls $(REAL_OUTPUT)/adapter_model.safetensors; \
+	grep -E '"(system_prompt|enable_thinking)"' $(REAL_OUTPUT)/run.json
 
 # Two at a time, one thread each: on models this small that is faster than one at a time with two threads.
 test: install  ## everything but the slow tests

@@ -168,7 +168,7 @@ class Experiment:
             held_out,
             [],
             modes=["none"],
-            wording=Wording(),
+            prompts=Wording(),
             max_completion_length=told.max_completion_length,
             temperature=temperature,
         )

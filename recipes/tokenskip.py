@@ -101,12 +101,13 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
 def make_traces(arguments, training, model, tokenizer, questions, output: Path) -> tuple[list[dict], dict]:
     """The model's own traces, or those of a file."""
     if arguments.traces:
-        return load_traces(Path(arguments.traces))
+        end = arguments.make_ratio_format(tokenizer).prompts.end
+        return load_traces(Path(arguments.traces), end=end)
     return sample_traces(
         model,
         tokenizer,
         list(questions),
-        arguments.make_ratio_format(),
+        arguments.make_ratio_format(tokenizer),
         max_completion_length=arguments.max_completion_length,
         num_samples=arguments.num_samples,
         temperature=arguments.trace_temperature,
@@ -120,13 +121,14 @@ def make_rows_of(
     arm: Arm, arguments, training, model_config, tokenizer, traces: list[dict], output: Path
 ) -> list[dict]:
     """Scores the traces as the arm says and cuts them at every ratio, or drops levels of them."""
-    path, ratio_format = output / f"rows.{arm.name}.jsonl", arguments.make_ratio_format()
+    path, ratio_format = output / f"rows.{arm.name}.jsonl", arguments.make_ratio_format(tokenizer)
     if arm.scorer == "levels":
         settings = {"draws": arguments.ratios_per_question, "seed": training.seed}
         return rows_stage(path, lambda: make_level_rows(traces, arguments.levels, tokenizer, ratio_format, **settings))
     own = None if arm.scorer in (*MODEL_FREE, "llmlingua2") else model_config.model_name_or_path
     scorer_model, dtype = arguments.scorer_model or own, model_config.dtype or "float32"
-    scorer = make_scorer(arm.scorer, scorer_model, seed=training.seed, dtype=dtype)
+    asked = None if arguments.scorer_model else ratio_format.prompts  # another model has other settings
+    scorer = make_scorer(arm.scorer, scorer_model, seed=training.seed, dtype=dtype, prompts=asked)
     name = f"{arm.scorer}/{scorer_model or ''}/{training.seed}"
     spans = scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, name)
     return rows_stage(
@@ -169,7 +171,7 @@ def measure_bounds(arguments, model, tokenizer, dev: list[dict]) -> Bounds:
         tokenizer,
         dev,
         outcomes,
-        arguments.make_ratio_format(),
+        arguments.make_ratio_format(tokenizer),
         ratios=[min(arguments.ratios)],
         batch_size=arguments.eval_batch_size,
     )
@@ -184,7 +186,7 @@ def think_freely(arguments, model, tokenizer, questions: list[dict]) -> list[dic
         tokenizer,
         questions,
         [1.0],
-        arguments.make_ratio_format(),
+        arguments.make_ratio_format(tokenizer),
         max_completion_length=arguments.max_completion_length,
         temperature=arguments.eval_temperature,
         batch_size=arguments.eval_batch_size,
@@ -239,7 +241,7 @@ def sweep(
         tokenizer,
         held_out,
         [*arguments.asked_ratios(), *arguments.eval_ratios],
-        arguments.make_ratio_format(),
+        arguments.make_ratio_format(tokenizer),
         max_completion_length=arguments.max_completion_length,
         temperature=arguments.eval_temperature,
         batch_size=arguments.eval_batch_size,
@@ -253,7 +255,7 @@ def measure_arm(arm: Arm, number: int, arguments, model, tokenizer, held_out: li
     outcomes = sweep(arguments, model, tokenizer, held_out, output, arm.name)
     blocks = {arm.name: {"title": f"trained on {arm.name}", "rows": measure_ratios(outcomes)}}
     if number == 0:
-        cut_off = truncated(model, tokenizer, held_out, outcomes, arguments.make_ratio_format())
+        cut_off = truncated(model, tokenizer, held_out, outcomes, arguments.make_ratio_format(tokenizer))
         blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}
     return blocks
 

@@ -14,7 +14,7 @@ one GPU         python recipes/upft.py --config recipes/upft_paper.yaml
 import itertools
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -24,7 +24,8 @@ from rlred.arguments import option
 from rlred.arms import fresh_model, main_of, sft_config
 from rlred.budgets import Wording, ask
 from rlred.evaluation.measures import measure
-from rlred.evaluation.sweep import complete, outcomes_of, prompt_ids_of, sample_of, stop_ids
+from rlred.evaluation.sweep import complete, outcomes_of, sample_of, stop_ids
+from rlred.prompts import Prompts, tell_end, template_settings
 from rlred.questions import load_questions
 from rlred.rewards import Correctness, Length
 from rlred.selective_sft import prefix_rows
@@ -42,6 +43,8 @@ class UpftArguments:
     prefix_length: int = option(8, "Tokens of a prefix.")
     full_share: float = option(0.1, "Share of the rows that are whole samples.")
     prefix_wording: str = option("{question}", "The user turn before a prefix; {question} is the question as worded.")
+    system_prompt: str | None = option(None, "System prompt of every question that brings none of its own.")
+    chat_template_kwargs: str = option({}, "Settings of the chat template, as YAML/JSON: {enable_thinking: false}.")
     trained_tokens: int = option(60_000, "Completion tokens that an arm trains on, over all its updates.")
     questions: str = option("sums", "Questions to sample answers to: 'sums' (embedded), a local file or a Hub id.")
     num_questions: int = option(1024, "How many of them.")
@@ -56,6 +59,7 @@ class UpftArguments:
                 raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
         if "{question}" not in self.prefix_wording:
             raise ValueError(f"prefix_wording has no {{question}} placeholder: {self.prefix_wording!r}")
+        self.chat_template_kwargs = template_settings(self.chat_template_kwargs)
         prefix_rows([], [], [], length=self.prefix_length, full_share=self.full_share)
 
 
@@ -78,38 +82,38 @@ class Experiment:
     def __init__(self, told: UpftArguments, training: SFTConfig, model_config: ModelConfig):
         self.told, self.training, self.model_config = told, training, model_config
 
+    def prompts(self, tokenizer) -> Prompts:
+        """How questions are asked."""
+        return Prompts(Wording(), self.told.system_prompt, self.told.chat_template_kwargs).fitted(tokenizer)
+
     def answers(self, model, tokenizer, split: str, seed: int, path: Path | None = None) -> list[dict]:
-        """One graded completion of each question, sampled at temperature 1, with its `prompt` and `ids`."""
-        told, wording = self.told, Wording()
+        """One graded completion of each question, sampled at temperature 1, with its `row` and `ids`."""
+        told, prompts = self.told, self.prompts(tokenizer)
         source = told.eval_questions or told.questions if split == "test" else told.questions
         n = told.num_eval_questions if split == "test" else told.num_questions
         questions = load_questions(source, split=split, limit=n if source in sums.FAMILIES else None)
         questions = sample_of(questions, n)
-        rows = list(ask(questions, wording, [("none", None)] * len(questions)))
+        rows = list(ask(questions, prompts, [("none", None)] * len(questions)))
         ids = complete(
             model,
             tokenizer,
-            [row["prompt"] for row in rows],
+            [prompts.asked(row["prompt"]) for row in rows],
             max_completion_length=told.max_completion_length,
             batch_size=told.sample_batch_size,
             seed=seed,
             path=path,
         )
-        graders = {"correctness": Correctness(), "length": Length()}
+        correctness = tell_end(Correctness(), prompts.end_of_thinking, tokenizer)
+        graders = {"correctness": correctness, "length": Length()}
         outcomes = outcomes_of(rows, ids, tokenizer=tokenizer, stops=stop_ids(model, tokenizer), **graders)
-        return [
-            {**outcome, "prompt": row["prompt"], "ids": own}
-            for outcome, row, own in zip(outcomes, rows, ids, strict=True)
-        ]
+        return [{**outcome, "row": row, "ids": own} for outcome, row, own in zip(outcomes, rows, ids, strict=True)]
 
     def token_rows(self, answers: list[dict], tokenizer, seed: int, length: int | None = None) -> list[dict]:
         """Prefixes of that length and their share of whole answers; without a length, whole answers."""
-        prompts = [answer["prompt"] for answer in answers]
-        texts = [self.told.prefix_wording.replace("{question}", prompt[-1]["content"]) for prompt in prompts]
-        worded = [[{"role": "user", "content": text}] for text in texts]
+        whole = self.prompts(tokenizer)
+        worded = replace(whole, wording=Wording(none=self.told.prefix_wording.replace("{question}", Wording().none)))
         return prefix_rows(
-            [prompt_ids_of(tokenizer, prompt) for prompt in worded],
-            [prompt_ids_of(tokenizer, prompt) for prompt in prompts],
+            *([one.ids(tokenizer, answer["row"], None, "none") for answer in answers] for one in (worded, whole)),
             [answer["ids"] for answer in answers],
             length=length or 1,
             full_share=self.told.full_share if length else 1.0,

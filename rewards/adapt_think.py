@@ -7,14 +7,16 @@ from .correctness import Correctness, text_of
 from .exact_length import check_non_negative
 
 
-def skips_thinking(text: str, end_of_thinking: str = "</think>") -> bool:
-    r"""Whether a completion ends its thinking before it has thought anything.
+def skips_thinking(text: str, end_of_thinking: str | None = "</think>") -> bool:
+    r"""Whether a completion ends its thinking before it has thought anything; False for a model that has no such end.
 
     >>> skips_thinking("</think>\\boxed{7}"), skips_thinking("<think>\n\n</think>7"), skips_thinking("3+4=7</think>7")
     (True, True, False)
     """
+    if not end_of_thinking:
+        return False
     thinking, end, _ = text.partition(end_of_thinking)
-    return bool(end) and not thinking.strip().removeprefix("<think>").strip()
+    return bool(end) and not thinking.strip().removeprefix(end_of_thinking.replace("/", "", 1)).strip()
 
 
 @dataclass(frozen=True)

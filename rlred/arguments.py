@@ -15,6 +15,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
 from rlred.budgets import BudgetSampler, Wording, make_wording
 from rlred.evaluation.row_cap import check_row_cap
+from rlred.prompts import Prompts, template_settings
 from rlred.train import shipped
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
@@ -52,6 +53,10 @@ class DialArguments:
     num_questions: int | None = option(None, "Take this many training questions (default: all; 4096 embedded ones).")
 
     wording: str = option("l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}.")
+    system_prompt: str | None = option(None, "System prompt of every question that brings none of its own (`system`).")
+    end_of_thinking: str | None = option(
+        None, "Text that ends the thinking; '' for a model that has none (default: as tokenizer or reward know it)."
+    )
     budget_low: int = option(16, "Smallest budget, in tokens.")
     budget_high: int = option(64, "Largest budget, in tokens.")
     budget_distribution: str = option("uniform", "uniform, log_uniform or choices.")
@@ -130,6 +135,19 @@ class DialArguments:
         # Made once here, so that a wrong value is reported before anything is loaded.
         self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_parts(), self.make_stop()
         self.make_target_search(), self.make_reference_wording()
+
+    def make_prompts(self, chat_template_kwargs: dict | None = None, end_of_thinking: str | None = None) -> Prompts:
+        """How this run asks: its wording and system prompt, with TRL's `chat_template_kwargs`.
+
+        `end_of_thinking` is what the rewards bring along. Raises `ValueError` where that and the argument differ.
+        """
+        given = self.end_of_thinking
+        if given is not None and end_of_thinking not in (None, given):
+            raise ValueError(
+                f"end_of_thinking={given!r}, but the reward's correctness says {end_of_thinking!r}; give it once"
+            )
+        end = end_of_thinking if given is None else given
+        return Prompts(self.make_wording(), self.system_prompt, template_settings(chat_template_kwargs), end)
 
     def make_wording(self) -> Wording:
         """The wording of this run."""

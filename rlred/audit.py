@@ -6,12 +6,14 @@ the run; warnings are logged. The evidence for a trap stands beside its check.
 
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trl import GRPOConfig
 
 from rlred.budgets import BudgetSampler, check_headroom
+from rlred.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
 from rlred.rewards import ExactLength, MaxLength
 from rlred.rewards.base import Reward, declared, find, names_twice
 
@@ -203,8 +205,10 @@ def rollouts_per_step(training: GRPOConfig) -> int:
     return training.generation_batch_size * training.gradient_accumulation_steps // micro_steps
 
 
-def audit_rows(rows, tokenizer, model, rewards, sampler: BudgetSampler, training: GRPOConfig) -> Iterator[Finding]:
-    """Findings about the asked rows, as the tokenizer and the model will see them."""
+def audit_rows(
+    rows, tokenizer, model, rewards, sampler: BudgetSampler, training: GRPOConfig, prompts: Prompts | None = None
+) -> Iterator[Finding]:
+    """Findings about the asked rows, made by `prompts`, as the tokenizer and the model will see them."""
     missing = [column for column in ROW if column not in rows.column_names]
     if missing:
         yield error("rows", rows.column_names, f"the column {missing[0]!r} is missing")
@@ -216,24 +220,54 @@ def audit_rows(rows, tokenizer, model, rewards, sampler: BudgetSampler, training
     if tokenizer.eos_token_id is None:
         yield error("eos_token", None, "the tokenizer has none, so a completion could never end")
     sample = rows.select(range(min(len(rows), SAMPLED_ROWS)))
-    turn = sample[0]["prompt"][-1]["content"]
-    text = tokenizer.apply_chat_template(sample[0]["prompt"], add_generation_prompt=True, tokenize=False)
-    if turn not in text:
-        # L1 issue 14: the control is bound to the wording, so a template that edits the turn breaks it.
-        yield error("chat_template", text[:80], "does not keep the text of the user turn as it is")
+    prompts = prompts or Prompts(chat_template_kwargs=training.chat_template_kwargs or {}).fitted(tokenizer)
+    asked = [prompts.asked(row["prompt"]) for row in sample]
+    try:
+        texts = [prompt_text(tokenizer, one) for one in asked]
+    except ValueError as problem:
+        yield error("chat_template", tokenizer.chat_template[:80], str(problem).removeprefix("chat_template: "))
+        return
+    system = next((row["system"] for row in sample if row.get("system")), prompts.system_prompt)
+    if prompts.folds_system and system:
+        advice = "the chat template takes no system turn; the text stands at the head of the user turn"
+        yield warning("system_prompt", system[:80], advice)
+    yield from _template(prompts, tokenizer, asked, texts, rewards)
 
     low, high = sampler.bounds
     if low != high and tokenizer(f" {low} tokens")["input_ids"] == tokenizer(f" {high} tokens")["input_ids"]:
         yield error("model_name_or_path", tokenizer.name_or_path, f"its tokenizer encodes {low} and {high} alike")
-    longest = max(
-        len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False))
-        for row in sample
-    )
+    longest = max(len(prompt_ids(tokenizer, one)) for one in asked)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is not None and longest + training.max_completion_length > context:
         advice = f"with prompts of up to {longest} tokens it exceeds the model's context of {context}"
         yield error("max_completion_length", training.max_completion_length, advice)
     for reward, _ in length_rewards(rewards, sampler, ExactLength, MaxLength):
         end = reward.length.end_of_thinking
-        if end is not None and not 0 <= end < len(tokenizer):
+        if any(not 0 <= token < len(tokenizer) for ids in reward.length.ends for token in ids):
             yield error("reward.length.end_of_thinking", end, f"is no token of this tokenizer of {len(tokenizer)}")
+
+
+def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> Iterator[Finding]:
+    """What the chat template does to the rows' turns."""
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else str(tokenizer.chat_template)
+    for turn in asked[0].turns:
+        if text_in(turn) not in texts[0]:
+            # L1 issue 14: the control is bound to the wording, so a template that edits the turn breaks it.
+            yield error("chat_template", texts[0][:80], f"does not keep the text of the {turn['role']} turn as it is")
+    for name, value in prompts.chat_template_kwargs.items():
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            advice = "the chat template names no such setting, and it changes nothing; check its spelling"
+            yield warning(f"chat_template_kwargs.{name}", value, advice)
+    if "strftime_now" in template and "date_string" not in prompts.chat_template_kwargs:
+        advice = (
+            "writes today's date into every prompt; give chat_template_kwargs a date_string, if the template takes it"
+        )
+        yield warning("chat_template", "strftime_now", advice)
+    opened = texts[0].rpartition(text_in(asked[0].turns[-1]))[2]
+    for reward in rewards:
+        for part in parts_of(reward):
+            if prompts.end and prompts.end in opened and getattr(part, "require_end_of_thinking", False):
+                # Qwen3 with enable_thinking=False: no completion ends what the prompt has ended already.
+                advice = "the prompt ends the thinking itself, and every completion would be incorrect; set it to false"
+                yield error("correctness.require_end_of_thinking", True, advice)
+                return

@@ -71,6 +71,11 @@ class Wording:
         # The budget first: a question that happens to contain "{budget}" keeps its own text.
         return getattr(self, mode).replace("{budget}", str(budget)).replace("{question}", question)
 
+    def turns(self, row: dict, budget: int | None, mode: Mode) -> list[dict]:
+        """The conversation that asks a row, with its own `system` text; `rlred.prompts.Prompts.turns` knows of more."""
+        system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+        return [*system, {"role": "user", "content": self.ask(row["question"], budget, mode)}]
+
 
 WORDINGS = {
     "l1": Wording(),
@@ -191,16 +196,18 @@ class BudgetSampler:
         return mode, rng.randint(self.low, self.high)
 
 
-def ask(questions: Iterable[dict], wording: Wording, asked: Iterable[tuple[str, int | None]]) -> Iterator[dict]:
-    """Question rows and (mode, budget) pairs, zipped to asked rows; every other column is carried along."""
+def ask(questions: Iterable[dict], prompts, asked: Iterable[tuple[str, int | None]]) -> Iterator[dict]:
+    """Question rows and (mode, budget) pairs, zipped to asked rows; every other column is carried along.
+
+    `prompts` are `rlred.prompts.Prompts`, fitted to the tokenizer, or a `Wording` alone.
+    """
     for row, (mode, budget) in zip(questions, asked, strict=True):
-        content = wording.ask(row["question"], budget, mode)
-        yield {**row, "prompt": [{"role": "user", "content": content}], "budget": budget, "mode": mode}
+        yield {**row, "prompt": prompts.turns(row, budget, mode), "budget": budget, "mode": mode}
 
 
 def training_rows(
     questions: Dataset,
-    wording: Wording,
+    prompts,
     sampler: BudgetSampler,
     *,
     num_rows: int,
@@ -212,7 +219,7 @@ def training_rows(
     Questions are shuffled anew each epoch and every visit draws fresh budgets; the `budgets_per_question` rows of one
     visit are neighbours, so that one rollout batch compares the same question at several budgets. The rows are a pure
     function of the arguments: a resumed run, or another process, sees the same budgets for the same rows. Train on
-    them with `shuffle_dataset=False`.
+    them with `shuffle_dataset=False`. `prompts` are those of `ask`.
 
     Raises `ValueError` for no questions or counts below 1.
     """
@@ -232,7 +239,7 @@ def training_rows(
                 break
     visits, asked = visits[:num_rows], asked[:num_rows]
     columns: dict[str, list[Any]] = {}
-    for row in ask(questions.select(visits), wording, asked):
+    for row in ask(questions.select(visits), prompts, asked):
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
     return Dataset.from_dict(columns)

@@ -19,9 +19,10 @@ import warnings
 from pathlib import Path
 
 from rlred.budgets import MODES
-from rlred.compression.commands import add_compress
+from rlred.compression.commands import add_compress, add_prompt_flags
 
 BASELINES = ("brevity", "truncation", "s1_forcing")
+PROMPT_FLAGS = ("system_prompt", "chat_template_kwargs", "end_of_thinking")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,13 +52,16 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--modes", nargs="+", default=["exact"], choices=MODES)
     evaluate.add_argument("--baselines", nargs="+", default=[], choices=BASELINES, help="measured on the base as well")
     evaluate.add_argument("--wording", help="preset name, or templates as JSON (default: the adapter's, or l1)")
+    add_prompt_flags(evaluate)
     evaluate.add_argument("--paraphrase", metavar="WORDING", help="ask the first adapter in other words, too")
     evaluate.add_argument(
         "--out_of_range", action="store_true", help="also half the smallest and twice the largest trained budget"
     )
     evaluate.add_argument("--max_completion_length", type=int, help="default: twice the largest budget")
     evaluate.add_argument("--row_cap", type=float, metavar="TIMES", help="end max rows at this many times their budget")
-    evaluate.add_argument("--require_end_of_thinking", action="store_true", help="an answer without </think> is wrong")
+    evaluate.add_argument(
+        "--require_end_of_thinking", action="store_true", help="an answer without the end of thinking is wrong"
+    )
     evaluate.add_argument("--temperature", type=float, default=1.0)
     evaluate.add_argument("--batch_size", type=int, default=128)
     evaluate.add_argument("--dtype", default="float32")
@@ -91,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--budgets", type=int, nargs="+", default=[16, 32, 64], metavar="TOKENS")
     generate.add_argument("--mode", default="max", choices=MODES)
     generate.add_argument("--wording", help="preset name, or templates as JSON (default: the adapter's, or l1)")
+    add_prompt_flags(generate)
     generate.add_argument("--max_completion_length", type=int, help="default: twice the largest budget")
     generate.add_argument("--temperature", type=float, default=1.0)
     generate.add_argument("--dtype", default="float32")
@@ -110,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     reference.add_argument("--num_samples", type=int, default=8, help="completions of each question")
     reference.add_argument("--max_completion_length", type=int, required=True, help="where a completion is cut")
     reference.add_argument("--wording", default="l1", help="preset name, or templates as JSON")
+    add_prompt_flags(reference)
     reference.add_argument("--temperature", type=float, default=1.0)
     reference.add_argument("--batch_size", type=int, default=128)
     reference.add_argument("--dtype", default="float32")
@@ -156,25 +162,26 @@ def run_generate(options: argparse.Namespace) -> None:
         raise ValueError(f"--temperature must be 0 or more, got {options.temperature}")
     from rlred.evaluation.evaluate import Evaluation, subjects_of
     from rlred.evaluation.sweep import complete, load_for_evaluation
+    from rlred.prompts import decode
 
     adapters, models = ([name] if name else [] for name in (options.adapter, options.model))
-    named = Evaluation(options.budgets, model=models, adapter=adapters, wording=options.wording)
-    subject = subjects_of(named)[-1]
-    wording = subject.wording
+    told = {name: getattr(options, name) for name in ("wording", *PROMPT_FLAGS)}
+    subject = subjects_of(Evaluation(options.budgets, model=models, adapter=adapters, **told))[-1]
     budgets = [None] if options.mode == "none" else options.budgets
     model, tokenizer = load_for_evaluation(subject.model, subject.adapter, options.dtype, options.trust_remote_code)
-    prompts = [[{"role": "user", "content": wording.ask(options.question, b, options.mode)}] for b in budgets]
+    prompts, row = subject.prompts.fitted(tokenizer), {"question": options.question}
     completions = complete(
         model,
         tokenizer,
-        prompts,
+        [prompts.asked(prompts.turns(row, budget, options.mode)) for budget in budgets],
         max_completion_length=options.max_completion_length or 2 * max(options.budgets),
         temperature=options.temperature,
         seed=options.seed,
     )
-    for budget, ids in zip(budgets, completions, strict=True):
+    texts = decode(tokenizer, completions, prompts.end)
+    for budget, ids, text in zip(budgets, completions, texts, strict=True):
         asked = "free" if budget is None else f"{options.mode} {budget}"
-        print(f"\n[{asked}: {len(ids)} tokens]\n{tokenizer.decode(ids, skip_special_tokens=True)}")
+        print(f"\n[{asked}: {len(ids)} tokens]\n{text}")
 
 
 def run_plan(options: argparse.Namespace) -> None:
@@ -223,6 +230,9 @@ def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
     for name in ("num_questions", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
+    for name in PROMPT_FLAGS:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name}: with --ratios an adapter is asked as its run.json says; leave it out")
     from rlred.compression.evaluate import evaluate_ratios
     from rlred.evaluation.sweep import sample_of
     from rlred.questions import load_questions
@@ -252,8 +262,10 @@ def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
     """Measures files that another program has written."""
     from rlred.evaluation.predictions import measure_predictions
     from rlred.evaluation.report import write_report
+    from rlred.prompts import tell_end
     from rlred.rewards import Correctness
 
+    end = options.end_of_thinking
     pairs = [column.partition("=") for column in options.columns]
     for name, equals, column in pairs:
         if not (name and equals and column):
@@ -265,7 +277,7 @@ def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
         columns={name: column for name, _, column in pairs},
         mode=options.modes[0],
         count=counter(options.tokenizer, options.trust_remote_code),
-        correctness=Correctness(require_end_of_thinking=options.require_end_of_thinking),
+        correctness=tell_end(Correctness(require_end_of_thinking=options.require_end_of_thinking), end, tokenizer=None),
     )
     if any(outcome["ratio"] is not None for outcome in outcomes):
         from rlred.compression.evaluate import report_predictions
@@ -298,10 +310,13 @@ def run_reference(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
     from rlred.budgets import make_wording
     from rlred.evaluation.sweep import load_for_evaluation
+    from rlred.prompts import Prompts, template_settings
     from rlred.questions import load_questions
     from rlred.reference import sample_references, write_references
 
     wording = make_wording(json.loads(options.wording) if options.wording.startswith("{") else options.wording)
+    settings = template_settings(options.chat_template_kwargs)
+    prompts = Prompts(wording, options.system_prompt, settings, options.end_of_thinking)
     questions = load_questions(
         options.questions,
         split=options.split,
@@ -316,7 +331,7 @@ def run_reference(options: argparse.Namespace) -> None:
         model,
         tokenizer,
         questions,
-        wording=wording,
+        prompts=prompts.fitted(tokenizer),
         num_samples=options.num_samples,
         max_completion_length=options.max_completion_length,
         temperature=options.temperature,

@@ -33,6 +33,7 @@ from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import sample_of, stop_ids, sweep
 from rlred.files import write_json
 from rlred.output import checkpoint_of, claim_output, how_to_go_on, outside_cause
+from rlred.prompts import Prompts, end_of_rewards, tell_end, with_pad_token
 from rlred.questions import load_questions
 from rlred.reference import COLUMNS, sample_references, write_references
 from rlred.rewards import Correctness, make_reward
@@ -50,8 +51,8 @@ logger = logging.getLogger(__name__)
 def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
     """Trains a length-controlled adapter and returns its adherence report ({} with evaluate=False)."""
     start = time.time()
-    wording, sampler = arguments.make_wording(), arguments.make_sampler()
-    rewards = make_rewards(arguments, training)
+    sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
+    prompts = arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(rewards))
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
     search, parts = arguments.make_target_search(), arguments.make_parts()
     for part in parts:
@@ -63,24 +64,27 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         split = questions.train_test_split(test_size=search.num_questions, seed=training.seed)
         questions, monitor = split["train"], split["test"]
     model, tokenizer = load_model(model_config, training)
+    prompts = prompts.fitted(tokenizer)
+    rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
     output = claim_output(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
     correctness, length = correctness_of(reward, Correctness()), length_of(reward)
     if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
-        questions = referenced(questions, model, tokenizer, arguments, training, reward, output)
+        asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
+        questions = referenced(questions, model, tokenizer, arguments, training, reward, asked, output)
     rows = training_rows(
         questions,
-        wording,
+        prompts,
         sampler,
         num_rows=num_rows(training, len(questions) * arguments.budgets_per_question),
         budgets_per_question=arguments.budgets_per_question,
         seed=training.seed,
     )
-    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training))
+    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, training, held_out, tokenizer, correctness, length, output)
+    study = Study(arguments, training, held_out, tokenizer, prompts, correctness, length, output)
     study.measure("baseline", model)
     peft_config = get_peft_config(model_config)
     if peft_config is not None:
@@ -92,7 +96,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
             model,
             tokenizer,
             questions,
-            wording=wording,
+            prompts=prompts,
             sampler=sampler,
             settings=arguments.make_hindsight(),
             length=length,
@@ -105,10 +109,11 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         study.measure("hindsight", model, hindsight["num_updates"])
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
+    rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, tokenizer, prompts.end, length)
     trainer = make_trainer(
-        parts,
+        [part.bind(prompts.end) for part in parts],
         model=model,
-        reward_funcs=[LogsAdherence(reward, training.max_completion_length, ends, length_of(reward)), *rewards[1:]],
+        reward_funcs=rewards,
         args=training,
         train_dataset=rows,
         processing_class=tokenizer,
@@ -162,7 +167,7 @@ def make_callbacks(arguments: DialArguments, output: Path) -> list:
     return [CollapseAlarm(), KeepBest(output / "best"), *([stop] if stop else [])]
 
 
-def referenced(questions, model, tokenizer, arguments: DialArguments, training: GRPOConfig, reward, output: Path):
+def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, reward, prompts: Prompts, output: Path):
     """The questions with the base's own length and accuracy, sampled once and kept in the run's folder."""
     path, state = output / "reference.jsonl", PartialState()
     if state.is_main_process and not path.exists():
@@ -170,7 +175,7 @@ def referenced(questions, model, tokenizer, arguments: DialArguments, training: 
             model,
             tokenizer,
             questions,
-            wording=arguments.make_reference_wording(),
+            prompts=prompts,
             num_samples=arguments.reference_samples,
             max_completion_length=training.max_completion_length,
             correctness=correctness_of(reward, Correctness()),
@@ -233,9 +238,7 @@ def load_model(model_config: ModelConfig, training: GRPOConfig):
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model_name_or_path={name!r} cannot be loaded: {reason}") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model.to(training.device), tokenizer
+    return model.to(training.device), with_pad_token(tokenizer)
 
 
 def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
@@ -279,7 +282,10 @@ def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept
 def describe(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:
     """Every setting of the run, as it was used."""
     plain = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
-    return {"arguments": dataclasses.asdict(arguments), "training": training.to_sanitized_dict(), "model": plain}
+    trained = training.to_sanitized_dict()
+    if hasattr(training, "chat_template_kwargs"):
+        trained["chat_template_kwargs"] = training.chat_template_kwargs  # a mapping, that can be read again
+    return {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain}
 
 
 def use_all_cores() -> None:

@@ -8,12 +8,14 @@ taken along: no optimizer state, no pickle, no traces.
 import json
 import shutil
 import tempfile
+import textwrap
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCardData
+from transformers import AutoTokenizer
 
-from rlred.budgets import make_wording
 from rlred.evaluation.report import number, percent, to_markdown
+from rlred.prompts import Prompts, prompts_of_record, snippet
 from rlred.vision import card
 
 TAKEN = (
@@ -105,10 +107,10 @@ def model_card(run: Path, name: str, base_model: str) -> str:
         tags=["rlred", "trl", "grpo", "lora", "length-control", "reasoning"],
         datasets=[questions] if "/" in questions and not Path(questions).exists() else None,
     )
-    wording = make_wording(arguments["wording"])
+    asked = prompts_of_record(settings)
     modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
     budget = report["trained"]["rows"][-1]["budget"] if report and report.get("trained") else arguments["budget_high"]
-    prompts = [wording.ask("{question}", None if mode == "none" else budget, mode) for mode in modes]
+    prompts = [asked.wording.ask("{question}", None if mode == "none" else budget, mode) for mode in modes]
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
@@ -116,9 +118,10 @@ def model_card(run: Path, name: str, base_model: str) -> str:
         "## How to ask",
         "The control is bound to these words; put the number of tokens where the number stands.",
         "\n\n".join(f"    {prompt}" for prompt in prompts),
+        *beside(asked),
         f"Budgets from {arguments['budget_low']} to {arguments['budget_high']} tokens were trained.",
         "## How to load",
-        usage(name, base_model, prompts[0]),
+        usage(name, base_model, asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0]),
     ]
     if report and report.get("trained"):
         before, after = report["baseline"], report["trained"]
@@ -139,16 +142,25 @@ def model_card(run: Path, name: str, base_model: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def usage(name: str, base_model: str, prompt: str) -> str:
-    """Three ways to load the adapter."""
+def beside(asked: Prompts) -> list[str]:
+    """What belongs to the words: the system prompt and the settings of the chat template, where there are some."""
+    told = []
+    if asked.system_prompt:
+        told.append(f"The system prompt was:\n\n{textwrap.indent(asked.system_prompt, '    ')}")
+    if asked.chat_template_kwargs:
+        told.append(f"The chat template was given `{json.dumps(asked.chat_template_kwargs)}`.")
+    return told
+
+
+def usage(name: str, base_model: str, asked: Prompts, prompt: str) -> str:
+    """Three ways to load the adapter, asked as it was in training."""
     return f"""```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base_model}"), "{name}")
-prompt = [{{"role": "user", "content": {json.dumps(prompt)}}}]
-inputs = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+{snippet(asked, asked.conversation(prompt))}
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=512)[0]))
 ```
 

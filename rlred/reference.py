@@ -15,6 +15,7 @@ from datasets import Dataset
 from rlred.budgets import Wording
 from rlred.evaluation.sweep import sweep
 from rlred.files import write_text
+from rlred.prompts import Prompts
 from rlred.rewards import Correctness, Length
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def sample_references(
     tokenizer,
     questions: Dataset,
     *,
-    wording: Wording,
+    prompts: Prompts | Wording,
     num_samples: int,
     max_completion_length: int,
     correctness: Correctness | None = None,
@@ -50,7 +51,7 @@ def sample_references(
         list(questions),
         [],
         modes=["none"],
-        wording=wording,
+        prompts=prompts,
         max_completion_length=max_completion_length,
         correctness=correctness,
         length=length,

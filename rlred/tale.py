@@ -22,12 +22,13 @@ from trl import SFTConfig, SFTTrainer
 
 from rlred.budgets import Wording
 from rlred.compression.rows import features
-from rlred.evaluation.evaluate import base_of, wording_of
+from rlred.evaluation.evaluate import base_of, prompts_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
 from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
+from rlred.prompts import Prompts, as_prompts, prompt_text
 from rlred.questions import load_questions
 from rlred.rewards import Correctness
 from rlred.tiny import sums
@@ -49,6 +50,11 @@ class TaleArguments:
     batch_size: int = 64
     learning_rate: float = 1e-3
     lora_r: int = 32
+    system_prompt: str | None = dataclasses.field(default=None, metadata={"help": "default: the adapter's run's"})
+    chat_template_kwargs: str | None = dataclasses.field(
+        default=None, metadata={"help": "settings of the chat template as JSON (default: the adapter's run's)"}
+    )
+    end_of_thinking: str | None = dataclasses.field(default=None, metadata={"help": "default: the adapter's run's"})
     dtype: str = "float32"
     seed: int = 0
     output_dir: str = "outputs/tale"
@@ -66,27 +72,32 @@ def run(arguments: TaleArguments) -> dict:
         sample_of(load_questions(arguments.questions, split=split, limit=limit if embedded else None, seed=seed), limit)
         for split, limit, seed in zip(["train", arguments.eval_split], limits, [arguments.seed, 0], strict=True)
     )
+    told = {name: getattr(arguments, name) for name in ("system_prompt", "chat_template_kwargs", "end_of_thinking")}
+    told = {name: value for name, value in told.items() if value is not None}
+    prompts = dataclasses.replace(prompts_of(arguments.adapter), **told)
     settings = {
-        "wording": wording_of(arguments.adapter),
         "max_completion_length": 2 * max(arguments.budgets),
         "seed": arguments.seed,
         "batch_size": 128,
     }
     model, tokenizer = load_for_evaluation(base, arguments.adapter, arguments.dtype)
     path = output / "search.completions.jsonl"
-    found, searched = search_budgets(model, tokenizer, questions, arguments.budgets, path=path, **settings)
+    found, searched = search_budgets(
+        model, tokenizer, questions, arguments.budgets, path=path, prompts=prompts.fitted(tokenizer), **settings
+    )
     write_json(output / "found.json", found)
 
     def measured(model) -> dict:
-        return measure(sweep(model, tokenizer, held_out, [], modes=["none"], **settings))
+        return measure(sweep(model, tokenizer, held_out, [], modes=["none"], prompts=asked, **settings))
 
     student = arguments.student or base
     model, tokenizer = load_for_evaluation(student, None, arguments.dtype)
+    asked = prompts.fitted(tokenizer)
     before = measured(model)
     model = train(
         model,
         tokenizer,
-        sft_rows(found, tokenizer, settings["wording"]),
+        sft_rows(found, tokenizer, asked),
         **{
             name: getattr(arguments, name)
             for name in ("output_dir", "max_steps", "batch_size", "learning_rate", "lora_r", "seed")
@@ -104,7 +115,8 @@ def run(arguments: TaleArguments) -> dict:
         "search": {"questions": len(questions), "found": len(found)},
         "cost": {**searched, "minutes": round((time.time() - start) / 60, 1)},
     }
-    write_json(output / "run.json", {"arguments": dataclasses.asdict(arguments)})
+    record = {**dataclasses.asdict(arguments), **asked.described(), "wording": dataclasses.asdict(asked.wording)}
+    write_json(output / "run.json", {"arguments": record})
     write_report(report, output)
     return report
 
@@ -115,7 +127,7 @@ def search_budgets(
     questions: Sequence[dict],
     budgets: Sequence[int],
     *,
-    wording: Wording,
+    prompts: Prompts | Wording,
     mode: str = "max",
     max_completion_length: int,
     correctness: Correctness | None = None,
@@ -133,7 +145,7 @@ def search_budgets(
         questions,
         budgets,
         modes=[mode],
-        wording=wording,
+        prompts=prompts,
         max_completion_length=max_completion_length,
         correctness=correctness,
         batch_size=batch_size,
@@ -141,7 +153,9 @@ def search_budgets(
         path=path,
         description="searching budgets",
     )
-    texts = {row["question_id"]: row["question"] for row in questions}
+    texts = {
+        row["question_id"]: {name: row[name] for name in ("question", "system") if row.get(name)} for row in questions
+    }
     found, lost = {}, set()
     for outcome in sorted(outcomes, key=lambda outcome: -outcome["budget"]):
         number = outcome["question_id"]
@@ -152,18 +166,17 @@ def search_budgets(
     if not found:
         raise ValueError(f"none of {len(questions)} questions was answered right at the budget {max(budgets)}")
     rows = [
-        {"question": texts[number], **{name: row[name] for name in ("completion", "length", "budget", "level")}}
+        {**texts[number], **{name: row[name] for name in ("completion", "length", "budget", "level")}}
         for number, row in found.items()
     ]
     return rows, {"rollouts": len(outcomes), "rollout_tokens": sum(outcome["length"] for outcome in outcomes)}
 
 
-def sft_rows(found: Sequence[dict], tokenizer, wording: Wording) -> Dataset:
+def sft_rows(found: Sequence[dict], tokenizer, prompts: Prompts | Wording) -> Dataset:
     """Prompt and completion ids: the question without a budget, and the completion that was enough for it."""
-    rows = []
+    prompts, rows = as_prompts(prompts), []
     for row in found:
-        turns = [{"role": "user", "content": wording.ask(row["question"], None, "none")}]
-        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        prompt = prompt_text(tokenizer, prompts.asked(prompts.turns(row, None, "none")))
         rows.append({"prompt": prompt, "completion": row["completion"]})
     return features(rows, tokenizer)
 

@@ -24,7 +24,7 @@ def baselines():
         tokenizer,
         list(load_questions("sums", split="test", limit=24)),
         [16, 32, 64],
-        wording=Wording(),
+        prompts=Wording(),
         correctness=Correctness(),
         length=Length(),
         max_completion_length=128,

@@ -132,7 +132,7 @@ def test_a_model_that_never_ends_is_refused(random_model, questions, tmp_path):
 def test_the_embedded_base_is_deaf_and_its_thinking_buys_accuracy(reasoner):
     questions = list(load_questions("sums", split="test", limit=96))
     outcomes = sweep(
-        *reasoner, questions, [16, 32, 48, 64], modes=["exact"], wording=Wording(), max_completion_length=80, seed=1
+        *reasoner, questions, [16, 32, 48, 64], modes=["exact"], prompts=Wording(), max_completion_length=80, seed=1
     )
     from rlred.evaluation.measures import measure
 

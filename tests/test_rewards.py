@@ -178,6 +178,8 @@ def test_length_counts_tokens_end_of_sequence_included():
     assert Length()([1, 2, 3]) == 3
     assert Length(count="thinking", end_of_thinking=9)([1, 2, 9, 4, 9]) == 2
     assert Length(count="thinking", end_of_thinking=9)([1, 2, 3]) == 3
+    with pytest.raises(ValueError, match="needs length.end_of_thinking"):
+        Length(count="thinking")([1, 2, 3])  # nobody has told it
     assert score(ExactLength(alpha=1.0, length=Length("thinking", 7)), True, 5, 0 + 1) == 0.0
 
 
@@ -213,7 +215,7 @@ def test_rewards_are_frozen_picklable_comparable_and_named(name):
         ({"name": "exact_length", "preset": "paper", "alpha": 1}, "'paper' fixes"),
         ({"name": "max_length", "delta": 2}, "max_length.delta"),
         ({"name": "max_length", "length": {"count": "words"}}, "length.count"),
-        ({"name": "max_length", "length": {"count": "thinking"}}, "end_of_thinking"),
+        ({"name": "max_length", "length": {"count": "thinking", "end_of_thinking": "</think>"}}, "a token's id"),
         ({"name": "correctness", "seconds": 60}, "correctness.seconds"),
         ({"name": "correctness", "end_of_thinking": 5}, "end_of_thinking must be a text or None"),
         ({"name": "no_such_module.reward"}, "cannot import"),

@@ -20,7 +20,7 @@ def ask_reasoner():
     """A sweep of the embedded model in batches of 4, as a function of its changes."""
     model, tokenizer = load_for_evaluation("tiny_reasoner", None, "float32")
     questions = list(load_questions("sums", split="test", limit=3))
-    settings = {"modes": ["exact", "none"], "wording": Wording(), "max_completion_length": 40, "batch_size": 4}
+    settings = {"modes": ["exact", "none"], "prompts": Wording(), "max_completion_length": 40, "batch_size": 4}
     return lambda **changes: sweep(model, tokenizer, questions, [16, 32], **{**settings, **changes})
 
 
@@ -46,7 +46,7 @@ def test_completions_of_another_sweep_are_refused_and_kept(ask_reasoner, tmp_pat
     path = tmp_path / "completions.jsonl"
     ask_reasoner(path=path)
     before = path.read_text()
-    for changes in ({"seed": 1}, {"temperature": 0.5}, {"wording": Wording(exact="{question} {budget}")}):
+    for changes in ({"seed": 1}, {"temperature": 0.5}, {"prompts": Wording(exact="{question} {budget}")}):
         with pytest.raises(ValueError, match="other prompts or settings"):
             ask_reasoner(path=path, **changes)
     assert path.read_text() == before

@@ -64,7 +64,7 @@ def test_a_model_that_is_never_right_has_no_budget_to_learn(random_model):
             tokenizer,
             load_questions("sums", limit=2).to_list(),
             [16, 24],
-            wording=WORDING,
+            prompts=WORDING,
             max_completion_length=32,
         )
 

@@ -273,7 +273,7 @@ def test_the_chooser_is_made_once_and_shown_every_sum_both_ways(tmp_path):
     model, tokenizer = load_for_evaluation(str(folder), None, "float32")
     questions = load_questions("mixed_sums", split="test", limit=4).to_list()
     outcomes = [
-        sweep(model, tokenizer, questions, [], modes=["none"], wording=WORDINGS[name], max_completion_length=8)
+        sweep(model, tokenizer, questions, [], modes=["none"], prompts=WORDINGS[name], max_completion_length=8)
         for name in ("think", "no_think")
     ]
     assert [len(rows) for rows in outcomes] == [4, 4]

@@ -1,14 +1,16 @@
 """What a compression recipe can be told, beside TRL's SFTConfig and ModelConfig: one dataclass, from YAML or flags."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlred.arguments import option
+from rlred.budgets import Wording
 from rlred.compression.cut import check_ratio
 from rlred.compression.levels import check_levels
 from rlred.compression.mixing import DIFFICULTIES, check_difficulty, check_share
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.scores import SCORERS
+from rlred.prompts import Prompts, template_settings
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class CompressionArguments:
         "Probabilities of levels 0 to 4, where 'levels' is the scorer or a control (Dualformer).",
     )
     ratio_format: str = option("words", "Preset (words, tokenskip_qwen, tokenskip_llama3) or fields as YAML/JSON.")
+    system_prompt: str | None = option(None, "System prompt of every question that brings none of its own.")
+    chat_template_kwargs: str = option({}, "Settings of the chat template, as YAML/JSON: {enable_thinking: false}.")
+    end_of_thinking: str | None = option(
+        None, "Text that ends the thinking; '' for a model that has none (default: as the tokenizer knows it)."
+    )
 
     evaluate: bool = option(True, "Measure by ratio before and after, and write ratios.{json,md,png}.")
     eval_questions: str | None = option(None, "Held-out questions (default: the training source's eval_split).")
@@ -80,6 +87,7 @@ class CompressionArguments:
                 self.ratio_format = json.loads(self.ratio_format)
             except json.JSONDecodeError as error:
                 raise ValueError(f"ratio_format: not JSON: {error}") from None
+        self.chat_template_kwargs = template_settings(self.chat_template_kwargs)
         for ratio in [*self.ratios, *self.eval_ratios]:
             check_ratio(ratio)
         if 1.0 not in self.ratios:
@@ -121,9 +129,11 @@ class CompressionArguments:
         """The ratios that prompts ask for in training; 1.0 is asking for nothing."""
         return self.ratios if self.ask_ratio and self.scorer != "levels" else [1.0]
 
-    def make_ratio_format(self) -> RatioFormat:
-        """How a ratio is asked for."""
-        return make_ratio_format(self.ratio_format)
+    def make_ratio_format(self, tokenizer=None) -> RatioFormat:
+        """How a ratio is asked for, fitted to the tokenizer where there is one yet."""
+        settings = (self.system_prompt, self.chat_template_kwargs, self.end_of_thinking)
+        found = replace(make_ratio_format(self.ratio_format), prompts=Prompts(Wording(), *settings))
+        return found if tokenizer is None else found.fitted(tokenizer)
 
     def arms(self) -> list[Arm]:
         """The scorer, then the controls."""

@@ -32,6 +32,7 @@ def add_compress(commands) -> None:
     traces.add_argument("--split", default="train")
     traces.add_argument("--num_questions", type=int, help="default: all; 4,096 embedded ones")
     traces.add_argument("--ratio_format", default="words", help="preset name, or fields as JSON")
+    add_prompt_flags(traces)
     traces.add_argument("--max_completion_length", type=int, default=512)
     traces.add_argument("--num_samples", type=int, default=1)
     traces.add_argument("--temperature", type=float, default=0.0)
@@ -56,6 +57,7 @@ def add_compress(commands) -> None:
     rows.add_argument("--tokenizer", default=TINY_TALKER, help="the target model's; ratios are shares of its tokens")
     rows.add_argument("--ratios", type=float, nargs="+", default=[1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
     rows.add_argument("--ratio_format", default="words", help="preset name, or fields as JSON")
+    add_prompt_flags(rows)
     rows.add_argument("--ratios_per_question", type=int, default=1, help="rows that a trace gives")
     rows.add_argument("--difficulty", choices=DIFFICULTIES, help="cut easy questions shorter than hard ones (LiteCoT)")
     rows.add_argument("--short_share", type=float, help="share of the rows that are cut, the rest whole (TL;DR)")
@@ -84,13 +86,32 @@ def add_compress(commands) -> None:
     shots.set_defaults(call=run_shots)
 
 
-def _ratio_format(text: str):
-    from rlred.compression.rows import make_ratio_format
+def add_prompt_flags(parser) -> None:
+    """How a question is asked beside its wording, for every command that asks one."""
+    parser.add_argument("--system_prompt", help="system prompt of the questions that bring none ('' for none)")
+    parser.add_argument(
+        "--chat_template_kwargs", metavar="JSON", help='settings of the chat template: {"enable_thinking": false}'
+    )
+    parser.add_argument("--end_of_thinking", metavar="TEXT", help="what ends the thinking ('' for a model without)")
 
+
+def _ratio_format(options: argparse.Namespace):
+    from dataclasses import replace
+
+    from rlred.compression.rows import make_ratio_format
+    from rlred.prompts import Prompts, template_settings
+
+    text = options.ratio_format
     try:
-        return make_ratio_format(json.loads(text) if text.startswith("{") else text)
+        found = make_ratio_format(json.loads(text) if text.startswith("{") else text)
     except json.JSONDecodeError as error:
         raise ValueError(f"--ratio_format: not JSON: {error}") from None
+    prompts = Prompts(
+        system_prompt=options.system_prompt,
+        chat_template_kwargs=template_settings(options.chat_template_kwargs),
+        end_of_thinking=options.end_of_thinking,
+    )
+    return replace(found, prompts=prompts)
 
 
 def _must_not_exist(name: str, path: Path | None) -> None:
@@ -106,7 +127,7 @@ def run_traces(options: argparse.Namespace) -> None:
     from rlred.evaluation.sweep import load_for_evaluation
     from rlred.questions import load_questions
 
-    ratio_format = _ratio_format(options.ratio_format)
+    ratio_format = _ratio_format(options)
 
     def sample():
         questions = load_questions(
@@ -121,7 +142,7 @@ def run_traces(options: argparse.Namespace) -> None:
             model,
             tokenizer,
             list(questions),
-            ratio_format,
+            ratio_format.fitted(tokenizer),
             max_completion_length=options.max_completion_length,
             num_samples=options.num_samples,
             temperature=options.temperature,
@@ -131,7 +152,7 @@ def run_traces(options: argparse.Namespace) -> None:
         )
 
     columns = {name: column for name, _, column in (pair.partition("=") for pair in options.columns)}
-    make = (lambda: load_traces(options.from_file, columns)) if options.from_file else sample
+    make = (lambda: load_traces(options.from_file, columns, ratio_format.prompts.end)) if options.from_file else sample
     traces_stage(options.output, make)
     print(f"{options.output}: {options.output.with_suffix('.json').read_text().strip()}")
 
@@ -161,8 +182,8 @@ def run_rows(options: argparse.Namespace) -> None:
     from rlred.compression.stages import read_scores, rows_stage
     from rlred.files import write_json
 
-    traces, ratio_format = _traces(options.traces), _ratio_format(options.ratio_format)
-    tokenizer = _tokenizer(options.tokenizer)
+    traces, tokenizer = _traces(options.traces), _tokenizer(options.tokenizer)
+    ratio_format = _ratio_format(options).fitted(tokenizer)
 
     def make():
         if options.levels is not None:

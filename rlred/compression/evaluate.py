@@ -25,7 +25,7 @@ from matplotlib import pyplot as plt
 
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioFormat, make_ratio_format
-from rlred.compression.traces import END_OF_THINKING, split_completion
+from rlred.compression.traces import split_completion
 from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.measures import by_question, measure, paired_difference, wilson
 from rlred.evaluation.predictions import budgets_of_ratios
@@ -33,7 +33,9 @@ from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, perc
 from rlred.evaluation.report import write_report as write_adherence
 from rlred.evaluation.sweep import complete, load_for_evaluation, stop_ids
 from rlred.files import write_json, write_text
+from rlred.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record, tell_end, thinking_end
 from rlred.rewards import Correctness
+from rlred.rewards.length import find_end
 
 BASE_TITLE = "base, asked in the same words"
 TRUNCATION_TITLE = "control: thinking at ratio 1, cut at the ratio, answer forced"
@@ -59,6 +61,7 @@ def sweep_ratios(
     Raises `ValueError` for a ratio outside (0, 1].
     """
     outcomes = []
+    graded = tell_end(correctness or Correctness(), ratio_format.prompts.end_of_thinking, tokenizer)
     for ratio in sorted({1.0, *map(float, ratios)}, reverse=True):
         check_ratio(ratio)
         path = folder / f"{ratio:g}.completions.jsonl" if folder else None
@@ -67,7 +70,7 @@ def sweep_ratios(
         completions = complete(
             model,
             tokenizer,
-            [ratio_format.prompt_ids(row["question"], ratio, tokenizer) for row in questions],
+            [ratio_format.prompt_ids(row["question"], ratio, tokenizer, row.get("system")) for row in questions],
             max_completion_length=max_completion_length,
             batch_size=batch_size,
             temperature=temperature,
@@ -79,19 +82,19 @@ def sweep_ratios(
         seconds = None if resumed else (time.perf_counter() - start) / len(questions)
         outcomes += [
             {**outcome, "seconds": seconds}
-            for outcome in ratio_outcomes(model, tokenizer, questions, completions, ratio, correctness)
+            for outcome in ratio_outcomes(model, tokenizer, questions, completions, ratio, graded)
         ]
     return outcomes
 
 
-def ratio_outcomes(model, tokenizer, questions, completions, ratio: float, correctness=None) -> list[dict]:
-    """What each completion at one ratio did; lengths are tokens of its ids."""
-    stops, correctness = stop_ids(model, tokenizer), correctness or Correctness()
-    texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+def ratio_outcomes(model, tokenizer, questions, completions, ratio: float, correctness: Correctness) -> list[dict]:
+    """What each completion at one ratio did; lengths are tokens of its ids, the end of thinking the correctness's."""
+    stops, end = stop_ids(model, tokenizer), thinking_end(correctness)
+    texts, ends = decode(tokenizer, completions, end), end_ids(tokenizer, end)
     grades = correctness(texts, solution=[row["solution"] for row in questions])
     outcomes = []
     for row, ids, text, correct in zip(questions, completions, texts, grades, strict=True):
-        thinking = num_thinking_tokens(ids, tokenizer)
+        thinking = num_thinking_tokens(ids, tokenizer, end, ends)
         outcomes.append(
             {
                 "question_id": row["question_id"],
@@ -108,18 +111,22 @@ def ratio_outcomes(model, tokenizer, questions, completions, ratio: float, corre
     return outcomes
 
 
-def num_thinking_tokens(ids: list[int], tokenizer) -> int:
-    """Tokens of a completion before its answer, the opening tag included; all of them where there is no answer."""
-    end = tokenizer.get_vocab().get(END_OF_THINKING)
-    if end in ids:
-        return ids.index(end)
-    parts = split_completion(tokenizer.decode(ids, skip_special_tokens=True))
+def num_thinking_tokens(
+    ids: list[int], tokenizer, end: str | None = DEFAULT_END, ends: Sequence[Sequence[int]] | None = None
+) -> int:
+    """Tokens of a completion before its answer, the opening tag included; all of them where there is no answer.
+
+    `ends` are the tokens of the text `end`, where they are known; without that end in the completion, the answer
+    begins where `split_completion` finds it.
+    """
+    border = find_end(ids, end_ids(tokenizer, end) if ends is None else ends)
+    if border is not None:
+        return border[0]
+    parts = split_completion(decode(tokenizer, [ids], end)[0], end or "")
     if not parts.answer:
         return len(ids)
     characters = len(parts.opening) + len(parts.thinking)
-    return bisect_left(
-        range(len(ids)), characters, key=lambda n: len(tokenizer.decode(ids[:n], skip_special_tokens=True))
-    )
+    return bisect_left(range(len(ids)), characters, key=lambda n: len(decode(tokenizer, [ids[:n]], end)[0]))
 
 
 def truncated(
@@ -135,8 +142,10 @@ def truncated(
 ) -> list[dict]:
     """The control: the thinking at ratio 1 is cut at `ratios` (the outcomes' own) and the answer forced, greedily."""
     full = {outcome["question_id"]: outcome for outcome in outcomes if outcome["ratio"] == 1}
-    tag = END_OF_THINKING in tokenizer.get_vocab()
-    forced = f"{END_OF_THINKING}\\boxed{{" if tag else "\n\nThe final answer is: $\\boxed{"
+    given = ratio_format.prompts.end_of_thinking
+    end = found_end(tokenizer) if given is None else given
+    forced = f"{end}\\boxed{{" if end else "\n\nThe final answer is: $\\boxed{"
+    correctness = tell_end(Correctness(), given, tokenizer)
     forced_ids = tokenizer(forced, add_special_tokens=False)["input_ids"]
     found = []
     for ratio in sorted(set(ratios or [outcome["ratio"] for outcome in outcomes]) - {1.0}, reverse=True):
@@ -144,12 +153,13 @@ def truncated(
         for row in questions:
             own = full[row["question_id"]]
             heads.append(own["completion_ids"][: round(ratio * own["thinking_length"])])
-            prompts.append(ratio_format.prompt_ids(row["question"], 1.0, tokenizer) + heads[-1] + forced_ids)
+            asked = ratio_format.prompt_ids(row["question"], 1.0, tokenizer, row.get("system"))
+            prompts.append(asked + heads[-1] + forced_ids)
         answers = complete(
             model, tokenizer, prompts, max_completion_length=answer_tokens, batch_size=batch_size, temperature=0.0
         )
         completions = [head + forced_ids + answer for head, answer in zip(heads, answers, strict=True)]
-        found += ratio_outcomes(model, tokenizer, questions, completions, ratio)
+        found += ratio_outcomes(model, tokenizer, questions, completions, ratio, correctness)
     return found
 
 
@@ -215,17 +225,19 @@ def evaluate_ratios(
     Raises `ValueError` for an adapter whose folder does not say how it was asked for a ratio.
     """
     record = Path(adapter) / "run.json"
-    arguments = json.loads(record.read_text())["arguments"] if record.is_file() else {}
+    told = json.loads(record.read_text()) if record.is_file() else {}
+    arguments = told.get("arguments") or {}
     if "ratio_format" not in arguments:
         raise ValueError(f"--adapter {adapter}: {record} does not say how a ratio is asked for; it is not tokenskip's")
     ratio_format, base = make_ratio_format(arguments["ratio_format"]), base_of(adapter, named_models)
+    prompts = prompts_of_record(told)
     cap = max_completion_length or arguments["max_completion_length"]
     settings = {"max_completion_length": cap, "temperature": temperature, "batch_size": batch_size, "seed": seed}
     asked = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
     blocks, stages = {}, {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
         model, tokenizer = load_for_evaluation(base, own, dtype)
-        folder = output / "measures" / name
+        folder, ratio_format = output / "measures" / name, ratio_format.fitted(tokenizer, prompts)
         outcomes = sweep_ratios(model, tokenizer, questions, ratios, ratio_format, folder=folder, **settings)
         blocks[name] = {"title": title, "rows": measure_ratios(outcomes)}
         stages["baseline" if name == "base" else name] = measure_as_budgets(outcomes)

@@ -11,7 +11,7 @@ more, has no row there. TokenSkip (2502.12067) trains on ratios that its compres
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from datasets import Dataset
@@ -19,6 +19,7 @@ from datasets import Dataset
 from rlred.budgets import Wording
 from rlred.compression.cut import Cut, Scores, check_ratio, cut
 from rlred.compression.mixing import check_share, difficulties, mix, wanted_ratio
+from rlred.prompts import Prompts, prompt_text
 from rlred.rewards.correctness import last_boxed
 
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -30,7 +31,8 @@ class RatioFormat:
 
     `user` is the user turn, with `{question}` and `{marker}`; the marker is left out at ratio 1. `prompt` is the text
     around `{user}`, or None for the model's own chat template; `answer`, with `{answer}`, is written in place of the
-    model's own answer. `instruction` and `input` split the user turn for the alpaca format.
+    model's own answer. `instruction` and `input` split the user turn for the alpaca format. `prompts` bring the system
+    prompt, the template's settings and the end of thinking; a text of its own has neither of the first two.
 
     >>> RATIO_FORMATS["words"].user_turn("1+1?", 0.5).removeprefix(RATIO_FORMATS["words"].user_turn("1+1?", 1.0))
     ' Think within 0.5 of the tokens.'
@@ -43,6 +45,18 @@ class RatioFormat:
     marker: str
     prompt: str | None = None
     answer: str | None = None
+    prompts: Prompts = Prompts()
+
+    def __post_init__(self):
+        if self.prompt is not None and (self.prompts.system_prompt or self.prompts.chat_template_kwargs):
+            raise ValueError(
+                "ratio_format: its prompt is a text of its own, which system_prompt and chat_template_kwargs do not "
+                "reach; leave them out, or take a format without a prompt, such as words"
+            )
+
+    def fitted(self, tokenizer, prompts: Prompts | None = None) -> "RatioFormat":
+        """This format for a tokenizer, with the system prompt and settings of `prompts` where they are given."""
+        return replace(self, prompts=(prompts or self.prompts).fitted(tokenizer))
 
     def alpaca_input(self, question: str, ratio: float) -> str:
         """The question with its marker."""
@@ -54,17 +68,16 @@ class RatioFormat:
         """What the user says."""
         return "\n".join(part for part in (self.instruction, self.alpaca_input(question, ratio)) if part)
 
-    def prompt_text(self, question: str, ratio: float, tokenizer) -> str:
-        """The whole prompt, opened for the completion."""
+    def prompt_text(self, question: str, ratio: float, tokenizer, system: str | None = None) -> str:
+        """The whole prompt, opened for the completion; `system` is the row's own system text."""
         user = self.user_turn(question, ratio)
         if self.prompt is not None:
             return self.prompt.replace("{user}", user)
-        turns = [{"role": "user", "content": user}]
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return prompt_text(tokenizer, self.prompts.asked(self.prompts.conversation(user, system)))
 
-    def prompt_ids(self, question: str, ratio: float, tokenizer) -> list[int]:
+    def prompt_ids(self, question: str, ratio: float, tokenizer, system: str | None = None) -> list[int]:
         """The ids of the prompt: special tokens are those of its text, and no others."""
-        return tokenizer(self.prompt_text(question, ratio, tokenizer), add_special_tokens=False)["input_ids"]
+        return tokenizer(self.prompt_text(question, ratio, tokenizer, system), add_special_tokens=False)["input_ids"]
 
     def completion(self, trace: dict, thinking: str) -> str:
         """A trace with other thinking. Raises `ValueError` where a boxed answer is needed and the trace has none."""
@@ -184,7 +197,7 @@ def row_of(trace: dict, one: Cut, tokenizer, ratio_format: RatioFormat, *, ask_r
     """One row, as TRL's prompt and completion, with what it was made from. Asking for ratio 1 is asking for nothing."""
     asked = one.ratio if ask_ratio else 1.0
     return {
-        "prompt": ratio_format.prompt_text(trace["question"], asked, tokenizer),
+        "prompt": ratio_format.prompt_text(trace["question"], asked, tokenizer, trace.get("system")),
         "completion": ratio_format.completion(trace, one.text),
         "question": trace["question"],
         "asked_ratio": asked,

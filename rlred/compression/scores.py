@@ -24,6 +24,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rlred.compression.cut import Scores
 from rlred.compression.search import search_order
+from rlred.prompts import Prompts, prompt_ids
 
 LLMLINGUA2 = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 _WORD = re.compile(r"\S+")
@@ -92,15 +93,25 @@ class SelfInformation:
 
     With `conditional`, the score is log p(token | question, answer, before) - log p(token | before): what a token has
     to do with question and answer. Without `tell_answer`, with the question alone (LongLLMLingua's contrastive
-    perplexity, 2310.06839). Where the tokenizer has a chat template, what is told stands in a user turn. Raises
-    `ValueError` for a tokenizer without offsets.
+    perplexity, 2310.06839). Where the tokenizer has a chat template, what is told stands in a user turn, behind the
+    system prompt of `prompts` and with their settings. Raises `ValueError` for a tokenizer without offsets.
     """
 
-    def __init__(self, model, tokenizer, *, window: int = 1024, conditional: bool = False, tell_answer: bool = True):
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        prompts: Prompts | None = None,
+        *,
+        window: int = 1024,
+        conditional: bool = False,
+        tell_answer: bool = True,
+    ):
         if not tokenizer.is_fast:
             raise ValueError("self-information needs a tokenizer with character offsets (a fast one)")
         self.model, self.tokenizer, self.window = model.eval(), tokenizer, window
         self.conditional, self.tell_answer = conditional, tell_answer
+        self.prompts = (prompts or Prompts()).fitted(tokenizer)
 
     def __call__(self, text: str, question: str = "", answer: str = "") -> Scores:
         if not self.conditional:
@@ -128,8 +139,7 @@ class SelfInformation:
     def _before(self, told: str) -> list[int]:
         """The ids before a text: never none, and at most half a window."""
         if self.tokenizer.chat_template:
-            turns = [{"role": "user", "content": told}]
-            ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+            ids = prompt_ids(self.tokenizer, self.prompts.asked(self.prompts.conversation(told)))
         else:
             first = self.tokenizer.bos_token_id
             ids = [self.tokenizer.eos_token_id if first is None else first]
@@ -333,11 +343,11 @@ def _astar(tokens: SelfInformation) -> AStar:
 SCORERS = {
     "llmlingua2": TokenClassifier,
     "self_information": SelfInformation,
-    "conditional": lambda model, tokenizer: SelfInformation(model, tokenizer, conditional=True),
-    "question": lambda model, tokenizer: SelfInformation(model, tokenizer, conditional=True, tell_answer=False),
-    "step_entropy": lambda model, tokenizer: StepEntropy(SelfInformation(model, tokenizer)),
-    "bidirectional": lambda model, tokenizer: Bidirectional(SelfInformation(model, tokenizer)),
-    "astar": lambda model, tokenizer: _astar(SelfInformation(model, tokenizer)),
+    "conditional": lambda *model: SelfInformation(*model, conditional=True),
+    "question": lambda *model: SelfInformation(*model, conditional=True, tell_answer=False),
+    "step_entropy": lambda *model: StepEntropy(SelfInformation(*model)),
+    "bidirectional": lambda *model: Bidirectional(SelfInformation(*model)),
+    "astar": lambda *model: _astar(SelfInformation(*model)),
     "edges": Edges,
     "random": Random,
     "stride": Stride,
@@ -346,11 +356,19 @@ SCORERS = {
 MODEL_FREE = ("edges", "random", "stride", "head")
 
 
-def make_scorer(name: str, model_name: str | None = None, *, seed: int = 0, dtype: str = "float32") -> Scorer:
+def make_scorer(
+    name: str,
+    model_name: str | None = None,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    prompts: Prompts | None = None,
+) -> Scorer:
     """The scorer of that name, with the model that it scores with, on the GPU if there is one.
 
-    `model_name` is a folder, a Hub id or an embedded model; by default that of LLMLingua-2 for `llmlingua2`. Raises
-    `ValueError` for an unknown name, a missing model or one that cannot be loaded.
+    `model_name` is a folder, a Hub id or an embedded model; by default that of LLMLingua-2 for `llmlingua2`. `prompts`
+    are what it is told the question in. Raises `ValueError` for an unknown name, a missing model or one that cannot be
+    loaded.
 
     >>> make_scorer("random", seed=3)
     Random(seed=3)
@@ -365,4 +383,4 @@ def make_scorer(name: str, model_name: str | None = None, *, seed: int = 0, dtyp
         raise ValueError(f"scorer_model: {name} scores with a causal language model; name one")
     from rlred.evaluation.sweep import load_for_evaluation
 
-    return SCORERS[name](*load_for_evaluation(model_name, None, dtype))
+    return SCORERS[name](*load_for_evaluation(model_name, None, dtype), prompts)

@@ -8,7 +8,7 @@ from 86 to 73 % on GSM8K's published solutions (reference: cot-compression, 1.5)
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ from rlred.evaluation.prediction_files import at, find_columns, layout_of, sampl
 from rlred.evaluation.predictions import grade
 from rlred.evaluation.sweep import complete, stop_ids
 from rlred.golds import solution_of
+from rlred.prompts import DEFAULT_END, decode, tell_end
 from rlred.questions import asked_in, uniform
 from rlred.rewards import Correctness
 from rlred.table_files import names_of, read_rows
 
 logger = logging.getLogger(__name__)
 
-END_OF_THINKING = "</think>"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -36,25 +36,26 @@ class Parts(NamedTuple):
     answer: str
 
 
-def split_completion(text: str) -> Parts:
+def split_completion(text: str, end: str = DEFAULT_END) -> Parts:
     r"""Thinking and answer.
 
-    The thinking ends at `</think>`, or else before "The final answer is:", or else before the sentence with the last
-    `\boxed`. Where there is none of these, all of it is thinking.
+    The thinking ends at the mark `end`, or else before "The final answer is:", or else before the sentence with the
+    last `\boxed`. Where there is none of these, all of it is thinking.
 
     >>> split_completion("<think>\n3+4=7</think>\\boxed{7}")
     Parts(opening='<think>\n', thinking='3+4=7', separator='</think>', answer='\\boxed{7}')
     >>> split_completion("She pays 3+4=7 dollars. So it is $\\boxed{7}$.")
     Parts(opening='', thinking='She pays 3+4=7 dollars.', separator=' ', answer='So it is $\\boxed{7}$.')
     """
-    opening = re.match(r"(?:\s*<think>\s*)?", text).group()
+    start = re.escape(end.replace("/", "", 1)) if "/" in end else ""
+    opening = re.match(rf"(?:\s*{start}\s*)?" if start else "", text).group()
     body = text[len(opening) :]
-    for border in (END_OF_THINKING, "The final answer is:"):
+    for border in filter(None, (end, "The final answer is:")):
         thinking, found, answer = body.partition(border)
         if found:
             kept = thinking.rstrip()
             between, after = thinking[len(kept) :], answer.lstrip()
-            if border == END_OF_THINKING:
+            if border == end:
                 return Parts(opening, kept, between + border + answer[: len(answer) - len(after)], after)
             return Parts(opening, kept, between, border + answer)
     box = body.rfind("\\boxed")
@@ -93,7 +94,7 @@ def sample_traces(
     completions = complete(
         model,
         tokenizer,
-        [ratio_format.prompt_ids(row["question"], 1.0, tokenizer) for row in rows],
+        [ratio_format.prompt_ids(row["question"], 1.0, tokenizer, row.get("system")) for row in rows],
         max_completion_length=max_completion_length,
         batch_size=batch_size,
         temperature=temperature,
@@ -101,22 +102,25 @@ def sample_traces(
         path=path,
         description="sampling traces",
     )
+    end = ratio_format.prompts.end
+    texts = decode(tokenizer, completions, end)
     stops, found, counts = stop_ids(model, tokenizer), [], Counter(sampled=len(rows))
-    for row, ids in zip(rows, completions, strict=True):
+    for row, ids, text in zip(rows, completions, texts, strict=True):
         if not ids or ids[-1] not in stops:
             counts["truncated"] += 1
         else:
             asked = {**row, "asked": ratio_format.user_turn(row["question"], 1.0)}
-            found.append((asked, tokenizer.decode(ids, skip_special_tokens=True)))
-    correctness, samples = correctness or Correctness(), Counter(row["question"] for row in rows)
-    return _kept(
-        found, lambda text, row: correctness.grade(text, row["solution"]), samples, counts, "the sampled completions"
-    )
+            found.append((asked, text))
+    correctness = tell_end(correctness or Correctness(), ratio_format.prompts.end_of_thinking, tokenizer)
+    samples = Counter(row["question"] for row in rows)
+    graded = [(row, split_completion(text, end), correctness.grade(text, row["solution"])) for row, text in found]
+    return _kept(graded, samples, counts, "the sampled completions")
 
 
-def load_traces(path: Path, columns: dict[str, str] | None = None) -> tuple[list[dict], dict]:
+def load_traces(path: Path, columns: dict[str, str] | None = None, end: str = DEFAULT_END) -> tuple[list[dict], dict]:
     """Traces from a file of questions and completions (names as in rlred/evaluation/predictions.py), right ones only.
 
+    `end` is the text that ends the thinking, "" for none.
     A line without a gold answer cannot be graded and is dropped. Raises `ValueError` for a file that cannot be read or
     has no such columns, and when no trace is left.
     """
@@ -136,18 +140,19 @@ def load_traces(path: Path, columns: dict[str, str] | None = None) -> tuple[list
             else:
                 counts["without a question or completion"] += 1
     samples = Counter(row["question"] for row, _ in found)
-    return _kept(found, lambda text, row: grade(text, row["solution"], Correctness()), samples, counts, str(path))
+    correctness = tell_end(Correctness(), end, tokenizer=None)
+    graded = [(row, split_completion(text, end), grade(text, row["solution"], correctness)) for row, text in found]
+    return _kept(graded, samples, counts, str(path))
 
 
 def _kept(
-    found: list[tuple[dict, str]], grade_text: Callable, samples: Counter, counts: Counter, source: str
+    graded: list[tuple[dict, Parts, float | None]], samples: Counter, counts: Counter, source: str
 ) -> tuple[list[dict], dict]:
-    """The right ones among `found`; `samples` is how many there were of each question, so that each trace knows the
+    """The right ones among `graded`; `samples` is how many there were of each question, so that each trace knows the
     `failure_rate` of its question: the share of its samples that were not right.
     """
     traces, right = [], Counter()
-    for row, text in found:
-        correct, parts = grade_text(text, row), split_completion(text)
+    for row, parts, correct in graded:
         right[row["question"]] += correct == 1
         if correct is None:
             counts["without a gold answer"] += 1
@@ -156,7 +161,7 @@ def _kept(
         elif not parts.thinking.strip():
             counts["without thinking"] += 1
         else:
-            known = {name: row[name] for name in ("question", "asked", "solution", "level") if name in row}
+            known = {name: row[name] for name in ("question", "asked", "solution", "level", "system") if name in row}
             traces.append({**known, **parts._asdict()})
     for trace in traces:
         trace["failure_rate"] = 1 - right[trace["question"]] / samples[trace["question"]]

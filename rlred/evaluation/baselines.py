@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlred.budgets import Wording
-from rlred.evaluation.sweep import outcomes_of, prompt_ids_of, stop_ids
+from rlred.evaluation.sweep import outcomes_of, stop_ids
+from rlred.prompts import DEFAULT_END, Prompts, as_prompts, end_ids, tell_end
 from rlred.rewards import Correctness, Length
+from rlred.rewards.length import find_end
 
 Complete = Callable[..., list[list[int]]]
 """`(prompts, max_completion_length, seed) -> completion ids`: a model with its settings, for instance of `complete`."""
@@ -23,8 +25,8 @@ Complete = Callable[..., list[list[int]]]
 class Forcing:
     r"""Texts and limits of budget forcing. Raises `ValueError` for a limit below its least value."""
 
-    end: str = "</think>"
-    """Ends the thinking."""
+    end: str = DEFAULT_END
+    """Ends the thinking; "" for a model that has no such mark."""
     answer: str = "\\boxed{"
     """Opens the answer, after `end`."""
     wait: str = " Wait"
@@ -53,7 +55,7 @@ class Baselines:
         questions: Sequence[dict],
         budgets: Sequence[int],
         *,
-        wording: Wording,
+        prompts: Prompts | Wording,
         correctness: Correctness,
         length: Length,
         max_completion_length: int,
@@ -62,17 +64,18 @@ class Baselines:
         forcing: Forcing | None = None,
     ):
         self.complete, self.tokenizer, self.questions, self.budgets = complete, tokenizer, questions, sorted(budgets)
-        self.wording, self.correctness, self.length, self.mode = wording, correctness, length, mode
-        self.max_completion_length, self.seed, self.forcing = max_completion_length, seed, forcing or Forcing()
+        self.settings, self.mode = as_prompts(prompts), mode
+        end = self.settings.end_of_thinking
+        self.correctness, self.length = (tell_end(part, end, tokenizer) for part in (correctness, length))
+        self.max_completion_length, self.seed = max_completion_length, seed
+        self.forcing = forcing or Forcing(end=self.settings.end)
         self.stops = stop_ids(model, tokenizer)
-        asked = [wording.ask(row["question"], None, "none") for row in questions]
-        self.prompts = [prompt_ids_of(tokenizer, [{"role": "user", "content": text}]) for text in asked]
+        self.prompts = [self.settings.ids(tokenizer, row, None, "none") for row in questions]
         self.free = complete(self.prompts, max_completion_length, seed)
 
     def brevity(self, request: str = " Be concise: use as few words as you can.") -> list[dict]:
         """Asked in words to be brief."""
-        asked = [self.wording.ask(row["question"], None, "none") + request for row in self.questions]
-        prompts = [prompt_ids_of(self.tokenizer, [{"role": "user", "content": text}]) for text in asked]
+        prompts = [self.settings.ids(self.tokenizer, row, None, "none", request) for row in self.questions]
         brief = self.complete(prompts, self.max_completion_length, self.seed)
         return [one for budget in self.budgets for one in self.outcomes(brief, budget)]
 
@@ -86,12 +89,12 @@ class Baselines:
 
     def force(self, budget: int) -> list[list[int]]:
         """Completions that think for about `budget` tokens: cut with an answer, or made to go on."""
-        end_ids = self._ids(self.forcing.end)
+        ends = end_ids(self.tokenizer, self.forcing.end)
         closing = self._ids(self.forcing.end + self.forcing.answer)
         room = max(1, budget - len(closing) - 3)  # of thinking; three tokens for the answer itself and its end
         completions = list(self.free)
         for attempt in range(self.forcing.max_waits):
-            short = {i: self._thinking(ids, end_ids) for i, ids in enumerate(completions)}
+            short = {i: self._thinking(ids, ends) for i, ids in enumerate(completions)}
             short = {i: ids + self._ids(self.forcing.wait) for i, ids in short.items() if len(ids) < room}
             if not short:
                 break
@@ -100,7 +103,7 @@ class Baselines:
             for (i, before), ids in zip(short.items(), more, strict=True):
                 completions[i] = before + ids
         long = [i for i, ids in enumerate(completions) if len(ids) > budget or ids[-1] not in self.stops]
-        cut = {i: self._thinking(completions[i], end_ids)[:room] + closing for i in long}
+        cut = {i: self._thinking(completions[i], ends)[:room] + closing for i in long}
         prefixes = [self.prompts[i] + ids for i, ids in cut.items()]
         answers = self.complete(prefixes, self.forcing.answer_tokens, self.seed) if prefixes else []
         for (i, before), ids in zip(cut.items(), answers, strict=True):
@@ -123,7 +126,7 @@ class Baselines:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     @staticmethod
-    def _thinking(ids: list[int], end_ids: list[int]) -> list[int]:
+    def _thinking(ids: list[int], ends: Sequence[Sequence[int]]) -> list[int]:
         """The tokens before the end of the thinking; all of them where it does not end."""
-        width = len(end_ids)
-        return next((ids[:i] for i in range(len(ids) - width + 1) if ids[i : i + width] == end_ids), list(ids))
+        border = find_end(ids, ends)
+        return list(ids) if border is None else ids[: border[0]]

@@ -24,6 +24,7 @@ from rlred.evaluation.row_cap import check_row_cap
 from rlred.evaluation.study import examples
 from rlred.evaluation.sweep import complete, load_for_evaluation, sample_of, sweep
 from rlred.files import write_json
+from rlred.prompts import Prompts, prompts_of_record, template_settings
 from rlred.questions import load_questions
 from rlred.rewards import Correctness, Length
 from rlred.tiny import TINY_REASONER, sums
@@ -48,6 +49,9 @@ class Evaluation:
     num_questions: int = 64
     num_samples: int = 1
     wording: str | None = None
+    system_prompt: str | None = None
+    chat_template_kwargs: str | None = None
+    end_of_thinking: str | None = None
     paraphrase: str | None = None
     out_of_range: bool = False
     baselines: list[str] = dataclasses.field(default_factory=list)
@@ -88,20 +92,26 @@ class Subject:
     name: str
     model: str
     adapter: str | None
-    wording: Wording
+    prompts: Prompts
 
 
 def subjects_of(settings: Evaluation) -> list[Subject]:
     """The base first, then every adapter; or every model that was named."""
-    given = make_wording(_from_json(settings.wording)) if settings.wording else None
+    given: dict = {"wording": make_wording(_from_json(settings.wording))} if settings.wording else {}
+    for name in ("system_prompt", "end_of_thinking"):
+        if getattr(settings, name) is not None:
+            given[name] = getattr(settings, name)
+    if settings.chat_template_kwargs is not None:
+        given["chat_template_kwargs"] = template_settings(settings.chat_template_kwargs)
     adapters = [
-        Subject(name, base_of(name, settings.model), name, given or wording_of(name)) for name in settings.adapter
+        Subject(name, base_of(name, settings.model), name, dataclasses.replace(prompts_of(name), **given))
+        for name in settings.adapter
     ]
     if adapters:
         first = adapters[0]
-        return [Subject(first.model, first.model, None, first.wording), *adapters]
+        return [Subject(first.model, first.model, None, first.prompts), *adapters]
     names = settings.model or [TINY_REASONER]
-    return [Subject(name, name, None, given or Wording()) for name in names]
+    return [Subject(name, name, None, Prompts(**given)) for name in names]
 
 
 def base_of(adapter: str | None, named: list[str]) -> str:
@@ -111,10 +121,15 @@ def base_of(adapter: str | None, named: list[str]) -> str:
     return named[0] if named else recorded or TINY_REASONER
 
 
+def prompts_of(adapter: str | None) -> Prompts:
+    """How an adapter was asked in training; in L1's words, without system prompt, where that is not known."""
+    run = Path(adapter or "") / "run.json"
+    return prompts_of_record(json.loads(run.read_text()) if run.is_file() else {})
+
+
 def wording_of(adapter: str | None) -> Wording:
     """The wording that an adapter was trained with, or L1's where that is not known."""
-    run = Path(adapter or "") / "run.json"
-    return make_wording(json.loads(run.read_text())["arguments"]["wording"] if run.is_file() else "l1")
+    return prompts_of(adapter).wording
 
 
 def trained_range(adapter: str | None, budgets: list[int]) -> tuple[int, int]:
@@ -167,6 +182,7 @@ def evaluate(settings: Evaluation, output: Path) -> dict:
     }
     for number, subject in enumerate(subjects):
         engine = _load(subject, settings)
+        subject = dataclasses.replace(subject, prompts=subject.prompts.fitted(engine[1]))
         run = functools.partial(_measured, settings, output, subject, *engine)
         if number == 0:
             report["baseline"] = run("baseline", questions)
@@ -252,7 +268,7 @@ def _measured(
         questions,
         budgets,
         modes=settings.modes,
-        wording=wording or subject.wording,
+        prompts=dataclasses.replace(subject.prompts, wording=wording or subject.prompts.wording),
         max_completion_length=_cap(settings, budgets),
         correctness=Correctness(require_end_of_thinking=settings.require_end_of_thinking),
         temperature=settings.temperature,
@@ -293,7 +309,7 @@ def _baselines(settings: Evaluation, output: Path, subject: Subject, model, toke
         tokenizer,
         questions,
         settings.budgets,
-        wording=subject.wording,
+        prompts=subject.prompts,
         correctness=Correctness(require_end_of_thinking=settings.require_end_of_thinking),
         length=Length(),
         max_completion_length=_cap(settings, settings.budgets),

@@ -31,7 +31,7 @@ def examples(outcomes: list[dict], questions, num_questions: int = 2) -> list[di
 class Study:
     """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
 
-    def __init__(self, arguments, training, held_out, tokenizer, correctness, length, output: Path):
+    def __init__(self, arguments, training, held_out, tokenizer, prompts, correctness, length, output: Path):
         sampler = arguments.make_sampler()
         self.on, self.training, self.output, self.tokenizer = arguments.evaluate, training, output, tokenizer
         self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
@@ -39,7 +39,7 @@ class Study:
         self.temperature = arguments.eval_temperature
         self.settings = {
             "modes": arguments.eval_modes or [arguments.main_mode()],
-            "wording": arguments.make_wording(),
+            "prompts": prompts,
             "correctness": correctness,
             "length": length,
             "temperature": arguments.eval_temperature,
@@ -91,6 +91,8 @@ class Study:
                 for name in ("modes", "temperature", "max_completion_length", "row_cap", "seed")
             },
         }
+        told = self.settings["prompts"].described()
+        asked |= {name: told[name] for name in ("system_prompt", "chat_template_kwargs") if told[name]}
         asked_path = path.with_suffix(".asked.json")
         if asked_path.exists() and json.loads(asked_path.read_text()) == asked:
             return path.exists()

@@ -25,10 +25,21 @@ from rlred.budgets import Wording, ask
 from rlred.evaluation.row_cap import limit_of, longest
 from rlred.evaluation.row_limits import StopAt
 from rlred.files import write_text
+from rlred.prompts import (
+    Conversation,
+    Prompt,
+    Prompts,
+    as_prompts,
+    decode,
+    end_ids,
+    prompt_ids,
+    tell_end,
+    thinking_end,
+    with_pad_token,
+)
 from rlred.rewards import Correctness, Length
+from rlred.rewards.length import find_end
 from rlred.tiny import resolve_model
-
-Prompt = list[dict] | list[int]
 
 
 class Engine(Protocol):
@@ -73,7 +84,7 @@ def complete(
     starts = range(len(completions), len(prompts), batch_size)
     with ready(model, tokenizer) if starts else contextlib.nullcontext() as complete_batch:
         for start in tqdm(starts, desc=description, leave=False):
-            batch = [prompt_ids_of(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
+            batch = [prompt_ids(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
             ids = complete_batch(batch, limits[start : start + batch_size], temperature, seed + start)
             completions += ids
             if path is not None:
@@ -100,7 +111,7 @@ def ready(model: PreTrainedModel | Engine, tokenizer: PreTrainedTokenizerBase):
 def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> list[list[int]]:
     device = next(model.parameters()).device
     sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
-    # Not padded by apply_chat_template: it keeps the tokenizer's own padding side, and most pad on the right.
+    # The tokenizer's own padding side is the right one, most often, and a completion follows its prompt.
     inputs = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
     prompt_length = inputs["input_ids"].shape[1]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -120,20 +131,15 @@ def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> 
     return [ids[:end] for ids, end in zip(completions, ends, strict=True)]
 
 
-def prompt_ids_of(tokenizer, prompt: Prompt) -> list[int]:
-    """The ids of a conversational prompt, opened for the answer; ids are returned as they are."""
-    if isinstance(prompt[0], int):
-        return list(prompt)
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
-
-
 def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt]) -> list[list[int]]:
     """The completions that `path` holds so far; a new file with its settings where there is none.
 
     A batch whose line was cut off by a crash is taken out of the file. Raises `ValueError` when the file was made from
     other prompts or settings.
     """
-    digest = hashlib.sha256(json.dumps([settings, *prompts], sort_keys=True).encode()).hexdigest()
+    # The turns and not their ids: a template that writes today's date must not end a sweep at midnight.
+    told = [prompt.plain() if isinstance(prompt, Conversation) else prompt for prompt in prompts]
+    digest = hashlib.sha256(json.dumps([settings, *told], sort_keys=True).encode()).hexdigest()
     header = json.dumps({**settings, "num_prompts": len(prompts), "sha256": digest})
     if not path.exists():
         write_text(path, header + "\n")
@@ -194,7 +200,7 @@ def sweep(
     budgets: Sequence[int],
     *,
     modes: Sequence[str] = ("exact",),
-    wording: Wording,
+    prompts: Prompts | Wording,
     max_completion_length: int,
     correctness: Correctness | None = None,
     length: Length | None = None,
@@ -210,24 +216,31 @@ def sweep(
 ) -> list[dict]:
     """Outcomes of every question in every mode at every budget (mode `none` has none), `num_samples` of each.
 
+    `prompts` say how a question is asked, fitted to the tokenizer, and what ends the thinking; a `Wording` alone asks
+    without system prompt and template settings.
+
     With `constant_budget`, every prompt asks for that budget while the outcome is still held against its own: the
     control that has learned a length, but not to listen. Without `grade`, answers are not compared (`correct` is None).
     With `row_cap`, rows that ask for a maximum end at that many times it (rlred/evaluation/row_cap.py says what that
     changes). `path` keeps the completions while the sweep runs, so that one which was interrupted goes on.
     """
-    correctness, length = correctness or Correctness(), length or Length()
+    prompts = as_prompts(prompts)
+    end = prompts.end_of_thinking
+    correctness, length = (
+        tell_end(part, end, tokenizer) for part in (correctness or Correctness(), length or Length())
+    )
     asked = [(mode, budget) for mode in modes for budget in (budgets if mode != "none" else [None])]
     rows = []
     for mode, budget in asked:
         worded = constant_budget if constant_budget is not None and mode != "none" else budget
-        asked_rows = ask(questions, wording, [(mode, worded)] * len(questions))
+        asked_rows = ask(questions, prompts, [(mode, worded)] * len(questions))
         rows += [{**row, "budget": budget} for row in asked_rows for _ in range(num_samples)]
     limits = [limit_of(row, row_cap, max_completion_length) for row in rows]
     # Rows that will get similar lengths side by side; the completions of one question spread over batches.
     completion_ids = complete(
         model,
         tokenizer,
-        [row["prompt"] for row in rows],
+        [prompts.asked(row["prompt"]) for row in rows],
         max_completion_length=max_completion_length,
         limits=None if row_cap is None else limits,
         batch_size=batch_size,
@@ -265,10 +278,14 @@ def outcomes_of(
     length: Length,
     grade: bool = True,
 ) -> list[dict]:
-    """What each completion of an asked row did: the outcomes that `rlred.evaluation.measures` is about."""
-    texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+    """What each completion of an asked row did: the outcomes that `rlred.evaluation.measures` is about.
+
+    The end of thinking is the correctness's.
+    """
+    ends = end_ids(tokenizer, thinking_end(correctness))
+    texts = decode(tokenizer, completion_ids, thinking_end(correctness))
     grades = correctness(texts, solution=[row["solution"] for row in rows]) if grade else [None] * len(rows)
-    end_of_thinking = tokenizer.get_vocab().get(correctness.end_of_thinking)
+    borders = [find_end(ids, ends) for ids in completion_ids]
     return [
         {
             "question_id": row["question_id"],
@@ -276,12 +293,12 @@ def outcomes_of(
             "mode": row["mode"],
             "budget": row["budget"],
             "length": length(ids),
-            "thinking_length": next((i for i, token in enumerate(ids) if token == end_of_thinking), None),
+            "thinking_length": border and border[0],
             "correct": grade,
             "truncated": not ids or ids[-1] not in stops,
             "completion": text,
         }
-        for row, ids, grade, text in zip(rows, completion_ids, grades, texts, strict=True)
+        for row, ids, grade, text, border in zip(rows, completion_ids, grades, texts, borders, strict=True)
     ]
 
 
@@ -304,8 +321,7 @@ def load_for_evaluation(model_name: str, adapter: str | None, dtype: str, trust_
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"model {model_name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    with_pad_token(tokenizer)
     if adapter is not None:
         try:
             model = PeftModel.from_pretrained(model, adapter, use_safetensors=True)

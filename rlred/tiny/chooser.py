@@ -14,6 +14,7 @@ from datasets import Dataset
 from rlred.budgets import WORDINGS
 from rlred.compression.rows import features
 from rlred.evaluation.sweep import load_for_evaluation
+from rlred.prompts import prompt_text
 from rlred.tale import train
 from rlred.tiny import TINY_REASONER, resolve_model, sums
 
@@ -47,9 +48,8 @@ def rows_of(tokenizer, max_steps: int, rng: random.Random) -> Dataset:
         for number in range(BATCH):
             wording, family, think = kinds[number % len(kinds)]
             addends = sums.sample_addends(rng, "train", family)
-            content = WORDINGS[wording].ask(sums.question_of(addends), None, "none")
-            turns = [{"role": "user", "content": content}]
-            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            row = {"question": sums.question_of(addends)}
+            prompt = prompt_text(tokenizer, WORDINGS[wording].turns(row, None, "none"))
             enough = sums.num_necessary(addends) + rng.randint(0, MAX_CHECKS)
             rows.append(
                 {"prompt": prompt, "completion": sums.trace(addends, enough) if think else sums.answer(addends)}

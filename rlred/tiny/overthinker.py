@@ -32,7 +32,7 @@ def make_overthinker(folder: Path, *, num_questions: int = NUM_QUESTIONS, max_st
         list(questions),
         [],
         modes=["none"],
-        wording=Wording(),
+        prompts=Wording(),
         max_completion_length=90,
         num_samples=NUM_SAMPLES,
         seed=seed,

@@ -7,10 +7,12 @@ its group by TRL, and a second reward that always has one would bring it back as
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate.utils import gather_object
 
 from rlred.evaluation.measures import step_metrics
+from rlred.prompts import decode
 from rlred.rewards import Length
 from rlred.rewards.base import Reward, declared
 
@@ -24,11 +26,16 @@ class LogsAdherence(Reward):
     `adherence/stopped`, the share of rollouts that ended at their `rollout_limit` (rlred/training/early_stop.py). Those
     count as `max_completion_length` tokens: lengths cut at the budget would look like adherence. `ends` are the ids
     that end a completion.
+
+    With a `tokenizer`, every reward of the run sees the completion's whole text, whose thinking ends at
+    `end_of_thinking` (rlred/prompts.py: `decode`).
     """
 
     reward: Callable
     max_completion_length: int
     ends: tuple[int, ...]
+    tokenizer: Any = None
+    end_of_thinking: str | None = None
     length: Length = Length()
 
     @property
@@ -54,9 +61,24 @@ class LogsAdherence(Reward):
         return declared(self.reward).decided_after(row)
 
     def __call__(self, completions, completion_ids, log_metric=None, **columns) -> list[float | None]:
+        self._restore_thinking(completions, completion_ids)
         if log_metric is not None:
             self._log(completion_ids, log_metric, columns)
         return self.reward(completions=completions, completion_ids=completion_ids, log_metric=log_metric, **columns)
+
+    def _restore_thinking(self, completions: list, completion_ids: list[list[int]]) -> None:
+        """Writes the completions' own text, thinking and its end included, into what TRL has decoded, in place.
+
+        TRL leaves special tokens out, and `</think>` can be one; or it takes the thinking apart, where the tokenizer
+        has a response template. The list is the one that TRL hands to every reward and to the completions table, and this
+        reward is the first: all of them see what every measure sees.
+        """
+        if self.tokenizer is None:
+            return
+        texts = decode(self.tokenizer, completion_ids, self.end_of_thinking)
+        for number, text in enumerate(texts):
+            whole = text if isinstance(completions[number], str) else [{"role": "assistant", "content": text}]
+            completions[number] = whole
 
     def _log(self, completion_ids, log_metric, columns: dict) -> None:
         lengths = [self.length(ids) for ids in completion_ids]

@@ -34,7 +34,9 @@ from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sweep import complete, stop_ids, sweep
 from rlred.files import write_json
 from rlred.output import last_checkpoint
+from rlred.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
 from rlred.rewards import Correctness, Length
+from rlred.rewards.length import find_end
 
 logger = logging.getLogger(__name__)
 
@@ -92,32 +94,33 @@ class Hindsight:
 
 
 def sample_traces(
-    model, tokenizer, questions, wording, sampler, settings, *, max_completion_length, batch_size, seed, path
+    model, tokenizer, questions, prompts, sampler, settings, *, max_completion_length, batch_size, seed, path
 ):
-    """The model's own completions as rows (`question`, `completion_ids`), saved to `path` chunk by chunk.
+    """The model's own completions as rows (`question`, `system`, `completion_ids`), saved to `path` chunk by chunk.
 
     Completions that were cut at the cap have no length of their own and are dropped. A file that is already there is
     continued; a line that was cut off by a crash is sampled again.
     """
     state = PartialState()
     traces, done = read_traces(path)
+    prompts = as_prompts(prompts)
     stops = stop_ids(model, tokenizer)
     while done < settings.num_samples:
         rng = random.Random(f"hindsight/{seed}/{done}")
         count = min(CHUNK, settings.num_samples - done)
-        rows = list(ask(rng.choices(questions, k=count), wording, [sampler.draw(rng) for _ in range(count)]))
+        rows = list(ask(rng.choices(questions, k=count), prompts, [sampler.draw(rng) for _ in range(count)]))
         with state.split_between_processes(rows) as own:
             ids = complete(
                 model,
                 tokenizer,
-                [row["prompt"] for row in own],
+                [prompts.asked(row["prompt"]) for row in own],
                 max_completion_length=max_completion_length,
                 batch_size=batch_size,
                 seed=rng.randrange(2**31) + state.process_index,
                 description=f"hindsight: sampling {done}-{done + count} of {settings.num_samples}",
             )
             finished = [
-                {"question": row["question"], "completion_ids": tokens}
+                {name: row[name] for name in ("question", "system") if row.get(name)} | {"completion_ids": tokens}
                 for row, tokens in zip(own, ids, strict=True)
                 if tokens and tokens[-1] in stops
             ]
@@ -140,7 +143,7 @@ def sample_traces(
 def right_traces(traces, questions, tokenizer, correctness: Correctness) -> list[dict]:
     """The traces that end in their question's answer."""
     solutions = {row["question"]: row["solution"] for row in questions}
-    texts = tokenizer.batch_decode([trace["completion_ids"] for trace in traces], skip_special_tokens=True)
+    texts = decode(tokenizer, [trace["completion_ids"] for trace in traces], thinking_end(correctness))
     grades = correctness(texts, solution=[solutions[trace["question"]] for trace in traces])
     return [trace for trace, grade in zip(traces, grades, strict=True) if grade == 1.0]
 
@@ -161,15 +164,15 @@ def read_traces(path: Path) -> tuple[list[dict], int]:
 
 
 def relabel(
-    traces, tokenizer, wording: Wording, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
+    traces, tokenizer, prompts: Prompts, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
 ):
     """Token rows for SFT (`input_ids`, `completion_mask`), enough for every update, each asking for its own length.
 
     The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
     keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text.
     """
-    rng = random.Random(f"relabel/{seed}")
-    end = None if settings.train_answer else tokenizer.convert_tokens_to_ids("</think>")
+    rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
+    ends = () if settings.train_answer else end_ids(tokenizer, prompts.end)
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:
@@ -177,10 +180,10 @@ def relabel(
             mode, _ = sampler.draw(rng)
             n = max(1, length(trace["completion_ids"]))
             budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
-            prompt = [{"role": "user", "content": wording.ask(trace["question"], budget, mode)}]
-            prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+            prompt_ids = prompts.ids(tokenizer, trace, budget, mode)
             ids = trace["completion_ids"]
-            trained = ids.index(end) + 1 if end in ids else len(ids)
+            border = find_end(ids, ends)
+            trained = len(ids) if border is None else border[1]
             mask = [0] * len(prompt_ids) + [1] * trained + [0] * (len(ids) - trained)
             rows.append({"input_ids": prompt_ids + ids, "completion_mask": mask})
     # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
@@ -277,7 +280,7 @@ def hindsight_start(
     tokenizer,
     questions,
     *,
-    wording: Wording,
+    prompts: Prompts | Wording,
     sampler: BudgetSampler,
     settings: Hindsight,
     length: Length,
@@ -304,7 +307,7 @@ def hindsight_start(
         model,
         tokenizer,
         questions,
-        wording,
+        prompts,
         sampler,
         settings,
         max_completion_length=max_completion_length,
@@ -329,7 +332,7 @@ def hindsight_start(
             probe_questions,
             sampler.grid(settings.num_probe_budgets),
             modes=[mode],
-            wording=wording,
+            prompts=prompts,
             max_completion_length=max_completion_length,
             length=length,
             batch_size=batch_size,
@@ -343,7 +346,7 @@ def hindsight_start(
         probe=probe,
         model=model,
         args=sft_config(settings, training, output),
-        train_dataset=relabel(traces, tokenizer, wording, sampler, settings, length, training.seed),
+        train_dataset=relabel(traces, tokenizer, prompts, sampler, settings, length, training.seed),
         processing_class=tokenizer,
     )
     checkpoint = last_checkpoint(output)

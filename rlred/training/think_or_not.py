@@ -12,11 +12,12 @@ Both stand on GRPOTrainer's own loss: what it reads (`old_per_token_logps`, `adv
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from trl import GRPOConfig
 
+from rlred.prompts import decode
 from rlred.rewards.adapt_think import skips_thinking
 from rlred.tokens import token_of
 from rlred.training.token_selection import TokenSelection
@@ -44,8 +45,8 @@ class ThinkOrNot(Part):
     """`reward`: the reward is the advantage (AdaptThink, whose reward has its own baseline); `group`: TRL's."""
     control_weight: float | None = None
     """Weight of the first token's loss beside the mean of the others' (Thinkless, 0.001); None: a token like others."""
-    end_of_thinking: str = "</think>"
-    """The token that ends the thinking; the prompt has opened it."""
+    end_of_thinking: str | None = None
+    """The token that ends the thinking, which the prompt has opened; None: the run's."""
 
     def __post_init__(self):
         if self.baseline not in ("reward", "group"):
@@ -84,6 +85,9 @@ class ThinkOrNot(Part):
                 (1 + high) / 2,
             )
 
+    def bind(self, end_of_thinking: str | None) -> "ThinkOrNot":
+        return self if self.end_of_thinking is not None else replace(self, end_of_thinking=end_of_thinking)
+
     def check_trainer(self, trainer: ComposedGRPOTrainer) -> None:
         self.tokens(trainer)
         if self.forced and trainer.rollout_func is not None:
@@ -92,7 +96,7 @@ class ThinkOrNot(Part):
     def tokens(self, trainer: ComposedGRPOTrainer) -> tuple[int, int | None]:
         """The ids of `end_of_thinking` and of `start`."""
         start = None if self.start is None else token_of(trainer._tokenizer, self.start, field="think_or_not.start")
-        return token_of(trainer._tokenizer, self.end_of_thinking, field="think_or_not.end_of_thinking"), start
+        return token_of(trainer._tokenizer, self.end_of_thinking or "", field="think_or_not.end_of_thinking"), start
 
     @torch.no_grad()
     def opening(self, trainer: ComposedGRPOTrainer, prompt_ids: Sequence[list[int]]) -> Opening | None:
@@ -112,7 +116,8 @@ class ThinkOrNot(Part):
     def advantages(self, rollouts: Rollouts) -> torch.Tensor | None:
         """The reward itself, where it is its own baseline."""
         tokenizer, mask = rollouts.trainer._tokenizer, rollouts.output["completion_mask"].bool()
-        texts = (tokenizer.decode(ids[own]) for ids, own in zip(rollouts.output["completion_ids"], mask, strict=True))
+        ids = [row[own].tolist() for row, own in zip(rollouts.output["completion_ids"], mask, strict=True)]
+        texts = decode(tokenizer, ids, self.end_of_thinking)
         skipped = [skips_thinking(text, self.end_of_thinking) for text in texts]
         rollouts.log("think_or_not/skipped", sum(skipped) / len(skipped))
         return rollouts.weighted_reward() if self.baseline == "reward" else None

@@ -18,12 +18,14 @@ import importlib
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from rlred.prompts import end_ids
+from rlred.rewards.length import find_end
 from rlred.training.trainer import ComposedGRPOTrainer, Part, Rollouts
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class TokenSelection(Part):
 
     Logs `selection/kept_fraction`, `selection/threshold` (the lowest kept entropy; of `bottom` the highest),
     `selection/gradient_scale` (what the loss of a kept token is multiplied by), `selection/in_thinking` (share of the
-    kept tokens before `</think>`), and each completion's most frequent kept tokens in the completions table.
+    kept tokens before the end of thinking), and each completion's most frequent kept tokens in the completions table.
 
     While the head runs on kept positions, TRL's metrics `entropy` and `clip_ratio/*` take the other tokens as they were
     when the rollout was scored. TRL's entropy bonus is over all tokens. Raises `ValueError` for a value out of range,
@@ -55,6 +57,8 @@ class TokenSelection(Part):
     """Share of the tokens that is kept; not asked of a function of one's own."""
     divide_by: str = "all"
     """`all` tokens or the `selected` ones."""
+    end_of_thinking: str | None = None
+    """The text that ends the thinking, for `selection/in_thinking`; None: the run's."""
     head: str = "kept"
     """Positions that the language-model head scores in the loss: the `kept` ones, or `all`. The result is the same."""
 
@@ -81,6 +85,9 @@ class TokenSelection(Part):
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"selection.keep={self.keep!r}: {error}; its folder must be in PYTHONPATH") from None
+
+    def bind(self, end_of_thinking: str | None) -> "TokenSelection":
+        return self if self.end_of_thinking is not None else replace(self, end_of_thinking=end_of_thinking)
 
     def check(self, training, parts):
         if training.top_entropy_quantile < 1.0:
@@ -114,7 +121,7 @@ class TokenSelection(Part):
             rollouts.output |= {"selected": kept, "sampled_log_probs": log_probs, "sampled_entropies": entropies}
         rollouts.log("selection/kept_fraction", (counts[0] / counts[1].clamp(min=1)).item())
         rollouts.log("selection/gradient_scale", scale)
-        log_selection(rollouts, self.keep, entropies, kept)
+        log_selection(rollouts, self, entropies, kept)
         return kept * scale
 
 
@@ -180,16 +187,18 @@ def readers_of_all_tokens(trainer: ComposedGRPOTrainer) -> list[str]:
     return [name for name, reads in readers.items() if reads]
 
 
-def log_selection(rollouts: Rollouts, keep: str | Selector, entropies: torch.Tensor, kept: torch.Tensor) -> None:
+def log_selection(rollouts: Rollouts, selection: TokenSelection, entropies: torch.Tensor, kept: torch.Tensor) -> None:
     """Logs the threshold, the share of the kept tokens that lies in the thinking, and the most frequent kept tokens."""
     trainer, completion_ids = rollouts.trainer, rollouts.output["completion_ids"]
     metrics = trainer._metrics["train" if trainer.model.training else "eval"]
-    sign = -1 if keep == "bottom" else 1
+    sign = -1 if selection.keep == "bottom" else 1
     own = (sign * entropies[kept]).min() if kept.any() else torch.tensor(float("inf"), device=entropies.device)
     metrics["selection/threshold"].append(sign * trainer.accelerator.gather(own).min().item())
-    end = trainer._tokenizer.get_vocab().get("</think>")
-    if end is not None:
-        thinking = (completion_ids == end).cumsum(dim=1) == 0
+    if ends := end_ids(trainer._tokenizer, selection.end_of_thinking):
+        thinking = torch.zeros_like(kept)
+        for row, ids in zip(thinking, completion_ids.tolist(), strict=True):
+            border = find_end(ids, ends)
+            row[: len(ids) if border is None else border[0]] = True
         counts = torch.stack([(kept & thinking).sum(), kept.sum()]).unsqueeze(0)
         inside, total = trainer.accelerator.gather(counts).sum(0).tolist()
         metrics["selection/in_thinking"].append(inside / max(total, 1))

@@ -3,7 +3,8 @@
 A part is a frozen dataclass that says what one method changes in a step. Every hook is optional:
 
     check           settings beside which the method would be something else: a ValueError before anything is loaded
-    check_trainer   the same for what only the trainer knows: its tokenizer, its rewards, its rollout function
+    bind            a copy that knows what ends the thinking of the run's model
+    check_trainer   the same as check for what only the trainer knows: its tokenizer, its rewards, its rollout function
     limits          the number of tokens after which each rollout ends                        early_stop.py
     opening         first tokens that are given to the rollouts and not sampled               think_or_not.py
     advantages      (B,), in the place of TRL's                                               think_or_not.py
@@ -57,6 +58,10 @@ class Part:
 
     def check_trainer(self, trainer: "ComposedGRPOTrainer") -> None:
         """Raises `ValueError` where tokenizer, rewards or rollout function do not fit."""
+
+    def bind(self, end_of_thinking: str | None) -> "Part":
+        """A copy that knows the text that ends the thinking of the run's model; None or "" where it has none."""
+        return self
 
     def limits(self, trainer: "ComposedGRPOTrainer", rows: Sequence[dict]) -> list[int] | None:
         """The number of tokens after which the rollout of each row ends."""

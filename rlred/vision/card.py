@@ -5,6 +5,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from rlred.prompts import Prompts, prompts_of_record
+
 
 def sees(run: Path) -> bool:
     """Whether a run's folder is one of rlred.vision.run."""
@@ -39,7 +41,7 @@ def model_card(run: Path, name: str, base_model: str) -> str:
         f"# {name}",
         f"A LoRA adapter for `{base_model}` that {does(arguments)}. Made with rlred.",
         "## How to load",
-        usage(name, base_model, arguments),
+        usage(name, base_model, arguments, prompts_of_record(settings)),
     ]
     if (run / "visual.md").is_file():
         report = (run / "visual.md").read_text(encoding="utf-8")
@@ -68,11 +70,16 @@ def does(arguments: dict) -> str:
     return f"chooses how many of a picture's tokens to look at ({looks})"
 
 
-def usage(name: str, base_model: str, arguments: dict) -> str:
+def usage(name: str, base_model: str, arguments: dict, prompts: Prompts) -> str:
     """How to load the adapter and ask about a picture."""
     gate = {"looks": arguments["looks"], "thumbnail": arguments["thumbnail"]}
     gate |= {"on_request": arguments.get("on_request", False)}
     given = ", ".join(f"{key}={value!r}" for key, value in gate.items())
+    asked = {name: value for name, value in prompts.described().items() if value}
+    told, needed = "", ""
+    if prompts.system_prompt or prompts.chat_template_kwargs:
+        told = f", prompts=Prompts({', '.join(f'{name}={value!r}' for name, value in asked.items())})"
+        needed = "\nfrom rlred.prompts import Prompts"
     question = (
         "question" if not arguments["instruction"] else f'question + "\\n" + {json.dumps(arguments["instruction"])}'
     )
@@ -82,12 +89,12 @@ def usage(name: str, base_model: str, arguments: dict) -> str:
     )
     return f"""```python
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor{needed}
 from rlred.vision.gate import LookGate
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 
-gate = LookGate(AutoProcessor.from_pretrained("{name}"), {given})
+gate = LookGate(AutoProcessor.from_pretrained("{name}"), {given}{told})
 model = AutoModelForImageTextToText.from_pretrained("{base_model}")
 reducer = Reducer(score="{arguments["score"]}", strategy="{arguments["strategy"]}")
 SparseVision(model, reducer, images_per_row=gate.images_per_row){suppress}

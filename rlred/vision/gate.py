@@ -22,6 +22,7 @@ from itertools import groupby
 
 from trl.models.utils import unwrap_model_for_generation
 
+from rlred.prompts import Prompts, decode, prompt_text
 from rlred.tokens import token_of
 from rlred.vision.processor import KeepRatio, keep_mark, sparse_processor
 from rlred.vision.reduce import keep_count
@@ -51,15 +52,24 @@ class LookGate:
     """Lets a model look and answer. `looks` names the look tokens and their keep ratios.
 
     With `thumbnail`, the prompt opens with the picture at that ratio, so that the choice can depend on it; a row then
-    brings its picture twice. The model must be a `SparseVision` with images_per_row 1, or 2 with a thumbnail. With
+    brings its picture twice. `prompts` bring the system prompt, the template's settings and the end of thinking (the
+    questions come worded). The model must be a `SparseVision` with images_per_row 1, or 2 with a thumbnail. With
     `on_request`, the thumbnail can be answered without a look. Raises `ValueError` for fewer than two looks (none, with
     `on_request`), one that is not one token of the vocabulary, a ratio outside (0, 1], and `on_request` without a
     thumbnail.
     """
 
-    def __init__(self, processor, looks: dict[str, float], thumbnail: float | None = None, on_request: bool = False):
+    def __init__(
+        self,
+        processor,
+        looks: dict[str, float],
+        thumbnail: float | None = None,
+        on_request: bool = False,
+        prompts: Prompts | None = None,
+    ):
         self.processor = processor if isinstance(processor, KeepRatio) else sparse_processor(processor)
         self.tokenizer, self.thumbnail, self.looks = processor.tokenizer, thumbnail, dict(looks)
+        self.prompts = (prompts or Prompts()).fitted(self.processor)
         self.on_request = on_request
         if on_request and thumbnail is None:
             raise ValueError("on_request=True needs a thumbnail, the keep ratio of the picture in the prompt")
@@ -157,13 +167,17 @@ class LookGate:
         return found
 
     def _asked(self, prompts, images) -> list[list[int]]:
-        """Token ids of the conversations without their pictures, but for the thumbnail."""
+        """Token ids of the conversations without their pictures, but for the thumbnail, behind the system prompt."""
         texts = []
         for messages in prompts:
             plain = [{"role": message["role"], "content": _text_parts(message["content"])} for message in messages]
             if self.thumbnail is not None:
                 plain[-1]["content"].insert(0, {"type": "image"})
-            text = self.processor.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
+            own = "".join(part["text"] for turn in plain if turn["role"] == "system" for part in turn["content"])
+            first, *others = [turn for turn in plain if turn["role"] != "system"]
+            turns = [*self.prompts.conversation(first["content"], own), *others]
+            # The processor renders: a vision template takes content parts, and is its own, not always the tokenizer's.
+            text = prompt_text(self.processor, self.prompts.asked(turns))
             texts.append(text if self.thumbnail is None else keep_mark(self.thumbnail) + text)
         if self.thumbnail is None:
             return [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
@@ -195,7 +209,7 @@ class LookGate:
         }
 
     def _text(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return decode(self.tokenizer, [ids], self.prompts.end)[0].strip()
 
     def _generate(self, model, rows, vision, max_new_tokens, temperature, stops=(), never=()) -> list[list[int]]:
         """New tokens of each row, the end of sequence or one of `stops` included, none of `never` among them."""

@@ -24,10 +24,12 @@ from rlred.audit import audit_rewards, enforce, rollouts_per_step
 from rlred.dial import command, describe
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
+from rlred.prompts import Prompts, tell_end
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.tiny import resolve_model
 from rlred.tokens import token_of
+from rlred.training.adherence import LogsAdherence
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.trainer import ComposedGRPOTrainer, Part
 from rlred.vision.gate import GateRollout, LookGate
@@ -71,6 +73,10 @@ class VisionArguments:
     score: str = option("maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random.")
     strategy: str = option("prune", "prune, package, merge, pool or downsample.")
     instruction: str = option("", "Text after each question: how to choose a look, how to answer.")
+    system_prompt: str | None = option(None, "System prompt of every question.")
+    end_of_thinking: str | None = option(
+        None, "Text that ends the thinking; '' for a model that has none (default: as the tokenizer knows it)."
+    )
     ladder: bool = option(False, "Deal the looks out instead, and do not train them: the control.")
     reward: str = option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
     high_beta: float | None = option(
@@ -152,19 +158,23 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     start = time.time()
     check(arguments, training)
     reward = bind(make_reward(arguments.reward), training.num_generations, ())
-    correctness = correctness_of(reward, ExactMatch())
     rewards, parts = [reward], arguments.make_parts()
     if parts and not declared(reward).grades:
-        rewards, training.reward_weights = [reward, correctness], [1.0, 0.0]
+        rewards, training.reward_weights = [reward, correctness_of(reward, ExactMatch())], [1.0, 0.0]
     check_rewards(rewards, training)
+    settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
+    prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
     model, processor = load(model_config)
-    gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request)
+    gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
     model.generation_config.suppress_tokens += [
         token_of(gate.tokenizer, text, field="never") for text in arguments.never
     ]
     if arguments.start_steps:
         check_mix(gate, arguments.start_mix)
+    rewards = [tell_end(reward, gate.prompts.end, gate.tokenizer) for reward in rewards]
+    reward = rewards[0]
+    correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
     prompts = rollouts_per_step(training) // training.num_generations
     rows = load_rows(
         arguments.questions,
@@ -205,6 +215,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
         if report:
             report["gates"] |= {f"started, gate {name}": row for name, row in study.gates(model).items()}
+    rewards[0] = LogsAdherence(reward, training.max_completion_length, (), gate.tokenizer, gate.prompts.end)
     trainer = ComposedGRPOTrainer(
         parts=parts,
         model=model,

@@ -70,8 +70,8 @@ class LogsAdherence(Reward):
         """Writes the completions' own text, thinking and its end included, into what TRL has decoded, in place.
 
         TRL leaves special tokens out, and `</think>` can be one; or it takes the thinking apart, where the tokenizer
-        has a response template. The list is the one that TRL hands to every reward and to the completions table, and this
-        reward is the first: all of them see what every measure sees.
+        has a response template. The list is the one that TRL hands to every reward and to the completions table, and
+        this reward is the first: all of them see what every measure sees.
         """
         if self.tokenizer is None:
             return

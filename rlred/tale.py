@@ -49,6 +49,7 @@ class TaleArguments:
     batch_size: int = 64
     learning_rate: float = 1e-3
     lora_r: int = 32
+    logging_steps: int = 20
     dtype: str = "float32"
     seed: int = 0
     output_dir: str = "outputs/tale"
@@ -89,7 +90,7 @@ def run(arguments: TaleArguments) -> dict:
         sft_rows(found, tokenizer, settings["wording"]),
         **{
             name: getattr(arguments, name)
-            for name in ("output_dir", "max_steps", "batch_size", "learning_rate", "lora_r", "seed")
+            for name in ("output_dir", "max_steps", "batch_size", "learning_rate", "lora_r", "logging_steps", "seed")
         },
     )
     report = {
@@ -179,6 +180,7 @@ def train(
     learning_rate: float,
     lora_r: int | None,
     seed: int,
+    logging_steps: int = 20,
     sampling: str = "random",
 ) -> PeftModel | PreTrainedModel:
     """SFT on `rows`, LoRA or, without `lora_r`, of all weights; returns what was trained and saved in `output_dir`."""
@@ -200,7 +202,7 @@ def train(
         activation_checkpointing=False,
         dataloader_pin_memory=False,
         report_to="none",
-        logging_steps=20,
+        logging_steps=logging_steps,
         save_strategy="no",
         train_sampling_strategy=sampling,
         seed=seed,

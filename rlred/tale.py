@@ -105,7 +105,8 @@ def run(arguments: TaleArguments) -> dict:
         "search": {"questions": len(questions), "found": len(found)},
         "cost": {**searched, "minutes": round((time.time() - start) / 60, 1)},
     }
-    write_json(output / "run.json", {"arguments": dataclasses.asdict(arguments)})
+    asked = {"wording": dataclasses.asdict(settings["wording"])}
+    write_json(output / "run.json", {"arguments": {**dataclasses.asdict(arguments), **asked}})
     write_report(report, output)
     return report
 

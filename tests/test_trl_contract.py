@@ -272,6 +272,14 @@ def test_models_that_look_take_features_that_are_made_outside():
         assert hasattr(core, "get_image_features"), broken(f"{kind}Model", "get_image_features", mend)
 
 
+def test_a_cached_step_is_told_from_a_prefill_by_the_name_of_its_cache():
+    """rlred/vision/model.py reads `cache` (transformers 5.24) or `past_key_values` (before) in front of a forward."""
+    for kind in ("Llava", "Qwen2_5_VL", "Qwen3VL", "SmolVLM", "Idefics3"):
+        forward = inspect.unwrap(resolve(f"transformers.{kind}Model").forward)
+        message = broken(f"{kind}Model.forward has no cache by a known name", "past_key_values", "add the new name")
+        assert {"cache", "past_key_values"} & set(inspect.signature(forward).parameters), message
+
+
 def test_what_the_trainers_metrics_are_called():
     """Names in `trainer_state.json` that callbacks, charts and reports read."""
     source = inspect.getsource(resolve(GRPO))

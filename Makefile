@@ -7,7 +7,7 @@ SEED ?= 0
 GSM8K ?= ../shared/data/gsm8k/train.jsonl
 REAL_OUTPUT := outputs/real-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install run exact cold real test test-slow style quality clean
+.PHONY: install run exact cold real test test-slow goldens style quality clean
 
 install: $(VENV)/.installed
 
@@ -47,6 +47,9 @@ test: install  ## everything but the slow tests
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+goldens: install  ## record the golden runs anew (tests/test_goldens.py); `git diff tests/goldens` shows what changed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_goldens.py --record-goldens
 
 style: install
 	$(BIN)/ruff check --fix .

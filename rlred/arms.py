@@ -17,7 +17,7 @@ from peft import get_peft_model
 from trl import ModelConfig, SFTConfig, get_peft_config
 
 from rlred.arguments import SFT_KINDS, parse
-from rlred.dial import use_all_cores
+from rlred.dial import describe, use_all_cores
 from rlred.evaluation.sweep import load_for_evaluation
 from rlred.files import write_json, write_text
 
@@ -90,7 +90,17 @@ def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
             use_all_cores()
         named = training.output_dir not in (None, "trainer_output")
         folder = Path(training.output_dir) if named else Path("outputs") / recipe.stem
-        table = to_markdown(run_arms(folder, told.arms, told.seeds, experiment(told, training, model_config).run))
+        one = experiment(told, training, model_config).run
+        record = describe(told, training, model_config)
+
+        def run(arm: str, seed: int, output: Path) -> dict:
+            result = one(arm, seed, output)
+            if (output / "adapter_model.safetensors").is_file():  # what `rlred export` reads
+                trained = {**record["training"], "seed": seed}
+                write_json(output / "run.json", {**record, "arm": arm, "training": trained})
+            return result
+
+        table = to_markdown(run_arms(folder, told.arms, told.seeds, run))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ Data preparation, training, the hindsight start, evaluation and the report all c
 lost the control as soon as the sentence differed by a word (cmu-l3/l1 issue 14).
 """
 
+import json
 import math
 import random
 from collections.abc import Iterable, Iterator
@@ -106,7 +107,27 @@ def make_wording(spec: "str | dict[str, str] | Wording") -> Wording:
     unknown = set(spec) - set(MODES)
     if unknown:
         raise ValueError(f"wording: unknown mode {sorted(unknown)[0]!r}; templates are named {', '.join(MODES)}")
+    for mode, template in spec.items():
+        if not isinstance(template, str):
+            raise ValueError(f"wording.{mode} must be a text with {{question}}, got {template!r}")
     return Wording(**spec)
+
+
+def wording_flag(text: str, flag: str = "--wording") -> str | dict[str, str]:
+    """What a flag says of a wording: JSON templates, or a preset's name. Raises `ValueError` for JSON that is broken.
+
+    >>> wording_flag("l1"), wording_flag('{"none": "{question}"}')
+    ('l1', {'none': '{question}'})
+    """
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{flag} {text!r} is not JSON: {error}; give a preset's name, or templates as "
+            '{"max": "{question} ... {budget} tokens"}'
+        ) from None
 
 
 def check_budget(budget: int | None, mode: Mode) -> None:

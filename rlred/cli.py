@@ -12,7 +12,6 @@ rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
 
 import argparse
 import dataclasses
-import json
 import logging
 import sys
 import warnings
@@ -186,15 +185,11 @@ def run_generate(options: argparse.Namespace) -> None:
 
 def run_plan(options: argparse.Namespace) -> None:
     """Prints what a recipe's run will take."""
-    from rlred.arguments import parse, read_config
-    from rlred.plan import Plan, report, shape_of
+    from rlred.plan import Plan, read_recipe, report, shape_of
 
     if not options.config.is_file():
         raise ValueError(f"--config: no such file: {options.config}")
-    # On this machine, which need not have the recipe's devices.
-    arguments, training, model_config = parse(options.config, ["--use_cpu", "true", "--bf16", "false"])
-    told = read_config(options.config)
-    training.use_cpu, training.bf16 = told.get("use_cpu", False), told.get("bf16", False)
+    arguments, training, model_config = read_recipe(options.config)
     shape = shape_of(options.model or model_config.model_name_or_path)
     plan = Plan(shape, arguments, training, model_config, options.devices, options.strategy, options.prompt_length)
     print(report(plan, options.config, options.tflops))
@@ -308,13 +303,13 @@ def run_reference(options: argparse.Namespace) -> None:
     for name in ("num_samples", "max_completion_length", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
-    from rlred.budgets import make_wording
+    from rlred.budgets import make_wording, wording_flag
     from rlred.evaluation.sweep import load_for_evaluation
     from rlred.prompts import Prompts, template_settings
     from rlred.questions import load_questions
     from rlred.reference import sample_references, write_references
 
-    wording = make_wording(json.loads(options.wording) if options.wording.startswith("{") else options.wording)
+    wording = make_wording(wording_flag(options.wording))
     settings = template_settings(options.chat_template_kwargs)
     prompts = Prompts(wording, options.system_prompt, settings, options.end_of_thinking)
     questions = load_questions(

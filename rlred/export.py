@@ -14,6 +14,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCardData
 from transformers import AutoTokenizer
 
+from rlred.budgets import make_wording
+from rlred.compression.rows import make_ratio_format
 from rlred.evaluation.report import number, percent, to_markdown
 from rlred.prompts import Prompts, prompts_of_record, snippet
 from rlred.vision import card
@@ -30,6 +32,10 @@ TAKEN = (
     "adherence.png",
     "processor_config.json",
     "preprocessor_config.json",
+    "ratios.json",
+    "ratios.md",
+    "ratios.png",
+    "result.json",
     "visual.json",
     "visual.md",
     "visual.png",
@@ -47,7 +53,9 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
     """
     for name in NEEDED:
         if not (run / name).is_file():
-            raise ValueError(f"{run}: there is no {name}; export the output folder of a finished recipe")
+            arms = sorted(path.parent.name for path in run.glob("*/result.json") if (path.parent / NEEDED[0]).is_file())
+            which = f"one of its arms: {', '.join(arms)}" if arms else "the output folder of a finished recipe"
+            raise ValueError(f"{run}: there is no {name}; export {which}")
     if output.exists():
         raise ValueError(f"{output} exists and is not written over; name another folder with --output")
     config = json.loads((run / "adapter_config.json").read_text())
@@ -84,7 +92,8 @@ def merge_adapter(run: Path, base: str, folder: Path) -> None:
         return
     from rlred.evaluation.sweep import load_for_evaluation
 
-    dtype = json.loads((run / "run.json").read_text())["model"].get("dtype") or "auto"
+    settings = json.loads((run / "run.json").read_text())
+    dtype = settings.get("model", {}).get("dtype") or settings["arguments"].get("dtype") or "auto"
     model, tokenizer = load_for_evaluation(base, str(run), dtype)
     model.merge_and_unload().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -95,49 +104,24 @@ def model_card(run: Path, name: str, base_model: str) -> str:
     if card.sees(run):
         return card.model_card(run, name, base_model)
     settings = json.loads((run / "run.json").read_text())
-    arguments, training = settings["arguments"], settings["training"]
-    report_path = run / "adherence.json"
-    report = json.loads(report_path.read_text()) if report_path.is_file() else None
-    on_hub = not Path(base_model).exists()
-    questions = arguments["questions"]
-    data = ModelCardData(
-        base_model=base_model if on_hub else None,
-        library_name="peft",
-        pipeline_tag="text-generation",
-        tags=["rlred", "trl", "grpo", "lora", "length-control", "reasoning"],
-        datasets=[questions] if "/" in questions and not Path(questions).exists() else None,
-    )
+    budgets = "modes" in settings["arguments"]  # a length-control run; the others are SFT
+    tags = ["grpo", "lora", "length-control"] if budgets else ["sft", "lora"]
+    does, prompts, how = asked_budgets(run, settings) if budgets else asked_otherwise(settings["arguments"])
     asked = prompts_of_record(settings)
-    modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
-    budget = report["trained"]["rows"][-1]["budget"] if report and report.get("trained") else arguments["budget_high"]
-    prompts = [asked.wording.ask("{question}", None if mode == "none" else budget, mode) for mode in modes]
     parts = [
-        f"---\n{data.to_yaml()}\n---",
+        metadata(settings["arguments"], base_model, tags),
         f"# {name}",
-        f"A LoRA adapter for `{base_model}` that thinks for as long as it is told. Made with rlred.",
+        f"A LoRA adapter for `{base_model}` that {does}. Made with rlred.",
         "## How to ask",
-        "The control is bound to these words; put the number of tokens where the number stands.",
-        "\n\n".join(f"    {prompt}" for prompt in prompts),
+        how,
+        "\n\n".join(f"    {line}" for prompt in prompts for line in prompt.splitlines()),
         *beside(asked),
-        f"Budgets from {arguments['budget_low']} to {arguments['budget_high']} tokens were trained.",
+        *([trained_budgets(settings["arguments"])] if budgets else []),
         "## How to load",
         usage(name, base_model, asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0]),
-    ]
-    if report and report.get("trained"):
-        before, after = report["baseline"], report["trained"]
-        mean = next(iter(after["overall"].values()))
-        parts += [
-            "## What was measured",
-            f"Rank correlation of budget and length within a question: {number(before['rank_correlation'], 3)} before, "
-            f"{number(after['rank_correlation'], 3)} after. Mean absolute error {percent(mean['mean_abs_error'])} % of "
-            f"the budget, over budget in {percent(mean['over_budget'])} % of completions.",
-            "![Asked against used, and accuracy against tokens](adherence.png)",
-            to_markdown({**report, "adapter": name}).replace("\n## ", "\n### ").partition("\n\n")[2].strip(),
-        ]
-    parts += [
+        *measured(run, name),
         "## How it was trained",
-        f"GRPO (TRL) with LoRA on `{questions}`, {training['max_steps']} steps, seed {training['seed']}, "
-        f"{'after' if arguments['hindsight'] else 'without'} a hindsight start. Every setting is in run.json.",
+        training_of(settings, budgets),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -150,6 +134,104 @@ def beside(asked: Prompts) -> list[str]:
     if asked.chat_template_kwargs:
         told.append(f"The chat template was given `{json.dumps(asked.chat_template_kwargs)}`.")
     return told
+
+
+def metadata(arguments: dict, base_model: str, tags: list[str]) -> str:
+    """The YAML block of a text adapter's card."""
+    questions = source_of(arguments)
+    data = ModelCardData(
+        base_model=None if Path(base_model).exists() else base_model,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["rlred", "trl", *tags, "reasoning"],
+        datasets=[questions] if "/" in questions and not Path(questions).exists() else None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def source_of(arguments: dict) -> str:
+    """What a run was trained on: its questions, or its corpus of text."""
+    return arguments.get("questions") or arguments.get("corpus") or "its questions"
+
+
+def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
+    """What a length-control adapter does, the prompts that ask it for a budget, and a sentence about them."""
+    arguments, report = settings["arguments"], adherence_of(run)
+    budget = report["trained"]["rows"][-1]["budget"] if report and report.get("trained") else arguments["budget_high"]
+    wording = make_wording(arguments["wording"])
+    modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
+    prompts = [wording.ask("{question}", None if mode == "none" else budget, mode) for mode in modes]
+    how = "The control is bound to these words; put the number of tokens where the number stands."
+    return "thinks for as long as it is told", prompts, how
+
+
+def trained_budgets(arguments: dict) -> str:
+    """The range of budgets, in tokens."""
+    return f"Budgets from {arguments['budget_low']} to {arguments['budget_high']} tokens were trained."
+
+
+def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:
+    """The same of an adapter that SFT has made: one that is asked for a ratio, or one that is only asked."""
+    if "ratio_format" not in arguments:
+        prompt = make_wording(arguments.get("wording", "l1")).ask("{question}", None, "none")
+        does = "chooses by itself how long to think" if "budgets" in arguments else "reasons"
+        return does, [prompt], "It was trained and measured in these words."
+    ratio_format = make_ratio_format(arguments["ratio_format"])
+    asks = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
+    ratios = [1.0, min(arguments["ratios"])] if asks else [1.0]
+    how = "The ratio is bound to these words; without them it thinks at full length." if asks else "No ratio is asked."
+    prompts = [ratio_format.user_turn("{question}", ratio) for ratio in dict.fromkeys(ratios)]
+    return (
+        "thinks with the share of its tokens that it is asked for" if asks else "thinks in fewer tokens",
+        prompts,
+        how,
+    )
+
+
+def adherence_of(run: Path) -> dict | None:
+    """The run's adherence report, where there is one."""
+    path = run / "adherence.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def measured(run: Path, name: str) -> list[str]:
+    """The section of what was measured, by whatever report the run has left; none without one."""
+    report = adherence_of(run)
+    if report and report.get("trained"):
+        lines = ["## What was measured"]
+        before, after = report["baseline"], report["trained"]
+        mean = next(iter(after["overall"].values()))
+        if mean["mean_abs_error"] is not None:
+            lines.append(
+                f"Rank correlation of budget and length within a question: {number(before['rank_correlation'], 3)} "
+                f"before, {number(after['rank_correlation'], 3)} after. Mean absolute error "
+                f"{percent(mean['mean_abs_error'])} % of the budget, over budget in {percent(mean['over_budget'])} % "
+                "of completions."
+            )
+        table = to_markdown({**report, "adapter": name}).replace("\n## ", "\n### ").partition("\n\n")[2].strip()
+        return [*lines, "![Asked against used, and accuracy against tokens](adherence.png)", table]
+    if (run / "ratios.md").is_file():
+        table = (run / "ratios.md").read_text(encoding="utf-8").replace("\n## ", "\n### ")
+        table = table.replace(str(run), name).partition("\n\n")[2].strip()
+        return ["## What was measured", "![Accuracy and tokens by ratio](ratios.png)", table]
+    if (run / "result.json").is_file():
+        result = json.loads((run / "result.json").read_text())
+        figures = {key: value for key, value in result.items() if isinstance(value, int | float)}
+        rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in figures.items())
+        return ["## What was measured", f"| | |\n|---|---|\n{rows}"]
+    return []
+
+
+def training_of(settings: dict, budgets: bool) -> str:
+    """One sentence on how it was trained."""
+    arguments, training = settings["arguments"], settings.get("training") or settings["arguments"]
+    start = f", {'after' if arguments['hindsight'] else 'without'} a hindsight start" if budgets else ""
+    steps = f"{training['max_steps']} steps" if training.get("max_steps", -1) > 0 else "whole epochs"
+    method = "GRPO" if budgets else "SFT"
+    return (
+        f"{method} (TRL) with LoRA on `{source_of(arguments)}`, {steps}, seed {training['seed']}{start}. Every setting "
+        "is in run.json."
+    )
 
 
 def usage(name: str, base_model: str, asked: Prompts, prompt: str) -> str:

@@ -7,15 +7,20 @@ holds the memory against a measured run on the CPU (docs/scaling.md has the figu
 the time: decoding waits for memory more than it computes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import yaml
 from transformers import AutoConfig
-from trl import GRPOConfig, ModelConfig
+from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from rlred.arguments import DialArguments
+from rlred.arguments import DialArguments, RecipeParser, parse
 from rlred.audit import rollouts_per_step
+from rlred.compression.arguments import CompressionArguments
 from rlred.tiny import resolve_model
+from rlred.vision.run import VisionArguments
 
 STRATEGIES = ("ddp", "zero2", "zero3")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2, None: 4}
@@ -88,13 +93,54 @@ def shape_of(name: str) -> Shape:
     )
 
 
+# What a recipe's YAML may be read as, beside ModelConfig.
+RECIPES = ((DialArguments, GRPOConfig), (VisionArguments, GRPOConfig), (CompressionArguments, SFTConfig))
+
+
+def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]:
+    """A recipe's own settings, its training and its model, whichever kind of recipe the YAML is of.
+
+    It is read for this machine, which need not have the recipe's devices; `use_cpu` and `bf16` are then those of the
+    YAML. A comparison of SFT variants (rho1, upft) has settings that only its recipe knows; those are taken unchecked.
+    Raises `ValueError` for a file that is not a mapping, and for a key that no kind of recipe has.
+    """
+    try:
+        keys = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"--config {config}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(keys, dict):
+        raise ValueError(f"--config {config}: must be a mapping of settings, got {type(keys).__name__}")
+    unknown = {kinds: sorted(set(keys) - _names(*kinds, ModelConfig)) for kinds in RECIPES}
+    kinds = min(unknown, key=lambda kinds: len(unknown[kinds]))
+    flags = ["--use_cpu", "true", "--bf16", "false"]
+    if not unknown[kinds]:
+        arguments, training, model_config = parse(config, flags, (*kinds, ModelConfig))
+    elif "arms" in keys:
+        own = {name: value for name, value in keys.items() if name not in _names(SFTConfig, ModelConfig)}
+        training, model_config, *_ = RecipeParser((SFTConfig, ModelConfig)).parse_args_and_config(
+            args=["--config", str(config), *flags], return_remaining_strings=True, fail_with_unknown_args=False
+        )
+        arguments = SimpleNamespace(**own)
+    else:
+        raise ValueError(f"--config {config}: no recipe has the setting {unknown[kinds][0]!r}; take it out")
+    training.use_cpu, training.bf16 = (bool(keys.get(name, False)) for name in ("use_cpu", "bf16"))
+    return arguments, training, model_config
+
+
+def _names(*kinds: type) -> set[str]:
+    return {item.name for kind in kinds for item in fields(kind)}
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Bytes per device and tokens per step of a run; every figure is counted from the shape and the settings."""
+    """Bytes per device and tokens per step of a run; every figure is counted from the shape and the settings.
+
+    `prompt_length` includes the placeholders of pictures; the vision tower, smaller than the decoder, is not counted.
+    """
 
     shape: Shape
-    arguments: DialArguments
-    training: GRPOConfig
+    arguments: Any
+    training: GRPOConfig | SFTConfig
     model: ModelConfig
     devices: int = 1
     strategy: str = "ddp"
@@ -107,9 +153,26 @@ class Plan:
             raise ValueError(f"--strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}")
 
     @property
+    def generates(self) -> bool:
+        """Whether a step samples its completions (GRPO) or reads them (SFT)."""
+        return isinstance(self.training, GRPOConfig)
+
+    @property
     def rollouts(self) -> int:
         """Completions per optimiser step, over all devices."""
-        return rollouts_per_step(self.training) * self.devices // self.training.world_size
+        training = self.training
+        if not self.generates:
+            return training.per_device_train_batch_size * training.gradient_accumulation_steps * self.devices
+        return rollouts_per_step(training) * self.devices // training.world_size
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of prompt and completion at most."""
+        if self.generates:
+            return self.prompt_length + self.training.max_completion_length
+        cap, limit = getattr(self.arguments, "max_completion_length", None), self.training.max_length
+        lengths = [self.prompt_length + cap] if cap else []
+        return min([*lengths, limit] if limit else lengths, default=self.prompt_length)
 
     def memory(self) -> dict[str, int]:
         """Bytes on one device, by part; generation and the training pass do not overlap, so the larger of them counts.
@@ -130,12 +193,12 @@ class Plan:
         shared = self.devices if self.strategy != "ddp" else 1
         own = trained * each if lora else 0  # without an adapter the trained weights are the weights
         rows = training.per_device_train_batch_size
-        tokens = self.prompt_length + training.max_completion_length
+        tokens = self.row_length
         working = 2 if training.bf16 or training.fp16 else size
         inside = 4 * shape.hidden + 2 * shape.heads * shape.head_dim + 4 * shape.intermediate
         checkpointed = training.activation_checkpointing
         per_token = shape.layers * shape.hidden + inside if checkpointed else shape.layers * (shape.hidden + inside)
-        rollouts = rows * training.steps_per_generation
+        rollouts = rows * training.steps_per_generation if self.generates and not training.use_vllm else 0
         tile = min(rows * tokens, TILE[0]) * min(shape.vocabulary, TILE[1])
         cache = rollouts * tokens * shape.layers * 2 * shape.kv_heads * shape.head_dim * working
         return {
@@ -143,7 +206,7 @@ class Plan:
             "adapter, gradient, Adam" if lora else "gradient, Adam": own + 3 * trained * each // shared,
             "logits": tile * (4 * CPU_TILES if training.use_cpu else working),
             "activations": rows * tokens * per_token * working,
-            "key-value cache": 0 if training.use_vllm else cache,
+            "key-value cache": cache,
         }
 
     def peak(self) -> int:
@@ -154,44 +217,50 @@ class Plan:
         return sum(parts.values()) + max(cache, passing)
 
     def longest(self) -> int:
-        """Tokens that a step generates at most: every rollout to the cap."""
-        return self.rollouts * self.training.max_completion_length
+        """Tokens that a step generates at most, every rollout to the cap; of SFT, those that it reads."""
+        return self.rollouts * (self.training.max_completion_length if self.generates else self.row_length)
 
-    def obedient(self) -> int:
-        """Tokens that a step generates once every rollout uses its mean budget."""
+    def obedient(self) -> int | None:
+        """Tokens that a step generates once every rollout uses its mean budget; None without budgets."""
+        if not hasattr(self.arguments, "make_sampler"):
+            return None
         low, high = self.arguments.make_sampler().bounds
         return self.rollouts * (low + high) // 2
 
     def arithmetic(self) -> float:
-        """Floating-point operations of a step of the longest rollouts.
+        """Floating-point operations of a step of the longest completions.
 
         2 per weight and token to generate; 4 to train an adapter, 6 to train all weights; 2 more with checkpointing.
         """
         training = 4 if self.model.use_peft else 6
         recomputed = 2 if self.training.activation_checkpointing else 0
-        prompt = self.rollouts * self.prompt_length
-        return self.shape.parameters * (2 * self.longest() + (training + recomputed) * (self.longest() + prompt))
+        sampled = 2 * self.longest() if self.generates else 0
+        return self.shape.parameters * (sampled + (training + recomputed) * self.rollouts * self.row_length)
 
 
 def report(plan: Plan, config: Path, tflops: float) -> str:
     """The plan as a table."""
+    what, obedient = "rollouts" if plan.generates else "rows", plan.obedient()
+    mean = "" if obedient is None else f", {obedient:,} at the mean budget"
+    longest = "every rollout runs to the cap" if plan.generates else "every row is as long as it may be"
     lines = [
         f"{config.name} on {plan.devices} device(s), {plan.strategy}: {plan.shape.parameters / 1e9:.2f} billion "
-        f"weights, {plan.rollouts} rollouts per step",
+        f"weights, {plan.rollouts} {what} per step",
         "",
         "| per device | GiB |",
         "|---|---|",
         *(f"| {name} | {value / GIB:.2f} |" for name, value in plan.memory().items()),
         f"| peak (the cache, or logits and activations) | {plan.peak() / GIB:.2f} |",
         "",
-        f"Tokens per step: {plan.longest():,} where every rollout runs to the cap, {plan.obedient():,} at the mean "
-        "budget.",
+        f"Tokens per step: {plan.longest():,} where {longest}{mean}.",
         f"Arithmetic per step: {plan.arithmetic() / 1e15:.2f} PFLOP; at {tflops:g} TFLOP/s per device (assumed, "
         f"--tflops) {plan.arithmetic() / plan.devices / tflops / 1e12:.0f} s.",
     ]
-    if plan.training.use_vllm:
+    if plan.generates and plan.training.use_vllm:
         share = plan.training.vllm_gpu_memory_utilization
         lines.append(f"vLLM takes {100 * share:.0f} % of each device besides, if colocated.")
+    if isinstance(plan.arguments, VisionArguments):
+        lines.append("The vision tower is not counted; --prompt_length must include the pictures' tokens.")
     if plan.training.max_steps > 0:
-        lines.append(f"Rollouts of the whole run: {plan.rollouts * plan.training.max_steps:,}.")
+        lines.append(f"{what.capitalize()} of the whole run: {plan.rollouts * plan.training.max_steps:,}.")
     return "\n".join(lines)

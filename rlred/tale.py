@@ -55,6 +55,7 @@ class TaleArguments:
         default=None, metadata={"help": "settings of the chat template as JSON (default: the adapter's run's)"}
     )
     end_of_thinking: str | None = dataclasses.field(default=None, metadata={"help": "default: the adapter's run's"})
+    logging_steps: int = 20
     dtype: str = "float32"
     seed: int = 0
     output_dir: str = "outputs/tale"
@@ -100,7 +101,7 @@ def run(arguments: TaleArguments) -> dict:
         sft_rows(found, tokenizer, asked),
         **{
             name: getattr(arguments, name)
-            for name in ("output_dir", "max_steps", "batch_size", "learning_rate", "lora_r", "seed")
+            for name in ("output_dir", "max_steps", "batch_size", "learning_rate", "lora_r", "logging_steps", "seed")
         },
     )
     report = {
@@ -192,6 +193,7 @@ def train(
     learning_rate: float,
     lora_r: int | None,
     seed: int,
+    logging_steps: int = 20,
     sampling: str = "random",
 ) -> PeftModel | PreTrainedModel:
     """SFT on `rows`, LoRA or, without `lora_r`, of all weights; returns what was trained and saved in `output_dir`."""
@@ -213,7 +215,7 @@ def train(
         activation_checkpointing=False,
         dataloader_pin_memory=False,
         report_to="none",
-        logging_steps=20,
+        logging_steps=logging_steps,
         save_strategy="no",
         train_sampling_strategy=sampling,
         seed=seed,

@@ -7,6 +7,10 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from tests.paths import ROOT
 
 
+def pytest_addoption(parser):
+    parser.addoption("--record-goldens", action="store_true", help="write tests/goldens/*.json anew (test_goldens.py)")
+
+
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

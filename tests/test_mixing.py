@@ -21,7 +21,7 @@ from rlred.compression.reweighting import Reweight, ShareSampler
 from rlred.compression.rows import RATIO_FORMATS, counter_of, make_rows, to_alpaca
 from rlred.compression.scores import Random, SelfInformation, make_scorer
 from rlred.compression.search import search_order
-from rlred.compression.shots import prune_shots
+from rlred.compression.shots import prune_shots, shot
 from rlred.compression.spans import split_spans
 from rlred.compression.traces import load_traces
 from tests.paths import ROOT
@@ -187,17 +187,19 @@ def test_level_rows_ask_for_nothing_and_come_as_often_as_told(tokenizer):
         assert row["level"] != 4 or row["completion"] == answers[row["question"]]
 
 
-@pytest.mark.parametrize("budget", [40, 80, 200, 100_000])
-def test_shots_fit_their_budget_and_more_of_them_than_whole_ones(budget, tokenizer):
+@pytest.mark.parametrize("budget, shots, whole", [(40, 1, 0), (80, 2, 1), (200, 4, 2), (100_000, 40, 40)])
+def test_shots_fit_their_budget_and_more_of_them_than_whole_ones(budget, shots, whole, tokenizer):
     traces, count = talked(40), counter_of(tokenizer)
     spans = [Random()(trace["thinking"]) for trace in traces]
     text, report = prune_shots(traces, spans, budget, count, keep=0.6)
     assert count(text) == report["tokens"] <= budget
-    assert 1 <= report["shots_that_fit_whole"] <= report["shots"] or budget == 40
-    by_question = {trace["question"]: trace for trace in traces}
-    for shot in text.strip().split("\n\n"):
-        question, _, rest = shot.partition("\n")
+    assert (report["shots"], report["shots_that_fit_whole"]) == (shots, whole)
+    by_question, uncut = {trace["question"]: trace for trace in traces}, ""
+    for number, one in enumerate(text.strip().split("\n\n"), start=1):
+        question, _, rest = one.partition("\n")
         trace = by_question[question]
+        uncut += shot(trace, trace["thinking"])
+        assert (count(uncut) <= budget) == (number <= whole)
         assert rest.endswith(trace["answer"]) and rest.count("=") == trace["thinking"].count("=")
     if budget == 200:
         assert report["shots"] > report["shots_that_fit_whole"] and report["tokens_whole"] > budget

@@ -12,7 +12,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rlred.arguments import parse
 from rlred.cli import main as rlred
-from rlred.plan import GIB, SHAPES, Plan, shape_of
+from rlred.plan import GIB, SHAPES, Plan, read_recipe, shape_of
 from tests.paths import ROOT
 
 RECIPE = ROOT / "recipes" / "l1_maxlen.yaml"
@@ -61,6 +61,54 @@ def test_the_command_prints_a_table(capsys):
     assert rlred(["plan", "--config", path, "--model", "7B", "--devices", "8", "--strategy", "zero2"]) == 0
     said = capsys.readouterr().out
     assert "7.62 billion weights, 2048 rollouts per step" in said and "| weights | 14.18 |" in said
+
+
+KINDS = {"rho1": "rows", "upft": "rows", "tokenskip": "rows"}  # the others sample rollouts
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_planned(path, capsys):
+    assert rlred(["plan", "--config", str(path), "--model", "1.5B"]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    what = KINDS.get(path.stem.partition("_")[0], "rollouts")
+    assert f"{what} per step" in said and "| weights | " in said
+    assert ("The vision tower is not counted" in said) == ("vis" in path.stem)
+    assert ("at the mean budget" in said) == (what == "rollouts" and "vis" not in path.stem)
+
+
+def test_sft_reads_its_rows_and_generates_none():
+    arguments, training, model_config = read_recipe(ROOT / "recipes" / "tokenskip.yaml")
+    plan = Plan(shape_of("tiny_talker"), arguments, training, model_config, devices=2, prompt_length=20)
+    assert plan.rollouts == 32 * 2 * 2 and plan.row_length == 20 + 128
+    assert plan.longest() == plan.rollouts * plan.row_length and plan.memory()["key-value cache"] == 0
+    assert plan.arithmetic() == plan.shape.parameters * 4 * plan.longest()  # nothing is sampled
+    arguments, training, model_config = read_recipe(ROOT / "recipes" / "rho1.yaml")
+    assert Plan(shape_of("tiny_reasoner"), arguments, training, model_config).row_length == 256  # its max_length
+
+
+def test_the_precision_is_that_of_the_yaml_and_not_of_this_machine():
+    _, training, _ = read_recipe(ROOT / "recipes" / "tokenskip_qwen2.5_7b_gsm8k.yaml")
+    assert training.bf16 and not training.use_cpu
+    _, training, _ = read_recipe(ROOT / "recipes" / "tokenskip.yaml")
+    assert training.use_cpu and not training.bf16
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("max_steps: 2\nbudget_lo: 16\n", "no recipe has the setting 'budget_lo'"),
+        ("questions: pictures\nlooks: {a: 1.0}\nnum_look: 2\n", "no recipe has the setting 'num_look'"),
+        ("- 1\n", "must be a mapping of settings, got list"),
+        ("a: [1\n", "not YAML"),
+        ("", "must be a mapping of settings, got NoneType"),
+        ("budget_low: 64\nbudget_high: 16\nquestions: sums\n", "budget_low must be below budget_high"),
+    ],
+)
+def test_a_yaml_of_no_recipe_is_one_short_line(text, message, tmp_path, capsys):
+    (tmp_path / "my.yaml").write_text(text)
+    assert rlred(["plan", "--config", str(tmp_path / "my.yaml")]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line and len(line) < 300
 
 
 @pytest.mark.parametrize(

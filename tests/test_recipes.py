@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -140,14 +141,22 @@ def test_a_run_that_goes_on_is_measured_anew_and_keeps_what_was_measured_before(
 
 
 def test_adherence_is_logged_every_step_beside_each_reward(base, tmp_path):
-    run(*arguments("l1_maxlen", base, output_dir=tmp_path / "run", evaluate=False), tmp_path)
-    state = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())
-    for entry in state["log_history"][:2]:
-        assert 0 <= entry["adherence/over_budget"] <= 1
-        assert "adherence/mean_abs_error" in entry
+    # No completion keeps a maximum of 2 tokens, and none of the base's is longer than 95: so the share is known.
+    flags = {"budget_distribution": "choices", "budget_choices": "2 95", "log_completions": True, "hindsight": False}
+    flags |= {"output_dir": tmp_path / "run", "evaluate": False, "max_steps": 3}
+    run(*arguments("l1_maxlen", base, **flags), tmp_path)
+    log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    shares = []
+    for entry, path in zip(log[:3], sorted((tmp_path / "run" / "completions").glob("*.parquet")), strict=True):
+        rows = Dataset.from_parquet(str(path), cache_dir=str(tmp_path))
+        shares.append(sum("maximum 2 tokens" in str(prompt) for prompt in rows["prompt"]) / len(rows))
+        assert entry["adherence/over_budget"] == pytest.approx(shares[-1])
+        assert entry["adherence/mean_abs_error"] > 0.5
         # Raw correctness beside the shaped reward, with no weight in the sum.
-        assert 0 <= entry["rewards/correctness/mean"] <= 1
+        assert entry["rewards/correctness/mean"] == pytest.approx(sum(rows["correctness"]) / len(rows))
         assert entry["reward"] == pytest.approx(entry["rewards/by_mode/mean"])
+        assert entry["reward"] != pytest.approx(entry["rewards/correctness/mean"])
+    assert 0 < sum(shares) < 3  # both budgets came up
 
 
 def test_without_the_hindsight_start_it_is_stock_grpo(base, tmp_path):

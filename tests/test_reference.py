@@ -132,3 +132,30 @@ def test_every_method_of_the_board_passes_the_audit(name, tmp_path):
     found = audit_config(training, parsed.make_sampler(), reward, hindsight=parsed.hindsight, use_peft=model.use_peft)
     expected = {"constant_length": ["hindsight"]}.get(name, [])
     assert [finding.field for finding in found] == expected
+
+
+@pytest.mark.parametrize(
+    "command, flag",
+    [
+        ("reference --max_completion_length 8 --num_questions 1 --output {tmp}/reference.jsonl", "--wording"),
+        ("evaluate --budgets 8 --output {tmp}", "--wording"),
+        ("evaluate --budgets 8 --output {tmp}", "--paraphrase"),
+        ("generate 3+4=? --budgets 8", "--wording"),
+    ],
+)
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ('{"max', "is not JSON: Unterminated string"),
+        (' {"max":}', "is not JSON"),
+        ('{"max": 3}', "wording.max must be a text"),
+        ('{"maximum": "{question}"}', "unknown mode 'maximum'"),
+        ("l3", "no preset named 'l3'"),
+    ],
+)
+def test_a_malformed_wording_is_named_with_its_flag(command, flag, value, message, tmp_path, capsys):
+    assert rlred([*command.format(tmp=tmp_path).split(" "), flag, value]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    if "not JSON" in message:
+        assert line.startswith(f"error: {flag} {value!r} is not JSON")

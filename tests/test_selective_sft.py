@@ -220,7 +220,10 @@ def test_every_arm_trains_and_is_measured(name, tmp_path):
     results = run_arms(tmp_path, told.arms, told.seeds, experiment(told, training, model_config).run)
     assert set(results) == set(told.arms)
     for arm, [row] in results.items():
-        assert 0 <= row["accuracy"] <= 1
+        if name == "rho1":  # eight tokens are too few for an answer
+            assert row["accuracy"] == 0
+        elif arm == "base":  # it knows most of the sums
+            assert row["accuracy"] > 0.3
         trained = arm not in ("base", "reference")
         assert (row["tokens_read"] > 0) == trained
         assert any((tmp_path / f"{arm}-0").glob("*.safetensors")) == trained

@@ -1,6 +1,7 @@
 """Rollouts end where their reward is decided, and nobody's reward notices."""
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -217,9 +218,16 @@ def check_recorded(base, n):
 
 
 def test_a_recipe_stops_its_rollouts(tmp_path):
-    flags = {"stop_decided": True, "hindsight": False, "evaluate": False, "modes": '{"max":1}'}
-    run(*arguments("l1_maxlen", "tiny_reasoner", output_dir=tmp_path / "run", **flags), tmp_path)
-    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+    # The base uses some forty tokens, whatever it is asked for: with budgets of 4 to 24 nearly every rollout is cut.
+    flags = {"hindsight": False, "evaluate": False, "modes": '{"max":1}', "budget_low": 4, "budget_high": 24}
+    flags["reward"] = '{"name":"max_length","alpha":0.5}'  # nothing is left of it two tokens past the budget
+    logs = {}
+    for stop in (True, False):
+        output = tmp_path / str(stop)
+        run(*arguments("l1_maxlen", "tiny_reasoner", output_dir=output, stop_decided=stop, **flags), tmp_path)
+        logs[stop] = json.loads((output / "trainer_state.json").read_text())["log_history"][0]
+    assert logs[True]["adherence/stopped"] > 0.5 and "adherence/stopped" not in logs[False]
+    assert logs[True]["completions/max_length"] <= 26 < logs[False]["completions/max_length"]
 
 
 class FakeLLM:

@@ -7,7 +7,6 @@ import torch
 from datasets import Dataset, Features, Image, Sequence, Value
 from transformers import AutoModelForImageTextToText
 
-from recipes import visual_sparsity
 from recipes.tiny_viewer import LOOKS, build_model, build_processor
 from rlred.arguments import parse
 from rlred.rewards import make_reward
@@ -257,10 +256,6 @@ def test_trap_group_scaling_is_warned_of(viewer, tmp_path, monkeypatch, caplog):
     given += ["--looks", "{}"]
     assert command(monkeypatch, "visual_sparsity", *given) == 2
     assert "set scale_rewards: none" in caplog.text
-
-
-def test_the_recipe_is_a_recipe():
-    assert visual_sparsity.__doc__ and (ROOT / "recipes" / "visual_sparsity.yaml").is_file()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("visual_*.yaml")), ids=lambda path: path.stem)

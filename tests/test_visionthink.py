@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from recipes import fast_vision, visionthink
 from rlred.arguments import parse
 from rlred.rewards import DifficultyLength, ExactMatch, RequestThreshold, make_reward
 from rlred.tokens import token_of
@@ -206,7 +205,3 @@ def test_every_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
         "vision" == path.stem[:6]
     )
     assert model_config.use_peft and model_config.lora_target_modules is None
-
-
-def test_the_recipes_are_recipes():
-    assert visionthink.__doc__ and fast_vision.__doc__

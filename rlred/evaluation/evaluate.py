@@ -16,7 +16,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlred.budgets import Wording, make_wording
+from rlred.budgets import Wording, make_wording, wording_flag
 from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
@@ -97,7 +97,7 @@ class Subject:
 
 def subjects_of(settings: Evaluation) -> list[Subject]:
     """The base first, then every adapter; or every model that was named."""
-    given: dict = {"wording": make_wording(_from_json(settings.wording))} if settings.wording else {}
+    given: dict = {"wording": make_wording(wording_flag(settings.wording))} if settings.wording else {}
     for name in ("system_prompt", "end_of_thinking"):
         if getattr(settings, name) is not None:
             given[name] = getattr(settings, name)
@@ -135,19 +135,12 @@ def wording_of(adapter: str | None) -> Wording:
 def trained_range(adapter: str | None, budgets: list[int]) -> tuple[int, int]:
     """The smallest and the largest budget that an adapter was trained on; of `budgets` where that is not known."""
     run = Path(adapter or "") / "run.json"
-    if not run.is_file():
+    arguments = json.loads(run.read_text())["arguments"] if run.is_file() else {}
+    if "budget_low" not in arguments:
         return min(budgets), max(budgets)
-    arguments = json.loads(run.read_text())["arguments"]
     if arguments.get("budget_distribution") == "choices":
         return min(arguments["budget_choices"]), max(arguments["budget_choices"])
     return arguments["budget_low"], arguments["budget_high"]
-
-
-def _from_json(text: str) -> str | dict:
-    try:
-        return json.loads(text) if text.startswith("{") else text
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--wording: not JSON: {error}") from None
 
 
 def claim(settings: Evaluation, output: Path) -> None:
@@ -209,7 +202,7 @@ def _elsewhere(settings: Evaluation, subject: Subject, run, questions, families)
         title = f"budgets outside the trained range of {low} to {high}"
         found["out_of_range"] = run("out_of_range", questions, title=title, comparable=False, budgets=outside)
     if settings.paraphrase:
-        wording = make_wording(_from_json(settings.paraphrase))
+        wording = make_wording(wording_flag(settings.paraphrase, "--paraphrase"))
         title = "the budget asked for in other words"
         found["paraphrase"] = run("paraphrase", questions, title=title, wording=wording)
     for number, (source, rows) in enumerate(families.items()):

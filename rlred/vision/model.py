@@ -79,7 +79,7 @@ class SparseVision:
         """Encodes and reduces, so that the stock forward finds features and positions ready."""
         input_ids = args[0] if args else kwargs.get("input_ids")
         if kwargs.get("pixel_values") is None:
-            cache = kwargs.get("past_key_values")
+            cache = kwargs.get("cache", kwargs.get("past_key_values"))  # its name from transformers 5.24 on, and before
             prefill = cache is None or cache.get_seq_length() == 0
             if prefill and not kwargs.get("mm_encoder_outputs") and input_ids is not None:
                 match(self._runs(input_ids), [], None, False)  # image tokens, but no image

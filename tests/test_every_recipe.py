@@ -1,0 +1,110 @@
+"""Every recipe from its command line to a published adapter, as small as it goes: a first step, export, report.
+
+Each runs as `python recipes/NAME.py FLAGS` does, in this process; what it leaves is then given to `rlred export` and
+`rlred report`. A new recipe fails here until it has a line in RECIPES.
+"""
+
+import json
+import re
+import runpy
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+
+from rlred.cli import main as rlred
+from rlred.tiny.chooser import make_chooser
+from tests.paths import ROOT
+
+SFT = "--per_device_train_batch_size 4 --lora_r 4"
+GRPO = "--max_steps 1 --logging_steps 1 --lora_r 4 --num_eval_questions 2"
+TEXT = f"{GRPO} --per_device_train_batch_size 8 --num_generations 4 --num_questions 16"
+REFERENCE = f"{TEXT} --reference_samples 2"
+HINDSIGHT = f"{TEXT} --eval_budgets 16 48 --hindsight_settings " + (
+    '{"num_samples":32,"max_updates":1,"batch_size":8,"probe_every":1,"num_probe_questions":2,"cooldown_updates":0}'
+)
+VISUAL = f"{GRPO} --per_device_train_batch_size 10 --num_generations 10"
+RECIPES = {
+    "dler": TEXT,
+    "efficient_reasoning": TEXT,
+    "fast": TEXT,
+    "fast_vision": f"{VISUAL} --start_steps 1",
+    "forking_tokens": TEXT,
+    "l1_exact": HINDSIGHT,
+    "l1_maxlen": HINDSIGHT,
+    "laser": f'{TEXT} --target_search {{"num_questions":4,"every":1}}',
+    "o1_pruner": REFERENCE,
+    "rho1": f"{SFT} --max_steps 1 --num_rows 16 --num_clean_rows 16 --reference_steps 1 --num_eval_questions 2"
+    " --max_completion_length 8 --eval_strategy no --arms base plain",
+    "shorter_better": TEXT,
+    "tale": "--num_questions 16 --num_eval_questions 2 --budgets 48 72 --max_steps 1 --batch_size 8",
+    "think_or_not": f"{REFERENCE} --model_name_or_path CHOOSER",
+    "thinkprune": TEXT,
+    "tokenskip": f"{SFT} --max_steps 1 --num_questions 16 --num_eval_questions 2 --ratios 1.0 0.5 --eval_ratios 0.3",
+    "upft": f"{SFT} --num_questions 32 --num_eval_questions 2 --trained_tokens 40 --eval_strategy no --arms base upft",
+    "visionthink": f"{VISUAL} --start_steps 1",
+    "visual_sparsity": VISUAL,
+}
+# Makers of the embedded models, and tables over many runs: minutes long, or run by tests of their own.
+OTHERS = {"forking_table", "reward_board", "tiny_reasoner", "tiny_talker", "tiny_viewer"}
+REPORTED = set(RECIPES) - {"rho1", "tokenskip", "upft", "fast_vision", "visionthink", "visual_sparsity"}
+SAID = {  # what a card must say of its adapter
+    "l1_exact": "Think for exactly 48 tokens.",
+    "l1_maxlen": "Think for maximum 48 tokens.",
+    "rho1": "SFT (TRL) with LoRA on `long_sums`, 1 steps",
+    "tale": "chooses by itself how long to think",
+    "tokenskip": "Think within 0.5 of the tokens.",
+    "upft": "SFT (TRL) with LoRA on `sums`",
+    "visual_sparsity": "chooses how many of a picture's tokens to look at",
+}
+
+
+@pytest.fixture(scope="module")
+def chooser(tmp_path_factory):
+    return make_chooser(tmp_path_factory.mktemp("chooser"), max_steps=3)
+
+
+def test_no_recipe_is_left_out():
+    assert {path.stem for path in (ROOT / "recipes").glob("*.py")} == set(RECIPES) | OTHERS
+
+
+@pytest.mark.parametrize("recipe", sorted({*RECIPES, *OTHERS}))
+def test_the_commands_of_a_recipes_docstring_name_files_that_are_there(recipe):
+    page = (ROOT / "recipes" / f"{recipe}.py").read_text().split('"""')[1]
+    named = re.findall(r"(?:recipes|accelerate_configs)/\w[\w.]*\.(?:py|yaml)", page)
+    assert f"recipes/{recipe}.py" in named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_first_step_is_exported_and_reported(recipe, tmp_path, monkeypatch, request, capsys):
+    output, flags = tmp_path / "run", RECIPES[recipe]
+    if "CHOOSER" in flags:
+        flags = flags.replace("CHOOSER", str(request.getfixturevalue("chooser")))
+    words = [f"recipes/{recipe}.py", *flags.split(" "), "--output_dir", str(output)]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(f"recipes/{recipe}.py", run_name="__main__")
+    assert ended.value.code == 0, capsys.readouterr().err
+
+    trained = output
+    if recipe in ("rho1", "upft"):  # a comparison: the run of one of its arms
+        trained = next(output.glob("[!b]*-0"))
+        assert rlred(["export", str(output), "--output", str(tmp_path / "none")]) == 2
+        assert f"export one of its arms: {trained.name}" in capsys.readouterr().err
+    state = json.loads((trained / "trainer_state.json").read_text())
+    assert state["global_step"] >= 1
+
+    assert rlred(["export", str(trained), "--output", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {"adapter_model.safetensors", "adapter_config.json", "run.json", "README.md"}
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "rlred" in card.data.tags and "## What was measured" in card.text and "## How to load" in card.text
+    assert SAID.get(recipe, "") in card.text
+    pictures = re.findall(r"\]\((\w+\.png)\)", card.text)
+    assert set(pictures) <= names and str(tmp_path) not in card.text
+
+    if recipe in REPORTED:
+        assert rlred(["report", str(output)]) == 0, capsys.readouterr().err
+        assert recipe == "tale" or "Training: the reinforcement learning steps" in (output / "report.html").read_text()

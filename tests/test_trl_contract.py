@@ -41,6 +41,8 @@ IMPORTS = [
         "SiglipImageProcessorPil",
         "make the tiny viewer's image processor with AutoImageProcessor",
     ),
+    ("accelerate.commands.launch", "launch_command", "start `accelerate launch` as a program"),
+    ("accelerate.commands.launch", "launch_command_parser", "start `accelerate launch` as a program"),
     ("accelerate.utils", "gather_object", "use torch.distributed.all_gather_object"),
     ("accelerate.utils", "broadcast_object_list", "use torch.distributed.broadcast_object_list"),
 ]
@@ -53,9 +55,7 @@ SIGNATURES = [
         "self prompt_ids images multimodal_fields num_generations has_tool_images",
         "hand on new parameters with *args; one completion per prompt must still come back as ids and log-probs",
     ),
-    (f"{GRPO}._calculate_rewards", "self inputs prompts completions completion_ids_list", "hand on new parameters"),
     (f"{GRPO}._compute_loss", "self model inputs", "wrap the method that now turns a micro-batch into a loss"),
-    (f"{GRPO}.get_high_entropy_mask", "self entropies mask threshold", "weigh tokens by advantages of shape (B, T)"),
     (
         f"{GRPO}._get_per_token_logps_and_entropies",
         "self model input_ids attention_mask logits_to_keep batch_size compute_entropy compute_aux_loss pixel_values"
@@ -92,10 +92,6 @@ SIGNATURES = [
 LINES = [
     (f"{GRPO}._compute_loss", r"if advantages\.dim\(\) == 1:\s+advantages = advantages\.unsqueeze\(1\)", "advantages",
      "advantages of shape (B, T) are read as weights of single tokens (think_or_not: decoupled)"),
-    (f"{GRPO}._compute_loss", r"if self\.top_entropy_quantile < 1\.0:\s+entropy_mask = self\.get_high_entropy_mask\(",
-     "top_entropy_quantile", "below 1, TRL asks get_high_entropy_mask, which answers with our weights"),
-    (f"{GRPO}._compute_loss", r"per_token_loss = per_token_loss \* entropy_mask", "get_high_entropy_mask",
-     "the weights multiply the loss before the KL term is added"),
     (f"{GRPO}._compute_loss", r"per_token_loss = per_token_loss \+ self\.beta \* per_token_kl", "_PerRow",
      "the KL weight stands on the left of a product, where an object with weights per row can stand"),
     (f"{GRPO}._compute_loss", r"if self\.beta != 0\.0:", "_PerRow", "TRL asks by `!=` whether there is a KL term"),
@@ -122,14 +118,17 @@ LINES = [
      "rewards with a schedule read the step from it"),
     (f"{GRPO}._calculate_rewards", r'reward_kwargs\["log_metric"\] = self\._log_metric', "_log_metric",
      "a reward can log figures of its own"),
-    (f"{GRPO}._calculate_rewards", r"gather\(rewards_per_func\)", "_calculate_rewards",
-     "the rewards of all processes come back, and ours are cut out by process index"),
     (f"{GRPO}.__init__", r"self\.eos_token_ids = eos_token_ids", "eos_token_ids", "the ids that end a completion"),
     (f"{GRPO}.__init__", r"self\._tokenizer = ", "_tokenizer", "the tokenizer of a tokenizer or processor"),
     (f"{GRPO}.__init__", r"self\._step = 0", "_step", "seeds the random selection"),
     (f"{GRPO}.training_step", r"self\._step \+= 1", "_step", "seeds the random selection anew for each rollout"),
     (f"{GRPO}.__init__", r'self\._metrics = \{"train": defaultdict\(list\), "eval": defaultdict\(list\)\}', "_metrics",
      "selection/* are appended to lists"),
+    (f"{GRPO}._generate_and_score_completions", r'_logs\["rewards"\]\[name\]\.extend\(rewards_per_func', "_logs",
+     "the rewards of all processes, in order, from which parts read them"),
+    (f"{GRPO}._calculate_rewards", r"prompts=prompts, completions=completions, completion_ids=completion_ids_list",
+     "log_metric", "all rewards get the same list, and the first one restores the thinking in it"),
+    (f"{GRPO}.__init__", r"_entropy_bonus_enabled = ", "_entropy_bonus_enabled", "the loss reads all entropies"),
     (f"{GRPO}.__init__", r'"extra": defaultdict\(', "_logs", "the column of forking tokens in the completions table"),
     (f"{GRPO}.__init__", r"self\.vllm_generation = VLLMGeneration\(", "vllm_generation", "early stops in vLLM"),
     ("trl.generation.vllm_generation.VLLMGeneration", r"self\.llm = ", "vllm_generation",
@@ -138,8 +137,6 @@ LINES = [
      "the model that generates is the unwrapped `model_wrapped`"),
     (f"{GRPO}.__init__", r"self\.reward_func_names\.append\(get_callable_name\(", "reward_func_names",
      "a reward is called by its __name__"),
-    (f"{GRPO}.__init__", r"self\.top_entropy_quantile = args\.top_entropy_quantile", "top_entropy_quantile",
-     "it is read from the trainer, not from the arguments, at each loss"),
     (f"{SFT}.compute_loss", r"fused_lm_head", "add_fused_lm_head", "TRL's SFT model has the fused head already"),
     (f"{TRAINER}._run_epoch", r"self\.get_batch_samples\(", "get_batch_samples",
      "every batch of an update passes through it"),
@@ -235,7 +232,7 @@ def test_the_fused_head_gives_log_probs_and_entropies_of_labels(model):
 
 
 def test_a_hook_on_the_backbone_may_cut_what_the_head_reads(model):
-    """What rlred/training/masked_head.py does: `base_model` is called by the fused forward, and its hidden states may get fewer."""
+    """What masked_head.py does: `base_model` is called by the fused forward, and its hidden states may get fewer."""
     seen = []
     hook = model.base_model.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
     model(input_ids=torch.tensor([[11, 12, 13]]), labels=torch.tensor([[11, 12, 13]]), fused_lm_head=True)

@@ -15,7 +15,7 @@ one GPU         accelerate launch recipes/fast_vision.py --config recipes/fast_v
 import sys
 from pathlib import Path
 
-from rlred.vision.run import main
+from rlred.runs.visual import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__)))

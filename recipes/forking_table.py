@@ -17,11 +17,12 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
-from rlred.arguments import parse
-from rlred.arms import run_arms, to_markdown
-from rlred.dial import run, use_all_cores
 from rlred.files import write_text
 from rlred.output import holds_run
+from rlred.runs.arguments import parse
+from rlred.runs.chassis import use_all_cores
+from rlred.runs.comparison import run_arms, to_markdown
+from rlred.runs.grpo import run
 
 SELECTIONS = {
     "all": {},

@@ -14,7 +14,7 @@ resume          add --resume_from_checkpoint true
 import sys
 from pathlib import Path
 
-from rlred.dial import main
+from rlred.runs.grpo import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__)))

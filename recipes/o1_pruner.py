@@ -17,7 +17,7 @@ reference once  rlred reference --num_questions 512 --max_completion_length 90 -
 import sys
 from pathlib import Path
 
-from rlred.dial import main
+from rlred.runs.grpo import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__)))

@@ -1,8 +1,8 @@
 r"""Every length reward on one board: same base, same questions, same number of rollouts, several seeds.
 
-Each row is a run of `rlred.dial.run` with the settings of reward_board.yaml and the reward of its name below, measured
-on the same held-out questions without a budget. Among them are the untrained base, correctness alone, and a constant
-length. The base is a tiny reasoner that overthinks (rlred/tiny/overthinker.py), made once, or --model.
+Each row is a run of `rlred.runs.grpo.run` with the settings of reward_board.yaml and the reward of its name below,
+measured on the same held-out questions without a budget. Among them are the untrained base, correctness alone, and a
+constant length. The base is a tiny reasoner that overthinks (rlred/tiny/makers/overthinker.py), made once, or --model.
 Runs lie in outputs/board/<method>-<seed>; what is finished is not run again, so a board that was interrupted goes on.
 
 All      accelerate launch recipes/reward_board.py --seeds 0 1 2
@@ -20,14 +20,15 @@ from statistics import fmean
 
 from matplotlib import pyplot as plt
 
-from rlred.arguments import parse
-from rlred.dial import run, use_all_cores
 from rlred.evaluation.measures import wilson
 from rlred.files import write_json, write_text
 from rlred.output import holds_run
-from rlred.tale import TaleArguments
-from rlred.tale import run as run_tale
-from rlred.tiny.overthinker import make_overthinker
+from rlred.runs.arguments import parse
+from rlred.runs.chassis import use_all_cores
+from rlred.runs.grpo import run
+from rlred.runs.tale import TaleArguments
+from rlred.runs.tale import run as run_tale
+from rlred.tiny.makers.overthinker import make_overthinker
 
 HERE = Path(__file__).resolve()
 

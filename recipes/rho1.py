@@ -23,14 +23,14 @@ from pathlib import Path
 from datasets import Dataset
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from rlred.arguments import option
-from rlred.arms import fresh_model, main_of, sft_config
-from rlred.budgets import Wording
+from rlred.data.budgets import Wording
+from rlred.data.questions import load_questions, read_source
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
-from rlred.questions import load_questions, read_source
-from rlred.selective_sft import SelectedTokensSFTTrainer, static_labels, with_fused_head
+from rlred.runs.arguments import option
+from rlred.runs.comparison import fresh_model, main_of, sft_config
 from rlred.tiny import sums
+from rlred.training.selective_sft import SelectedTokensSFTTrainer, static_labels, with_fused_head
 from rlred.training.token_selection import TokenSelection
 
 ARMS = ("base", "reference", "plain", "dynamic", "static", "random")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from rlred.dial import use_all_cores
-from rlred.tale import TaleArguments, run
+from rlred.runs.chassis import use_all_cores
+from rlred.runs.tale import TaleArguments, run
 
 
 def main() -> int:

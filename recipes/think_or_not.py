@@ -4,7 +4,7 @@ AdaptThink, the default: half of each group's rollouts begin with `</think>`, ha
 the policy by importance; r = c - A_ref + delta [no thinking], and r is the advantage. The ratio is the released code's,
 exp of a completion's mean log-ratio. Thinkless: its reward, the policy's own choice, and a loss of its own for the
 token that decides. Differs from AdaptThink: the thinking half begins as the policy likes, not with one fixed word.
-The embedded base, which can do both, is made first (rlred/tiny/chooser.py), once.
+The embedded base, which can do both, is made first (rlred/tiny/makers/chooser.py), once.
 
 CPU, minutes    accelerate launch recipes/think_or_not.py
 Thinkless       accelerate launch recipes/think_or_not.py --config recipes/think_or_not_thinkless.yaml
@@ -19,9 +19,10 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from rlred.arguments import KINDS
-from rlred.dial import command, run
-from rlred.tiny.chooser import TINY_CHOOSER, make_chooser
+from rlred.runs.arguments import KINDS
+from rlred.runs.chassis import command
+from rlred.runs.grpo import run
+from rlred.tiny.makers.chooser import TINY_CHOOSER, make_chooser
 
 
 def run_from_chooser(arguments, training, model_config, default_output: Path) -> dict:

@@ -25,7 +25,6 @@ from peft import PeftModel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
-from rlred.arguments import SFT_KINDS
 from rlred.compression.arguments import Arm, CompressionArguments
 from rlred.compression.evaluate import (
     BASE_TITLE,
@@ -42,9 +41,10 @@ from rlred.compression.rows import features, make_rows
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
-from rlred.dial import command, describe, load_both, load_model
 from rlred.files import write_json
 from rlred.output import claim_output
+from rlred.runs.arguments import SFT_KINDS
+from rlred.runs.chassis import command, describe, load_both, load_model
 
 
 def run(arguments: CompressionArguments, training: SFTConfig, model_config: ModelConfig, default_output: Path) -> dict:

@@ -20,16 +20,16 @@ from pathlib import Path
 from datasets import Dataset
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from rlred.arguments import option
-from rlred.arms import fresh_model, main_of, sft_config
-from rlred.budgets import Wording, ask
+from rlred.data.budgets import Wording, ask
+from rlred.data.prompts import Prompts, tell_end, template_settings
+from rlred.data.questions import load_questions
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import complete, outcomes_of, sample_of, stop_ids
-from rlred.prompts import Prompts, tell_end, template_settings
-from rlred.questions import load_questions
 from rlred.rewards import Correctness, Length
-from rlred.selective_sft import prefix_rows
+from rlred.runs.arguments import option
+from rlred.runs.comparison import fresh_model, main_of, sft_config
 from rlred.tiny import sums
+from rlred.training.selective_sft import prefix_rows
 
 ARMS = ("base", "full", "rft", "upft")
 

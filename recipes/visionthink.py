@@ -21,7 +21,7 @@ one GPU         accelerate launch recipes/visionthink.py --config recipes/vision
 import sys
 from pathlib import Path
 
-from rlred.vision.run import main
+from rlred.runs.visual import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__)))

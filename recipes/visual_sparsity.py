@@ -14,7 +14,7 @@ control         python recipes/visual_sparsity.py --ladder true \
 import sys
 from pathlib import Path
 
-from rlred.vision.run import main
+from rlred.runs.visual import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__)))

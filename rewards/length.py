@@ -37,8 +37,9 @@ class Length:
     completion is the default.
 
     `end_of_thinking` is a token's id, the ids of several tokens, or several such sequences, any of which is the end; a
-    run tells it (rlred/prompts.py: `tell_end`), from the text that is given once. Raises `ValueError` for an unknown
-    `count`, for an end that is none of these, and when it is to count the thinking and nobody has told it the end.
+    run tells it (rlred/data/prompts.py: `tell_end`), from the text that is given once. Raises `ValueError` for an
+    unknown `count`, for an end that is none of these, and when it is to count the thinking and nobody has told it the
+    end.
 
     >>> Length()([5, 6, 7, 99, 8, 2])
     6

@@ -17,8 +17,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from rlred.budgets import MODES
 from rlred.compression.commands import add_compress, add_prompt_flags
+from rlred.data.budgets import MODES
 
 BASELINES = ("brevity", "truncation", "s1_forcing")
 PROMPT_FLAGS = ("system_prompt", "chat_template_kwargs", "end_of_thinking")
@@ -159,9 +159,9 @@ def run_generate(options: argparse.Namespace) -> None:
         raise ValueError(f"--budgets must be 1 or more, got {min(options.budgets)}")
     if options.temperature < 0:
         raise ValueError(f"--temperature must be 0 or more, got {options.temperature}")
+    from rlred.data.prompts import decode
     from rlred.evaluation.evaluate import Evaluation, subjects_of
     from rlred.evaluation.sweep import complete, load_for_evaluation
-    from rlred.prompts import decode
 
     adapters, models = ([name] if name else [] for name in (options.adapter, options.model))
     told = {name: getattr(options, name) for name in ("wording", *PROMPT_FLAGS)}
@@ -185,7 +185,7 @@ def run_generate(options: argparse.Namespace) -> None:
 
 def run_plan(options: argparse.Namespace) -> None:
     """Prints what a recipe's run will take."""
-    from rlred.plan import Plan, read_recipe, report, shape_of
+    from rlred.checks.plan import Plan, read_recipe, report, shape_of
 
     if not options.config.is_file():
         raise ValueError(f"--config: no such file: {options.config}")
@@ -229,8 +229,8 @@ def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
         if getattr(options, name) is not None:
             raise ValueError(f"--{name}: with --ratios an adapter is asked as its run.json says; leave it out")
     from rlred.compression.evaluate import evaluate_ratios
+    from rlred.data.questions import load_questions
     from rlred.evaluation.sweep import sample_of
-    from rlred.questions import load_questions
 
     questions = load_questions(
         options.questions,
@@ -255,9 +255,9 @@ def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
 
 def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
     """Measures files that another program has written."""
+    from rlred.data.prompts import tell_end
     from rlred.evaluation.predictions import measure_predictions
     from rlred.evaluation.report import write_report
-    from rlred.prompts import tell_end
     from rlred.rewards import Correctness
 
     end = options.end_of_thinking
@@ -303,11 +303,11 @@ def run_reference(options: argparse.Namespace) -> None:
     for name in ("num_samples", "max_completion_length", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
-    from rlred.budgets import make_wording, wording_flag
+    from rlred.data.budgets import make_wording, wording_flag
+    from rlred.data.prompts import Prompts, template_settings
+    from rlred.data.questions import load_questions
+    from rlred.data.references import sample_references, write_references
     from rlred.evaluation.sweep import load_for_evaluation
-    from rlred.prompts import Prompts, template_settings
-    from rlred.questions import load_questions
-    from rlred.reference import sample_references, write_references
 
     wording = make_wording(wording_flag(options.wording))
     settings = template_settings(options.chat_template_kwargs)
@@ -361,7 +361,7 @@ def run_report(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """Makes a folder for the Hub, and uploads it if asked to."""
-    from rlred.export import base_is_local, export, push
+    from rlred.publish.export import base_is_local, export, push
 
     output = options.output or Path("exports") / options.run.name
     if options.push and not options.base_model and base_is_local(options.run):

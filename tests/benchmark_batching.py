@@ -12,10 +12,10 @@ import time
 
 import torch
 
-from rlred.budgets import Wording, ask
+from rlred.data.budgets import Wording, ask
+from rlred.data.questions import load_questions
 from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.sweep import complete, load_for_evaluation, merged_adapter, prompt_ids_of, stop_ids
-from rlred.questions import load_questions
 
 
 @torch.no_grad()

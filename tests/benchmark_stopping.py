@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trl import GRPOTrainer
 
-from rlred.tiny.overthinker import make_overthinker
+from rlred.tiny.makers.overthinker import make_overthinker
 from tests.pairwise import train_in_turns, trainer_of_job
 
 

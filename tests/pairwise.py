@@ -7,11 +7,12 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer, get_peft_config
 
-from rlred.arguments import parse
-from rlred.budgets import training_rows
-from rlred.dial import load_model, make_rewards, make_trainer, num_rows
+from rlred.data.budgets import training_rows
+from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import stop_ids
-from rlred.questions import load_questions
+from rlred.runs.arguments import parse
+from rlred.runs.chassis import load_model, num_rows
+from rlred.runs.grpo import make_rewards, make_trainer
 from rlred.training.adherence import LogsAdherence
 from tests.paths import ROOT
 

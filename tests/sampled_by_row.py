@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
-from rlred.dial import main
+from rlred.runs.grpo import main
 from tests.paths import ROOT
 
 

@@ -7,8 +7,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from rlred.audit import audit_config, audit_rows, enforce
-from rlred.budgets import BudgetSampler, Wording, training_rows
+from rlred.checks.audit import audit_config, audit_rows, enforce
+from rlred.data.budgets import BudgetSampler, Wording, training_rows
 from rlred.rewards import ByMode, ExactLength, Length, MaxLength
 
 SOUND = {

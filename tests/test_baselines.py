@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from rlred.budgets import Wording
 from rlred.cli import main as rlred
+from rlred.data.budgets import Wording
+from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines, Forcing
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import complete, load_for_evaluation
-from rlred.questions import load_questions
 from rlred.rewards import Correctness, Length
 
 

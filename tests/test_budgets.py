@@ -7,7 +7,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlred.budgets import WORDINGS, BudgetSampler, Wording, check_headroom, make_wording, training_rows
+from rlred.data.budgets import WORDINGS, BudgetSampler, Wording, check_headroom, make_wording, training_rows
 
 QUESTIONS = Dataset.from_list([{"question_id": i, "question": f"{i}+{i}=?", "solution": str(2 * i)} for i in range(10)])
 

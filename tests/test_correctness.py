@@ -181,7 +181,7 @@ def test_importing_the_rewards_needs_no_rlred_no_trl_and_no_torch():
 
 
 def test_real_gold_answers_equal_themselves():
-    from rlred.questions import load_questions
+    from rlred.data.questions import load_questions
 
     golds = load_questions(str(real_data("math500/test.jsonl")))["solution"]
     assert all(grader.equal(gold, f" ${gold}$") for gold in golds)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
 from recipes import fast
-from rlred.dial import main
+from rlred.runs.grpo import main
 from rlred.tiny import resolve_model
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.trainer import ComposedGRPOTrainer

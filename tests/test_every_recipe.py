@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from rlred.cli import main as rlred
-from rlred.tiny.chooser import make_chooser
+from rlred.tiny.makers.chooser import make_chooser
 from tests.paths import ROOT
 
 SFT = "--per_device_train_batch_size 4 --lora_r 4"

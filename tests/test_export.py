@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from rlred.cli import main as rlred
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import write_report
-from rlred.vision import card
+from rlred.publish import visual_card as card
 from rlred.vision.rows import load_rows
 from tests.hub import Hub
 from tests.vision_recipe import SMALL, command

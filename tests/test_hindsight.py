@@ -6,9 +6,9 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlred.budgets import BudgetSampler, Wording
+from rlred.data.budgets import BudgetSampler, Wording
+from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import complete, merged_adapter, sweep
-from rlred.questions import load_questions
 from rlred.rewards import Correctness, Length
 from rlred.training.hindsight import Hindsight, read_traces, relabel, right_traces, sample_traces
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlred.budgets import MODES, BudgetSampler, make_wording
-from rlred.questions import load_questions
+from rlred.data.budgets import MODES, BudgetSampler, make_wording
+from rlred.data.questions import load_questions
 from rlred.rewards import Correctness, grader
 from tests.test_correctness import HOSTILE
 

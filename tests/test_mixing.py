@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig
 
 from recipes.tokenskip import run
-from rlred.arguments import parse
 from rlred.cli import main as rlred
 from rlred.compression.arguments import CompressionArguments
 from rlred.compression.cut import render
@@ -24,6 +23,7 @@ from rlred.compression.search import search_order
 from rlred.compression.shots import prune_shots, shot
 from rlred.compression.spans import split_spans
 from rlred.compression.traces import load_traces
+from rlred.runs.arguments import parse
 from tests.paths import ROOT
 from tests.test_tokenskip import RATIOS, flags, talked
 

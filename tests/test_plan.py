@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from rlred.arguments import parse
+from rlred.checks.plan import GIB, SHAPES, Plan, read_recipe, shape_of
 from rlred.cli import main as rlred
-from rlred.plan import GIB, SHAPES, Plan, read_recipe, shape_of
+from rlred.runs.arguments import parse
 from tests.paths import ROOT
 
 RECIPE = ROOT / "recipes" / "l1_maxlen.yaml"
@@ -129,11 +129,11 @@ def test_bad_plans_are_one_clear_line(words, message, capsys):
 MEASURED = """
 import json, resource, sys
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
-from rlred.arguments import parse
-from rlred.budgets import training_rows
-from rlred.dial import make_rewards, make_trainer
-from rlred.plan import Plan, Shape
-from rlred.questions import load_questions
+from rlred.runs.arguments import parse
+from rlred.data.budgets import training_rows
+from rlred.runs.grpo import make_rewards, make_trainer
+from rlred.checks.plan import Plan, Shape
+from rlred.data.questions import load_questions
 from rlred.tiny import resolve_model
 
 vocabulary, length, rows, folder = *map(int, sys.argv[1:4]), sys.argv[4]

@@ -13,18 +13,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
-from rlred.arguments import parse
-from rlred.audit import audit_rows
-from rlred.budgets import BudgetSampler, Wording, ask, training_rows
+from rlred.checks.audit import audit_rows
 from rlred.cli import main as rlred
 from rlred.compression.rows import RATIO_FORMATS
 from rlred.compression.scores import SelfInformation
 from rlred.compression.traces import split_completion
-from rlred.dial import run
-from rlred.evaluation.baselines import Baselines
-from rlred.evaluation.evaluate import prompts_of
-from rlred.evaluation.sweep import complete, sweep
-from rlred.prompts import (
+from rlred.data.budgets import BudgetSampler, Wording, ask, training_rows
+from rlred.data.prompts import (
     MARKS,
     Conversation,
     Prompts,
@@ -40,10 +35,15 @@ from rlred.prompts import (
     template_settings,
     with_pad_token,
 )
-from rlred.reference import sample_references
+from rlred.data.references import sample_references
+from rlred.evaluation.baselines import Baselines
+from rlred.evaluation.evaluate import prompts_of
+from rlred.evaluation.sweep import complete, sweep
 from rlred.rewards import ByMode, Correctness, ExactLength, ExactMatch, Length, MaxLength, make_reward
 from rlred.rewards.length import find_end
-from rlred.tale import sft_rows
+from rlred.runs.arguments import parse
+from rlred.runs.grpo import run
+from rlred.runs.tale import sft_rows
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Hindsight, relabel, right_traces
 from tests.paths import ROOT

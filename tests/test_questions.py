@@ -9,12 +9,12 @@ import pandas
 import pytest
 from transformers import AutoTokenizer
 
-from rlred.budgets import BudgetSampler, Wording, training_rows
-from rlred.golds import PROSE_WORDS, worked_answer
-from rlred.questions import load_questions, solution_of
-from rlred.reference import write_references
+from rlred.data.budgets import BudgetSampler, Wording, training_rows
+from rlred.data.golds import PROSE_WORDS, worked_answer
+from rlred.data.questions import load_questions, solution_of
+from rlred.data.references import write_references
+from rlred.data.table_files import read_rows
 from rlred.rewards import Correctness
-from rlred.table_files import read_rows
 from rlred.tiny import resolve_model, sums
 from tests.paths import ROOT, real_data
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from rlred.arguments import KINDS, LoraModelConfig, RLConfig, parse, read_config
+from rlred.runs.arguments import KINDS, LoraModelConfig, RLConfig, parse, read_config
 from tests.paths import ROOT
 
 FROZEN = ROOT / "tests" / "frozen" / "recipe_settings.json"

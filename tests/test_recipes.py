@@ -14,9 +14,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rlred.arguments import parse
 from rlred.cli import main as rlred
-from rlred.dial import main, run
+from rlred.runs.arguments import parse
+from rlred.runs.grpo import main, run
 from rlred.tiny import resolve_model
 from tests.paths import ROOT, real_data
 
@@ -345,7 +345,7 @@ def test_bad_commands_are_one_clear_line(command, message, tmp_path, monkeypatch
 
 
 def test_importing_a_recipe_does_nothing():
-    code = "import recipes.l1_exact, recipes.l1_maxlen, recipes.tiny_reasoner"
+    code = "import recipes.l1_exact, recipes.l1_maxlen, rlred.tiny.makers.tiny_reasoner"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == ""
 
@@ -355,13 +355,13 @@ DIAL_YAMLS = [
     for path in sorted((ROOT / "recipes").glob("*.yaml"))
     if not path.stem.startswith(
         ("rho1", "tokenskip", "upft", "visual", "visionthink", "fast_vision")
-    )  # not runs of rlred.dial
+    )  # not runs of rlred.runs.grpo
 ]
 
 
 @pytest.mark.parametrize("path", DIAL_YAMLS, ids=lambda path: path.stem)
 def test_every_yaml_parses_and_passes_its_own_audit(path, monkeypatch):
-    from rlred.audit import audit_config
+    from rlred.checks.audit import audit_config
     from rlred.rewards import make_reward
 
     # Those for a GPU: their precision cannot be checked here, everything else can.

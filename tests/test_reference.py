@@ -5,10 +5,10 @@ import json
 import pytest
 
 from recipes.reward_board import METHODS, flags_of, main, pareto, share_base
-from rlred.arguments import parse
 from rlred.cli import main as rlred
-from rlred.dial import run
-from rlred.questions import load_questions
+from rlred.data.questions import load_questions
+from rlred.runs.arguments import parse
+from rlred.runs.grpo import run
 from tests.paths import ROOT, real_data
 
 SMALL = "--max_steps 2 --per_device_train_batch_size 8 --num_generations 4 --num_questions 16 --num_eval_questions 8"
@@ -122,7 +122,7 @@ def test_the_pareto_front():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_of_the_board_passes_the_audit(name, tmp_path):
-    from rlred.audit import audit_config
+    from rlred.checks.audit import audit_config
     from rlred.rewards import make_reward
 
     parsed, training, model = parse(

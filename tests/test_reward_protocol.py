@@ -15,8 +15,7 @@ from datasets import Dataset
 from trl import GRPOConfig
 from trl.rewards import think_format_reward
 
-from rlred.audit import audit_columns, audit_rewards
-from rlred.dial import make_rewards, run
+from rlred.checks.audit import audit_columns, audit_rewards
 from rlred.rewards import (
     REWARDS,
     ByMode,
@@ -35,8 +34,9 @@ from rlred.rewards import (
     make_reward,
 )
 from rlred.rewards.base import Grader, Reward, bind, correctness_of, declared, find, length_of, names_twice
+from rlred.runs.grpo import make_rewards, run
+from rlred.runs.visual import check_rewards
 from rlred.training.early_stop import decided_after
-from rlred.vision.run import check_rewards
 from tests.paths import ROOT
 from tests.test_recipes import arguments
 from tests.test_rewards import NEEDED

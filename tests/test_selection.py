@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 from trl.trainer import utils
 
 from recipes import forking_table
-from rlred.arguments import DialArguments
+from rlred.runs.arguments import DialArguments
 from rlred.training.token_selection import TokenSelection, select
 from rlred.training.trainer import ComposedGRPOTrainer, Rollouts
 from tests.paths import ROOT

@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from recipes import rho1, upft
-from rlred.arguments import parse
-from rlred.arms import run_arms
-from rlred.selective_sft import SelectedTokensSFTTrainer, excess, prefix_rows, static_labels, with_fused_head
+from rlred.runs.arguments import parse
+from rlred.runs.comparison import run_arms
+from rlred.training.selective_sft import SelectedTokensSFTTrainer, excess, prefix_rows, static_labels, with_fused_head
 from rlred.training.token_selection import TokenSelection
 from tests.paths import ROOT
 

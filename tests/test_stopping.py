@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from rlred.arguments import parse
-from rlred.budgets import BudgetSampler, Wording, training_rows
+from rlred.data.budgets import BudgetSampler, Wording, training_rows
+from rlred.data.questions import load_questions
 from rlred.evaluation.row_limits import stopping_at
 from rlred.evaluation.sweep import complete
-from rlred.questions import load_questions
 from rlred.rewards import (
     ByMode,
     Correctness,
@@ -27,6 +26,7 @@ from rlred.rewards import (
     Truncation,
     make_reward,
 )
+from rlred.runs.arguments import parse
 from rlred.tiny import resolve_model
 from rlred.training.adherence import LogsAdherence
 from rlred.training.early_stop import EarlyStop, check_stopping, decided_after

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from rlred.budgets import Wording
+from rlred.data.budgets import Wording
+from rlred.data.questions import load_questions
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sweep import load_for_evaluation, sweep
-from rlred.questions import load_questions
 
 
 @pytest.fixture(scope="module")

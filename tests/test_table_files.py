@@ -9,7 +9,7 @@ import time
 import pandas
 import pytest
 
-from rlred.table_files import kind_of, names_of, read_rows
+from rlred.data.table_files import kind_of, names_of, read_rows
 
 ROWS = [{"question": "6 * 7?", "answer": "42"}, {"question": "9 - 4?", "answer": "5"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

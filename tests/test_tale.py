@@ -5,13 +5,13 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from rlred.budgets import make_wording
+from rlred.data.budgets import make_wording
+from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import load_for_evaluation
-from rlred.questions import load_questions
 from rlred.rewards import Correctness
-from rlred.tale import TaleArguments, run, search_budgets, sft_rows
+from rlred.runs.tale import TaleArguments, run, search_budgets, sft_rows
 from rlred.tiny import resolve_model
-from rlred.tiny.overthinker import make_overthinker
+from rlred.tiny.makers.overthinker import make_overthinker
 from tests.paths import ROOT
 
 BUDGETS = [24, 48, 72]

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from trl.rewards import think_format_reward
 
-from rlred.arguments import parse
-from rlred.dial import run
 from rlred.rewards import ByMode, LengthBonus, MaxLength, make_reward
 from rlred.rewards.length_bonus import LOGGED_TARGETS
+from rlred.runs.arguments import parse
+from rlred.runs.grpo import run
 from rlred.tiny import resolve_model
 from rlred.training.target_search import SearchTargets, TargetSearch, choose_targets
 from tests.paths import ROOT

@@ -11,13 +11,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
 from recipes.think_or_not import run_from_chooser
-from rlred.arguments import parse
-from rlred.budgets import WORDINGS
+from rlred.data.budgets import WORDINGS
+from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import load_for_evaluation, sweep
-from rlred.questions import load_questions
 from rlred.rewards import AdaptThink, Thinkless, make_reward
+from rlred.runs.arguments import parse
 from rlred.tiny import resolve_model, sums
-from rlred.tiny.chooser import BATCH, make_chooser, rows_of
+from rlred.tiny.makers.chooser import BATCH, make_chooser, rows_of
 from rlred.tokens import token_of
 from rlred.training.think_or_not import ThinkOrNot, control_weights, first_tokens
 from rlred.training.trainer import ComposedGRPOTrainer

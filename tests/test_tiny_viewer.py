@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from recipes import tiny_viewer
-from recipes.tiny_viewer import LOOKS, Batch, build_model, build_processor, encode, gate_states, spread_looks
+from rlred.evaluation.visual import by_family, outcomes_of
 from rlred.tiny import pictures, resolve_model
+from rlred.tiny.makers import tiny_viewer
+from rlred.tiny.makers.tiny_viewer import LOOKS, Batch, build_model, build_processor, encode, gate_states, spread_looks
 from rlred.vision.gate import LookGate
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows
-from rlred.vision.study import by_family, outcomes_of
 
 RATIOS = {look: k / 64 for look, k in LOOKS.items()}
 

@@ -8,7 +8,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig
 
 from recipes.tokenskip import run
-from rlred.arguments import parse
 from rlred.cli import main as rlred
 from rlred.compression.arguments import CompressionArguments
 from rlred.compression.cut import cut
@@ -17,8 +16,9 @@ from rlred.compression.rows import RATIO_FORMATS, features, make_ratio_format, m
 from rlred.compression.scores import Random, Stride
 from rlred.compression.stages import read_scores, scores_stage
 from rlred.compression.traces import load_traces, sample_traces, split_completion
-from rlred.questions import load_questions
+from rlred.data.questions import load_questions
 from rlred.rewards import Correctness
+from rlred.runs.arguments import parse
 from rlred.tiny import sums, talk
 from tests.paths import ROOT
 

@@ -7,16 +7,7 @@ import torch
 from datasets import Dataset, Features, Image, Sequence, Value
 from transformers import AutoModelForImageTextToText
 
-from recipes.tiny_viewer import LOOKS, build_model, build_processor
-from rlred.arguments import parse
-from rlred.rewards import make_reward
-from rlred.tiny import pictures
-from rlred.vision.gate import GateRollout, LookGate
-from rlred.vision.model import SparseVision
-from rlred.vision.reduce import Reducer
-from rlred.vision.rows import load_rows, training_rows
-from rlred.vision.run import KINDS, check
-from rlred.vision.study import (
+from rlred.evaluation.visual import (
     blind_accuracy,
     by_family,
     draw_positions,
@@ -24,6 +15,15 @@ from rlred.vision.study import (
     outcomes_of,
     position_map,
 )
+from rlred.rewards import make_reward
+from rlred.runs.arguments import parse
+from rlred.runs.visual import KINDS, check
+from rlred.tiny import pictures
+from rlred.tiny.makers.tiny_viewer import LOOKS, build_model, build_processor
+from rlred.vision.gate import GateRollout, LookGate
+from rlred.vision.model import SparseVision
+from rlred.vision.reduce import Reducer
+from rlred.vision.rows import load_rows, training_rows
 from tests.paths import ROOT
 from tests.vision_recipe import SMALL, command, moved
 

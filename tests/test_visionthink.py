@@ -6,15 +6,15 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from rlred.arguments import parse
 from rlred.rewards import DifficultyLength, ExactMatch, RequestThreshold, make_reward
+from rlred.runs.arguments import parse
+from rlred.runs.visual import KINDS, check
 from rlred.tokens import token_of
 from rlred.vision.gate import DIRECT, GateRollout, LookGate
 from rlred.vision.imitation import imitate, loss_of
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows
-from rlred.vision.run import KINDS, check
 from tests.paths import ROOT
 from tests.vision_recipe import SMALL, VIEWER, command, digest, moved
 

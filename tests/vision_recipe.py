@@ -6,7 +6,7 @@ import sys
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from rlred.vision.run import main
+from rlred.runs.visual import main
 from tests.paths import ROOT
 
 VIEWER = ROOT / "data" / "tiny_viewer"

@@ -3,14 +3,14 @@
 import json
 from dataclasses import dataclass, replace
 
-from rlred.arguments import option
-from rlred.budgets import Wording
 from rlred.compression.cut import check_ratio
 from rlred.compression.levels import check_levels
 from rlred.compression.mixing import DIFFICULTIES, check_difficulty, check_share
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.scores import SCORERS
-from rlred.prompts import Prompts, template_settings
+from rlred.data.budgets import Wording
+from rlred.data.prompts import Prompts, template_settings
+from rlred.runs.arguments import option
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _ratio_format(options: argparse.Namespace):
     from dataclasses import replace
 
     from rlred.compression.rows import make_ratio_format
-    from rlred.prompts import Prompts, template_settings
+    from rlred.data.prompts import Prompts, template_settings
 
     text = options.ratio_format
     try:
@@ -124,8 +124,8 @@ def run_traces(options: argparse.Namespace) -> None:
     _must_not_exist("output", options.output)
     from rlred.compression.stages import traces_stage
     from rlred.compression.traces import load_traces, sample_traces
+    from rlred.data.questions import load_questions
     from rlred.evaluation.sweep import load_for_evaluation
-    from rlred.questions import load_questions
 
     ratio_format = _ratio_format(options)
 
@@ -215,10 +215,10 @@ def run_shots(options: argparse.Namespace) -> None:
     report_path = options.output.with_suffix(".report.json")
     for path in (options.output, report_path):
         _must_not_exist("output", path)
-    from rlred.budgets import Wording
     from rlred.compression.rows import counter_of
     from rlred.compression.shots import prune_shots
     from rlred.compression.stages import read_scores
+    from rlred.data.budgets import Wording
     from rlred.files import write_json
 
     traces = _traces(options.traces)

@@ -26,6 +26,7 @@ from matplotlib import pyplot as plt
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.traces import split_completion
+from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record, tell_end, thinking_end
 from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.measures import by_question, measure, paired_difference, wilson
 from rlred.evaluation.predictions import budgets_of_ratios
@@ -33,7 +34,6 @@ from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, perc
 from rlred.evaluation.report import write_report as write_adherence
 from rlred.evaluation.sweep import complete, load_for_evaluation, stop_ids
 from rlred.files import write_json, write_text
-from rlred.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record, tell_end, thinking_end
 from rlred.rewards import Correctness
 from rlred.rewards.length import find_end
 

@@ -16,10 +16,10 @@ from statistics import fmean
 
 from datasets import Dataset
 
-from rlred.budgets import Wording
 from rlred.compression.cut import Cut, Scores, check_ratio, cut
 from rlred.compression.mixing import check_share, difficulties, mix, wanted_ratio
-from rlred.prompts import Prompts, prompt_text
+from rlred.data.budgets import Wording
+from rlred.data.prompts import Prompts, prompt_text
 from rlred.rewards.correctness import last_boxed
 
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."

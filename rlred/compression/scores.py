@@ -24,7 +24,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rlred.compression.cut import Scores
 from rlred.compression.search import search_order
-from rlred.prompts import Prompts, prompt_ids
+from rlred.data.prompts import Prompts, prompt_ids
 
 LLMLINGUA2 = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
 _WORD = re.compile(r"\S+")

@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 
 from rlred.compression.cut import Scores
 from rlred.compression.scores import Scorer
+from rlred.data.golds import one_of
+from rlred.data.questions import read_json
 from rlred.evaluation.sweep import open_completions
 from rlred.files import write_json, write_text
-from rlred.golds import one_of
-from rlred.questions import read_json
 
 CHUNK = 64  # texts between two saves
 

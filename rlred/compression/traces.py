@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlred.compression.rows import RatioFormat
+from rlred.data.golds import solution_of
+from rlred.data.prompts import DEFAULT_END, decode, tell_end
+from rlred.data.questions import asked_in, uniform
+from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.prediction_files import at, find_columns, layout_of, samples_of
 from rlred.evaluation.predictions import grade
 from rlred.evaluation.sweep import complete, stop_ids
-from rlred.golds import solution_of
-from rlred.prompts import DEFAULT_END, decode, tell_end
-from rlred.questions import asked_in, uniform
 from rlred.rewards import Correctness
-from rlred.table_files import names_of, read_rows
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ for the budget, and the adapter asked for one constant length, are `sweep` itsel
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rlred.budgets import Wording
+from rlred.data.budgets import Wording
+from rlred.data.prompts import DEFAULT_END, Prompts, as_prompts, end_ids, tell_end
 from rlred.evaluation.sweep import outcomes_of, stop_ids
-from rlred.prompts import DEFAULT_END, Prompts, as_prompts, end_ids, tell_end
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
 

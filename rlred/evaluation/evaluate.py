@@ -16,7 +16,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlred.budgets import Wording, make_wording, wording_flag
+from rlred.data.budgets import Wording, make_wording, wording_flag
+from rlred.data.prompts import Prompts, prompts_of_record, template_settings
+from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
@@ -24,8 +26,6 @@ from rlred.evaluation.row_cap import check_row_cap
 from rlred.evaluation.study import examples
 from rlred.evaluation.sweep import complete, load_for_evaluation, sample_of, sweep
 from rlred.files import write_json
-from rlred.prompts import Prompts, prompts_of_record, template_settings
-from rlred.questions import load_questions
 from rlred.rewards import Correctness, Length
 from rlred.tiny import TINY_REASONER, sums
 

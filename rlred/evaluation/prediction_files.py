@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlred.choices import match_columns
-from rlred.golds import from_json_text, is_missing
-from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS
-from rlred.table_files import kind_of, names_of
+from rlred.data.choices import match_columns
+from rlred.data.golds import from_json_text, is_missing
+from rlred.data.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS
+from rlred.data.table_files import kind_of, names_of
 
 _RESPONSES = ("", "response.", "response.body.", "completion.")  # where an API's answer may stand in a row
 _USAGE = tuple(f"{place}usage.{name}_tokens" for place in _RESPONSES for name in ("completion", "output"))

@@ -19,7 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from rlred.budgets import MODES, check_budget
+from rlred.data.budgets import MODES, check_budget
+from rlred.data.golds import is_missing, solution_of
+from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.measures import measure
 from rlred.evaluation.prediction_files import (
     COLUMNS,
@@ -35,11 +37,9 @@ from rlred.evaluation.prediction_files import (
     without_repeats,
 )
 from rlred.evaluation.report import STAGES
-from rlred.golds import is_missing, solution_of
 from rlred.rewards import Correctness
 from rlred.rewards.answer_text import answer_for, visible
 from rlred.rewards.correctness import last_boxed
-from rlred.table_files import names_of, read_rows
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from rlred.budgets import Wording, ask
-from rlred.evaluation.row_cap import limit_of, longest
-from rlred.evaluation.row_limits import StopAt
-from rlred.files import write_text
-from rlred.prompts import (
+from rlred.data.budgets import Wording, ask
+from rlred.data.prompts import (
     Conversation,
     Prompt,
     Prompts,
@@ -37,6 +34,9 @@ from rlred.prompts import (
     thinking_end,
     with_pad_token,
 )
+from rlred.evaluation.row_cap import limit_of, longest
+from rlred.evaluation.row_limits import StopAt
+from rlred.files import write_text
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
 from rlred.tiny import resolve_model

@@ -11,8 +11,8 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
+from rlred.data.prompts import decode
 from rlred.evaluation.measures import step_metrics
-from rlred.prompts import decode
 from rlred.rewards import Length
 from rlred.rewards.base import Reward, declared
 
@@ -28,7 +28,7 @@ class LogsAdherence(Reward):
     that end a completion.
 
     With a `tokenizer`, every reward of the run sees the completion's whole text, whose thinking ends at
-    `end_of_thinking` (rlred/prompts.py: `decode`).
+    `end_of_thinking` (rlred/data/prompts.py: `decode`).
     """
 
     reward: Callable

@@ -29,12 +29,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from rlred.budgets import BudgetSampler, Wording, ask
+from rlred.data.budgets import BudgetSampler, Wording, ask
+from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
 from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sweep import complete, stop_ids, sweep
 from rlred.files import write_json
 from rlred.output import last_checkpoint
-from rlred.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from trl import GRPOConfig
 
-from rlred.prompts import decode
+from rlred.data.prompts import decode
 from rlred.rewards.adapt_think import skips_thinking
 from rlred.tokens import token_of
 from rlred.training.token_selection import TokenSelection

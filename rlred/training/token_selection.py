@@ -24,7 +24,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from rlred.prompts import end_ids
+from rlred.data.prompts import end_ids
 from rlred.rewards.length import find_end
 from rlred.training.trainer import ComposedGRPOTrainer, Part, Rollouts
 

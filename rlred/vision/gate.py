@@ -12,8 +12,8 @@ a look token, at its first or any later place, asks for more.
     <user> [16 image tokens] what color is the dot ? <assistant> <look-1> [64 image tokens] red <eos>
     <user> [16 image tokens] what color is the square ? <assistant> blue <eos>
 
-The look rows of the head must differ: because an untied head was left so (recipes/tiny_viewer.py), or because the looks
-are words of a pretrained model.
+The look rows of the head must differ: because an untied head was left so (rlred/tiny/makers/tiny_viewer.py), or because
+the looks are words of a pretrained model.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from itertools import groupby
 
 from trl.models.utils import unwrap_model_for_generation
 
-from rlred.prompts import Prompts, decode, prompt_text
+from rlred.data.prompts import Prompts, decode, prompt_text
 from rlred.tokens import token_of
 from rlred.vision.processor import KeepRatio, keep_mark, sparse_processor
 from rlred.vision.reduce import keep_count

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from rlred.golds import one_of
+from rlred.data.golds import one_of
 from rlred.vision.gate import LookGate
 
 

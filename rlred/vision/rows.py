@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datasets import Dataset, Image
 from PIL.Image import fromarray
 
-from rlred.golds import solution_of, value_at
-from rlred.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, find_column, read_source, uniform
+from rlred.data.golds import solution_of, value_at
+from rlred.data.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, find_column, read_source, uniform
 from rlred.tiny import pictures
 
 COLUMNS = ("prompt", "images", "solution", "family")  # of the rows that are trained on

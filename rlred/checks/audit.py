@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from trl import GRPOConfig
 
-from rlred.budgets import BudgetSampler, check_headroom
-from rlred.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
+from rlred.data.budgets import BudgetSampler, check_headroom
+from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
 from rlred.rewards import ExactLength, MaxLength
 from rlred.rewards.base import Reward, declared, find, names_twice
 

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
-from rlred.budgets import BudgetSampler, Wording, make_wording
+from rlred.data.budgets import BudgetSampler, Wording, make_wording
+from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.row_cap import check_row_cap
-from rlred.prompts import Prompts, template_settings
 from rlred.train import shipped
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL

@@ -14,11 +14,11 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCardData
 from transformers import AutoTokenizer
 
-from rlred.budgets import make_wording
 from rlred.compression.rows import make_ratio_format
+from rlred.data.budgets import make_wording
+from rlred.data.prompts import Prompts, prompts_of_record, snippet
 from rlred.evaluation.report import number, percent, to_markdown
-from rlred.prompts import Prompts, prompts_of_record, snippet
-from rlred.vision import card
+from rlred.publish import visual_card as card
 
 TAKEN = (
     "adapter_model.safetensors",

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from rlred.budgets import Wording, make_wording
+from rlred.data.budgets import Wording, make_wording
 from rlred.rewards import Correctness, ExactMatch, Length
 from rlred.rewards.length import find_end
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from string import ascii_uppercase as LETTERS
 from typing import NamedTuple
 
-from rlred.golds import from_json_text, is_missing, solution_of
+from rlred.data.golds import from_json_text, is_missing, solution_of
 
 OPTION_COLUMNS = (
     ("options", "choices", "answer_choices", "answer_options", "option_list", "endings")

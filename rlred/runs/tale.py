@@ -20,16 +20,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
-from rlred.budgets import Wording
 from rlred.compression.rows import features
+from rlred.data.budgets import Wording
+from rlred.data.prompts import Prompts, as_prompts, prompt_text
+from rlred.data.questions import load_questions
 from rlred.evaluation.evaluate import base_of, prompts_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
 from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
-from rlred.prompts import Prompts, as_prompts, prompt_text
-from rlred.questions import load_questions
 from rlred.rewards import Correctness
 from rlred.tiny import sums
 

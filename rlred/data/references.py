@@ -2,7 +2,7 @@
 
 Length efficiency (O1-Pruner) rewards being shorter than that at no loss of accuracy. K completions of each question,
 asked without a budget, give two columns: `reference_length` (mean tokens) and `reference_accuracy` (share of right
-answers). The file is question rows as `rlred.questions` reads them.
+answers). The file is question rows as `rlred.data.questions` reads them.
 """
 
 import json
@@ -12,10 +12,10 @@ from statistics import fmean
 
 from datasets import Dataset
 
-from rlred.budgets import Wording
+from rlred.data.budgets import Wording
 from rlred.evaluation.sweep import sweep
 from rlred.files import write_text
-from rlred.prompts import Prompts
+from rlred.data.prompts import Prompts
 from rlred.rewards import Correctness, Length
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ A Qwen3-architecture model of 0.9 million parameters learns to add one-digit num
 (rlred/tiny/sums.py). Where its thinking stops is random and has nothing to do with the budget in the prompt, so the
 result can reason but is deaf to budgets: the untrained side of every table in this project.
 
-Run     python recipes/tiny_reasoner.py --output data/tiny_reasoner        # how long: not measured as it stands
+Run     python -m rlred.tiny.makers.tiny_reasoner --output data/tiny_reasoner   (its minutes were not measured)
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from rlred.budgets import BudgetSampler, Wording
+from rlred.data.budgets import BudgetSampler, Wording
 from rlred.tiny import sums
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<think>", "</think>"]

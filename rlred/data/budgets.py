@@ -73,7 +73,7 @@ class Wording:
         return getattr(self, mode).replace("{budget}", str(budget)).replace("{question}", question)
 
     def turns(self, row: dict, budget: int | None, mode: Mode) -> list[dict]:
-        """The conversation that asks a row, with its own `system` text; `rlred.prompts.Prompts.turns` knows of more."""
+        """The conversation that asks a row, with its own `system` text; `rlred.data.prompts.Prompts.turns` knows of more."""
         system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
         return [*system, {"role": "user", "content": self.ask(row["question"], budget, mode)}]
 
@@ -220,7 +220,7 @@ class BudgetSampler:
 def ask(questions: Iterable[dict], prompts, asked: Iterable[tuple[str, int | None]]) -> Iterator[dict]:
     """Question rows and (mode, budget) pairs, zipped to asked rows; every other column is carried along.
 
-    `prompts` are `rlred.prompts.Prompts`, fitted to the tokenizer, or a `Wording` alone.
+    `prompts` are `rlred.data.prompts.Prompts`, fitted to the tokenizer, or a `Wording` alone.
     """
     for row, (mode, budget) in zip(questions, asked, strict=True):
         yield {**row, "prompt": prompts.turns(row, budget, mode), "budget": budget, "mode": mode}

@@ -6,8 +6,8 @@
 
 Columns are found by their usual names (case and separators do not count) or named by the caller; a dot goes into an
 object: `reward_model.ground_truth`. A question may be a conversation, whose system turn becomes the column `system`. A
-solution is the final answer (rlred/golds.py): text, or lists of alternatives in every row where one row has several.
-Options of multiple choice go into the question, and the solution is the letter (rlred/choices.py).
+solution is the final answer (rlred/data/golds.py): text, or lists of alternatives in every row where one row has several.
+Options of multiple choice go into the question, and the solution is the letter (rlred/data/choices.py).
 """
 
 import logging
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from datasets import Dataset, load_dataset
 
-from rlred.choices import (
+from rlred.data.choices import (
     KEY_COLUMNS,
     Option,
     letter_of,
@@ -31,8 +31,8 @@ from rlred.choices import (
     plain,
     question_with,
 )
-from rlred.golds import clean, from_json_text, is_missing, is_prose, solution_of, value_at, worked_answer
-from rlred.table_files import check_file, kind_of, names_of, read_rows
+from rlred.data.golds import clean, from_json_text, is_missing, is_prose, solution_of, value_at, worked_answer
+from rlred.data.table_files import check_file, kind_of, names_of, read_rows
 from rlred.tiny import sums
 
 logger = logging.getLogger(__name__)

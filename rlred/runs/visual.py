@@ -19,14 +19,24 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, ModelConfig
 
-from rlred.arguments import LoraModelConfig, RLConfig, option
-from rlred.audit import audit_rewards, enforce, rollouts_per_step
-from rlred.dial import command, describe
+from rlred.checks.audit import audit_rewards, enforce, rollouts_per_step
+from rlred.data.prompts import Prompts, tell_end
+from rlred.evaluation.visual import (
+    by_family,
+    draw_positions,
+    draw_tradeoff,
+    measure_fixed,
+    optima,
+    outcomes_of,
+    position_map,
+    to_markdown,
+)
 from rlred.files import write_json, write_text
 from rlred.output import checkpoint_of, claim_output
-from rlred.prompts import Prompts, tell_end
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
+from rlred.runs.arguments import LoraModelConfig, RLConfig, option
+from rlred.runs.chassis import command, describe
 from rlred.tiny import resolve_model
 from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
@@ -38,16 +48,6 @@ from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import COLUMNS, load_rows, training_rows
-from rlred.vision.study import (
-    by_family,
-    draw_positions,
-    draw_tradeoff,
-    measure_fixed,
-    optima,
-    outcomes_of,
-    position_map,
-    to_markdown,
-)
 
 logger = logging.getLogger(__name__)
 LINEARS = r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"

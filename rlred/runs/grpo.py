@@ -11,34 +11,29 @@ in its output folder:
 
 import dataclasses
 import functools
-import json
 import logging
-import os
-import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
+from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config
 
-from rlred.arguments import KINDS, DialArguments, parse
-from rlred.audit import audit_config, audit_rows, enforce, rollouts_per_step, sampled_modes
-from rlred.budgets import training_rows
+from rlred.checks.audit import audit_config, audit_rows, enforce, rollouts_per_step, sampled_modes
+from rlred.data.budgets import training_rows
+from rlred.data.prompts import Prompts, end_of_rewards, tell_end
+from rlred.data.questions import load_questions
+from rlred.data.references import COLUMNS, sample_references, write_references
 from rlred.evaluation.study import Study
-from rlred.evaluation.sweep import sample_of, stop_ids, sweep
+from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.files import write_json
-from rlred.output import checkpoint_of, claim_output, how_to_go_on, outside_cause
-from rlred.prompts import Prompts, end_of_rewards, tell_end, with_pad_token
-from rlred.questions import load_questions
-from rlred.reference import COLUMNS, sample_references, write_references
+from rlred.output import checkpoint_of, claim_output
 from rlred.rewards import Correctness, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of
-from rlred.tiny import resolve_model, sums
+from rlred.runs.arguments import KINDS, DialArguments
+from rlred.runs.chassis import command, describe, load_both, load_model, num_rows
 from rlred.training.adherence import LogsAdherence
 from rlred.training.callbacks import CollapseAlarm, KeepBest
 from rlred.training.hindsight import hindsight_start
@@ -190,69 +185,6 @@ def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, rew
     return load_questions(str(path))
 
 
-def load_both(arguments: DialArguments, seed: int):
-    """Training questions, and the held-out ones that are never trained on."""
-    columns = {"question_column": arguments.question_column, "solution_column": arguments.solution_column}
-    questions = load_questions(
-        arguments.questions,
-        split=arguments.questions_split,
-        config=arguments.questions_config,
-        limit=arguments.num_questions,
-        seed=seed,
-        **columns,
-    )
-    if not arguments.evaluate:
-        return questions, []
-    source = arguments.eval_questions or arguments.questions
-    # The same held-out questions for every seed, so that seeds can be compared.
-    held_out = load_questions(
-        source,
-        split=arguments.eval_split,
-        config=arguments.eval_config or arguments.questions_config,
-        limit=arguments.num_eval_questions if source in sums.FAMILIES else None,
-        **(columns if source == arguments.questions else {}),
-    )
-    shared = set(questions["question"]) & set(held_out["question"])
-    if shared:
-        raise ValueError(
-            f"eval_questions: {len(shared)} of {len(held_out)} held-out questions are training questions too; name "
-            f"another file in eval_questions or another eval_split (now {source!r}, split {arguments.eval_split!r})"
-        )
-    return questions, sample_of(held_out, arguments.num_eval_questions)
-
-
-def load_model(model_config: ModelConfig, training: GRPOConfig):
-    """The base model on this process's device, and its tokenizer. Weights are read from safetensors only."""
-    name = resolve_model(model_config.model_name_or_path)
-    shared = {"revision": model_config.model_revision, "trust_remote_code": training.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **shared)
-        model = AutoModelForCausalLM.from_pretrained(
-            name,
-            dtype=model_config.dtype,
-            attn_implementation=model_config.attn_implementation,
-            quantization_config=get_quantization_config(model_config),
-            use_safetensors=True,
-            **shared,
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"model_name_or_path={name!r} cannot be loaded: {reason}") from error
-    return model.to(training.device), with_pad_token(tokenizer)
-
-
-def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
-    """Asked rows that the whole run needs: one per group, each group in one generation batch."""
-    groups_per_batch = training.generation_batch_size // training.num_generations
-    if training.max_steps > 0:
-        micro_steps = training.max_steps * training.gradient_accumulation_steps
-        batches = -(-micro_steps // (training.steps_per_generation * training.num_iterations))
-        return batches * groups_per_batch
-    rows = int(training.num_train_epochs * rows_per_epoch)
-    training.num_train_epochs = 1  # the rows of all epochs, budgets drawn afresh in each, are one long one
-    return max(groups_per_batch, rows)
-
-
 def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept: float | None, start: float) -> dict:
     """What the run spent: completions sampled, and how many of them until the dial was there.
 
@@ -279,51 +211,6 @@ def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept
     }
 
 
-def describe(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:
-    """Every setting of the run, as it was used."""
-    plain = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
-    trained = training.to_sanitized_dict()
-    if hasattr(training, "chat_template_kwargs"):
-        trained["chat_template_kwargs"] = training.chat_template_kwargs  # a mapping, that can be read again
-    return {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain}
-
-
-def use_all_cores() -> None:
-    """Shares this machine's cores among its processes: `accelerate launch` gives each one thread unless told."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-
-
 def main(recipe: Path) -> int:
     """The command line of a length-control recipe."""
     return command(recipe, run, KINDS, "adherence.md")
-
-
-def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], page: str) -> int:
-    """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2.
-
-    `run` takes the arguments, one of each of the `kinds`, and the default output folder; when it returns a report, the
-    `page` that it left in the output folder is printed.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    # TRL 1.16 sets options that transformers 5.23 has renamed; that is between the two of them.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    # Not asked of accelerate: its state must not be set up before the arguments say on which device.
-    logging.getLogger("rlred").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
-    try:
-        arguments, training, model_config = parse(recipe.with_suffix(".yaml"), kinds=kinds)
-        if training.use_cpu:
-            use_all_cores()
-        report = run(arguments, training, model_config, Path("outputs") / recipe.stem)
-    except ValueError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        cause = outside_cause(error)
-        if cause is None:
-            raise
-        print(f"error: {cause}; {how_to_go_on(training)}", file=sys.stderr)
-        return 1
-    if report and PartialState().is_main_process:
-        print((Path(training.output_dir) / page).read_text())
-    return 0

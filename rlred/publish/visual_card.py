@@ -5,11 +5,11 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from rlred.prompts import Prompts, prompts_of_record
+from rlred.data.prompts import Prompts, prompts_of_record
 
 
 def sees(run: Path) -> bool:
-    """Whether a run's folder is one of rlred.vision.run."""
+    """Whether a run's folder is one of rlred.runs.visual."""
     return "looks" in json.loads((run / "run.json").read_text())["arguments"]
 
 
@@ -79,7 +79,7 @@ def usage(name: str, base_model: str, arguments: dict, prompts: Prompts) -> str:
     told, needed = "", ""
     if prompts.system_prompt or prompts.chat_template_kwargs:
         told = f", prompts=Prompts({', '.join(f'{name}={value!r}' for name, value in asked.items())})"
-        needed = "\nfrom rlred.prompts import Prompts"
+        needed = "\nfrom rlred.data.prompts import Prompts"
     question = (
         "question" if not arguments["instruction"] else f'question + "\\n" + {json.dumps(arguments["instruction"])}'
     )

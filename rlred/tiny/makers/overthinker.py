@@ -8,10 +8,10 @@ own work goes in.
 
 from pathlib import Path
 
-from rlred.budgets import Wording
+from rlred.data.budgets import Wording
+from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import load_for_evaluation, sweep
-from rlred.questions import load_questions
-from rlred.tale import sft_rows, train
+from rlred.runs.tale import sft_rows, train
 from rlred.tiny import TINY_REASONER, resolve_model
 
 NUM_QUESTIONS, NUM_SAMPLES = 1024, 4

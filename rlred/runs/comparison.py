@@ -16,10 +16,10 @@ import torch
 from peft import get_peft_model
 from trl import ModelConfig, SFTConfig, get_peft_config
 
-from rlred.arguments import SFT_KINDS, parse
-from rlred.dial import describe, use_all_cores
 from rlred.evaluation.sweep import load_for_evaluation
 from rlred.files import write_json, write_text
+from rlred.runs.arguments import SFT_KINDS, parse
+from rlred.runs.chassis import describe, use_all_cores
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from rlred.budgets import WORDINGS
 from rlred.compression.rows import features
+from rlred.data.budgets import WORDINGS
+from rlred.data.prompts import prompt_text
 from rlred.evaluation.sweep import load_for_evaluation
-from rlred.prompts import prompt_text
-from rlred.tale import train
+from rlred.runs.tale import train
 from rlred.tiny import TINY_REASONER, resolve_model, sums
 
 TINY_CHOOSER = "tiny_chooser"

@@ -4,7 +4,7 @@ The tiny reasoner's thinking is numbers and operators, which are never cut. The 
 lines (rlred/tiny/talk.py), of which more than half may go. Where its prompt asks for a ratio, it leaves out words, but
 how many has nothing to do with the number: it can be brief, and it is deaf to ratios. Full weights, TRL's SFTTrainer.
 
-Run     python recipes/tiny_talker.py --output data/tiny_talker
+Run     python -m rlred.tiny.makers.tiny_talker --output data/tiny_talker
 """
 
 import argparse

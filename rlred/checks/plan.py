@@ -16,11 +16,11 @@ import yaml
 from transformers import AutoConfig
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from rlred.arguments import DialArguments, RecipeParser, parse
-from rlred.audit import rollouts_per_step
+from rlred.checks.audit import rollouts_per_step
 from rlred.compression.arguments import CompressionArguments
+from rlred.runs.arguments import DialArguments, RecipeParser, parse
+from rlred.runs.visual import VisionArguments
 from rlred.tiny import resolve_model
-from rlred.vision.run import VisionArguments
 
 STRATEGIES = ("ddp", "zero2", "zero3")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2, None: 4}

@@ -9,7 +9,7 @@ recipes/visual_sparsity.py.
 Objects shrink and noise grows in stages (at full size and noise from the start, square and dot stayed at chance). Some
 rows open with a thumbnail of 4 tokens, before the question.
 
-Run     python recipes/tiny_viewer.py --output data/tiny_viewer
+Run     python -m rlred.tiny.makers.tiny_viewer --output data/tiny_viewer
 """
 
 import argparse

@@ -1,0 +1,139 @@
+"""What every run stands on: its command line, its model, its questions, its record.
+
+command         the command line of a recipe: YAML, flags, clear errors, exit status
+load_model      the base model and its tokenizer, as ModelConfig says
+load_both       training questions, and held-out ones that are never trained on
+num_rows        the asked rows that a whole GRPO run needs
+describe        every setting, for run.json
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, ModelConfig, get_quantization_config
+
+from rlred.data.prompts import with_pad_token
+from rlred.data.questions import load_questions
+from rlred.evaluation.sweep import sample_of
+from rlred.output import how_to_go_on, outside_cause
+from rlred.runs.arguments import DialArguments, parse
+from rlred.tiny import resolve_model, sums
+
+logger = logging.getLogger(__name__)
+
+
+def load_both(arguments: DialArguments, seed: int):
+    """Training questions, and the held-out ones that are never trained on."""
+    columns = {"question_column": arguments.question_column, "solution_column": arguments.solution_column}
+    questions = load_questions(
+        arguments.questions,
+        split=arguments.questions_split,
+        config=arguments.questions_config,
+        limit=arguments.num_questions,
+        seed=seed,
+        **columns,
+    )
+    if not arguments.evaluate:
+        return questions, []
+    source = arguments.eval_questions or arguments.questions
+    # The same held-out questions for every seed, so that seeds can be compared.
+    held_out = load_questions(
+        source,
+        split=arguments.eval_split,
+        config=arguments.eval_config or arguments.questions_config,
+        limit=arguments.num_eval_questions if source in sums.FAMILIES else None,
+        **(columns if source == arguments.questions else {}),
+    )
+    shared = set(questions["question"]) & set(held_out["question"])
+    if shared:
+        raise ValueError(
+            f"eval_questions: {len(shared)} of {len(held_out)} held-out questions are training questions too; name "
+            f"another file in eval_questions or another eval_split (now {source!r}, split {arguments.eval_split!r})"
+        )
+    return questions, sample_of(held_out, arguments.num_eval_questions)
+
+
+def load_model(model_config: ModelConfig, training: GRPOConfig):
+    """The base model on this process's device, and its tokenizer. Weights are read from safetensors only."""
+    name = resolve_model(model_config.model_name_or_path)
+    shared = {"revision": model_config.model_revision, "trust_remote_code": training.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **shared)
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=model_config.dtype,
+            attn_implementation=model_config.attn_implementation,
+            quantization_config=get_quantization_config(model_config),
+            use_safetensors=True,
+            **shared,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"model_name_or_path={name!r} cannot be loaded: {reason}") from error
+    return model.to(training.device), with_pad_token(tokenizer)
+
+
+def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
+    """Asked rows that the whole run needs: one per group, each group in one generation batch."""
+    groups_per_batch = training.generation_batch_size // training.num_generations
+    if training.max_steps > 0:
+        micro_steps = training.max_steps * training.gradient_accumulation_steps
+        batches = -(-micro_steps // (training.steps_per_generation * training.num_iterations))
+        return batches * groups_per_batch
+    rows = int(training.num_train_epochs * rows_per_epoch)
+    training.num_train_epochs = 1  # the rows of all epochs, budgets drawn afresh in each, are one long one
+    return max(groups_per_batch, rows)
+
+
+def describe(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:
+    """Every setting of the run, as it was used."""
+    plain = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
+    trained = training.to_sanitized_dict()
+    if hasattr(training, "chat_template_kwargs"):
+        trained["chat_template_kwargs"] = training.chat_template_kwargs  # a mapping, that can be read again
+    return {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain}
+
+
+def use_all_cores() -> None:
+    """Shares this machine's cores among its processes: `accelerate launch` gives each one thread unless told."""
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], page: str) -> int:
+    """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2.
+
+    `run` takes the arguments, one of each of the `kinds`, and the default output folder; when it returns a report, the
+    `page` that it left in the output folder is printed.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    # TRL 1.16 sets options that transformers 5.23 has renamed; that is between the two of them.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # Not asked of accelerate: its state must not be set up before the arguments say on which device.
+    logging.getLogger("rlred").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    try:
+        arguments, training, model_config = parse(recipe.with_suffix(".yaml"), kinds=kinds)
+        if training.use_cpu:
+            use_all_cores()
+        report = run(arguments, training, model_config, Path("outputs") / recipe.stem)
+    except ValueError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        cause = outside_cause(error)
+        if cause is None:
+            raise
+        print(f"error: {cause}; {how_to_go_on(training)}", file=sys.stderr)
+        return 1
+    if report and PartialState().is_main_process:
+        print((Path(training.output_dir) / page).read_text())
+    return 0

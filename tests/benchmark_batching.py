@@ -13,9 +13,10 @@ import time
 import torch
 
 from rlred.data.budgets import Wording, ask
+from rlred.data.prompts import prompt_ids
 from rlred.data.questions import load_questions
 from rlred.evaluation.evaluate import base_of
-from rlred.evaluation.sweep import complete, load_for_evaluation, merged_adapter, prompt_ids_of, stop_ids
+from rlred.evaluation.sweep import complete, load_for_evaluation, merged_adapter, stop_ids
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def plain_loop(model, tokenizer, prompts, cap, batch_size) -> list[list[int]]:
     stops, found = stop_ids(model, tokenizer), []
     with merged_adapter(model):
         for start in range(0, len(prompts), batch_size):
-            ids = [prompt_ids_of(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
+            ids = [prompt_ids(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
             inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
             output = model.generate(
                 **inputs, max_new_tokens=cap, do_sample=False, pad_token_id=tokenizer.pad_token_id, top_p=None

@@ -8,8 +8,9 @@ import math
 
 import pytest
 
-from rlred.rewards import Correctness, forms
+from rlred.rewards import Correctness
 from rlred.rewards.correctness import boxed_answer, golds_of, text_of
+from rlred.rewards.grading import forms
 from rlred.rewards.grading.exact import rational
 from rlred.rewards.grading.labels import squeezed
 from rlred.rewards.grading.spelling import RULES, clean

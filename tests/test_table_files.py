@@ -53,9 +53,9 @@ def written(tmp_path, name, content):
         ("a.jsonl", LINES.encode("utf-16-le")),
         ("a.json", PRETTY.encode("utf-16-be")),
         ("a.json", PRETTY.encode("utf-32")),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())),
-        ("a.json.gz", gzip.compress(PRETTY.encode("utf-8-sig"))),
-        ("a.jsonl", gzip.compress(LINES.encode())),  # named wrongly: told by its first bytes
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
+        ("a.json.gz", gzip.compress(PRETTY.encode("utf-8-sig"), mtime=0)),
+        ("a.jsonl", gzip.compress(LINES.encode(), mtime=0)),  # named wrongly: told by its first bytes
         ("a.jsonl.gz", LINES),
     ],
 )
@@ -110,7 +110,7 @@ def test_parquet_keeps_nested_values(tmp_path, name):
     buffer = io.BytesIO()
     pandas.DataFrame(NESTED).to_parquet(buffer)
     data = buffer.getvalue()
-    assert read_rows(written(tmp_path, name, gzip.compress(data) if name.endswith("gz") else data)) == NESTED
+    assert read_rows(written(tmp_path, name, gzip.compress(data, mtime=0) if name.endswith("gz") else data)) == NESTED
 
 
 CSV = 'question,answer,level\n"6 * 7, say",42,1\n"two\nlines",007,\n,2.50,0.5\n'
@@ -127,7 +127,7 @@ CELLS = [
         ("a.csv", CSV),
         ("a.csv", CSV.encode("utf-8-sig")),
         ("a.csv", CSV.encode("utf-16")),
-        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("a.csv", "\n" + CSV.replace("\n,2.50", "\n\n,2.50")),
         ("a.csv", CSV.replace("level\n", "level,\n", 0).replace("42,1\n", "42,1,\n")),  # an empty cell too many
     ],
@@ -173,7 +173,7 @@ def test_a_long_cell_is_read(tmp_path):
         ("a.csv", "\n", "is empty"),
         ("a.jsonl", LINES.encode() + b'{"a": "\xe9"}\n', "line 3 is not valid UTF-8 text"),
         ("a.jsonl", LINES.encode("utf-16")[:-1], "not valid UTF-16 text"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-9], "cannot be unpacked with gzip"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], "cannot be unpacked with gzip"),
         ("a.parquet", b"PAR1 and no more", "cannot be read as parquet"),
         ("a.csv", "a,b\n1,2\n3,4,5\n", "line 3: 3 cells for 2 columns"),
         ("a.csv", 'a,b\n1,2\n"3\n,4\n5,6\n', "line 3: "),

@@ -262,7 +262,7 @@ def test_trap_group_scaling_is_warned_of(viewer, tmp_path, monkeypatch, caplog):
 def test_every_visual_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     arguments, training, model_config = parse(path, ["--bf16", "false"], KINDS)
-    check(arguments, training)
+    check(arguments, training, model_config)
     assert len(arguments.looks) >= 4 and training.scale_rewards == "none" and not caplog.records
     assert make_reward(arguments.reward).visual_weight == 0.2
     assert model_config.use_peft and model_config.lora_target_modules is None

@@ -198,7 +198,7 @@ YAMLS = [p for stem in ("visionthink", "fast_vision") for p in sorted((ROOT / "r
 def test_every_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     arguments, training, model_config = parse(path, ["--bf16", "false"], KINDS)
-    check(arguments, training)
+    check(arguments, training, model_config)
     assert arguments.on_request and training.scale_rewards == "none" and not caplog.records
     kind = RequestThreshold if "visionthink" in path.stem else DifficultyLength
     assert isinstance(make_reward(arguments.reward), kind) and (arguments.high_beta is None) == (

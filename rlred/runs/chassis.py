@@ -18,15 +18,17 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, ModelConfig, get_quantization_config
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
 from rlred.data.prompts import with_pad_token
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
+from rlred.files import write_json
 from rlred.output import how_to_go_on, outside_cause
 from rlred.runs.arguments import DialArguments, parse
 from rlred.tiny import resolve_model, sums
+from rlred.training.callbacks import CollapseAlarm, KeepBest
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +64,20 @@ def load_both(arguments: DialArguments, seed: int):
     return questions, sample_of(held_out, arguments.num_eval_questions)
 
 
-def load_model(model_config: ModelConfig, training: GRPOConfig):
-    """The base model on this process's device, and its tokenizer. Weights are read from safetensors only."""
+def load_model(model_config: ModelConfig, training, pictures: bool = False):
+    """The base model on this process's device, and its tokenizer; with `pictures` a vision model and its processor.
+
+    Weights are read from safetensors only. Quantisation, revision, dtype, attention and `trust_remote_code` are those
+    of the configuration. Raises `ValueError` with the reason where either cannot be loaded.
+    """
     name = resolve_model(model_config.model_name_or_path)
     shared = {"revision": model_config.model_revision, "trust_remote_code": training.trust_remote_code}
+    model_kind, reader = (
+        (AutoModelForImageTextToText, AutoProcessor) if pictures else (AutoModelForCausalLM, AutoTokenizer)
+    )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **shared)
-        model = AutoModelForCausalLM.from_pretrained(
+        processor = reader.from_pretrained(name, **shared)
+        model = model_kind.from_pretrained(
             name,
             dtype=model_config.dtype,
             attn_implementation=model_config.attn_implementation,
@@ -76,10 +85,35 @@ def load_model(model_config: ModelConfig, training: GRPOConfig):
             use_safetensors=True,
             **shared,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"model_name_or_path={name!r} cannot be loaded: {reason}") from error
-    return model.to(training.device), with_pad_token(tokenizer)
+    with_pad_token(processor.tokenizer if pictures else processor)
+    return model.to(training.device), processor
+
+
+def lora_of(model_config: ModelConfig, target_modules: str | None = None):
+    """The LoRA settings of a run, None without `use_peft`; `target_modules` stands where the run names none."""
+    config = get_peft_config(model_config)
+    if config is not None and not model_config.lora_target_modules and target_modules is not None:
+        config.target_modules = target_modules
+    return config
+
+
+def watchers(output: Path) -> list:
+    """The callbacks of every GRPO run: an alarm when it collapses, and its best adapter."""
+    return [CollapseAlarm(), KeepBest(output / "best")]
+
+
+def stage(path: Path, make: Callable[[], dict]) -> dict:
+    """The result of a stage of a run: read from `path` where it is there, else made, by every process, and written."""
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    found = make()
+    if PartialState().is_main_process:
+        write_json(path, found)
+    PartialState().wait_for_everyone()
+    return found
 
 
 def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from peft import get_peft_model
-from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config
+from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from rlred.checks.audit import audit_config, audit_rows, enforce, rollouts_per_step, sampled_modes
 from rlred.data.budgets import training_rows
@@ -33,9 +33,8 @@ from rlred.output import checkpoint_of, claim_output
 from rlred.rewards import Correctness, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of
 from rlred.runs.arguments import KINDS, DialArguments
-from rlred.runs.chassis import command, describe, load_both, load_model, num_rows
+from rlred.runs.chassis import command, describe, load_both, load_model, lora_of, num_rows, watchers
 from rlred.training.adherence import LogsAdherence
-from rlred.training.callbacks import CollapseAlarm, KeepBest
 from rlred.training.hindsight import hindsight_start
 from rlred.training.target_search import SearchTargets
 from rlred.training.trainer import ComposedGRPOTrainer, Part
@@ -81,7 +80,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
 
     study = Study(arguments, training, held_out, tokenizer, prompts, correctness, length, output)
     study.measure("baseline", model)
-    peft_config = get_peft_config(model_config)
+    peft_config = lora_of(model_config)
     if peft_config is not None:
         torch.manual_seed(training.seed)
         model = get_peft_model(model, peft_config)
@@ -159,7 +158,7 @@ def make_trainer(parts: Sequence[Part], **settings) -> GRPOTrainer:
 def make_callbacks(arguments: DialArguments, output: Path) -> list:
     """The callbacks of every run, and the early end where it is asked for."""
     stop = arguments.make_stop()
-    return [CollapseAlarm(), KeepBest(output / "best"), *([stop] if stop else [])]
+    return [*watchers(output), *([stop] if stop else [])]
 
 
 def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, reward, prompts: Prompts, output: Path):

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from peft import get_peft_model
 from trl import GRPOConfig, ModelConfig
 
 from rlred.checks.audit import audit_rewards, enforce, rollouts_per_step
@@ -36,8 +35,7 @@ from rlred.output import checkpoint_of, claim_output
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.runs.arguments import LoraModelConfig, RLConfig, option
-from rlred.runs.chassis import command, describe
-from rlred.tiny import resolve_model
+from rlred.runs.chassis import command, describe, load_model, lora_of, stage, watchers
 from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
 from rlred.training.difficulty_kl import DifficultyKL
@@ -115,7 +113,7 @@ class VisionArguments:
 KINDS = (VisionArguments, RLConfig, LoraModelConfig)
 
 
-def check(arguments: VisionArguments, training: GRPOConfig) -> None:
+def check(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig) -> None:
     """Raises `ValueError` for settings that cannot work; warns of one that does not learn."""
     if training.use_vllm:
         raise ValueError(
@@ -124,6 +122,8 @@ def check(arguments: VisionArguments, training: GRPOConfig) -> None:
         )
     for part in arguments.make_parts():
         part.check(training, [part])
+    if arguments.start_steps and not model_config.use_peft:
+        raise ValueError("use_peft=False: the start by imitation trains an adapter; set use_peft to true")
     if training.scale_rewards not in ("none", False):
         logger.warning(
             "scale_rewards=%r: divided by the group's std, a small bonus is as strong as the answer, and a gate learns "
@@ -156,7 +156,7 @@ def check_rewards(rewards: list, training: GRPOConfig) -> None:
 def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
     """Trains a gate and returns its report ({} with evaluate=False)."""
     start = time.time()
-    check(arguments, training)
+    check(arguments, training, model_config)
     reward = bind(make_reward(arguments.reward), training.num_generations, ())
     rewards, parts = [reward], arguments.make_parts()
     if parts and not declared(reward).grades:
@@ -164,8 +164,8 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     check_rewards(rewards, training)
     settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
     prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
-    model, processor = load(model_config)
-    gate = LookGate(processor, arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
+    model, processor = load_model(model_config, training, pictures=True)
+    gate = LookGate(sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
     model.generation_config.suppress_tokens += [
         token_of(gate.tokenizer, text, field="never") for text in arguments.never
@@ -175,46 +175,35 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     rewards = [tell_end(reward, gate.prompts.end, gate.tokenizer) for reward in rewards]
     reward = rewards[0]
     correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
-    prompts = rollouts_per_step(training) // training.num_generations
     rows = load_rows(
         arguments.questions,
         split=arguments.questions_split,
-        limit=prompts * training.max_steps,
+        limit=rollouts_per_step(training) // training.num_generations * training.max_steps,
         seed=training.seed,
         mix=arguments.family_mix,
         instruction=arguments.instruction,
         square_sides=arguments.square_sides,
     )
+    study = Study(arguments, gate, reward, correctness)
+    check_held_out(rows, study.rows.get("test", []))
     output = claim_output(training, default_output)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, gate, reward, correctness)
-    report = study.before(model, model_config.model_name_or_path, training.seed)
+    name = model_config.model_name_or_path
+    report = stage(output / "measures" / "baseline.json", lambda: study.before(model, name, training.seed))
     if (
         report and PartialState().is_main_process
     ):  # without families that want different looks there is nothing to learn
         logger.info("before training\n%s", to_markdown(report))
-    peft_config = LoraConfig(
-        r=model_config.lora_r,
-        lora_alpha=model_config.lora_alpha,
-        lora_dropout=model_config.lora_dropout,
-        target_modules=model_config.lora_target_modules or rf".*(language_model|text_model).*\.{LINEARS}",
-    )
+    peft_config = lora_of(model_config, rf".*(language_model|text_model).*\.{LINEARS}")
     if arguments.start_steps:
         torch.manual_seed(training.seed)
-        model, peft_config = get_peft_model(model.to(training.device), peft_config), None
-        losses = imitate(
-            model,
-            gate,
-            rows,
-            steps=arguments.start_steps,
-            learning_rate=arguments.start_learning_rate,
-            mix=arguments.start_mix,
-        )
-        logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
+        model, peft_config = get_peft_model(model, peft_config), None
+        start_by_imitation(model, gate, rows, arguments, output / "start")
         if report:
-            report["gates"] |= {f"started, gate {name}": row for name, row in study.gates(model).items()}
+            started = stage(output / "measures" / "started.json", lambda: study.gates(model))
+            report["gates"] |= {f"started, gate {name}": row for name, row in started.items()}
     rewards[0] = LogsAdherence(reward, training.max_completion_length, (), gate.tokenizer, gate.prompts.end)
     trainer = ComposedGRPOTrainer(
         parts=parts,
@@ -225,6 +214,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         processing_class=gate.processor,
         rollout_func=GateRollout(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
         peft_config=peft_config,
+        callbacks=watchers(output),
     )
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
@@ -243,6 +233,34 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         if "positions" in report:
             draw_positions(report["positions"], output / "positions.png")
     return report
+
+
+def start_by_imitation(model, gate: LookGate, rows: list[dict], arguments: VisionArguments, folder: Path) -> None:
+    """Trains the model's adapter by imitation and keeps it in `folder`; one that is there is loaded instead."""
+    if (folder / "adapter_model.safetensors").exists():
+        model.load_adapter(folder, adapter_name="default", is_trainable=True)
+        return
+    settings = {"steps": arguments.start_steps, "learning_rate": arguments.start_learning_rate}
+    losses = imitate(model, gate, rows, mix=arguments.start_mix, **settings)
+    logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
+    if PartialState().is_main_process:
+        model.save_pretrained(folder)
+    PartialState().wait_for_everyone()
+
+
+def check_held_out(rows: list[dict], held_out: list[dict]) -> None:
+    """Raises `ValueError` where a held-out row, question and picture, is a training row too."""
+
+    def key(row: dict) -> tuple[str, bytes]:
+        return row["question"], row["image"].tobytes()
+
+    trained = {key(row) for row in rows}
+    shared = sum(key(row) in trained for row in held_out)
+    if shared:
+        raise ValueError(
+            f"eval_questions: {shared} of {len(held_out)} held-out rows are training rows too; name another file in "
+            "eval_questions or another eval_split"
+        )
 
 
 class Study:
@@ -294,19 +312,6 @@ class Study:
                 )
                 found[f"{name}, {wordings} wordings"] = by_family(outcomes)
         return found
-
-
-def load(model_config: ModelConfig):
-    """Model and processor. Raises `ValueError` for a processor without keep ratios."""
-    name = resolve_model(model_config.model_name_or_path)
-    processor = sparse_processor(AutoProcessor.from_pretrained(name))
-    model = AutoModelForImageTextToText.from_pretrained(
-        name,
-        dtype=model_config.dtype or "auto",
-        use_safetensors=True,
-        **({"attn_implementation": model_config.attn_implementation} if model_config.attn_implementation else {}),
-    )
-    return model, processor
 
 
 def main(recipe: Path) -> int:

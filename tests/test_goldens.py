@@ -39,6 +39,7 @@ import pytest
 import torch
 import transformers
 from PIL.Image import Image
+from torch import set_num_threads
 
 from tests.paths import ROOT
 
@@ -114,7 +115,7 @@ def golden_run(recipe: str, output, monkeypatch) -> dict:
         return ids
 
     with monkeypatch.context() as patch:
-        torch.set_num_threads(1)
+        set_num_threads(1)
         patch.setattr(torch, "set_num_threads", lambda number: None)  # recipes take all cores
         patch.setattr(transformers.Trainer, "train", watched_train)
         patch.setattr(transformers.GenerationMixin, "generate", watched_generate)
@@ -124,7 +125,7 @@ def golden_run(recipe: str, output, monkeypatch) -> dict:
         random.seed(0), numpy.random.seed(0), torch.manual_seed(0)  # whatever a run does not seed itself
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
-    torch.set_num_threads(threads)
+    set_num_threads(threads)
     assert ended.value.code == 0, f"python {' '.join(words)}"
     return {
         "probe": probe,

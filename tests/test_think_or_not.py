@@ -262,6 +262,7 @@ def test_the_recipe_trains_and_says_how_often_it_skips(yaml, tmp_path):
     _, *batches = (output / "measures" / "trained.completions.jsonl").read_text().splitlines()
     end = AutoTokenizer.from_pretrained(output).convert_tokens_to_ids("</think>")
     skipped = [ids[0] == end for batch in batches for ids in json.loads(batch)]
+    assert any(skipped) or not forced
     levels = report["trained"]["by_level"].values()
     assert sum(level["skipped"] * level["n"] for level in levels) == pytest.approx(sum(skipped))
     assert "| without thinking |" in (output / "adherence.md").read_text()

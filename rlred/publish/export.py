@@ -53,9 +53,7 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
     """
     for name in NEEDED:
         if not (run / name).is_file():
-            arms = sorted(path.parent.name for path in run.glob("*/result.json") if (path.parent / NEEDED[0]).is_file())
-            which = f"one of its arms: {', '.join(arms)}" if arms else "the output folder of a finished recipe"
-            raise ValueError(f"{run}: there is no {name}; export {which}")
+            raise ValueError(f"{run}: there is no {name}; {instead_of(run)}")
     if output.exists():
         raise ValueError(f"{output} exists and is not written over; name another folder with --output")
     config = json.loads((run / "adapter_config.json").read_text())
@@ -77,6 +75,18 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
             merge_adapter(run, trained_on, folder / "merged")
         folder.rename(output)
     return output
+
+
+def instead_of(run: Path) -> str:
+    """What to export in the place of a folder that holds no run with an adapter."""
+    arms = sorted(path.parent for path in run.glob("*/result.json"))
+    adapters = [arm.name for arm in arms if (arm / NEEDED[0]).is_file()]
+    if adapters:
+        return f"export one of its arms: {', '.join(adapters)}"
+    whole = [folder.name for folder in (run, *arms) if (folder / "model.safetensors").is_file()]
+    if whole:
+        return f"all weights were trained: {', '.join(whole)} is a model by itself, and needs no export"
+    return "export the output folder of a finished recipe"
 
 
 def base_is_local(run: Path) -> bool:

@@ -63,14 +63,14 @@ _HAN = (  # Chinese multiples and measures
 )
 _UNIT = (
     rf"(?:{_B}?(?:\\?%(?!\s?\d)|[\u2030\uff05]|\u00b0{_B}?[CF]?(?!\w)|[\u20ac\u00a3\u00a5\u20bd]|[ap]\.m\.|[AaPp][Mm](?!\w)"
-    rf"|{_SYMBOL}(?:[/\u00b7*]{_SYMBOL})*(?![\w'\u2019])|{_MULTIPLE})"
+    rf"|{_SYMBOL}(?:[/\u00b7*]{_SYMBOL})*(?:/{L}+)?(?![\w'\u2019])|{_MULTIPLE})"
     rf"|['\u2032]\d+(?:\.\d+)?(?:[\"\u2033]|'')?|[\u2032\u2033]|{_HAN})"
 )
 _NUMERAL = (
     rf"(?:(?=(?:{L})*[\d_{_RAISED}{_FRACTIONS}]){W}+|{L}+(?=-\d)|(?<![\w.])\.\d{W}*)"  # 7, x_1, H2O; COVID(-19); .5
     rf"(?:[.,:/\u2013\u2044-]\d{W}*)*"  # 1,499.5, 1.4e-5, 5/8, 14:35, 2031-04-09, v1.2.3
     rf"(?:(?<=[eE])\+\d+)?(?:[\u00a0\u2009\u202f]\d{{3}}(?!\d))*(?:{_B}\d{{1,3}}/\d{{1,3}}(?![\d/]))?"  # e+6, 2 1/2
-    rf"(?:-{L}{{2,}})*(?:/{L}+[\u00b2\u00b3]?)?(?:['\u2019]s(?!\w))?"  # 3-digit, $5/hour, 1870's
+    rf"(?:-{L}{{2,}})*(?:/{L}+[\u00b2\u00b3]?)*(?:['\u2019]s(?!\w))?"  # 3-digit, $5/hour, 1870's
 )
 _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sep(?:t(?:ember)?)?|Oct(?:ober)?"
@@ -92,7 +92,7 @@ _LETTER_END = rf"(?!{L}|['\u2019]{L}|-{L}{{2,}}|\(e?s\)(?!{_B}*{_SIGN}))"
 KINDS: tuple[tuple[str, Role, str, str], ...] = (
     ("word", Role.WORD, r"(?!mod )[a-z]{2,}(?= )", "so"),  # most of a text, and quickly told
     ("code", Role.WHOLE, r"``(?:[^`\n]|`(?!`))+``(?!`)|`[^`\n]+`", "`n // 2`"),
-    ("calculator", Role.OPERAND, r"<<[^<>\n]*>>", "<<48/2=24>>"),  # GSM8K's annotations
+    ("calculator", Role.OPERAND, r"\$?<<[^<>\n]*>>", "<<48/2=24>>"),  # GSM8K's annotations
     ("address", Role.WHOLE, rf"(?<!\w)(?:https?://|ftp://|www\.){_ADDRESS}", "https://example.org/a?b=1"),
     ("address", Role.WHOLE, r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "ida@example.org"),
     ("path", Role.WHOLE, r"(?<!\w)[A-Za-z]:\\(?:[\w.-]+\\)*[\w.-]*\w", r"C:\data\rows.csv"),
@@ -108,23 +108,28 @@ KINDS: tuple[tuple[str, Role, str, str], ...] = (
     ("date", Role.OPERAND, rf"{_DAY}(?: of)? {_MONTH}(?!\w){_YEAR}?", "9 April 2031"),
     ("date", Role.OPERAND, rf"(?<!\w){_MONTH} (?:{_DAY}{_YEAR}?|\d{{4}}(?!\w))", "April 9, 2031"),
     ("date", Role.OPERAND, r"\d+年\d+月(?:\d+[日号])?", "2031年4月9日"),
-    ("number", Role.OPERAND, rf"{_CURRENCY}?{_NUMERAL}{_UNIT}?", "$1,200.50, 12.5 %, x_1, 3.7e18, 5/8, 14:35"),
-    ("rate", Role.OPERAND, rf"{L}+(?:/{L}+)+(?:\^-?\d|[\u00b2\u00b3])?|{L}{{2,}}\^-?\d+", "km/h, cm^2"),
+    ("number", Role.OPERAND, rf"{_CURRENCY}?{_NUMERAL}{_UNIT}?", "$1,200.50; 12.5 %; x_1; 3.7e18; 5/8; 14:35; H2O"),
+    (
+        "rate",
+        Role.OPERAND,
+        rf"(?:(?<![\w-])(?:{L}+-)+)?{L}+(?:/{L}+)+(?:\^-?\d|[\u00b2\u00b3])?|{L}{{2,}}\^-?\d+",
+        "km/h; cm^2",
+    ),
     ("word", Role.WORD, rf"(?<!\w)(?:(?:{L}\.){{2,}}|(?:Mrs?|Ms|Dr|Prof|vs|etc|approx|Fig|Eq)\.)", "e.g."),
     ("ion", Role.OPERAND, r"(?<!\w)(?:[A-Z][a-z]?){1,3}[+-](?=[\s,.;:)]|\Z)", "Na+"),
     (
         "letter",
         Role.LETTER,
         rf"(?:{L}|(?:[A-Z][a-z]?){{1,5}})['\u2032]{{0,3}}{_LETTER_END}|[\u221e\u2205]",
-        "x, f', AB",
+        "x; f'; AB",
     ),
-    ("link", Role.LINK, r"(?<=\s)mod(?=\s)", "mod"),
+    ("link", Role.LINK, r"(?<=\s)mod(?=\s)", "n mod 5"),
     ("word", Role.WORD, rf"{L}+(?:['\u2019-]{L}+)*(?:\(e?s\)(?!{_B}*{_SIGN}))?|[{_CJK}]+", "twenty-four"),
     ("mark", Role.MARK, r"\*{1,3}|~~", "**"),
     ("dash", Role.OTHER, r"-{2,}(?!>)|\u2014+", "--"),
-    ("operator", Role.OPERATOR, rf"<=>|[<>=!:]=|<?[-=]>|//|%(?=\s?\d)|{_SIGN}", "+, <=, ->"),
+    ("operator", Role.OPERATOR, rf"<=>|[<>=!:]=|<?[-=]>|//|%(?=\s?\d)|{_SIGN}", "+; <=; ->"),
     ("dots", Role.HOLE, r"\.{2,}|\u2026+|\?(?!\w)", "..."),
-    ("link", Role.LINK, r"(?<=\s)[:\u2013](?=\s)|(?<=\S)[:\u2013](?=\S)", ":"),
+    ("link", Role.LINK, r"(?<=\s)[:\u2013](?=\s)|(?<=\S)[:\u2013](?=\S)", "2 : 3"),
     ("after", Role.AFTER, r"!+(?![\w=])|\u00b0|\\[,;:!%]", "!"),
     ("open", Role.OPEN, r"[(\[{\uff08\uff3b\uff5b]|\\\{", "("),
     ("close", Role.CLOSE, r"[)\]}\uff09\uff3d\uff5d]|\\\}", ")"),
@@ -133,9 +138,10 @@ KINDS: tuple[tuple[str, Role, str, str], ...] = (
     ("separator", Role.SEPARATOR, r"[,;\uff0c\uff1b\u3001]", ","),
     ("other", Role.OTHER, rf"\S(?:[{_MARKS}\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]|\u200d\S)*", "."),
 )
-"""Kind, role, pattern, examples. Where several patterns match, the first wins."""
+"""Kind, role, pattern, examples with "; " between. Where several patterns match, the first wins."""
 
-_LINE_START = (
+LINE_STARTS: tuple[tuple[str, Role, str, str], ...] = (
+    ("answer", Role.WHOLE, rf"####{_B}\S*\d\S*(?={_B}*(?:\n|\Z))", "#### 18"),  # GSM8K's last line
     ("heading", Role.HEADING, rf"#{{1,6}}(?={_B})", "##"),
     ("item", Role.WHOLE, rf"(?:[-*+\u2022]|(?:\d{{1,3}}|[A-Za-z])[.)])(?={_B})", "1."),
 )
@@ -161,14 +167,14 @@ def _local(pattern: str, index: int) -> str:
     return pattern.replace("(_{1,2})", f"(?P<u{index}>_{{1,2}})").replace(r"\1", f"(?P=u{index})")
 
 
-_PIECE, _START = _compiled(KINDS), _compiled(_LINE_START)
+_PIECE, _START = _compiled(KINDS), _compiled(LINE_STARTS)
 
 
 def split_pieces(text: str) -> list[Piece]:
     """The pieces of a text, in order; all characters but blanks are in one of them.
 
-    >>> [(piece.kind, text[piece.start : piece.end]) for text in ["So x_1 = 2!"] for piece in split_pieces(text)]
-    [('word', 'So'), ('number', 'x_1'), ('operator', '='), ('number', '2'), ('after', '!')]
+    >>> [(piece.kind, text[piece.start : piece.end]) for text in ["Then x_1 = 2!"] for piece in split_pieces(text)]
+    [('word', 'Then'), ('number', 'x_1'), ('operator', '='), ('number', '2'), ('after', '!')]
     """
     return list(_pieces(text))
 
@@ -192,7 +198,7 @@ def _pieces(text: str) -> Iterator[Piece]:
             piece = (
                 _enclosed(text, position, line_start, absent)
                 or _command(text, position, braces)
-                or (line_start and _match(_START, _LINE_START, text, position))
+                or (line_start and _match(_START, LINE_STARTS, text, position))
                 or _match(_PIECE, KINDS, text, position)
             )
         yield piece
@@ -228,11 +234,15 @@ def _is_formula(inner: str) -> bool:
     """Whether what stands between two dollars is a formula, and not "5 and " as in "$5 and $3"."""
     if re.search(r"\\[A-Za-z]", inner):
         return True
-    if re.match(r"\d", inner) and re.search(r"\s[A-Za-z]{2}|\n", inner):
+    if inner.startswith("<<") or re.search(r"[A-Za-z]{2}\s+[A-Za-z]{2}", inner):
+        return False
+    if re.match(r"[\d.]", inner) and re.search(r"\s[A-Za-z]{2}|\n", inner):
         return False
     blanks = inner[0].isspace() + inner[-1].isspace()
     return (
-        blanks == 0 or re.search(r"[=^_]", inner) is not None or (blanks == 2 and not re.search(r"[^\W\d_]{2}", inner))
+        blanks == 0
+        or re.search(r"[=^_<>]", inner) is not None
+        or (blanks == 2 and not re.search(r"[^\W\d_]{2}", inner))
     )
 
 

@@ -189,9 +189,11 @@ class _Joiner:
         if partner > index:
             self._open.append((partner, len(self.found), self._protected))
             return Span(start, end, "heading" if role is Role.HEADING else "open")
+        if partner >= 0:
+            return Span(start, end, "close")
         if role in (Role.WORD, Role.LETTER):
             return Span(start, end, "word")
-        star = role is Role.MARK and partner < 0 and self.text[start] == "*"
+        star = role is Role.MARK and self.text[start] == "*"
         protected = role in _PROTECTED or star
         return Span(start, end, "operator" if star else kind if protected else "other", protected)
 
@@ -237,11 +239,13 @@ class _Joiner:
             return end + (self._touches(end) and not self._is_word(end - 1))
         operand = self._operand(end)
         if operand > end:
+            apart = self.pieces[end].end - self.pieces[end].start > 1 and self._is_word(end)  # \\]By
             latex = self.pieces[end].kind == "command" or self._role(end - 1) is Role.COMMAND  # \pi r, 5 \cdot 2
-            if self._touches(end) or (latex and not self._is_word(end) and not self._is_word(end - 1)):
+            if (self._touches(end) and not apart) or (latex and not self._is_word(end) and not self._is_word(end - 1)):
                 return operand
         operator = self._operator(end)
-        if operator == end:
+        sign = self._touches(operator) and not self._touches(end)  # So -3
+        if operator == end or (sign and self._is_word(end - 1)):
             return end
         right = self._signs(operator)
         operand = self._operand(right) + (self._role(right) is Role.HOLE)

@@ -100,6 +100,7 @@ def test_selections_are_nested_and_never_longer_than_asked_but_for_what_is_force
         ("two, three,-4", [0, 2, 4], "two three -4"),  # no difference of what stood apart
         ("a (very) long way", [0, 1, 3], "a (very) way"),
         ("all (only 3 of them)", [1, 3, 6], "(3)"),
+        ("so **in all 56 of them** go", [1, 4, 7, 8], "**56** go"),
     ],
 )
 def test_blanks_are_where_they_were(text, kept, expected):

@@ -1,4 +1,4 @@
-"""What a cut keeps whole: one table per kind of span, with what a too lenient or too strict rule would break."""
+"""What a cut keeps whole: a table by kind of span, with what a rule too lenient or too strict would break."""
 
 import json
 import random
@@ -14,6 +14,7 @@ from rlred.compression.cut import cut, render
 from rlred.compression.pieces import KINDS, LINE_STARTS, split_pieces
 from rlred.compression.scores import Random
 from rlred.compression.spans import split_spans
+from rlred.tiny import talk
 from tests.paths import ROOT, real_data
 
 CASES = ROOT.parent / "shared" / "cases" / "cutting.jsonl"
@@ -131,7 +132,7 @@ WHOLE = {  # kind: texts and the spans in them that are protected, all of them
     ],
     "letters": [
         ("so (B) or C and x too", ["(B)", "C", "x"]),
-        ("a man and I (and A) saw", ["(", "A)"][:0]),
+        ("a man and I (and A) saw", []),
     ],
 }
 TABLE = [(kind, text, kept) for kind, rows in WHOLE.items() for text, kept in rows]
@@ -171,9 +172,11 @@ def test_marks_never_stay_without_what_they_enclose(text):
 
 @pytest.mark.parametrize("kind, role, pattern, examples", [*KINDS, *LINE_STARTS], ids=lambda value: str(value)[:12])
 def test_every_kind_matches_its_example(kind, role, pattern, examples):
-    for example in examples.split(", ") if kind != "number" else ["$1,200.50", "12.5 %", "x_1", "3.7e18", "14:35"]:
-        text = example + " " if kind in ("heading", "item", "word") else f"so {example} so"
-        assert kind in {piece.kind for piece in split_pieces(text)} or kind == "path", example
+    for example in examples.split("; "):
+        text = (
+            f"{example} so" if kind in ("heading", "item", "word") else example if kind == "answer" else f"so {example}"
+        )
+        assert kind in {piece.kind for piece in split_pieces(text)}, example
 
 
 ALPHABET = "ab1 2+-=.,$\\{}()[]|*_#`~<>!?:/%'\"\n x\u00b2\u00bd\u9996\uff15^"
@@ -212,9 +215,9 @@ def test_cuts_are_nested_and_keep_spans_in_order_and_undivided(text, seed, prote
 
 
 HOSTILE = (
-    "( ) ((1) | |x * **a _ _a ` `` ``a $ $a $5\u00a0 \\[ \\( \\a{ \\begin{a} \\begin{a}\\end{b} a. a- aa-aa "
-    "a@ a@b. 1 1- 1: 1/ x-1- a/ /a ./ www. http://( << <a a(1 ' x^ - = # {1 [1] [asy] ``` ~~a \u9996 \u00bd "
-    "a\u0301 1! ... A Aa \\a[1] C:\\ e.g. (** *( (1,( **1** __a A\\$"
+    "( ) ((1) | |x * **a _ _a ` `` ``a $ $a $5\u00a0 \\[ \\( \\a{ \\begin{a} \\begin{a}\\end{b} a. a- aa-aa a@ a@b. "
+    "1 1- 1: 1/ x-1- a/ /a ./ www. http://( << <a a(1 ' x^ - = # {1 [1] [asy] ``` ~~a \u9996 \u00bd a\u0301 1! ... "
+    "A Aa \\a[1] C:\\ e.g. (** *( (1,( **1** __a A\\$ a-a/ aa-aa/"
 ).split(" ")
 
 
@@ -228,8 +231,15 @@ def test_hostile_text_takes_linear_time(part):
         split_spans(text + "x")
         return time.process_time() - start
 
-    short = max(seconds(2_000), seconds(2_000), 0.01)
-    assert seconds(100_000 if len(part) > 1 else 40_000) < 50 * 4 * short  # quadratic is 2500 times as long
+    short = max(min(seconds(1_000) for _ in range(3)), 0.001)
+    assert seconds(16_000) < 16 * 8 * short  # what is quadratic takes 256 times as long
+
+
+def test_a_text_of_100_000_characters_is_split_in_seconds():
+    for part in ("a-", "\\begin{a}\\a{", "Then 3 + 4 = 7 of them. "):
+        start = time.process_time()
+        assert split_spans((part * 100_000)[:100_000])
+        assert time.process_time() - start < 20  # of processor time, on a machine with other work
 
 
 def test_real_formulas_and_code_are_whole_in_every_cut():
@@ -266,8 +276,6 @@ def test_shared_cases():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_talkers_texts_keep_their_sums_and_lines(seed):
-    from rlred.tiny import talk
-
     rng = random.Random(seed)
     text = talk.trace([rng.randint(1, 99) for _ in range(4)], rng).split("</think>")[0]
     spans = [text[span.start : span.end] for span in split_spans(text)]

@@ -61,7 +61,8 @@ def render(text: str, spans: Sequence[Span], kept: Sequence[int]) -> str:
         span, before = spans[index], spans[kept[position - 1]] if position else None
         blank = text[span.start - 1 : span.start] in (" ", "\t") if before else text[:1] in (" ", "\t")
         if before and kept[position - 1] != index - 1:  # something went between them: "3", not its comma, "-4"
-            blank |= span.protected or (text[before.end - 1].isalnum() and text[span.start].isalnum())
+            merges = text[before.end - 1].isalnum() and text[span.start].isalnum()
+            blank |= merges or (span.protected and span.kind != "close")
         if blank and span.kind != "newline" and not (before and before.kind in ("newline", "open")):
             parts.append(" ")
         parts.append(text[span.start : span.end])

@@ -108,23 +108,28 @@ KINDS: tuple[tuple[str, Role, str, str], ...] = (
     ("date", Role.OPERAND, rf"{_DAY}(?: of)? {_MONTH}(?!\w){_YEAR}?", "9 April 2031"),
     ("date", Role.OPERAND, rf"(?<!\w){_MONTH} (?:{_DAY}{_YEAR}?|\d{{4}}(?!\w))", "April 9, 2031"),
     ("date", Role.OPERAND, r"\d+年\d+月(?:\d+[日号])?", "2031年4月9日"),
-    ("number", Role.OPERAND, rf"{_CURRENCY}?{_NUMERAL}{_UNIT}?", "$1,200.50, 12.5 %, x_1, 3.7e18, 5/8, 14:35"),
-    ("rate", Role.OPERAND, rf"(?:{L}+-)*{L}+(?:/{L}+)+(?:\^-?\d|[\u00b2\u00b3])?|{L}{{2,}}\^-?\d+", "km/h, cm^2"),
+    ("number", Role.OPERAND, rf"{_CURRENCY}?{_NUMERAL}{_UNIT}?", "$1,200.50; 12.5 %; x_1; 3.7e18; 5/8; 14:35; H2O"),
+    (
+        "rate",
+        Role.OPERAND,
+        rf"(?:(?<![\w-])(?:{L}+-)+)?{L}+(?:/{L}+)+(?:\^-?\d|[\u00b2\u00b3])?|{L}{{2,}}\^-?\d+",
+        "km/h; cm^2",
+    ),
     ("word", Role.WORD, rf"(?<!\w)(?:(?:{L}\.){{2,}}|(?:Mrs?|Ms|Dr|Prof|vs|etc|approx|Fig|Eq)\.)", "e.g."),
     ("ion", Role.OPERAND, r"(?<!\w)(?:[A-Z][a-z]?){1,3}[+-](?=[\s,.;:)]|\Z)", "Na+"),
     (
         "letter",
         Role.LETTER,
         rf"(?:{L}|(?:[A-Z][a-z]?){{1,5}})['\u2032]{{0,3}}{_LETTER_END}|[\u221e\u2205]",
-        "x, f', AB",
+        "x; f'; AB",
     ),
-    ("link", Role.LINK, r"(?<=\s)mod(?=\s)", "mod"),
+    ("link", Role.LINK, r"(?<=\s)mod(?=\s)", "n mod 5"),
     ("word", Role.WORD, rf"{L}+(?:['\u2019-]{L}+)*(?:\(e?s\)(?!{_B}*{_SIGN}))?|[{_CJK}]+", "twenty-four"),
     ("mark", Role.MARK, r"\*{1,3}|~~", "**"),
     ("dash", Role.OTHER, r"-{2,}(?!>)|\u2014+", "--"),
-    ("operator", Role.OPERATOR, rf"<=>|[<>=!:]=|<?[-=]>|//|%(?=\s?\d)|{_SIGN}", "+, <=, ->"),
+    ("operator", Role.OPERATOR, rf"<=>|[<>=!:]=|<?[-=]>|//|%(?=\s?\d)|{_SIGN}", "+; <=; ->"),
     ("dots", Role.HOLE, r"\.{2,}|\u2026+|\?(?!\w)", "..."),
-    ("link", Role.LINK, r"(?<=\s)[:\u2013](?=\s)|(?<=\S)[:\u2013](?=\S)", ":"),
+    ("link", Role.LINK, r"(?<=\s)[:\u2013](?=\s)|(?<=\S)[:\u2013](?=\S)", "2 : 3"),
     ("after", Role.AFTER, r"!+(?![\w=])|\u00b0|\\[,;:!%]", "!"),
     ("open", Role.OPEN, r"[(\[{\uff08\uff3b\uff5b]|\\\{", "("),
     ("close", Role.CLOSE, r"[)\]}\uff09\uff3d\uff5d]|\\\}", ")"),
@@ -133,7 +138,7 @@ KINDS: tuple[tuple[str, Role, str, str], ...] = (
     ("separator", Role.SEPARATOR, r"[,;\uff0c\uff1b\u3001]", ","),
     ("other", Role.OTHER, rf"\S(?:[{_MARKS}\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]|\u200d\S)*", "."),
 )
-"""Kind, role, pattern, examples. Where several patterns match, the first wins."""
+"""Kind, role, pattern, examples with "; " between. Where several patterns match, the first wins."""
 
 LINE_STARTS: tuple[tuple[str, Role, str, str], ...] = (
     ("answer", Role.WHOLE, rf"####{_B}\S*\d\S*(?={_B}*(?:\n|\Z))", "#### 18"),  # GSM8K's last line

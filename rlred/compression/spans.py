@@ -189,9 +189,11 @@ class _Joiner:
         if partner > index:
             self._open.append((partner, len(self.found), self._protected))
             return Span(start, end, "heading" if role is Role.HEADING else "open")
+        if partner >= 0:
+            return Span(start, end, "close")
         if role in (Role.WORD, Role.LETTER):
             return Span(start, end, "word")
-        star = role is Role.MARK and partner < 0 and self.text[start] == "*"
+        star = role is Role.MARK and self.text[start] == "*"
         protected = role in _PROTECTED or star
         return Span(start, end, "operator" if star else kind if protected else "other", protected)
 

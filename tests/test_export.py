@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from rlred.cli import main as rlred
+from rlred.data.prompts import Prompts
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import write_report
 from rlred.publish import visual_card as card
@@ -106,7 +108,25 @@ def test_a_card_says_what_a_policy_with_pictures_does():
     assert "for as long as the question is hard" in card.does({**arguments, "looks": {}})
     code = card.usage("me/a", "me/b", arguments)
     compile(code.strip("`").removeprefix("python"), "card", "exec")
-    assert "convert_tokens_to_ids(['<a>'])" in code and "Or not." in code
+    assert "convert_tokens_to_ids(['<a>'])" in code and "Or not." in code and "Prompts" not in code
+    told = card.usage("me/a", "me/b", arguments, Prompts(system_prompt="Be brief.", chat_template_kwargs={"a": False}))
+    compile(told.strip("`").removeprefix("python"), "card", "exec")
+    assert "prompts=Prompts(system_prompt='Be brief.', chat_template_kwargs={'a': False})" in told
+    assert "from rlred.data.prompts import Prompts" in told
+
+
+def test_the_card_says_the_system_prompt_and_the_settings_of_the_template(run, tmp_path):
+    record = json.loads((run / "run.json").read_text())
+    record["arguments"]["system_prompt"] = "Answer like a mathematician."
+    record["training"]["chat_template_kwargs"] = {"enable_thinking": False}
+    folder = tmp_path / "asked"
+    shutil.copytree(run, folder)
+    (folder / "run.json").write_text(json.dumps(record))
+    assert rlred(["export", str(folder), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "The system prompt was:\n\n    Answer like a mathematician." in text
+    assert 'The chat template was given `{"enable_thinking": false}`.' in text
+    assert '"role": "system", "content": "Answer like a mathematician."' in text and "enable_thinking=False" in text
 
 
 def push(run, output, endpoint, **changes):

@@ -44,8 +44,11 @@ from rlred.rewards.length import find_end
 from rlred.runs.arguments import parse
 from rlred.runs.grpo import run
 from rlred.runs.tale import sft_rows
+from rlred.tiny.makers.tiny_viewer import build_processor
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Hindsight, relabel, right_traces
+from rlred.vision.gate import LookGate
+from rlred.vision.rows import load_rows
 from tests.paths import ROOT
 
 TEMPLATES = {path.name.removesuffix(".jinja"): path for path in files("trl").joinpath("chat_templates").iterdir()}
@@ -335,6 +338,25 @@ def test_a_blank_system_text_is_none():
         assert len(Prompts(system_prompt=blank).turns({"question": "?", "system": blank}, None, "none")) == 1
         [first, _] = Prompts(system_prompt=SYSTEM).turns({"question": "?", "system": blank}, None, "none")
         assert first == {"role": "system", "content": SYSTEM}
+
+
+@pytest.mark.parametrize("thumbnail", [None, 0.25])
+def test_a_gate_asks_behind_the_system_prompt_in_training_and_in_measuring(thumbnail):
+    looks, images = {"<look-1>": 1.0, "<look-1/2>": 0.5}, [row["image"] for row in load_rows("pictures", limit=2)]
+    own = [{"role": "system", "content": "what shape"}]
+    rows = [[{"role": "user", "content": "what color"}], [*own, {"role": "user", "content": "what color"}]]
+    processor = build_processor()
+    plain = LookGate(processor, looks, thumbnail)
+    told = LookGate(processor, looks, thumbnail, prompts=Prompts(system_prompt="is what"))
+    texts = [[gate.tokenizer.decode(ids) for ids in gate._asked(rows, images)] for gate in (plain, told)]
+    for name, text in (("is what", texts[1][0]), ("what shape", texts[0][1]), ("what shape", texts[1][1])):
+        assert name in text and text.index(name) < text.index("what color")
+    assert "is what" not in texts[0][0] + texts[1][1]  # the row's own text wins
+    assert [text.count("<image>") for text in sum(texts, [])] == [0 if thumbnail is None else 16] * 4
+    refusing = build_processor()
+    refusing.chat_template = REFUSES.replace("m['content']", "m['content'][-1]['text']")
+    folded = LookGate(refusing, looks, None, prompts=Prompts(system_prompt="is what"))
+    assert folded.prompts.folds_system and len(folded._asked(rows, images)) == 2
 
 
 # --- the end of thinking ----------------------------------------------------------------------------------------------

@@ -70,11 +70,12 @@ def does(arguments: dict) -> str:
     return f"chooses how many of a picture's tokens to look at ({looks})"
 
 
-def usage(name: str, base_model: str, arguments: dict, prompts: Prompts) -> str:
+def usage(name: str, base_model: str, arguments: dict, prompts: Prompts | None = None) -> str:
     """How to load the adapter and ask about a picture."""
     gate = {"looks": arguments["looks"], "thumbnail": arguments["thumbnail"]}
     gate |= {"on_request": arguments.get("on_request", False)}
     given = ", ".join(f"{key}={value!r}" for key, value in gate.items())
+    prompts = prompts or Prompts()
     asked = {name: value for name, value in prompts.described().items() if value}
     told, needed = "", ""
     if prompts.system_prompt or prompts.chat_template_kwargs:

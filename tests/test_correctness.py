@@ -172,10 +172,11 @@ def test_trap_a_process_that_cannot_limit_itself_does_not_grade(tmp_path):
     assert "RuntimeError: the grading server did not start; a process cannot set its own limits" in run.stderr
 
 
-def test_importing_the_rewards_needs_no_rlred_no_trl_and_no_torch():
+def test_importing_the_rewards_needs_nothing_else_of_rlred_no_trl_and_no_torch():
     code = (
         "import sys; import rlred.rewards; rlred.rewards.make_reward('by_mode');"
-        "print([name for name in ('rlred', 'trl', 'torch', 'sympy') if name in sys.modules])"
+        "own = [name for name in sys.modules if name.startswith('rlred.') and not name.startswith('rlred.rewards')];"
+        "print(own + [name for name in ('trl', 'torch', 'sympy', 'transformers') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 

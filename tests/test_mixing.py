@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import ModelConfig, SFTConfig
 
 from recipes.tokenskip import run
 from rlred.cli import main as rlred
@@ -23,7 +22,7 @@ from rlred.compression.search import search_order
 from rlred.compression.shots import prune_shots, shot
 from rlred.compression.spans import split_spans
 from rlred.compression.traces import load_traces
-from rlred.runs.arguments import parse
+from rlred.runs.arguments import SFT_KINDS, parse
 from tests.paths import ROOT
 from tests.test_tokenskip import RATIOS, flags, talked
 
@@ -292,7 +291,7 @@ def test_astar_takes_the_path_that_costs_least():
 
 
 def recipe(**settings):
-    kinds = (CompressionArguments, SFTConfig, ModelConfig)
+    kinds = (CompressionArguments, *SFT_KINDS)
     return parse(ROOT / "recipes" / "tokenskip.yaml", flags(**settings), kinds)
 
 

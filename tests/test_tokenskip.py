@@ -5,7 +5,6 @@ import random
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import ModelConfig, SFTConfig
 
 from recipes.tokenskip import run
 from rlred.cli import main as rlred
@@ -18,7 +17,7 @@ from rlred.compression.stages import read_scores, scores_stage
 from rlred.compression.traces import load_traces, sample_traces, split_completion
 from rlred.data.questions import load_questions
 from rlred.rewards import Correctness
-from rlred.runs.arguments import parse
+from rlred.runs.arguments import SFT_KINDS, parse
 from rlred.tiny import sums, talk
 from tests.paths import ROOT
 
@@ -262,7 +261,7 @@ def flags(**settings):
 
 
 def recipe(**settings):
-    kinds = (CompressionArguments, SFTConfig, ModelConfig)
+    kinds = (CompressionArguments, *SFT_KINDS)
     return parse(ROOT / "recipes" / "tokenskip.yaml", flags(**settings), kinds)
 
 
@@ -321,7 +320,7 @@ def test_bad_input_of_the_recipe_is_an_error_before_training(settings, message, 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("tokenskip*.yaml")), ids=lambda path: path.stem)
 def test_every_yaml_of_the_recipe_parses(path):
-    kinds = (CompressionArguments, SFTConfig, ModelConfig)
+    kinds = (CompressionArguments, *SFT_KINDS)
     arguments, training, model_config = parse(path, ["--bf16", "false", "--use_cpu", "true"], kinds)
     assert arguments.ratios[-1] == 0.5 and model_config.use_peft
     if "qwen" in path.stem:

@@ -98,9 +98,9 @@ def test_the_precision_is_that_of_the_yaml_and_not_of_this_machine():
     [
         ("max_steps: 2\nbudget_lo: 16\n", "no recipe has the setting 'budget_lo'"),
         ("questions: pictures\nlooks: {a: 1.0}\nnum_look: 2\n", "no recipe has the setting 'num_look'"),
-        ("- 1\n", "must be a mapping of settings, got list"),
+        ("- 1\n", "must be a mapping of settings, got [1]"),
         ("a: [1\n", "not YAML"),
-        ("", "must be a mapping of settings, got NoneType"),
+        ("", "must be a mapping of settings, got None"),
         ("budget_low: 64\nbudget_high: 16\nquestions: sums\n", "budget_low must be below budget_high"),
     ],
 )

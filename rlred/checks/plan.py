@@ -12,13 +12,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
 from transformers import AutoConfig
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from rlred.checks.audit import rollouts_per_step
 from rlred.compression.arguments import CompressionArguments
-from rlred.runs.arguments import DialArguments, RecipeParser, parse
+from rlred.runs.arguments import (
+    SFT_KINDS,
+    DialArguments,
+    LoraModelConfig,
+    RecipeParser,
+    RLConfig,
+    SFTDefaults,
+    parse,
+    read_config,
+)
 from rlred.runs.visual import VisionArguments
 from rlred.tiny import resolve_model
 
@@ -93,8 +101,8 @@ def shape_of(name: str) -> Shape:
     )
 
 
-# What a recipe's YAML may be read as, beside ModelConfig.
-RECIPES = ((DialArguments, GRPOConfig), (VisionArguments, GRPOConfig), (CompressionArguments, SFTConfig))
+# What a recipe's YAML may be read as, beside LoraModelConfig.
+RECIPES = ((DialArguments, RLConfig), (VisionArguments, RLConfig), (CompressionArguments, SFTDefaults))
 
 
 def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]:
@@ -104,23 +112,17 @@ def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]
     YAML. A comparison of SFT variants (rho1, upft) has settings that only its recipe knows; those are taken unchecked.
     Raises `ValueError` for a file that is not a mapping, and for a key that no kind of recipe has.
     """
-    try:
-        keys = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"--config {config}: not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(keys, dict):
-        raise ValueError(f"--config {config}: must be a mapping of settings, got {type(keys).__name__}")
-    unknown = {kinds: sorted(set(keys) - _names(*kinds, ModelConfig)) for kinds in RECIPES}
+    keys = read_config(config)
+    unknown = {kinds: sorted(set(keys) - _names(*kinds, LoraModelConfig)) for kinds in RECIPES}
     kinds = min(unknown, key=lambda kinds: len(unknown[kinds]))
     flags = ["--use_cpu", "true", "--bf16", "false"]
     if not unknown[kinds]:
-        arguments, training, model_config = parse(config, flags, (*kinds, ModelConfig))
+        arguments, training, model_config = parse(config, flags, (*kinds, LoraModelConfig))
     elif "arms" in keys:
-        own = {name: value for name, value in keys.items() if name not in _names(SFTConfig, ModelConfig)}
-        training, model_config, *_ = RecipeParser((SFTConfig, ModelConfig)).parse_args_and_config(
-            args=["--config", str(config), *flags], return_remaining_strings=True, fail_with_unknown_args=False
-        )
-        arguments = SimpleNamespace(**own)
+        parser = RecipeParser(SFT_KINDS)
+        parser.set_defaults_with_config(**keys)
+        training, model_config = parser.parse_args_into_dataclasses(args=flags)
+        arguments = SimpleNamespace(**{name: value for name, value in keys.items() if name not in _names(*SFT_KINDS)})
     else:
         raise ValueError(f"--config {config}: no recipe has the setting {unknown[kinds][0]!r}; take it out")
     training.use_cpu, training.bf16 = (bool(keys.get(name, False)) for name in ("use_cpu", "bf16"))

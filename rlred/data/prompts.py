@@ -93,7 +93,9 @@ class Prompts:
             return [{"role": "system", "content": kind}, {"role": "user", "content": content}]
         if isinstance(content, str):
             return [{"role": "user", "content": f"{own}\n\n{content}"}]
-        return [{"role": "user", "content": [{"type": "text", "text": f"{own}\n\n"}, *content]}]
+        first = next((i for i, part in enumerate(content) if part["type"] == "text"), len(content))
+        text = f"{own}\n\n{content[first]['text']}" if first < len(content) else own
+        return [{"role": "user", "content": [*content[:first], {"type": "text", "text": text}, *content[first + 1 :]]}]
 
     def asked(self, turns: list[dict]) -> "Conversation":
         """The turns with the settings that render them."""

@@ -51,19 +51,28 @@ _FRACTIONS = r"\u00bc-\u00be\u2150-\u218b\u2460-\u24ff\u2776-\u2793"  # one half
 L = rf"(?:[^\W\d_{_CJK}{_RAISED}{_FRACTIONS}]|[{_MARKS}])"  # a letter, with the accents that follow it
 W = rf"(?:{L}|[\d_{_RAISED}{_FRACTIONS}])"  # what a name with numbers is made of
 _B = r"[^\S\n]"  # a blank within the line
+_START, _END = rf"(?<![^\W{_CJK}])", rf"(?![^\W{_CJK}])"  # of a word; Chinese has no blanks there
 
-_CURRENCY = rf"(?:[A-Z]{{0,3}}\\?[$\u20ac\u00a3\u00a5\u20b9\uffe5\u20a9\u20bd]{_B}?)"
-_SYMBOL = (
-    r"(?:[mcdk]?m|[mk]?g|[mcd]?[lL]|m?s|min|hr?s?|[kMG]?Hz|kWh|[kM]?W|k?V|k?J|k?N|k?Pa|mol|[mk]ph|ft(?: \d+ in(?!\w))?"
-    r"|yd|mi|lbs?|oz|[KMGT]B|USD|EUR|GBP|JPY|CNY|RMB|INR)(?:\^\{?-?\d\}?|[\u00b2\u00b3])?"
+_CODE = "(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF)"
+_BEFORE = (
+    rf"(?:[A-Z]{{0,3}}\\?[$\u20ac\u00a3\u00a5\u20b9\uffe5\u20a9\u20bd]{_B}?-?(?=[\d.])|{_CODE} ?(?=\d)"  # $5, US$5
+    r"|(?:[#\u2116\u00a7]|No\. )(?=\d)|['\u2019](?=\d0s))"  # #7, No. 7, '90s
 )
-_MULTIPLE = r"(?:hundred|thousand|million|billion|trillion|dozen|percent)s?(?!\w)"
+_SYMBOL = (
+    r"(?:[mcdk]?m|[mk]?g|[mcd]?[lL]|m?s|min|hr?s?|[kMG]?Hz|kWh|[kM]?W|k?V|k?J|k?N|k?Pa|mol|[mk]ph|ft|yd|mi|lbs?|oz"
+    r"|[KMGT]B)(?:\^\{?-?\d\}?|[\u00b2\u00b3])?"
+)
+_MULTIPLE = rf"(?:(?:hundred|thousand|million|billion|trillion|dozen)s?|percent|o['\u2019]clock){_END}"
+_PARTS = (  # 5 feet 11 inches, 2 hours and 30 minutes: a number that has a smaller unit behind its unit
+    rf"\d+ (?:days?|hours?|hrs?|h|minutes?|mins?|feet|foot|ft|yards?|pounds?|lbs?)"
+    rf"(?:,? (?:and )?\d+ (?:hours?|hrs?|h|minutes?|mins?|seconds?|secs?|s|inch(?:es)?|in|ounces?|oz){_END})+"
+)
 _HAN = (  # Chinese multiples and measures
     "[百千万亿萬億]*(?:美元|元|厘米|毫米|千米|公里|平方米|米|千克|公斤|克|吨|升|度|岁|倍|年|月|日|点|分钟|小时|时|秒|天)?"
 )
 _UNIT = (
-    rf"(?:{_B}?(?:\\?%(?!\s?\d)|[\u2030\uff05]|\u00b0{_B}?[CF]?(?!\w)|[\u20ac\u00a3\u00a5\u20bd]|[ap]\.m\.|[AaPp][Mm](?!\w)"
-    rf"|{_SYMBOL}(?:[/\u00b7*]{_SYMBOL})*(?:/{L}+)?(?![\w'\u2019])|{_MULTIPLE})"
+    rf"(?:{_B}?(?:\\?%(?!\s?\d)|[\u2030\uff05]|\u00b0{_B}?[CF]?{_END}|[\u00a2\u20ac\u00a3\u00a5\u20bd]|[ap]\.m\.|[AaPp][Mm]{_END}|{_CODE}{_END}"
+    rf"|{_SYMBOL}(?:[/\u00b7*]{_SYMBOL})*(?:/{L}+)?{_END}(?!['\u2019])|{_MULTIPLE})"
     rf"|['\u2032]\d+(?:\.\d+)?(?:[\"\u2033]|'')?|[\u2032\u2033]|{_HAN})"
 )
 _NUMERAL = (
@@ -76,64 +85,84 @@ _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sep(?:t(?:ember)?)?|Oct(?:ober)?"
     r"|Nov(?:ember)?|Dec(?:ember)?)\.?"
 )
-_DAY = r"\d{1,2}(?:st|nd|rd|th)?(?!\w)"
+_DAY = rf"\d{{1,2}}(?:st|nd|rd|th)?{_END}"
 _YEAR = r"(?:,? \d{4}(?!\d))"
-_ADDRESS = r"(?:[^\s()<>\"'`*\u0080-\uffff]|\([^\s()<>]*\))*(?:[\w/#=&%~+-]|\([^\s()<>]*\))"
+_NAME = "[A-Za-z0-9_-]+"
+_ADDRESS = r"(?:[^\s()<>\"'`*\u0080-\uffff]|\([^\s()<>]*\))*(?:[A-Za-z0-9_/#=&%~+-]|\([^\s()<>]*\))"
 _FILE = (
     "py|txt|csv|tsv|jsonl?|pdf|md|html?|tex|png|jpe?g|svg|gif|docx?|xlsx?|zip|tar|gz|exe|cpp|c|h|js|ts|java|sh|ya?ml"
     "|toml|xml|sql|log"
 )
 _SIGN = (
-    r"[+\-*/^=<>\u00b1\u00b7\u00d7\u00f7\u00ac\u2190-\u22ff\u27c0-\u27ff\u2900-\u2aff"  # Unicode's mathematics
+    r"[+\-*/^=<>\u00b1\u00b7\u00d7\u00f7\u00ac\u2190-\u22ff\u27c0-\u27ff\u2900-\u2aff\u25b3"  # Unicode's mathematics
     r"\uff0b\uff0d\uff1d\uff1c\uff1e\uff0f\uff0a]"  # and full-width forms
 )
 _LETTER_END = rf"(?!{L}|['\u2019]{L}|-{L}{{2,}}|\(e?s\)(?!{_B}*{_SIGN}))"
 
 KINDS: tuple[tuple[str, Role, str, str], ...] = (
+    (
+        "function",
+        Role.COMMAND,
+        rf"{_START}(?:arc)?(?:sin|cos|tan|cot|ln|log|exp)(?= (?:-?\d|[b-zA-HJ-Z\u03b1-\u03c9]{_END}))",
+        "sin x",
+    ),
     ("word", Role.WORD, r"(?!mod )[a-z]{2,}(?= )", "so"),  # most of a text, and quickly told
     ("code", Role.WHOLE, r"``(?:[^`\n]|`(?!`))+``(?!`)|`[^`\n]+`", "`n // 2`"),
     ("calculator", Role.OPERAND, r"\$?<<[^<>\n]*>>", "<<48/2=24>>"),  # GSM8K's annotations
-    ("address", Role.WHOLE, rf"(?<!\w)(?:https?://|ftp://|www\.){_ADDRESS}", "https://example.org/a?b=1"),
-    ("address", Role.WHOLE, r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "ida@example.org"),
-    ("path", Role.WHOLE, r"(?<!\w)[A-Za-z]:\\(?:[\w.-]+\\)*[\w.-]*\w", r"C:\data\rows.csv"),
+    ("address", Role.WHOLE, rf"{_START}(?:https?://|ftp://|www\.){_ADDRESS}", "https://example.org/a?b=1"),
+    (
+        "address",
+        Role.WHOLE,
+        rf"(?<![A-Za-z0-9_.-])(?:{_NAME}\.)+(?:com|org|net|edu|gov|io){_END}(?!-)(?:/{_ADDRESS})?",
+        "example.org/a",
+    ),
+    (
+        "address",
+        Role.WHOLE,
+        rf"!?\[[^\[\]\n]*\]\((?:https?:|[.#/]|{_NAME}[./])[^()\s]*\)",
+        "[map](https://example.org)",
+    ),
+    ("address", Role.WHOLE, rf"(?<![A-Za-z0-9_.+-])[A-Za-z0-9_.+-]+@{_NAME}(?:\.{_NAME})+", "ida@example.org"),
+    ("path", Role.WHOLE, rf"{_START}[A-Za-z]:\\(?:[\w.-]+\\)*[\w.-]*\w", r"C:\data\rows.csv"),
     (
         "path",
         Role.WHOLE,
-        r"(?<![\w/)\]}.~])(?:(?:~|\.{1,2})/[\w+-]+|/[\w+-]+(?:\.[\w+-]+)*/[\w+-]+)(?:[./][\w+-]+)*/?",
+        rf"(?<![A-Za-z0-9_/)\]}}.~])(?:(?:~|\.{{1,2}})/{_NAME}|/{_NAME}(?:\.{_NAME})*/{_NAME})(?:[./]{_NAME})*/?",
         "/usr/local/bin",
     ),
-    ("path", Role.WHOLE, rf"(?<![\w/.-])(?:[\w-]+/)*[\w-]+\.(?:{_FILE})(?!\w)", "src/main.py"),
+    ("path", Role.WHOLE, rf"(?<![A-Za-z0-9_/.-])(?:{_NAME}/)*{_NAME}\.(?:{_FILE}){_END}", "src/main.py"),
     ("tag", Role.WHOLE, r"</?[A-Za-z][\w-]*(?: [\w-]+=\"[^\"<>\n]*\")*\s?/?>", "</b>"),
     ("emphasis", Role.WORD, r"(?<!\w)(_{1,2})(?=[^\s_\d])[^_\n\d]*(?<=[^\s_])\1(?!\w)", "_really_"),
-    ("date", Role.OPERAND, rf"{_DAY}(?: of)? {_MONTH}(?!\w){_YEAR}?", "9 April 2031"),
-    ("date", Role.OPERAND, rf"(?<!\w){_MONTH} (?:{_DAY}{_YEAR}?|\d{{4}}(?!\w))", "April 9, 2031"),
+    ("date", Role.OPERAND, rf"{_DAY}(?: of)? {_MONTH}{_END}{_YEAR}?", "9 April 2031"),
+    ("date", Role.OPERAND, rf"{_START}{_MONTH} (?:{_DAY}{_YEAR}?|\d{{4}}{_END})", "April 9, 2031"),
     ("date", Role.OPERAND, r"\d+年\d+月(?:\d+[日号])?", "2031年4月9日"),
-    ("number", Role.OPERAND, rf"{_CURRENCY}?{_NUMERAL}{_UNIT}?", "$1,200.50; 12.5 %; x_1; 3.7e18; 5/8; 14:35; H2O"),
+    ("number", Role.OPERAND, _PARTS, "5 feet 11 inches"),
+    ("number", Role.OPERAND, rf"{_BEFORE}?{_NUMERAL}{_UNIT}?", "$1,200.50; 12.5 %; x_1; 3.7e18; 5/8; 14:35; H2O"),
     (
         "rate",
         Role.OPERAND,
         rf"(?:(?<![\w-])(?:{L}+-)+)?{L}+(?:/{L}+)+(?:\^-?\d|[\u00b2\u00b3])?|{L}{{2,}}\^-?\d+",
         "km/h; cm^2",
     ),
-    ("word", Role.WORD, rf"(?<!\w)(?:(?:{L}\.){{2,}}|(?:Mrs?|Ms|Dr|Prof|vs|etc|approx|Fig|Eq)\.)", "e.g."),
-    ("ion", Role.OPERAND, r"(?<!\w)(?:[A-Z][a-z]?){1,3}[+-](?=[\s,.;:)]|\Z)", "Na+"),
+    ("word", Role.WORD, rf"{_START}(?:(?:{L}\.){{2,}}|(?:Mrs?|Ms|Dr|Prof|vs|etc|approx|Fig|Eq)\.)", "e.g."),
+    ("ion", Role.OPERAND, r"(?<![A-Za-z0-9])(?:[A-Z][a-z]?){1,3}[+-](?=[\s,.;:)]|\Z)", "Na+"),
     (
         "letter",
         Role.LETTER,
-        rf"(?:{L}|(?:[A-Z][a-z]?){{1,5}})['\u2032]{{0,3}}{_LETTER_END}|[\u221e\u2205]",
+        rf"(?:{L}|(?:[A-Z][a-z]?){{1,5}})['\u2032]{{0,3}}{_LETTER_END}|(?<=\()[ivxIVX]{{2,4}}(?=\))|[\u221e\u2205]",
         "x; f'; AB",
     ),
-    ("link", Role.LINK, r"(?<=\s)mod(?=\s)", "n mod 5"),
+    ("link", Role.LINK, r"(?<=[\s(])mod(?=\s)", "n mod 5"),
     ("word", Role.WORD, rf"{L}+(?:['\u2019-]{L}+)*(?:\(e?s\)(?!{_B}*{_SIGN}))?|[{_CJK}]+", "twenty-four"),
     ("mark", Role.MARK, r"\*{1,3}|~~", "**"),
     ("dash", Role.OTHER, r"-{2,}(?!>)|\u2014+", "--"),
-    ("operator", Role.OPERATOR, rf"<=>|[<>=!:]=|<?[-=]>|//|%(?=\s?\d)|{_SIGN}", "+; <=; ->"),
+    ("operator", Role.OPERATOR, rf"<=>|[<>=!:]=|<?[-=]>|//|[%~](?=\s?\d)|{_SIGN}", "+; <=; ->"),
     ("dots", Role.HOLE, r"\.{2,}|\u2026+|\?(?!\w)", "..."),
     ("link", Role.LINK, r"(?<=\s)[:\u2013](?=\s)|(?<=\S)[:\u2013](?=\S)", "2 : 3"),
-    ("after", Role.AFTER, r"!+(?![\w=])|\u00b0|\\[,;:!%]", "!"),
+    ("after", Role.AFTER, r"!+(?!=)|\u00b0|\\[,;:!%]", "!"),
     ("open", Role.OPEN, r"[(\[{\uff08\uff3b\uff5b]|\\\{", "("),
     ("close", Role.CLOSE, r"[)\]}\uff09\uff3d\uff5d]|\\\}", ")"),
-    ("bar", Role.BAR, r"\|+|\uff5c", "|"),
+    ("bar", Role.BAR, r"\||\uff5c", "|"),
     ("escape", Role.WHOLE, r"\\[^\sA-Za-z]", r"\\"),
     ("separator", Role.SEPARATOR, r"[,;\uff0c\uff1b\u3001]", ","),
     ("other", Role.OTHER, rf"\S(?:[{_MARKS}\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]|\u200d\S)*", "."),

@@ -17,7 +17,7 @@ from rlred.compression.pieces import Piece, Role, split_pieces
 
 _PROTECTED = {Role.WHOLE, Role.OPERAND, Role.COMMAND, Role.OPERATOR, Role.NEWLINE}
 _WORDS = {Role.WORD, Role.OTHER, Role.WHOLE}
-_SIGNS = set("+-\u00b1\u2213\u2212\u221a\u00ac\u2220\uff0b\uff0d")
+_SIGNS = set("+-\u00b1\u2213\u2212\u221a\u00ac\u2220\u25b3~\uff0b\uff0d")
 _FITS = {"(": ")]", "[": "])", "{": "}", "\\{": "\\}", "\uff08": "\uff09", "\uff3b": "\uff3d", "\uff5b": "\uff5d"}
 
 
@@ -74,12 +74,7 @@ class _Brackets:
         elif piece.role is Role.CLOSE:
             self._close(index)
         elif piece.role is Role.BAR:
-            if self._is(top, Role.BAR) and self._same(top, index) and not top.words and top.operands:
-                self._pair(index)
-            else:
-                if self._is(top, Role.BAR):
-                    self._give_up()
-                self._frames.append(_Frame(index))
+            self._bar(index)
         elif piece.role is Role.MARK:
             self._mark(index)
         else:
@@ -100,6 +95,16 @@ class _Brackets:
         frame = self._frames.pop()
         self._frames[-1].words += frame.words + (not self._is(frame, Role.BAR))
         self._frames[-1].operands += frame.operands
+
+    def _bar(self, index: int) -> None:
+        """A bar closes |x - 4| unless an operator stands before it, as in |a| - |b|, or nothing, as in ||v||."""
+        top, before = self._frames[-1], self.pieces[index - 1].role if index else None
+        if self._is(top, Role.BAR) and top.words:
+            self._give_up()
+        elif self._is(top, Role.BAR) and top.operands and before not in (Role.OPERATOR, Role.LINK, Role.SEPARATOR):
+            self._pair(index)
+            return
+        self._frames.append(_Frame(index))
 
     def _close(self, index: int) -> None:
         while self._is(self._frames[-1], Role.BAR) or self._is(self._frames[-1], Role.MARK):

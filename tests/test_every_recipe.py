@@ -46,8 +46,8 @@ RECIPES = {
     "visionthink": f"{VISUAL} --start_steps 1",
     "visual_sparsity": VISUAL,
 }
-# Makers of the embedded models, and tables over many runs: minutes long, or run by tests of their own.
-OTHERS = {"forking_table", "reward_board", "tiny_reasoner", "tiny_talker", "tiny_viewer"}
+# Tables over many runs: minutes long, or run by tests of their own.
+OTHERS = {"forking_table", "reward_board"}
 REPORTED = set(RECIPES) - {"rho1", "tokenskip", "upft", "fast_vision", "visionthink", "visual_sparsity"}
 SAID = {  # what a card must say of its adapter
     "l1_exact": "Think for exactly 48 tokens.",

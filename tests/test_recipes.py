@@ -168,7 +168,8 @@ def test_without_the_hindsight_start_it_is_stock_grpo(base, tmp_path):
 
 STOCK = """
 import sys
-sys.modules["rlred"] = None  # any import of it fails
+for room in "checks compression data evaluation files publish runs tiny training vision".split():
+    sys.modules[f"rlred.{room}"] = None  # any import of it fails
 from datasets import Dataset
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
@@ -194,7 +195,7 @@ print(sorted(key for key in trainer.state.log_history[0] if key.startswith("rewa
 """
 
 
-def test_the_rewards_run_in_stock_trl_without_rlred(base, tmp_path):
+def test_the_rewards_run_in_stock_trl_without_the_rest_of_rlred(base, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", STOCK, str(base), str(tmp_path / "stock")], capture_output=True, text=True
     )

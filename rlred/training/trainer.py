@@ -28,6 +28,7 @@ import torch
 from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
+from rlred.data.prompts import found_end
 from rlred.evaluation.row_limits import stopping_at
 from rlred.training.masked_head import score_kept
 
@@ -143,7 +144,8 @@ class ComposedGRPOTrainer(GRPOTrainer):
 
     def __init__(self, *args, parts: Sequence[Part] = (), **kwargs):
         super().__init__(*args, **kwargs)
-        self.parts = tuple(parts)
+        # Those that were not told what ends the thinking take what the tokenizer knows.
+        self.parts = tuple(part.bind(found_end(self._tokenizer)) for part in parts)
         self._limits: list[int] | None = None  # tokens, of this process's rollouts
         self._opening: Opening | None = None
         self._scores: tuple[torch.Tensor, torch.Tensor] | None = None  # of the policy, where TRL has scored a rollout

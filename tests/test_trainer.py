@@ -159,7 +159,9 @@ def test_an_opening_that_ends_the_sequence_is_all_there_is():
     assert joined(Opening([7], [-1.0], torch.zeros(1)), [[1]], None) == ([[7, 1]], None)
 
 
-@pytest.mark.parametrize("part", [ThinkOrNot(), EarlyStop()], ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize(
+    "part", [ThinkOrNot(end_of_thinking="</think>"), EarlyStop()], ids=lambda part: type(part).__name__
+)
 def test_a_rollout_function_of_ones_own_is_refused_beside_what_it_would_not_heed(part, random_model, tmp_path):
     trainer = trainer_of(random_model, tmp_path, [])
     trainer.rollout_func = lambda prompts, trainer: {}

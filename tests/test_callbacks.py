@@ -67,7 +67,7 @@ def test_training_ends_when_the_dial_is_there(correlations, stops):
 
 
 def test_a_recipe_can_be_asked_to_stop_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlred.training.trainer.step_metrics", lambda outcomes: {CORRELATION: 0.95})
+    monkeypatch.setattr("rlred.training.adherence.step_metrics", lambda outcomes: {CORRELATION: 0.95})
     flags = {"hindsight": False, "evaluate": False, "max_steps": 6, "save_steps": 100, "stop_at_correlation": 0.9}
     run(*arguments("l1_exact", "tiny_reasoner", output_dir=tmp_path, **flags), tmp_path)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]

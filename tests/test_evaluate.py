@@ -95,7 +95,7 @@ BAD = [
     ("--row_cap 2", "--row_cap=2: only rows that ask for a maximum are cut, and the modes are ['exact']"),
     ("--num_samples 0", "--num_samples must be 1 or more"),
     ("--batch_size 0", "--batch_size must be 1 or more"),
-    ("--wording {", "--wording: not JSON"),
+    ("--wording {", "--wording '{' is not JSON"),
     ("--paraphrase l3", "no preset named 'l3'"),
     ("--more_questions nowhere.csv", "nowhere.csv: no such file"),
     ("--vllm", "vLLM is not installed"),

@@ -58,7 +58,7 @@ def test_a_recipe_that_does_not_exist_is_one_clear_line(capsys):
 
 def test_trap_a_rewards_module_beside_the_script_does_not_shadow_ours(tmp_path):
     (tmp_path / "rewards.py").write_text("raise SystemExit('this is not the module that was asked for')\n")
-    script = ["from rlred.rewards import Correctness", r"print(Correctness()(['\boxed{4}'], solution=['4']))"]
+    script = ["from rlred.rewards import Correctness", r"print(Correctness()([r'\boxed{4}'], solution=['4']))"]
     (tmp_path / "mine.py").write_text("\n".join(script))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -91,10 +91,12 @@ _FORMULA = re.compile(r"(?:\\[a-zA-Z]+|(?!(?<=\s)[aAI]\s+[^\W\d_]{2})[A-Za-zÎ±-Ï
 def visible(text: str, end_of_thinking: str = "</think>") -> str:
     """The text after its thinking; what stands in a thinking that never ends is dropped, too.
 
-    >>> visible("<think>12?</think> It is 13."), visible("So: <think>12")
-    (' It is 13.', 'So: ')
+    An `end_of_thinking` of "" is that of a model without one.
+
+    >>> visible("<think>12?</think> It is 13."), visible("So: <think>12"), visible("It is 13.", "")
+    (' It is 13.', 'So: ', 'It is 13.')
     """
-    for start, end in (*THINKING, ("<think>", end_of_thinking)):
+    for start, end in (*THINKING, *([("<think>", end_of_thinking)] if end_of_thinking else [])):
         text = text.rpartition(end)[2].partition(start)[0]
     return text
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from .base import Grader
-from .correctness import last_boxed, text_of
+from .correctness import boxed_answer, golds_of, text_of
 
 _DROPPED = re.compile(r"\b(a|an|the)\b|[^\w\s%.-]|[.](?!\d)")
 
@@ -29,7 +29,7 @@ class ExactMatch(Grader):
 
     Source: the normalisation of VQA (1505.00468), without its table of number words.
 
-    >>> ExactMatch()(["Red.", "\\boxed{the dot}", "red or blue"], solution=["red", "dot", "red"])
+    >>> ExactMatch()(["Red.", "\\boxed{the dot}", "red or blue"], solution=["red", ["dot", "spot"], "red"])
     [1.0, 1.0, 0.0]
     """
 
@@ -37,12 +37,12 @@ class ExactMatch(Grader):
 
     __name__ = "exact_match"
 
-    def grade(self, text: str, solution: str) -> float | None:
-        """The grade of one text."""
+    def grade(self, text: str, solution) -> float | None:
+        """The grade of one text; of a list of solutions any is correct."""
         answer = text.rpartition(self.answer_mark)[2] if self.answer_mark else text
-        boxed = last_boxed(answer)
-        gold = normal(str(solution))
-        return float(normal(answer if boxed is None else boxed) == gold) if gold else None
+        boxed = boxed_answer(answer)
+        golds = {normal(gold) for gold in golds_of(solution)} - {""}
+        return float(normal(answer if boxed is None else boxed) in golds) if golds else None
 
     @property
     def end_of_thinking(self) -> str:

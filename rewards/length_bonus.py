@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from .base import Reward
-from .correctness import Correctness, last_boxed, text_of
+from .correctness import Correctness, boxed_answer, text_of
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
 from .length import Length
@@ -98,7 +98,7 @@ class LengthBonus(Reward):
                 bucket = 0 if accuracy >= 2 / 3 else 1 if accuracy >= 1 / 3 else 2
                 for index in group:
                     aims[index] = targets[bucket]
-        answered = [last_boxed(text_of(text)) is not None for text in completions]
+        answered = [boxed_answer(text_of(text)) is not None for text in completions]
         return [
             grade if grade is None else self.score(grade, box, list(ids), aim)
             for grade, box, ids, aim in zip(grades, answered, completion_ids, aims, strict=True)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from rlred.cli import main as rlred
-from rlred.evaluation.predictions import load_predictions
+from rlred.evaluation.predictions import grade, load_predictions
+from rlred.rewards import Correctness
 from tests.paths import real_data
 
 
@@ -111,3 +112,10 @@ def test_bad_predictions_are_one_clear_line(rows, flags, message, tmp_path, caps
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert message in line
     assert not (tmp_path / "out" / "adherence.json").exists()
+
+
+def test_a_model_without_an_end_of_thinking_is_graded_on_its_whole_text():
+    whole = Correctness(end_of_thinking=None)
+    assert grade("So it is $\\boxed{12}$.", "12", whole) == 1.0
+    assert grade("The answer is 7.", "12", whole) == 0.0 and grade("The answer is 12.", "12", whole) == 1.0
+    assert grade("no box here", "12", whole, "12") == 1.0

@@ -510,3 +510,8 @@ def test_no_row_of_a_real_file_is_lost(name, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(load_questions(str(path))) == len(read_rows(path))
     assert not caplog.records
+
+
+def test_a_worked_answer_in_two_boxes_has_both_values():
+    assert worked_answer(r"So $x=\boxed{2}$ and $x=\boxed{3}$.") == "2, 3"
+    assert worked_answer(r"\boxed{4} is too small. So it is \boxed{9}.") == "9"

@@ -210,3 +210,13 @@ def test_a_wrong_visual_reward_in_yaml_is_one_clear_line(spec, message):
     with pytest.raises(ValueError, match=message) as raised:
         make_reward(spec)
     assert "\n" not in str(raised.value)
+
+
+def test_exact_match_takes_any_of_several_solutions_and_has_no_opinion_without_one():
+    match = ExactMatch()
+    assert match(["Blue."] * 4, solution=[["red", "blue"], ["red", "green"], None, [None, ""]]) == [
+        1.0,
+        0.0,
+        None,
+        None,
+    ]

@@ -9,7 +9,7 @@ import json
 import math
 import re
 
-from rlred.rewards.correctness import last_boxed
+from rlred.rewards.correctness import boxed_answer
 from rlred.rewards.grader import MAX_CHARACTERS
 
 NO_ANSWER = ("nan", "<na>", "n/a", "null", "proof", "notfound", "not found")  # what files write for "there is none"
@@ -88,13 +88,13 @@ def worked_answer(text: str) -> str | None:
     """
     text = text.rpartition("</think>")[2]
     _, mark, after = text.rpartition("####")
-    boxed = last_boxed(after)
+    boxed = boxed_answer(after)
     if boxed is None and mark:
         # One line is an answer. More are the section below a heading, unless its words are those of LaTeX.
         line, _, rest = after.strip().partition("\n")
         if not rest.strip() or not re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}", line):
             return line.strip() or None
-    boxed = last_boxed(text) if boxed is None else boxed
+    boxed = boxed_answer(text) if boxed is None else boxed
     if boxed is not None or "\\boxed{" in text:
         return (boxed or "").strip() or None
     said = list(STATEMENT.finditer(text))

@@ -39,7 +39,7 @@ from rlred.evaluation.prediction_files import (
 from rlred.evaluation.report import STAGES
 from rlred.rewards import Correctness
 from rlred.rewards.answer_text import answer_for, visible
-from rlred.rewards.correctness import last_boxed
+from rlred.rewards.correctness import boxed_answer
 
 logger = logging.getLogger(__name__)
 
@@ -279,7 +279,7 @@ def grade(
         return _grade_all(prediction, gold, correctness)
     if isinstance(prediction, list | tuple):
         prediction = ", ".join(map(str, prediction))
-    end = correctness.end_of_thinking
+    end = correctness.end_of_thinking or ""
     if not is_missing(prediction) and not isinstance(prediction, dict) or prediction == "":
         texts = [f"{end}\\boxed{{{prediction}}}"]
     elif isinstance(text, str):
@@ -296,11 +296,11 @@ def grade(
 
 def _boxed(text: str, solution: str, correctness: Correctness) -> str:
     """The text after the thinking, with the answer in a box."""
-    end = correctness.end_of_thinking
+    end = correctness.end_of_thinking or ""
     if correctness.require_end_of_thinking and end not in text:
         return ""
     body = visible(text, end)
-    if last_boxed(body) is not None:
+    if boxed_answer(body) is not None:
         return body
     return f"\\boxed{{{answer_for(body, solution, end) or ''}}}"
 

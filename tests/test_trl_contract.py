@@ -79,7 +79,7 @@ SIGNATURES = [
     ("trl.trainer.utils.add_fused_lm_head", "model temperature cast_lm_head_to_fp32 outputs", "see kept.py"),
     ("trl.models.utils.unwrap_model_for_generation", "model accelerator ...", "the gate generates under it"),
     ("trl.trainer.sft_trainer.DataCollatorForLanguageModeling", "pad_token_id ...", "static_labels names it"),
-    ("trl.TrlParser.parse_args_and_config", "self args ...", "arguments.parse calls it"),
+    ("trl.TrlParser.set_defaults_with_config", "self kwargs", "arguments.parse hands it the merged YAML"),
     ("trl.rewards.get_soft_overlong_punishment", "max_completion_len soft_punish_cache", "soft_overlong names these"),
     ("peft.tuners.lora.LoraLayer.get_base_layer", "self", "the sweep keeps a copy of its weight"),
     ("peft.tuners.lora.layer.Linear.merge", "self safe_merge adapter_names", "the sweep merges for speed"),

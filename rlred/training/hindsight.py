@@ -23,6 +23,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate import PartialState
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
@@ -32,7 +33,7 @@ from rlred.data.budgets import BudgetSampler, Wording
 from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
 from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sweep import stop_ids, sweep
-from rlred.files import write_json
+from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
@@ -324,6 +325,8 @@ def hindsight_start(
     )
     sampling = {"batch_size": batch_size, "seed": training.seed, "output": output}
     traces, bins = find_traces(model, material, settings, (correctness, length), **sampling)
+    if PartialState().is_main_process:
+        write_text(output / "bins.md", described(bins) + "\n")
     probe_questions = questions[: settings.num_probe_questions]
     mode = max((mode for mode in sampler.modes if mode != "none"), key=sampler.modes.get)
     probe = Probe(

@@ -49,7 +49,7 @@ class Hindsight:
     """Settings of the hindsight start. Raises `ValueError` for a value out of range."""
 
     num_samples: int = 2048
-    """Completions to sample from the model, asked for budgets."""
+    """Completions to sample from the model, asked for budgets; without a budget beside `sources`."""
     sources: dict[str, int] = field(default_factory=dict)
     """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}: rlred/training/traces.py.
     With any, the traces are drawn evenly over bins of length, and those outside the budgets are left out."""
@@ -321,7 +321,14 @@ def hindsight_start(
         return json.loads(record_path.read_text())
     questions = list(questions)
     material = Material(
-        tokenizer, as_prompts(prompts), questions, sampler, frozenset(stop_ids(model, tokenizer)), max_completion_length
+        tokenizer,
+        as_prompts(prompts),
+        questions,
+        sampler,
+        frozenset(stop_ids(model, tokenizer)),
+        max_completion_length,
+        temperature=training.temperature,
+        asks_budgets=not settings.sources,
     )
     sampling = {"batch_size": batch_size, "seed": training.seed, "output": output}
     traces, bins = find_traces(model, material, settings, (correctness, length), **sampling)

@@ -1,6 +1,7 @@
 """Traces of every length: where the hindsight start gets them when the model's own lengths are not those asked for.
 
-    free         what the model writes when it is asked for a budget                       hindsight.num_samples
+    free         what the model writes when it is asked for a budget; without one beside   hindsight.num_samples
+                 other sources
     brief        asked without a budget, with one of several requests to be brief          hindsight.sources
     stopped      a free trace that is cut at the end of a sentence and made to answer
     continued    a free trace that goes on after its end with "Wait"
@@ -61,6 +62,9 @@ class Material:
     sampler: BudgetSampler
     stops: frozenset[int]
     max_completion_length: int
+    temperature: float = 1.0
+    asks_budgets: bool = True
+    """Whether the source `free` asks for budgets."""
     free: Sequence[dict] = ()
     """The traces of the source `free`, with those that were cut at the cap."""
 
@@ -86,19 +90,20 @@ class Material:
 
 
 def free(material: Material, count: int, rng: random.Random) -> list[Job]:
-    """Questions asked for budgets that the sampler draws."""
+    """Questions asked for budgets that the sampler draws; or without, where a number would only disturb the model."""
     rows = rng.choices(material.questions, k=count)
-    asked = ask(rows, material.prompts, [material.sampler.draw(rng) for _ in range(count)])
+    drawn = [material.sampler.draw(rng) if material.asks_budgets else ("none", None) for _ in range(count)]
+    asked = ask(rows, material.prompts, drawn)
     render = material.prompts.asked
     cap = material.max_completion_length
     return [Job(row, prompt_ids(material.tokenizer, render(row["prompt"])), cap) for row in asked]
 
 
 def brief(material: Material, count: int, rng: random.Random) -> list[Job]:
-    """Questions asked without a budget, with a request to be brief."""
+    """Questions asked without a budget, with a request to be brief; what takes more than half of the cap is not."""
     rows = rng.choices(material.questions, k=count)
-    cap = material.max_completion_length
-    return [Job(row, material.free_prompt(row, rng.choice(BRIEF_REQUESTS)), cap) for row in rows]
+    limit = max(1, material.max_completion_length // 2)
+    return [Job(row, material.free_prompt(row, rng.choice(BRIEF_REQUESTS)), limit) for row in rows]
 
 
 def stopped(material: Material, count: int, rng: random.Random) -> list[Job]:
@@ -181,6 +186,7 @@ def sample(source: str, model, material: Material, count: int, *, batch_size: in
                 max_completion_length=material.max_completion_length,
                 limits=None if source == "free" else [job.limit for job in own],
                 batch_size=batch_size,
+                temperature=material.temperature,
                 seed=rng.randrange(2**31) + state.process_index,
                 description=f"hindsight: {source}, {done}-{done + size} of {count}",
             )

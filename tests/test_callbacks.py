@@ -7,9 +7,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from rlred.training.callbacks import CORRELATION, CollapseAlarm, KeepBest, StopWhenObeyed, signs_of_collapse
+from rlred.training.callbacks import (
+    CORRELATION,
+    CollapseAlarm,
+    KeepBest,
+    SkipBadUpdates,
+    StopWhenObeyed,
+    signs_of_collapse,
+)
+from tests.pairwise import trainer_of_job
 from tests.test_recipes import arguments, run
 
 HEALTHY = {
@@ -97,3 +105,28 @@ def test_a_worse_checkpoint_does_not_replace_the_best(tmp_path):
         state.log_history.append({"step": step, "reward": reward})
         keep.on_save(args, state, None)
     assert (tmp_path / "best" / "adapter_model.safetensors").read_text() == "0.7"
+
+
+@pytest.mark.parametrize("bad, survives", [({2}, True), ({1, 2, 3}, False)])
+def test_an_update_without_a_finite_gradient_is_left_out_and_said(bad, survives, tmp_path, caplog):
+    class Poison(TrainerCallback):
+        """Makes one weight's gradient nan, as one row of a batch can."""
+
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            if state.global_step + 1 in bad:
+                next(p for p in model.parameters() if p.grad is not None).grad.view(-1)[0] = float("nan")
+
+    words = ["--max_steps", "4", "--per_device_train_batch_size", "8", "--num_generations", "4", "--lora_r", "4"]
+    trainer = trainer_of_job([*words, "--output_dir", str(tmp_path)], callbacks=[Poison(), SkipBadUpdates(patience=3)])
+    with caplog.at_level(logging.WARNING, logger="rlred"):
+        if not survives:
+            with pytest.raises(ValueError, match="not finite in 3 updates running, the last of them update 3; lower"):
+                trainer.train()
+            return
+        trainer.train()
+    assert [record.getMessage() for record in caplog.records if "not finite" in record.getMessage()] == [
+        "update 2: the gradient is not finite; the update is left out"
+    ]
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    assert all(torch.isfinite(parameter).all() for parameter in trained)
+    assert any(parameter.abs().max() > 0 for name, parameter in trainer.model.named_parameters() if "lora_B" in name)

@@ -1,4 +1,4 @@
-"""What lets a long run be left alone: an alarm when it collapses, its best adapter, an end once the dial is there."""
+"""What lets a long run be left alone: alarms, updates without a finite gradient left out, its best adapter, an end."""
 
 import json
 import logging
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from transformers import TrainerCallback
 
 from rlred.files import write_json
@@ -61,6 +62,31 @@ class CollapseAlarm(TrainerCallback):
         for name, meaning in signs.items():
             if self.shown[name] == self.patience:
                 logger.warning("collapse at step %d: %s=%.4g: %s", state.global_step, name, logs[name], meaning)
+
+
+class SkipBadUpdates(TrainerCallback):
+    """Leaves out an update whose gradient is not finite: it would make every trained weight nan, and end the run.
+
+    It says so in the log. Raises `ValueError` after `patience` such updates running: then it is not one odd batch.
+    """
+
+    def __init__(self, patience: int = 5):
+        self.patience, self.running = patience, 0
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if all(torch.isfinite(gradient).all() for gradient in gradients):
+            self.running = 0
+            return
+        self.running += 1
+        logger.warning("update %d: the gradient is not finite; the update is left out", state.global_step + 1)
+        if self.running == self.patience:
+            raise ValueError(
+                f"the gradient was not finite in {self.patience} updates running, the last of them update "
+                f"{state.global_step + 1}; lower learning_rate, or set dtype to float32"
+            )
+        for parameter in model.parameters():
+            parameter.grad = None
 
 
 class StopWhenObeyed(TrainerCallback):

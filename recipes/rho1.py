@@ -25,7 +25,9 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from rlred.data.budgets import Wording
 from rlred.data.questions import load_questions, read_source
+from rlred.evaluation.conditions import free
 from rlred.evaluation.measures import measure
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
 from rlred.runs.arguments import option
 from rlred.runs.comparison import fresh_model, main_of, sft_config
@@ -166,11 +168,8 @@ class Experiment:
             model,
             tokenizer,
             held_out,
-            [],
-            modes=["none"],
-            prompts=Wording(),
-            max_completion_length=told.max_completion_length,
-            temperature=temperature,
+            free(Wording()),
+            sampling=Sampling(told.max_completion_length, temperature),
         )
         return measure(outcomes)["rows"][0]["accuracy"]
 

@@ -161,6 +161,7 @@ def run_generate(options: argparse.Namespace) -> None:
         raise ValueError(f"--temperature must be 0 or more, got {options.temperature}")
     from rlred.data.prompts import decode
     from rlred.evaluation.evaluate import Evaluation, subjects_of
+    from rlred.evaluation.sampling import Sampling
     from rlred.evaluation.sweep import complete, load_for_evaluation
 
     adapters, models = ([name] if name else [] for name in (options.adapter, options.model))
@@ -173,9 +174,7 @@ def run_generate(options: argparse.Namespace) -> None:
         model,
         tokenizer,
         [prompts.asked(prompts.turns(row, budget, options.mode)) for budget in budgets],
-        max_completion_length=options.max_completion_length or 2 * max(options.budgets),
-        temperature=options.temperature,
-        seed=options.seed,
+        Sampling(options.max_completion_length or 2 * max(options.budgets), options.temperature, seed=options.seed),
     )
     texts = decode(tokenizer, completions, prompts.end)
     for budget, ids, text in zip(budgets, completions, texts, strict=True):
@@ -228,10 +227,13 @@ def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
     for name in PROMPT_FLAGS:
         if getattr(options, name) is not None:
             raise ValueError(f"--{name}: with --ratios an adapter is asked as its run.json says; leave it out")
-    from rlred.compression.evaluate import evaluate_ratios
+    from rlred.compression.evaluate import RatioEvaluation, evaluate_ratios
     from rlred.data.questions import load_questions
     from rlred.evaluation.sweep import sample_of
 
+    names = ("ratios", "max_completion_length", "temperature", "batch_size", "dtype", "seed")
+    told = {name: getattr(options, name) for name in names}
+    evaluation = RatioEvaluation(options.adapter[0], model=next(iter(options.model), None), **told)
     questions = load_questions(
         options.questions,
         split=options.split,
@@ -239,18 +241,7 @@ def evaluate_by_ratio(options: argparse.Namespace, output: Path) -> None:
         question_column=options.question_column,
         solution_column=options.solution_column,
     )
-    evaluate_ratios(
-        options.adapter[0],
-        options.model,
-        sample_of(questions, options.num_questions),
-        options.ratios,
-        output,
-        max_completion_length=options.max_completion_length,
-        temperature=options.temperature,
-        batch_size=options.batch_size,
-        dtype=options.dtype,
-        seed=options.seed,
-    )
+    evaluate_ratios(evaluation, sample_of(questions, options.num_questions), output)
 
 
 def evaluate_predictions(options: argparse.Namespace, output: Path) -> None:
@@ -307,8 +298,11 @@ def run_reference(options: argparse.Namespace) -> None:
     from rlred.data.prompts import Prompts, template_settings
     from rlred.data.questions import load_questions
     from rlred.data.references import sample_references, write_references
+    from rlred.evaluation.sampling import Sampling
     from rlred.evaluation.sweep import load_for_evaluation
 
+    names = ("max_completion_length", "temperature", "batch_size", "seed", "num_samples")
+    sampling = Sampling(**{name: getattr(options, name) for name in names})
     wording = make_wording(wording_flag(options.wording))
     settings = template_settings(options.chat_template_kwargs)
     prompts = Prompts(wording, options.system_prompt, settings, options.end_of_thinking)
@@ -327,11 +321,7 @@ def run_reference(options: argparse.Namespace) -> None:
         tokenizer,
         questions,
         prompts=prompts.fitted(tokenizer),
-        num_samples=options.num_samples,
-        max_completion_length=options.max_completion_length,
-        temperature=options.temperature,
-        batch_size=options.batch_size,
-        seed=options.seed,
+        sampling=sampling,
         path=options.output.with_suffix(".completions.jsonl"),
     )
     write_references(rows, options.output)

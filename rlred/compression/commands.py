@@ -125,9 +125,12 @@ def run_traces(options: argparse.Namespace) -> None:
     from rlred.compression.stages import traces_stage
     from rlred.compression.traces import load_traces, sample_traces
     from rlred.data.questions import load_questions
+    from rlred.evaluation.sampling import Sampling
     from rlred.evaluation.sweep import load_for_evaluation
 
     ratio_format = _ratio_format(options)
+    names = ("max_completion_length", "temperature", "batch_size", "seed", "num_samples")
+    sampling = Sampling(**{name: getattr(options, name) for name in names})
 
     def sample():
         questions = load_questions(
@@ -143,11 +146,7 @@ def run_traces(options: argparse.Namespace) -> None:
             tokenizer,
             list(questions),
             ratio_format.fitted(tokenizer),
-            max_completion_length=options.max_completion_length,
-            num_samples=options.num_samples,
-            temperature=options.temperature,
-            batch_size=options.batch_size,
-            seed=options.seed,
+            sampling=sampling,
             path=options.output.with_suffix(".completions.jsonl"),
         )
 

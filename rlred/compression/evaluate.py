@@ -218,7 +218,7 @@ def evaluate_ratios(
     max_completion_length: int | None = None,
     temperature: float = 0.0,
     batch_size: int = 128,
-    dtype: str = "float32",
+    loading: Loading | None = None,
     seed: int = 0,
 ) -> dict:
     """Measures an adapter, asked as it was trained to be, its base and the control; writes the report into `output`.
@@ -237,7 +237,7 @@ def evaluate_ratios(
     asked = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
     blocks, stages = {}, {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
-        model, tokenizer = load_model(base, own, Loading(dtype))
+        model, tokenizer = load_model(base, own, loading)
         folder, ratio_format = output / "measures" / name, ratio_format.fitted(tokenizer, prompts)
         outcomes = sweep_ratios(model, tokenizer, questions, ratios, ratio_format, folder=folder, **settings)
         blocks[name] = {"title": title, "rows": measure_ratios(outcomes)}

@@ -6,17 +6,17 @@ import pytest
 
 from rlred.cli import main as rlred
 from rlred.data.budgets import Wording
+from rlred.data.models import load_model
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines, Forcing
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sampling import Sampling
-from rlred.evaluation.sweep import load_for_evaluation
 
 
 @pytest.fixture(scope="module")
 def baselines():
-    model, tokenizer = load_for_evaluation("tiny_reasoner", None, "float32")
+    model, tokenizer = load_model("tiny_reasoner")
     questions = list(load_questions("sums", split="test", limit=24))
     conditions = budget_conditions(Wording(), [16, 32, 64])
     return Baselines(model, tokenizer, questions, conditions, sampling=Sampling(128))

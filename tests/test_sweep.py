@@ -10,12 +10,13 @@ import time
 import pytest
 
 from rlred.data.budgets import Wording
+from rlred.data.models import load_model
 from rlred.data.prompts import Prompts
 from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import budget_conditions, free
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sampling import Grading, Sampling
-from rlred.evaluation.sweep import load_for_evaluation, sweep
+from rlred.evaluation.sweep import sweep
 
 WORDING = Wording()
 
@@ -23,7 +24,7 @@ WORDING = Wording()
 @pytest.fixture(scope="module")
 def ask_reasoner():
     """A sweep of the embedded model in batches of 4, as a function of its changes."""
-    model, tokenizer = load_for_evaluation("tiny_reasoner", None, "float32")
+    model, tokenizer = load_model("tiny_reasoner")
     questions = list(load_questions("sums", split="test", limit=3))
 
     def asked(*, modes=("exact", "none"), prompts=WORDING, row_cap=None, path=None, grading=None, **changes):

@@ -27,6 +27,7 @@ from matplotlib import pyplot as plt
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.traces import split_completion
+from rlred.data.models import Loading, load_model
 from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record
 from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.measures import by_question, measure, paired_difference, wilson
@@ -34,7 +35,7 @@ from rlred.evaluation.predictions import budgets_of_ratios
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, percent, set_ink
 from rlred.evaluation.report import write_report as write_adherence
 from rlred.evaluation.sampling import Grading, Sampling
-from rlred.evaluation.sweep import complete, load_for_evaluation, outcomes_of, stop_ids, sweep
+from rlred.evaluation.sweep import complete, outcomes_of, stop_ids, sweep
 from rlred.files import write_json, write_text
 from rlred.rewards.length import find_end
 
@@ -226,8 +227,8 @@ class RatioEvaluation:
     """The cap of every completion; that of the adapter's training without one."""
     temperature: float = 0.0
     batch_size: int = 128
-    dtype: str = "float32"
     seed: int = 0
+    loading: Loading | None = None
 
     def __post_init__(self):
         for ratio in self.ratios:
@@ -257,7 +258,7 @@ def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: 
     asked = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
     blocks, stages = {}, {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
-        model, tokenizer = load_for_evaluation(base, own, evaluation.dtype)
+        model, tokenizer = load_model(base, own, evaluation.loading)
         folder, ratio_format = output / "measures" / name, ratio_format.fitted(tokenizer, prompts)
         conditions = ratio_conditions(ratio_format, evaluation.ratios)
         outcomes = sweep_ratios(model, tokenizer, questions, conditions, sampling=sampling, folder=folder)

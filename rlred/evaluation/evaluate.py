@@ -16,74 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from rlred.data.budgets import Wording, make_wording, wording_flag
-from rlred.data.prompts import Prompts, prompts_of_record, template_settings
+from rlred.data.models import Loading, load_model
+from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
-from rlred.evaluation.row_cap import check_row_cap
 from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.settings import Evaluation
 from rlred.evaluation.study import examples
-from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
+from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.rewards import Correctness
 from rlred.tiny import TINY_REASONER, sums
-
-BASELINES = ("brevity", "truncation", "s1_forcing")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What to measure: the flags of `rlred evaluate`. Raises `ValueError` for a value out of range."""
-
-    budgets: list[int]
-    model: list[str] = dataclasses.field(default_factory=list)
-    adapter: list[str] = dataclasses.field(default_factory=list)
-    modes: list[str] = dataclasses.field(default_factory=lambda: ["exact"])
-    questions: str = "sums"
-    questions_config: str | None = None
-    split: str = "test"
-    question_column: str | None = None
-    solution_column: str | None = None
-    more_questions: list[str] = dataclasses.field(default_factory=list)
-    num_questions: int = 64
-    num_samples: int = 1
-    wording: str | None = None
-    system_prompt: str | None = None
-    chat_template_kwargs: str | None = None
-    end_of_thinking: str | None = None
-    paraphrase: str | None = None
-    out_of_range: bool = False
-    baselines: list[str] = dataclasses.field(default_factory=list)
-    max_completion_length: int | None = None
-    row_cap: float | None = None
-    require_end_of_thinking: bool = False
-    temperature: float = 1.0
-    batch_size: int = 128
-    dtype: str = "float32"
-    seed: int = 0
-    vllm: bool = False
-    trust_remote_code: bool = False
-
-    def __post_init__(self):
-        for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
-            if getattr(self, name) < smallest:
-                raise ValueError(f"--{name} must be {smallest} or more, got {getattr(self, name)}")
-        if not self.budgets and self.modes != ["none"]:
-            raise ValueError("--budgets: name the token budgets to ask for, or files with --predictions")
-        if self.budgets and min(self.budgets) < 1:
-            raise ValueError(f"--budgets must be 1 or more, got {min(self.budgets)}")
-        if self.max_completion_length is not None and self.max_completion_length < 1:
-            raise ValueError(f"--max_completion_length must be 1 or more, got {self.max_completion_length}")
-        if self.max_completion_length is None and not self.budgets:
-            raise ValueError("--max_completion_length: without --budgets, say where a completion is cut")
-        check_row_cap(self.row_cap, self.modes, "--row_cap")
-        if self.adapter and len(self.model) > 1:
-            raise ValueError("--model: with --adapter, name the one model that they belong to, or none")
-        for name in ("model", "adapter"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"--{name}: the same one is named twice in {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -96,23 +42,19 @@ class Subject:
     prompts: Prompts
 
 
-def subjects_of(settings: Evaluation) -> list[Subject]:
-    """The base first, then every adapter; or every model that was named."""
-    given: dict = {"wording": make_wording(wording_flag(settings.wording))} if settings.wording else {}
-    for name in ("system_prompt", "end_of_thinking"):
-        if getattr(settings, name) is not None:
-            given[name] = getattr(settings, name)
-    if settings.chat_template_kwargs is not None:
-        given["chat_template_kwargs"] = template_settings(settings.chat_template_kwargs)
-    adapters = [
-        Subject(name, base_of(name, settings.model), name, dataclasses.replace(prompts_of(name), **given))
-        for name in settings.adapter
+def subjects_of(models: list[str], adapters: list[str], wording: str | None, given: dict) -> list[Subject]:
+    """The base first, then every adapter; or every model that was named.
+
+    `wording` and `given`, more fields of `Prompts`, stand before what an adapter's run says.
+    """
+    given = {**given, "wording": make_wording(wording_flag(wording))} if wording else given
+    adapted = [
+        Subject(name, base_of(name, models), name, dataclasses.replace(prompts_of(name), **given)) for name in adapters
     ]
-    if adapters:
-        first = adapters[0]
-        return [Subject(first.model, first.model, None, first.prompts), *adapters]
-    names = settings.model or [TINY_REASONER]
-    return [Subject(name, name, None, Prompts(**given)) for name in names]
+    if adapted:
+        first = adapted[0]
+        return [Subject(first.model, first.model, None, first.prompts), *adapted]
+    return [Subject(name, name, None, Prompts(**given)) for name in models or [TINY_REASONER]]
 
 
 def base_of(adapter: str | None, named: list[str]) -> str:
@@ -148,7 +90,7 @@ def claim(settings: Evaluation, output: Path) -> None:
     """Notes in the folder what is measured there. Raises `ValueError` where that is something else already."""
     path, plain = output / "evaluation.json", dataclasses.asdict(settings)
     before = json.loads(path.read_text()) if path.exists() else plain
-    changed = [name for name in {**before, **plain} if before.get(name) != plain.get(name)]
+    changed = [name for name in before if before[name] != plain.get(name)]
     if changed:
         name = changed[0]
         raise ValueError(
@@ -160,7 +102,7 @@ def claim(settings: Evaluation, output: Path) -> None:
 
 def evaluate(settings: Evaluation, output: Path) -> dict:
     """Measures every subject, writes adherence.{json,md,png} into `output` and returns the report."""
-    subjects = subjects_of(settings)
+    subjects = subjects_of(settings.model, settings.adapter, settings.wording, settings.given())
     questions = _questions(settings, settings.questions)
     families = {source: _questions(settings, source) for source in settings.more_questions}
     claim(settings, output)
@@ -227,10 +169,10 @@ def _questions(settings: Evaluation, source: str) -> list[dict]:
 
 def _load(subject: Subject, settings: Evaluation):
     if not settings.vllm:
-        return load_for_evaluation(subject.model, subject.adapter, settings.dtype, settings.trust_remote_code)
+        return load_model(subject.model, subject.adapter, Loading.of(settings))
     from rlred.evaluation.vllm import VllmModel
 
-    model = VllmModel(subject.model, subject.adapter, settings.dtype, settings.trust_remote_code)
+    model = VllmModel(subject.model, subject.adapter, Loading.of(settings))
     return model, model.llm.get_tokenizer()
 
 
@@ -246,10 +188,8 @@ class Measuring:
 
     def sampling(self, budgets: list[int]) -> Sampling:
         """How the model is sampled where these budgets are asked for."""
-        settings = self.settings
-        names = ("temperature", "batch_size", "seed", "num_samples")
-        cap = settings.max_completion_length or 2 * max(budgets)
-        return Sampling(cap, **{name: getattr(settings, name) for name in names})
+        cap = self.settings.max_completion_length or 2 * max(budgets)
+        return Sampling.of(self.settings, max_completion_length=cap)
 
     @property
     def grading(self) -> Grading:

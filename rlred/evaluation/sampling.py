@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from rlred.data.prompts import tell_end, thinking_end
 from rlred.rewards import Correctness, Length
@@ -37,6 +38,17 @@ class Sampling:
             raise ValueError(f"temperature must be a number, 0 or more, got {self.temperature!r}")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
+
+    @classmethod
+    def of(cls, settings: Any, **changes) -> "Sampling":
+        """The fields of a command's settings that say how to sample, with changes.
+
+        >>> from types import SimpleNamespace
+        >>> Sampling.of(SimpleNamespace(seed=3, budgets=[16]), max_completion_length=32).seed
+        3
+        """
+        names = {item.name for item in fields(cls)}
+        return cls(**({name: value for name, value in vars(settings).items() if name in names} | changes))
 
     def at(self, **changes) -> "Sampling":
         """The same with other values."""

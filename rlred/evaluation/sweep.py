@@ -13,22 +13,15 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from tqdm.auto import tqdm
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
-from rlred.data.prompts import Conversation, Prompt, decode, end_ids, prompt_ids, with_pad_token
+from rlred.data.prompts import Conversation, Prompt, decode, end_ids, prompt_ids
 from rlred.evaluation.conditions import Condition
 from rlred.evaluation.row_cap import longest
 from rlred.evaluation.row_limits import StopAt
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.files import write_text
 from rlred.rewards.length import find_end
-from rlred.tiny import resolve_model
 
 LABELS = ("mode", "budget", "ratio")  # what a condition may say of its outcomes
 
@@ -169,7 +162,10 @@ def merged_adapter(model):
         layers = [
             module
             for module in model.modules()
-            if isinstance(module, LoraLayer) and not module.disable_adapters and not module.merged
+            if isinstance(module, LoraLayer)
+            and not module.disable_adapters
+            and not module.merged
+            and module.get_base_layer().weight.is_floating_point()  # quantised weights would be rounded anew
         ]
     kept = [layer.get_base_layer().weight.detach().clone() for layer in layers]
     for layer in layers:
@@ -263,26 +259,3 @@ def sample_of(questions, n: int, seed: int = 0) -> list[dict]:
     """`n` question rows, or all of them where there are fewer; the same ones for the same seed."""
     rows = list(questions)
     return rows if len(rows) <= n else random.Random(seed).sample(rows, n)
-
-
-def load_for_evaluation(model_name: str, adapter: str | None, dtype: str, trust_remote_code: bool = False):
-    """A model, with its adapter if one is named, on the GPU if there is one; and its tokenizer. Safetensors only.
-
-    Raises `ValueError` with the reason where either cannot be loaded.
-    """
-    name = resolve_model(model_name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"model {model_name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    with_pad_token(tokenizer)
-    if adapter is not None:
-        try:
-            model = PeftModel.from_pretrained(model, adapter, use_safetensors=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"adapter {adapter!r} cannot be loaded on {model_name!r}: {reason}") from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer

@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlred.compression.rows import features
 from rlred.data.budgets import Wording
+from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, as_prompts, prompt_text
 from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import BudgetCondition, budget_conditions, free
@@ -29,7 +30,7 @@ from rlred.evaluation.evaluate import base_of, prompts_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
 from rlred.evaluation.sampling import Grading, Sampling
-from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
+from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
 from rlred.tiny import sums
@@ -78,7 +79,7 @@ def run(arguments: TaleArguments) -> dict:
     told = {name: value for name, value in told.items() if value is not None}
     prompts = dataclasses.replace(prompts_of(arguments.adapter), **told)
     sampling = Sampling(2 * max(arguments.budgets), seed=arguments.seed)
-    model, tokenizer = load_for_evaluation(base, arguments.adapter, arguments.dtype)
+    model, tokenizer = load_model(base, arguments.adapter, Loading(arguments.dtype))
     path = output / "search.completions.jsonl"
     conditions = budget_conditions(prompts.fitted(tokenizer), arguments.budgets, ["max"])
     found, searched = search_budgets(model, tokenizer, questions, conditions, sampling=sampling, path=path)
@@ -88,7 +89,7 @@ def run(arguments: TaleArguments) -> dict:
         return measure(sweep(model, tokenizer, held_out, free(asked), sampling=sampling))
 
     student = arguments.student or base
-    model, tokenizer = load_for_evaluation(student, None, arguments.dtype)
+    model, tokenizer = load_model(student, None, Loading(arguments.dtype))
     asked = prompts.fitted(tokenizer)
     before = measured(model)
     model = train(

@@ -16,6 +16,4 @@ def resolve_model(name: str) -> str:
     for folder in (here.parents[1] / "data" / name, here / name):
         if (folder / "model.safetensors").is_file():
             return str(folder)
-    raise ValueError(
-        f"model_name_or_path={name!r}: the embedded model is missing; make it with python -m rlred.tiny.makers.{name}"
-    )
+    raise ValueError(f"model_name_or_path={name!r}: the embedded model is missing; make it with rlred make {name}")

@@ -24,9 +24,10 @@ from datasets import Dataset
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from rlred.data.budgets import Wording
+from rlred.data.models import Loading, load_model
 from rlred.data.questions import load_questions, read_source
 from rlred.evaluation.measures import measure
-from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
+from rlred.evaluation.sweep import sample_of, sweep
 from rlred.runs.arguments import option
 from rlred.runs.comparison import fresh_model, main_of, sft_config
 from rlred.tiny import sums
@@ -102,14 +103,14 @@ class Experiment:
 
     def make_reference(self, seed: int, output: Path):
         """The model that knows clean text: one that is named, or the base after some steps on it, kept in `output`."""
-        told, dtype = self.told, self.model_config.dtype or "float32"
+        told, loading = self.told, Loading.of(self.model_config)
         if told.reference_model:
-            return with_fused_head(load_for_evaluation(told.reference_model, None, dtype)[0])
+            return with_fused_head(load_model(told.reference_model, None, loading)[0])
         if (output / "adapter_model.safetensors").exists():
             base = self.model_config.model_name_or_path
-            return with_fused_head(load_for_evaluation(base, str(output), dtype)[0])
+            return with_fused_head(load_model(base, str(output), loading)[0])
         if (output / "model.safetensors").exists():
-            return with_fused_head(load_for_evaluation(str(output), None, dtype)[0])
+            return with_fused_head(load_model(str(output), None, loading)[0])
         model, tokenizer = fresh_model(self.model_config, seed)
         trainer = SFTTrainer(
             model=model,

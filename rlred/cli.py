@@ -159,15 +159,16 @@ def run_generate(options: argparse.Namespace) -> None:
         raise ValueError(f"--budgets must be 1 or more, got {min(options.budgets)}")
     if options.temperature < 0:
         raise ValueError(f"--temperature must be 0 or more, got {options.temperature}")
+    from rlred.data.models import Loading, load_model
     from rlred.data.prompts import decode
     from rlred.evaluation.evaluate import Evaluation, subjects_of
-    from rlred.evaluation.sweep import complete, load_for_evaluation
+    from rlred.evaluation.sweep import complete
 
     adapters, models = ([name] if name else [] for name in (options.adapter, options.model))
     told = {name: getattr(options, name) for name in ("wording", *PROMPT_FLAGS)}
     subject = subjects_of(Evaluation(options.budgets, model=models, adapter=adapters, **told))[-1]
     budgets = [None] if options.mode == "none" else options.budgets
-    model, tokenizer = load_for_evaluation(subject.model, subject.adapter, options.dtype, options.trust_remote_code)
+    model, tokenizer = load_model(subject.model, subject.adapter, Loading.of(options))
     prompts, row = subject.prompts.fitted(tokenizer), {"question": options.question}
     completions = complete(
         model,
@@ -304,10 +305,10 @@ def run_reference(options: argparse.Namespace) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
     from rlred.data.budgets import make_wording, wording_flag
+    from rlred.data.models import Loading, load_model
     from rlred.data.prompts import Prompts, template_settings
     from rlred.data.questions import load_questions
     from rlred.data.references import sample_references, write_references
-    from rlred.evaluation.sweep import load_for_evaluation
 
     wording = make_wording(wording_flag(options.wording))
     settings = template_settings(options.chat_template_kwargs)
@@ -321,7 +322,7 @@ def run_reference(options: argparse.Namespace) -> None:
         limit=options.num_questions,
         seed=options.seed,
     )
-    model, tokenizer = load_for_evaluation(options.model, None, options.dtype, options.trust_remote_code)
+    model, tokenizer = load_model(options.model, None, Loading.of(options))
     rows = sample_references(
         model,
         tokenizer,

@@ -13,10 +13,11 @@ import time
 import torch
 
 from rlred.data.budgets import Wording, ask
+from rlred.data.models import load_model
 from rlred.data.prompts import prompt_ids
 from rlred.data.questions import load_questions
 from rlred.evaluation.evaluate import base_of
-from rlred.evaluation.sweep import complete, load_for_evaluation, merged_adapter, stop_ids
+from rlred.evaluation.sweep import complete, merged_adapter, stop_ids
 
 
 @torch.no_grad()
@@ -46,7 +47,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
 
-    model, tokenizer = load_for_evaluation(base_of(args.adapter, []), args.adapter, "float32")
+    model, tokenizer = load_model(base_of(args.adapter, []), args.adapter)
     model.eval()
     questions = list(load_questions("sums", split="test", limit=args.num_questions))
     cap = 2 * max(args.budgets)

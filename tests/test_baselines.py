@@ -7,16 +7,17 @@ import pytest
 
 from rlred.cli import main as rlred
 from rlred.data.budgets import Wording
+from rlred.data.models import load_model
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines, Forcing
 from rlred.evaluation.measures import measure
-from rlred.evaluation.sweep import complete, load_for_evaluation
+from rlred.evaluation.sweep import complete
 from rlred.rewards import Correctness, Length
 
 
 @pytest.fixture(scope="module")
 def baselines():
-    model, tokenizer = load_for_evaluation("tiny_reasoner", None, "float32")
+    model, tokenizer = load_model("tiny_reasoner")
     run = functools.partial(complete, model, tokenizer)
     return Baselines(
         lambda prompts, cap, seed: run(prompts, max_completion_length=cap, seed=seed),

@@ -140,7 +140,7 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
     rows = relabel(traces, tokenizer, prompts, BudgetSampler(2, 9), sft, Length(), seed=0)
     starts = {tuple(row["input_ids"][: row["completion_mask"].index(1)]) for row in rows}
     found["hindsight"] = sorted(map(list, starts), key=len)
-    monkeypatch.setattr("rlred.evaluation.sweep.load_for_evaluation", lambda *_: (Recorder(tokenizer), tokenizer))
+    monkeypatch.setattr("rlred.data.models.load_model", lambda *_: (Recorder(tokenizer), tokenizer))
     asked, told = [], complete
     monkeypatch.setattr(
         "rlred.evaluation.sweep.complete",

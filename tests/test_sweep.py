@@ -10,15 +10,16 @@ import time
 import pytest
 
 from rlred.data.budgets import Wording
+from rlred.data.models import load_model
 from rlred.data.questions import load_questions
 from rlred.evaluation.measures import measure
-from rlred.evaluation.sweep import load_for_evaluation, sweep
+from rlred.evaluation.sweep import sweep
 
 
 @pytest.fixture(scope="module")
 def ask_reasoner():
     """A sweep of the embedded model in batches of 4, as a function of its changes."""
-    model, tokenizer = load_for_evaluation("tiny_reasoner", None, "float32")
+    model, tokenizer = load_model("tiny_reasoner")
     questions = list(load_questions("sums", split="test", limit=3))
     settings = {"modes": ["exact", "none"], "prompts": Wording(), "max_completion_length": 40, "batch_size": 4}
     return lambda **changes: sweep(model, tokenizer, questions, [16, 32], **{**settings, **changes})

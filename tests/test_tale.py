@@ -6,8 +6,8 @@ import pytest
 from safetensors.torch import load_file
 
 from rlred.data.budgets import make_wording
+from rlred.data.models import load_model
 from rlred.data.questions import load_questions
-from rlred.evaluation.sweep import load_for_evaluation
 from rlred.rewards import Correctness
 from rlred.runs.tale import TaleArguments, run, search_budgets, sft_rows
 from rlred.tiny import resolve_model
@@ -47,7 +47,7 @@ def test_tale_trains_on_the_least_budget_that_was_enough(tmp_path):
 
 
 def test_sft_rows_ask_without_a_budget_and_end():
-    _, tokenizer = load_for_evaluation(resolve_model("tiny_reasoner"), None, "float32")
+    _, tokenizer = load_model(resolve_model("tiny_reasoner"))
     row = {"question": "3+7+2=?", "completion": "3+7=10 6+2=12 11</think>\\boxed{12}"}
     [ids], [mask] = (sft_rows([row], tokenizer, WORDING)[name] for name in ("input_ids", "completion_mask"))
     text = tokenizer.decode(ids)
@@ -57,7 +57,7 @@ def test_sft_rows_ask_without_a_budget_and_end():
 
 
 def test_a_model_that_is_never_right_has_no_budget_to_learn(random_model):
-    model, tokenizer = load_for_evaluation(str(random_model), None, "float32")
+    model, tokenizer = load_model(str(random_model))
     with pytest.raises(ValueError, match="none of 2 questions was answered right at the budget 24"):
         search_budgets(
             model,

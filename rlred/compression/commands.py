@@ -124,8 +124,8 @@ def run_traces(options: argparse.Namespace) -> None:
     _must_not_exist("output", options.output)
     from rlred.compression.stages import traces_stage
     from rlred.compression.traces import load_traces, sample_traces
+    from rlred.data.models import Loading, load_model
     from rlred.data.questions import load_questions
-    from rlred.evaluation.sweep import load_for_evaluation
 
     ratio_format = _ratio_format(options)
 
@@ -137,7 +137,7 @@ def run_traces(options: argparse.Namespace) -> None:
             limit=options.num_questions,
             seed=options.seed,
         )
-        model, tokenizer = load_for_evaluation(options.model, None, options.dtype)
+        model, tokenizer = load_model(options.model, None, Loading.of(options))
         return sample_traces(
             model,
             tokenizer,

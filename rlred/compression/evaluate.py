@@ -26,13 +26,14 @@ from matplotlib import pyplot as plt
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.traces import split_completion
+from rlred.data.models import Loading, load_model
 from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record, tell_end, thinking_end
 from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.measures import by_question, measure, paired_difference, wilson
 from rlred.evaluation.predictions import budgets_of_ratios
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, percent, set_ink
 from rlred.evaluation.report import write_report as write_adherence
-from rlred.evaluation.sweep import complete, load_for_evaluation, stop_ids
+from rlred.evaluation.sweep import complete, stop_ids
 from rlred.files import write_json, write_text
 from rlred.rewards import Correctness
 from rlred.rewards.length import find_end
@@ -236,7 +237,7 @@ def evaluate_ratios(
     asked = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
     blocks, stages = {}, {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
-        model, tokenizer = load_for_evaluation(base, own, dtype)
+        model, tokenizer = load_model(base, own, Loading(dtype))
         folder, ratio_format = output / "measures" / name, ratio_format.fitted(tokenizer, prompts)
         outcomes = sweep_ratios(model, tokenizer, questions, ratios, ratio_format, folder=folder, **settings)
         blocks[name] = {"title": title, "rows": measure_ratios(outcomes)}

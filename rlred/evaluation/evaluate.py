@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlred.data.budgets import Wording, make_wording, wording_flag
+from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record, template_settings
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
@@ -24,7 +25,7 @@ from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
 from rlred.evaluation.row_cap import check_row_cap
 from rlred.evaluation.study import examples
-from rlred.evaluation.sweep import complete, load_for_evaluation, sample_of, sweep
+from rlred.evaluation.sweep import complete, sample_of, sweep
 from rlred.files import write_json
 from rlred.rewards import Correctness, Length
 from rlred.tiny import TINY_REASONER, sums
@@ -227,7 +228,7 @@ def _questions(settings: Evaluation, source: str) -> list[dict]:
 
 def _load(subject: Subject, settings: Evaluation):
     if not settings.vllm:
-        return load_for_evaluation(subject.model, subject.adapter, settings.dtype, settings.trust_remote_code)
+        return load_model(subject.model, subject.adapter, Loading.of(settings))
     from rlred.evaluation.vllm import VllmModel
 
     model = VllmModel(subject.model, subject.adapter, settings.dtype, settings.trust_remote_code)

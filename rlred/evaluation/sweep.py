@@ -13,13 +13,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from tqdm.auto import tqdm
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from rlred.data.budgets import Wording, ask
 from rlred.data.prompts import (
@@ -32,14 +26,12 @@ from rlred.data.prompts import (
     prompt_ids,
     tell_end,
     thinking_end,
-    with_pad_token,
 )
 from rlred.evaluation.row_cap import limit_of, longest
 from rlred.evaluation.row_limits import StopAt
 from rlred.files import write_text
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
-from rlred.tiny import resolve_model
 
 
 class Engine(Protocol):
@@ -180,7 +172,10 @@ def merged_adapter(model):
         layers = [
             module
             for module in model.modules()
-            if isinstance(module, LoraLayer) and not module.disable_adapters and not module.merged
+            if isinstance(module, LoraLayer)
+            and not module.disable_adapters
+            and not module.merged
+            and module.get_base_layer().weight.is_floating_point()  # quantised weights would be rounded anew
         ]
     kept = [layer.get_base_layer().weight.detach().clone() for layer in layers]
     for layer in layers:
@@ -306,26 +301,3 @@ def sample_of(questions, n: int, seed: int = 0) -> list[dict]:
     """`n` question rows, or all of them where there are fewer; the same ones for the same seed."""
     rows = list(questions)
     return rows if len(rows) <= n else random.Random(seed).sample(rows, n)
-
-
-def load_for_evaluation(model_name: str, adapter: str | None, dtype: str, trust_remote_code: bool = False):
-    """A model, with its adapter if one is named, on the GPU if there is one; and its tokenizer. Safetensors only.
-
-    Raises `ValueError` with the reason where either cannot be loaded.
-    """
-    name = resolve_model(model_name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"model {model_name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    with_pad_token(tokenizer)
-    if adapter is not None:
-        try:
-            model = PeftModel.from_pretrained(model, adapter, use_safetensors=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"adapter {adapter!r} cannot be loaded on {model_name!r}: {reason}") from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer

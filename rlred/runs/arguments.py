@@ -6,7 +6,7 @@ Every field says its unit and effect; the help text of `--help` is made from it.
 import json
 import os
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 from rlred.data.budgets import BudgetSampler, Wording, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.row_cap import check_row_cap
+from rlred.flags import option
 from rlred.train import shipped
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
@@ -25,13 +26,6 @@ from rlred.training.target_search import TargetSearch
 from rlred.training.think_or_not import ThinkOrNot
 from rlred.training.token_selection import TokenSelection
 from rlred.training.trainer import Part
-
-
-def option(default: Any, text: str):
-    """A field of a recipe's arguments, with its line of `--help`."""
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: default.copy(), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass

@@ -18,16 +18,15 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
-from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
+from trl import GRPOConfig, ModelConfig, get_peft_config
 
-from rlred.data.prompts import with_pad_token
+from rlred.data import models
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
 from rlred.files import write_json
 from rlred.output import how_to_go_on, outside_cause
 from rlred.runs.arguments import DialArguments, parse
-from rlred.tiny import resolve_model, sums
+from rlred.tiny import sums
 from rlred.training.callbacks import CollapseAlarm, KeepBest
 
 logger = logging.getLogger(__name__)
@@ -65,31 +64,10 @@ def load_both(arguments: DialArguments, seed: int):
 
 
 def load_model(model_config: ModelConfig, training, pictures: bool = False):
-    """The base model on this process's device, and its tokenizer; with `pictures` a vision model and its processor.
-
-    Weights are read from safetensors only. Quantisation, revision, dtype, attention and `trust_remote_code` are those
-    of the configuration. Raises `ValueError` with the reason where either cannot be loaded.
-    """
-    name = resolve_model(model_config.model_name_or_path)
-    shared = {"revision": model_config.model_revision, "trust_remote_code": training.trust_remote_code}
-    model_kind, reader = (
-        (AutoModelForImageTextToText, AutoProcessor) if pictures else (AutoModelForCausalLM, AutoTokenizer)
-    )
-    try:
-        processor = reader.from_pretrained(name, **shared)
-        model = model_kind.from_pretrained(
-            name,
-            dtype=model_config.dtype,
-            attn_implementation=model_config.attn_implementation,
-            quantization_config=get_quantization_config(model_config),
-            use_safetensors=True,
-            **shared,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"model_name_or_path={name!r} cannot be loaded: {reason}") from error
-    with_pad_token(processor.tokenizer if pictures else processor)
-    return model.to(training.device), processor
+    """The base model of a run on this process's device, and its tokenizer; with `pictures` its processor."""
+    loading = models.Loading.of(model_config, trust_remote_code=training.trust_remote_code)
+    name, device = model_config.model_name_or_path, training.device
+    return models.load_model(name, None, loading, device=device, pictures=pictures, field="model_name_or_path")
 
 
 def lora_of(model_config: ModelConfig, target_modules: str | None = None):

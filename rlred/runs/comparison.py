@@ -16,7 +16,7 @@ import torch
 from peft import get_peft_model
 from trl import ModelConfig, SFTConfig, get_peft_config
 
-from rlred.evaluation.sweep import load_for_evaluation
+from rlred.data.models import Loading, load_model
 from rlred.files import write_json, write_text
 from rlred.runs.arguments import SFT_KINDS, parse
 from rlred.runs.chassis import describe, use_all_cores
@@ -62,7 +62,8 @@ def to_markdown(results: dict[str, list[dict]], digits: int = 3) -> str:
 
 def fresh_model(model_config: ModelConfig, seed: int):
     """The base that a recipe names, with a new adapter if one is asked for; and its tokenizer."""
-    model, tokenizer = load_for_evaluation(model_config.model_name_or_path, None, model_config.dtype or "float32")
+    loading = Loading.of(model_config)
+    model, tokenizer = load_model(model_config.model_name_or_path, None, loading, field="model_name_or_path")
     torch.manual_seed(seed)
     peft_config = get_peft_config(model_config)
     return (get_peft_model(model, peft_config) if peft_config else model), tokenizer

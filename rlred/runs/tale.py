@@ -22,12 +22,13 @@ from trl import SFTConfig, SFTTrainer
 
 from rlred.compression.rows import features
 from rlred.data.budgets import Wording
+from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, as_prompts, prompt_text
 from rlred.data.questions import load_questions
 from rlred.evaluation.evaluate import base_of, prompts_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
-from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
+from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
 from rlred.rewards import Correctness
@@ -81,7 +82,7 @@ def run(arguments: TaleArguments) -> dict:
         "seed": arguments.seed,
         "batch_size": 128,
     }
-    model, tokenizer = load_for_evaluation(base, arguments.adapter, arguments.dtype)
+    model, tokenizer = load_model(base, arguments.adapter, Loading(arguments.dtype))
     path = output / "search.completions.jsonl"
     found, searched = search_budgets(
         model, tokenizer, questions, arguments.budgets, path=path, prompts=prompts.fitted(tokenizer), **settings
@@ -92,7 +93,7 @@ def run(arguments: TaleArguments) -> dict:
         return measure(sweep(model, tokenizer, held_out, [], modes=["none"], prompts=asked, **settings))
 
     student = arguments.student or base
-    model, tokenizer = load_for_evaluation(student, None, arguments.dtype)
+    model, tokenizer = load_model(student, None, Loading(arguments.dtype))
     asked = prompts.fitted(tokenizer)
     before = measured(model)
     model = train(

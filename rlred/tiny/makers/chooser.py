@@ -13,8 +13,8 @@ from datasets import Dataset
 
 from rlred.compression.rows import features
 from rlred.data.budgets import WORDINGS
+from rlred.data.models import load_model
 from rlred.data.prompts import prompt_text
-from rlred.evaluation.sweep import load_for_evaluation
 from rlred.runs.tale import train
 from rlred.tiny import TINY_REASONER, resolve_model, sums
 
@@ -33,7 +33,7 @@ def make_chooser(folder: Path, *, max_steps: int = 480, seed: int = 0) -> Path:
     """Makes the model in `folder` (minutes of one core) unless it is there; returns the folder."""
     if (folder / "model.safetensors").is_file():
         return folder
-    model, tokenizer = load_for_evaluation(resolve_model(TINY_REASONER), None, "float32")
+    model, tokenizer = load_model(resolve_model(TINY_REASONER))
     rows = rows_of(tokenizer, max_steps, random.Random(f"chooser/{seed}"))
     settings = {"batch_size": BATCH, "learning_rate": 3e-3, "lora_r": None, "sampling": "sequential", "seed": seed}
     train(model, tokenizer, rows, output_dir=str(folder), max_steps=max_steps, **settings)

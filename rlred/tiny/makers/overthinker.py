@@ -9,8 +9,9 @@ own work goes in.
 from pathlib import Path
 
 from rlred.data.budgets import Wording
+from rlred.data.models import load_model
 from rlred.data.questions import load_questions
-from rlred.evaluation.sweep import load_for_evaluation, sweep
+from rlred.evaluation.sweep import sweep
 from rlred.runs.tale import sft_rows, train
 from rlred.tiny import TINY_REASONER, resolve_model
 
@@ -24,7 +25,7 @@ def make_overthinker(folder: Path, *, num_questions: int = NUM_QUESTIONS, max_st
     if (target / "model.safetensors").is_file():
         return target
     base = resolve_model(TINY_REASONER)
-    model, tokenizer = load_for_evaluation(base, None, "float32")
+    model, tokenizer = load_model(base)
     questions = load_questions("sums", limit=num_questions, seed=seed)
     outcomes = sweep(
         model,

@@ -35,7 +35,6 @@ IMPORTS = [
     ("trl.models.utils", "unwrap_model_for_generation", "use accelerator.unwrap_model, and gather under ZeRO-3"),
     ("trl.rewards", "get_soft_overlong_punishment", "the formula stands in rewards/soft_overlong.py: write it out"),
     ("peft.tuners.lora", "LoraLayer", "find LoRA layers by their `lora_A`"),
-    ("transformers.trainer_utils", "get_last_checkpoint", "take the checkpoint-N folder with the largest N"),
     (
         "transformers.models.siglip.image_processing_pil_siglip",
         "SiglipImageProcessorPil",

@@ -30,7 +30,7 @@ from rlred.compression.traces import split_completion
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record
 from rlred.evaluation.evaluate import base_of
-from rlred.evaluation.measures import by_question, measure, paired_difference, wilson
+from rlred.evaluation.measures import by_question, measure, paired_difference, summary
 from rlred.evaluation.predictions import budgets_of_ratios
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, percent, set_ink
 from rlred.evaluation.report import write_report as write_adherence
@@ -192,22 +192,18 @@ def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None)
     rows = []
     for ratio in sorted({outcome["ratio"] for outcome in outcomes}, reverse=True):
         own = [outcome for outcome in outcomes if outcome["ratio"] == ratio]
-        grades = [outcome["correct"] for outcome in own if outcome["correct"] is not None]
-        low, high = wilson(sum(grades), len(grades))
-        achieved, tokens = (fmean(outcome[name] for outcome in own) for name in (spent, "length"))
+        line = summary(own)
+        tokens, achieved = line["mean_length"], line["mean_thinking_length" if apart else "mean_length"]
         rows.append(
             {
                 "ratio": ratio,
-                "n": len(own),
+                "n": line["n"],
                 "achieved": achieved / whole,
                 "gap": achieved / whole - ratio,
                 "tokens": tokens,
                 "thinking_tokens": achieved if apart else None,
                 "answer_tokens": tokens - achieved if apart else None,
-                "accuracy": fmean(grades) if grades else None,
-                "accuracy_low": low,
-                "accuracy_high": high,
-                "truncated": fmean(outcome["truncated"] for outcome in own),
+                **{name: line[name] for name in ("accuracy", "accuracy_low", "accuracy_high", "truncated")},
                 "seconds": own[0].get("seconds"),
                 "less_than_full": None if ratio == 1 else paired_difference(by_question(at_one), by_question(own)),
             }

@@ -8,6 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlred.data.budgets import BudgetSampler, Wording
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import budget_conditions
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, merged_adapter, sweep
 from rlred.rewards import Correctness, Length
 from rlred.training.hindsight import Hindsight, read_traces, relabel, right_traces, sample_traces
@@ -40,9 +42,7 @@ def sampled(reasoner, questions, path, **changes):
         Wording(),
         SAMPLER,
         settings,
-        max_completion_length=80,
-        batch_size=64,
-        seed=0,
+        sampling=Sampling(80, batch_size=64),
         path=path,
     )
 
@@ -122,18 +122,15 @@ def test_a_model_that_never_ends_is_refused(random_model, questions, tmp_path):
             Wording(),
             SAMPLER,
             SETTINGS,
-            max_completion_length=1,
-            batch_size=64,
-            seed=0,
+            sampling=Sampling(1, batch_size=64),
             path=tmp_path / "t.jsonl",
         )
 
 
 def test_the_embedded_base_is_deaf_and_its_thinking_buys_accuracy(reasoner):
     questions = list(load_questions("sums", split="test", limit=96))
-    outcomes = sweep(
-        *reasoner, questions, [16, 32, 48, 64], modes=["exact"], prompts=Wording(), max_completion_length=80, seed=1
-    )
+    conditions = budget_conditions(Wording(), [16, 32, 48, 64])
+    outcomes = sweep(*reasoner, questions, conditions, sampling=Sampling(80, seed=1))
     from rlred.evaluation.measures import measure
 
     assert abs(measure(outcomes)["rank_correlation"]) < 0.15
@@ -150,7 +147,7 @@ def test_merging_for_generation_leaves_no_trace(reasoner):
     prompt = [{"role": "user", "content": Wording().ask("1+2+3=?", 16, "exact")}]
     with merged_adapter(model):
         assert any((before[name] != tensor).any() for name, tensor in model.state_dict().items())
-    merged = complete(model, tokenizer, [prompt], max_completion_length=30, temperature=0)
+    merged = complete(model, tokenizer, [prompt], Sampling(30, temperature=0))
     inputs = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     plain = model.generate(**inputs, do_sample=False, max_new_tokens=30)[0, inputs["input_ids"].shape[1] :].tolist()
     assert merged[0] == plain[: len(merged[0])]
@@ -164,9 +161,10 @@ def test_trap_prompts_are_padded_on_the_left_whatever_the_tokenizer_does(reasone
     prompts = [
         [{"role": "user", "content": Wording().ask(question, 16, "exact")}] for question in ("1+2+3=?", "4+5+6+7+8+9=?")
     ]
-    alone = [complete(model, tokenizer, [prompt], max_completion_length=20, temperature=0)[0] for prompt in prompts]
+    greedy = Sampling(20, temperature=0)
+    alone = [complete(model, tokenizer, [prompt], greedy)[0] for prompt in prompts]
     tokenizer.padding_side = "right"
-    together = complete(model, tokenizer, prompts, max_completion_length=20, temperature=0)
+    together = complete(model, tokenizer, prompts, greedy)
     tokenizer.padding_side = "left"
     assert together == alone
 

@@ -37,7 +37,9 @@ from rlred.data.prompts import (
 )
 from rlred.data.references import sample_references
 from rlred.evaluation.baselines import Baselines
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.evaluate import prompts_of
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, sweep
 from rlred.rewards import ByMode, Correctness, ExactLength, ExactMatch, Length, MaxLength, make_reward
 from rlred.rewards.length import find_end
@@ -133,7 +135,7 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
     """The ids of QUESTIONS in every other way of rlred, in exact mode for 3 tokens or in mode none."""
     found, plain = {}, Dataset.from_list(QUESTIONS)
     engine = Recorder(tokenizer)
-    sweep(engine, tokenizer, QUESTIONS, [3], prompts=prompts, max_completion_length=8)
+    sweep(engine, tokenizer, QUESTIONS, budget_conditions(prompts, [3]), sampling=Sampling(8))
     found["sweep"] = engine.asked
     traces = [{**row, "completion_ids": [70, 71, tokenizer.eos_token_id]} for row in QUESTIONS]
     sft = Hindsight(max_updates=1, cooldown_updates=0, batch_size=8)
@@ -144,8 +146,8 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
     asked, told = [], complete
     monkeypatch.setattr(
         "rlred.evaluation.sweep.complete",
-        lambda model, tokenizer, rows, **settings: (
-            told(model, tokenizer, rows, **settings),
+        lambda model, tokenizer, rows, sampling: (
+            told(model, tokenizer, rows, sampling),
             asked.extend(model.asked),
         )[0],
     )
@@ -157,19 +159,12 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
     found["generate"] = asked
 
     engine = Recorder(tokenizer)
-    sample_references(engine, tokenizer, plain, prompts=prompts, num_samples=1, max_completion_length=8)
+    sample_references(engine, tokenizer, plain, prompts=prompts, sampling=Sampling(8))
     found["reference"] = engine.asked
     engine = Recorder(tokenizer)
-    judges = {"correctness": Correctness(), "length": Length(), "max_completion_length": 8}
-    baselines = Baselines(
-        lambda ids, cap, seed: engine.complete_batch(ids, [cap], 1.0, seed),
-        engine,
-        tokenizer,
-        QUESTIONS,
-        [3],
-        prompts=prompts,
-        **judges,
-    )
+    conditions = budget_conditions(prompts, [3])
+    baselines = Baselines(engine, tokenizer, QUESTIONS, conditions, sampling=Sampling(8))
+    assert engine.asked == baselines.prompts
     found["baselines"] = baselines.prompts
     rows = sft_rows([{**row, "completion": "7"} for row in QUESTIONS], tokenizer, prompts)
     found["tale"] = [row["input_ids"][: row["completion_mask"].index(1)] for row in rows]
@@ -598,9 +593,9 @@ def test_a_tokenizer_without_any_special_token_is_refused():
 def test_rows_of_unequal_length_are_padded_with_the_end_of_sequence(tiny):
     tokenizer = with_pad_token(byte_tokenizer(CHAT, pad_token=None))
     rows = [Wording().turns(row, None, "none") for row in QUESTIONS]
-    greedy = {"max_completion_length": 6, "temperature": 0.0}
-    together = complete(tiny, tokenizer, rows, **greedy)
-    assert together == [complete(tiny, tokenizer, [row], **greedy)[0] for row in rows]
+    greedy = Sampling(6, temperature=0.0)
+    together = complete(tiny, tokenizer, rows, greedy)
+    assert together == [complete(tiny, tokenizer, [row], greedy)[0] for row in rows]
 
 
 # --- arguments, records and commands ----------------------------------------------------------------------------------

@@ -9,12 +9,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlred.cli import main as rlred
 from rlred.compression.arguments import CompressionArguments
 from rlred.compression.cut import cut
-from rlred.compression.evaluate import measure_ratios, num_thinking_tokens, sweep_ratios, truncated
+from rlred.compression.evaluate import (
+    measure_ratios,
+    num_thinking_tokens,
+    ratio_conditions,
+    sweep_ratios,
+    truncated,
+)
 from rlred.compression.rows import RATIO_FORMATS, features, make_ratio_format, make_rows, to_alpaca
 from rlred.compression.scores import Random, Stride
 from rlred.compression.stages import read_scores, scores_stage
 from rlred.compression.traces import load_traces, sample_traces, split_completion
 from rlred.data.questions import load_questions
+from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
 from rlred.runs.arguments import SFT_KINDS, parse
 from rlred.runs.compression import run
@@ -65,7 +72,7 @@ def test_a_completion_is_taken_apart_and_nothing_is_lost(text, thinking, answer)
 
 def test_traces_are_the_models_own_right_ones_and_sampling_goes_on(model, tokenizer, tmp_path):
     questions = list(load_questions("short_sums", limit=24))
-    settings = {"max_completion_length": 128, "temperature": 1.0, "batch_size": 8, "path": tmp_path / "all.jsonl"}
+    settings = {"sampling": Sampling(128, batch_size=8), "path": tmp_path / "all.jsonl"}
     traces, report = sample_traces(model, tokenizer, questions, RATIO_FORMATS["words"], **settings)
     assert report["sampled"] == 24 and report["kept"] == len(traces) > 12
     for trace in traces:
@@ -81,7 +88,7 @@ def test_no_correct_trace_is_an_error(random_model, tokenizer, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(random_model)
     questions = list(load_questions("short_sums", limit=4))
     with pytest.raises(ValueError, match=r"none of the sampled completions is right .* \(4 sampled"):
-        sample_traces(model, tokenizer, questions, RATIO_FORMATS["words"], max_completion_length=8)
+        sample_traces(model, tokenizer, questions, RATIO_FORMATS["words"], sampling=Sampling(8, temperature=0))
 
 
 def test_traces_are_read_from_released_predictions(tmp_path):
@@ -236,13 +243,13 @@ def test_thinking_and_answer_are_counted_apart_by_their_own_ids(tokenizer):
 def test_every_ratio_has_the_same_cap_and_the_control_is_cut_at_the_ratio(model, tokenizer, tmp_path):
     questions = list(load_questions("short_sums", split="test", limit=4))
     fmt = RATIO_FORMATS["words"]
-    settings = {"max_completion_length": 20, "folder": tmp_path}
-    outcomes = sweep_ratios(model, tokenizer, questions, [0.5], fmt, **settings)
+    settings = {"sampling": Sampling(20, temperature=0), "folder": tmp_path}
+    outcomes = sweep_ratios(model, tokenizer, questions, ratio_conditions(fmt, [0.5]), **settings)
     assert [row["ratio"] for row in measure_ratios(outcomes)] == [1.0, 0.5]
     assert {outcome["length"] for outcome in outcomes} == {20}  # none is scaled by its ratio
     assert all(row["truncated"] == 1 for row in measure_ratios(outcomes))
     assert all(outcome["seconds"] > 0 for outcome in outcomes)
-    again = sweep_ratios(model, tokenizer, questions, [0.5], fmt, **settings)
+    again = sweep_ratios(model, tokenizer, questions, ratio_conditions(fmt, [0.5]), **settings)
     assert [one["completion_ids"] for one in again] == [one["completion_ids"] for one in outcomes]
     assert again[0]["seconds"] is None  # nothing was generated, so nothing was timed
     for one in truncated(model, tokenizer, questions, outcomes, fmt):

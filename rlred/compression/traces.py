@@ -19,6 +19,7 @@ from rlred.data.questions import asked_in, uniform
 from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.prediction_files import at, find_columns, layout_of, samples_of
 from rlred.evaluation.predictions import grade
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, stop_ids
 from rlred.rewards import Correctness
 
@@ -73,12 +74,8 @@ def sample_traces(
     questions: Sequence[dict],
     ratio_format: RatioFormat,
     *,
-    max_completion_length: int,
-    num_samples: int = 1,
-    temperature: float = 0.0,
+    sampling: Sampling,
     correctness: Correctness | None = None,
-    batch_size: int = 128,
-    seed: int = 0,
     path: Path | None = None,
 ) -> tuple[list[dict], dict]:
     """The right ones of the model's own completions as traces, and how many were dropped and why.
@@ -86,19 +83,15 @@ def sample_traces(
     The prompt is that of ratio 1. `path` keeps all completions, so that an interrupted sampling goes on. Raises
     `ValueError` when no trace is left.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be 1 or more, got {num_samples}")
-    if num_samples > 1 and temperature == 0:
+    num_samples = sampling.num_samples
+    if num_samples > 1 and sampling.temperature == 0:
         raise ValueError(f"temperature must be above 0 for num_samples={num_samples}: greedy samples are all the same")
     rows = [row for row in questions for _ in range(num_samples)]
     completions = complete(
         model,
         tokenizer,
         [ratio_format.prompt_ids(row["question"], 1.0, tokenizer, row.get("system")) for row in rows],
-        max_completion_length=max_completion_length,
-        batch_size=batch_size,
-        temperature=temperature,
-        seed=seed,
+        sampling,
         path=path,
         description="sampling traces",
     )

@@ -21,16 +21,16 @@ DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 @dataclass(frozen=True)
 class Loading:
-    """How weights are read. The fields are those of TRL's ModelConfig; the ones with a help text are flags.
+    """Weights.
 
-    Raises `ValueError` for an unknown `dtype`, and where 4 and 8 bits are both asked for.
+    The fields are those of TRL's ModelConfig, where it has them; the ones with a help text are flags. Raises `ValueError` for an unknown `dtype`, and where 4 and 8 bits are both asked for.
     """
 
-    dtype: str | None = option("float32", "Precision of the weights: float32, bfloat16, float16 or auto.")
-    model_revision: str | None = option(None, "Branch, tag or commit of a model on the Hub.", metavar="REVISION")
-    trust_remote_code: bool = option(False, "Run the code that a model on the Hub brings along.")
-    load_in_4bit: bool = option(False, "Quantise the weights to 4 bits (bitsandbytes).")
-    load_in_8bit: bool = option(False, "Quantise the weights to 8 bits (bitsandbytes).")
+    dtype: str | None = option("float32", "float32, bfloat16, float16 or auto.")
+    model_revision: str | None = option(None, "Branch, tag or commit on the Hub.", metavar="REVISION")
+    trust_remote_code: bool = option(False, "Run the code that a model brings along.")
+    load_in_4bit: bool = option(False, "4 bits (bitsandbytes).")
+    load_in_8bit: bool = option(False, "8 bits (bitsandbytes).")
     attn_implementation: str | None = None
     bnb_4bit_quant_type: str = "nf4"
     use_bnb_nested_quant: bool = False
@@ -95,6 +95,16 @@ def load_model(
     if adapter is not None:
         model = _adapted(model, adapter, name)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False, field: str = "--tokenizer"):
+    """A tokenizer alone. Raises `ValueError`, which calls the name `field`, where it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{field} {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
 def _adapted(model, adapter: str, name: str):

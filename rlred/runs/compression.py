@@ -17,6 +17,7 @@ from rlred.compression.evaluate import (
     BASE_TITLE,
     TRUNCATION_TITLE,
     measure_ratios,
+    ratio_conditions,
     sweep_ratios,
     truncated,
     write_report,
@@ -28,6 +29,7 @@ from rlred.compression.rows import features, make_rows
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
+from rlred.evaluation.sampling import Sampling
 from rlred.files import write_json
 from rlred.output import claim_output
 from rlred.runs.arguments import SFT_KINDS
@@ -96,11 +98,13 @@ def make_traces(arguments, training, model, tokenizer, questions, output: Path) 
         tokenizer,
         list(questions),
         arguments.make_ratio_format(tokenizer),
-        max_completion_length=arguments.max_completion_length,
-        num_samples=arguments.num_samples,
-        temperature=arguments.trace_temperature,
-        batch_size=arguments.eval_batch_size,
-        seed=training.seed,
+        sampling=Sampling(
+            arguments.max_completion_length,
+            temperature=arguments.trace_temperature,
+            batch_size=arguments.eval_batch_size,
+            seed=training.seed,
+            num_samples=arguments.num_samples,
+        ),
         path=output / "traces.completions.jsonl",
     )
 
@@ -169,16 +173,13 @@ def measure_bounds(arguments, model, tokenizer, dev: list[dict]) -> Bounds:
 
 def think_freely(arguments, model, tokenizer, questions: list[dict]) -> list[dict]:
     """The questions, asked for no ratio."""
-    return sweep_ratios(
-        model,
-        tokenizer,
-        questions,
-        [1.0],
-        arguments.make_ratio_format(tokenizer),
-        max_completion_length=arguments.max_completion_length,
-        temperature=arguments.eval_temperature,
-        batch_size=arguments.eval_batch_size,
-    )
+    conditions = ratio_conditions(arguments.make_ratio_format(tokenizer), [1.0])
+    return sweep_ratios(model, tokenizer, questions, conditions, sampling=sampling_of(arguments))
+
+
+def sampling_of(arguments) -> Sampling:
+    """How every sweep samples; its seed is always 0."""
+    return Sampling(arguments.max_completion_length, arguments.eval_temperature, arguments.eval_batch_size)
 
 
 def make_mixing(arguments, training, rows, tokenizer, dev, bounds: Bounds, folder: Path) -> Reweight:
@@ -221,11 +222,8 @@ def sweep(
         model,
         tokenizer,
         held_out,
-        [*arguments.asked_ratios(), *arguments.eval_ratios],
-        arguments.make_ratio_format(tokenizer),
-        max_completion_length=arguments.max_completion_length,
-        temperature=arguments.eval_temperature,
-        batch_size=arguments.eval_batch_size,
+        ratio_conditions(arguments.make_ratio_format(tokenizer), [*arguments.asked_ratios(), *arguments.eval_ratios]),
+        sampling=sampling_of(arguments),
         folder=output / "measures" / name,
         description=f"measuring {name}",
     )

@@ -26,6 +26,8 @@ from rlred.data.budgets import training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
 from rlred.data.references import COLUMNS, sample_references, write_references
+from rlred.evaluation.conditions import free
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.files import write_json
@@ -35,7 +37,7 @@ from rlred.rewards.base import bind, columns_of, correctness_of, declared, lengt
 from rlred.runs.arguments import KINDS, DialArguments
 from rlred.runs.chassis import command, describe, load_both, load_model, lora_of, num_rows, watchers
 from rlred.training.adherence import LogsAdherence
-from rlred.training.hindsight import hindsight_start
+from rlred.training.hindsight import Start, hindsight_start
 from rlred.training.target_search import SearchTargets
 from rlred.training.trainer import ComposedGRPOTrainer, Part
 
@@ -62,10 +64,10 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
     output = claim_output(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
-    correctness, length = correctness_of(reward, Correctness()), length_of(reward)
+    grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
     if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
         asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
-        questions = referenced(questions, model, tokenizer, arguments, training, reward, asked, output)
+        questions = referenced(questions, model, tokenizer, arguments, training, grading, asked, output)
     rows = training_rows(
         questions,
         prompts,
@@ -78,7 +80,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, training, held_out, tokenizer, prompts, correctness, length, output)
+    study = Study(arguments, training, held_out, tokenizer, prompts, grading, output)
     study.measure("baseline", model)
     peft_config = lora_of(model_config)
     if peft_config is not None:
@@ -86,24 +88,19 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         model = get_peft_model(model, peft_config)
     hindsight = None
     if arguments.hindsight:
+        sampling = Sampling(training.max_completion_length, batch_size=arguments.eval_batch_size, seed=training.seed)
         hindsight = hindsight_start(
             model,
             tokenizer,
             questions,
-            prompts=prompts,
-            sampler=sampler,
-            settings=arguments.make_hindsight(),
-            length=length,
-            correctness=correctness,
-            max_completion_length=training.max_completion_length,
-            batch_size=arguments.eval_batch_size,
+            Start(arguments.make_hindsight(), prompts, sampler, sampling, grading),
             training=training,
             output=output / "hindsight",
         )
         study.measure("hindsight", model, hindsight["num_updates"])
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
-    rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, tokenizer, prompts.end, length)
+    rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, tokenizer, prompts.end, grading.length)
     trainer = make_trainer(
         [part.bind(prompts.end) for part in parts],
         model=model,
@@ -118,10 +115,10 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
             sweep,
             tokenizer=tokenizer,
             questions=list(monitor),
-            budgets=[],
-            num_samples=training.num_generations,
+            conditions=free(prompts),
+            sampling=study.sampling.at(temperature=training.temperature, num_samples=training.num_generations),
+            grading=grading,
             description="searching targets",
-            **{**study.settings, "modes": ["none"], "temperature": training.temperature},
         )
         trainer.add_callback(SearchTargets(search, answer))
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
@@ -161,7 +158,7 @@ def make_callbacks(arguments: DialArguments, output: Path) -> list:
     return [*watchers(output), *([stop] if stop else [])]
 
 
-def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, reward, prompts: Prompts, output: Path):
+def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, grading, prompts: Prompts, output: Path):
     """The questions with the base's own length and accuracy, sampled once and kept in the run's folder."""
     path, state = output / "reference.jsonl", PartialState()
     if state.is_main_process and not path.exists():
@@ -170,13 +167,14 @@ def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, rew
             tokenizer,
             questions,
             prompts=prompts,
-            num_samples=arguments.reference_samples,
-            max_completion_length=training.max_completion_length,
-            correctness=correctness_of(reward, Correctness()),
-            length=length_of(reward),
-            temperature=training.temperature,
-            batch_size=arguments.eval_batch_size,
-            seed=training.seed,
+            sampling=Sampling(
+                training.max_completion_length,
+                temperature=training.temperature,
+                batch_size=arguments.eval_batch_size,
+                seed=training.seed,
+                num_samples=arguments.reference_samples,
+            ),
+            grading=grading,
             path=output / "measures" / "reference.completions.jsonl",
         )
         write_references(rows, path)

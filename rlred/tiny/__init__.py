@@ -21,10 +21,7 @@ def resolve_model(name: str) -> str:
         return name
     found = _embedded(own, "model.safetensors")
     if found is None:
-        raise ValueError(
-            f"model_name_or_path={name!r}: the embedded model is missing; make it with "
-            f"python -m rlred.tiny.makers.{own}"
-        )
+        raise ValueError(f"model_name_or_path={name!r}: the embedded model is missing; make it with rlred make {own}")
     return found
 
 

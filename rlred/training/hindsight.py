@@ -27,9 +27,11 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from rlred.data.budgets import BudgetSampler, Wording, ask
+from rlred.data.budgets import BudgetSampler, ask
 from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import within_question_rank_correlation
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import complete, stop_ids, sweep
 from rlred.files import write_json
 from rlred.output import last_checkpoint
@@ -92,9 +94,7 @@ class Hindsight:
             raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")
 
 
-def sample_traces(
-    model, tokenizer, questions, prompts, sampler, settings, *, max_completion_length, batch_size, seed, path
-):
+def sample_traces(model, tokenizer, questions, prompts, sampler, settings, *, sampling: Sampling, path: Path):
     """The model's own completions as rows (`question`, `system`, `completion_ids`), saved to `path` chunk by chunk.
 
     Completions that were cut at the cap have no length of their own and are dropped. A file that is already there is
@@ -105,7 +105,7 @@ def sample_traces(
     prompts = as_prompts(prompts)
     stops = stop_ids(model, tokenizer)
     while done < settings.num_samples:
-        rng = random.Random(f"hindsight/{seed}/{done}")
+        rng = random.Random(f"hindsight/{sampling.seed}/{done}")
         count = min(CHUNK, settings.num_samples - done)
         rows = list(ask(rng.choices(questions, k=count), prompts, [sampler.draw(rng) for _ in range(count)]))
         with state.split_between_processes(rows) as own:
@@ -113,9 +113,7 @@ def sample_traces(
                 model,
                 tokenizer,
                 [prompts.asked(row["prompt"]) for row in own],
-                max_completion_length=max_completion_length,
-                batch_size=batch_size,
-                seed=rng.randrange(2**31) + state.process_index,
+                sampling.at(seed=rng.randrange(2**31) + state.process_index),
                 description=f"hindsight: sampling {done}-{done + count} of {settings.num_samples}",
             )
             finished = [
@@ -134,7 +132,7 @@ def sample_traces(
     if len(traces) < settings.batch_size:
         raise ValueError(
             f"hindsight: only {len(traces)} of {done} sampled completions ended before max_completion_length="
-            f"{max_completion_length}; raise it, or turn the hindsight start off"
+            f"{sampling.max_completion_length}; raise it, or turn the hindsight start off"
         )
     return traces
 
@@ -246,79 +244,66 @@ def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
     return state["global_step"] if state["global_step"] >= end_of(state["log_history"], settings) else None
 
 
-def hindsight_start(
-    model,
-    tokenizer,
-    questions,
-    *,
-    prompts: Prompts | Wording,
-    sampler: BudgetSampler,
-    settings: Hindsight,
-    length: Length,
-    correctness: Correctness,
-    max_completion_length: int,
-    batch_size: int,
-    training,
-    output: Path,
-) -> dict:
+@dataclass(frozen=True)
+class Start:
+    """What a hindsight start is made of: its settings, and how the run asks, samples and grades."""
+
+    settings: Hindsight
+    prompts: Prompts
+    sampler: BudgetSampler
+    sampling: Sampling
+    grading: Grading = Grading()
+
+    def probe(self, tokenizer, questions: list[dict]) -> Probe:
+        """Asks the first questions at the budgets of a grid, in the mode that is drawn most often."""
+        settings, modes = self.settings, self.sampler.modes
+        mode = max((mode for mode in modes if mode != "none"), key=modes.get)
+        conditions = budget_conditions(self.prompts, self.sampler.grid(settings.num_probe_budgets), [mode])
+        ungraded = Grading(length=self.grading.length, grades=False)
+        asked = {"sampling": self.sampling, "grading": ungraded, "description": "hindsight: probe"}
+        rows = questions[: settings.num_probe_questions]
+        return Probe(lambda model: sweep(model, tokenizer, rows, conditions, **asked), settings)
+
+    def traces(self, model, tokenizer, questions: list[dict], path: Path) -> list[dict]:
+        """What there is to learn from: the completions that ended, or those of them that are right."""
+        settings = self.settings
+        asked = (questions, self.prompts, self.sampler, settings)
+        traces = sample_traces(model, tokenizer, *asked, sampling=self.sampling, path=path)
+        if not settings.only_right:
+            return traces
+        right = right_traces(traces, questions, tokenizer, self.grading.correctness)
+        logger.info("hindsight: %d of %d completions are right and kept", len(right), len(traces))
+        if len(right) < settings.batch_size:
+            raise ValueError(
+                f"hindsight.only_right: only {len(right)} of {len(traces)} completions are right, fewer than an update "
+                f"of {settings.batch_size}; raise hindsight.num_samples, or keep them all"
+            )
+        return right
+
+
+def hindsight_start(model, tokenizer, questions, start: Start, *, training, output: Path) -> dict:
     """Trains the adapter of `model` in place; returns what it took.
 
     `num_samples`, `num_updates`, `rank_correlation` by update, and what there was to learn from: `num_traces` and their
     `shortest_trace` and `longest_trace`.
 
-    `training` is the run's GRPOConfig: seed, device, precision and memory settings are taken from it. The adapter ends
-    in `output/adapter`; a finished start is loaded from there, an interrupted one continues.
+    `training` is the run's GRPOConfig: device, precision and memory settings are taken from it. The adapter ends in
+    `output/adapter`; a finished start is loaded from there, an interrupted one continues.
     """
     record_path, adapter_path = output / "hindsight.json", output / "adapter"
     if record_path.exists():
         model.load_adapter(adapter_path, adapter_name="default", is_trainable=True)
         return json.loads(record_path.read_text())
-    questions = list(questions)
-    traces = sample_traces(
-        model,
-        tokenizer,
-        questions,
-        prompts,
-        sampler,
-        settings,
-        max_completion_length=max_completion_length,
-        batch_size=batch_size,
-        seed=training.seed,
-        path=output / "traces.jsonl",
-    )
-    if settings.only_right:
-        sampled, traces = len(traces), right_traces(traces, questions, tokenizer, correctness)
-        logger.info("hindsight: %d of %d completions are right and kept", len(traces), sampled)
-        if len(traces) < settings.batch_size:
-            raise ValueError(
-                f"hindsight.only_right: only {len(traces)} of {sampled} completions are right, fewer than an update of "
-                f"{settings.batch_size}; raise hindsight.num_samples, or keep them all"
-            )
-    probe_questions = questions[: settings.num_probe_questions]
-    mode = max((mode for mode in sampler.modes if mode != "none"), key=sampler.modes.get)
-    probe = Probe(
-        lambda model: sweep(
-            model,
-            tokenizer,
-            probe_questions,
-            sampler.grid(settings.num_probe_budgets),
-            modes=[mode],
-            prompts=prompts,
-            max_completion_length=max_completion_length,
-            length=length,
-            batch_size=batch_size,
-            seed=training.seed,
-            grade=False,
-            description="hindsight: probe",
-        ),
-        settings,
-    )
+    questions, settings, length = list(questions), start.settings, start.grading.length
+    traces = start.traces(model, tokenizer, questions, output / "traces.jsonl")
+    rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
+    probe = start.probe(tokenizer, questions)
     trainer = SupervisedTrainer(
         rate=probe.rate,
         callbacks=[probe],
         model=model,
         args=sft_settings(settings).config(output, training),
-        train_dataset=relabel(traces, tokenizer, prompts, sampler, settings, length, training.seed),
+        train_dataset=rows,
         processing_class=tokenizer,
     )
     ended = ended_at(last_checkpoint(output), settings)

@@ -4,11 +4,11 @@ The tiny reasoner's thinking is numbers and operators, which are never cut. The 
 lines (rlred/tiny/talk.py), of which more than half may go. Where its prompt asks for a ratio, it leaves out words, but
 how many has nothing to do with the number: it can be brief, and it is deaf to ratios. Full weights.
 
-Run     python -m rlred.tiny.makers.tiny_talker --output data/tiny_talker
+Run     rlred make tiny_talker --output data/tiny_talker
 """
 
-import argparse
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from rlred.compression.cut import cut
 from rlred.compression.rows import RATIO_FORMATS, counter_of, features
 from rlred.compression.scores import Random
 from rlred.compression.traces import split_completion
+from rlred.flags import option, required
 from rlred.tiny import TINY_REASONER, resolve_model, sums, talk
 from rlred.training.sft import SFTSettings, SupervisedTrainer
 
@@ -44,38 +45,43 @@ def rows(steps: int, batch_size: int, tokenizer, seed: int) -> Dataset:
     return features(ordered, tokenizer)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for model and tokenizer; must not exist")
-    parser.add_argument("--max_steps", type=int, default=400)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if args.output.exists():
-        parser.error(f"--output {args.output} exists and is not written over")
-    base = resolve_model(TINY_REASONER)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    settings = SFTSettings(
-        max_steps=args.max_steps,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        schedule="cosine",
-        warmup_steps=20,
-        in_order=True,
-        logging_steps=25,
-        seed=args.seed,
-    )
-    trainer = SupervisedTrainer(
-        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True),
-        args=settings.config(args.output),
-        train_dataset=rows(args.max_steps, args.batch_size, tokenizer, args.seed),
-        processing_class=tokenizer,
-    )
-    trainer.train()
-    trainer.model.half().save_pretrained(args.output)  # half the bytes in the repository; loaded as float32
-    tokenizer.save_pretrained(args.output)
+@dataclass(frozen=True, kw_only=True)
+class MakeTalker:
+    """The tiny reasoner, taught to say more than it needs.
 
+    rlred make tiny_talker --output data/tiny_talker
+    """
 
-if __name__ == "__main__":
-    main()
+    output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")
+    max_steps: int = option(400, "Updates.", metavar="N")
+    batch_size: int = option(32, "Rows of each.", metavar="N")
+    learning_rate: float = option(2e-3, "At its highest.", metavar="X")
+    seed: int = option(0, "Of rows and training.", metavar="N")
+
+    def __post_init__(self):
+        if self.output.exists():
+            raise ValueError(f"--output {self.output} exists and is not written over")
+
+    def run(self) -> None:
+        """Makes the model in `output`."""
+        base = resolve_model(TINY_REASONER)
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        settings = SFTSettings(
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+            warmup_steps=20,
+            in_order=True,
+            logging_steps=25,
+            seed=self.seed,
+        )
+        trainer = SupervisedTrainer(
+            model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True),
+            args=settings.config(self.output),
+            train_dataset=rows(self.max_steps, self.batch_size, tokenizer, self.seed),
+            processing_class=tokenizer,
+        )
+        trainer.train()
+        trainer.model.half().save_pretrained(self.output)  # half the bytes in the repository; loaded as float32
+        tokenizer.save_pretrained(self.output)

@@ -6,7 +6,6 @@ import random
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipes.tokenskip import run
 from rlred.cli import main as rlred
 from rlred.compression.arguments import CompressionArguments
 from rlred.compression.cut import cut
@@ -25,6 +24,7 @@ from rlred.data.questions import load_questions
 from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
 from rlred.runs.arguments import SFT_KINDS, parse
+from rlred.runs.compression import run
 from rlred.tiny import sums, talk
 from tests.paths import ROOT
 

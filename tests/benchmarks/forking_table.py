@@ -4,7 +4,7 @@ Each row is recipes/l1_exact.py with another `--selection` (2506.01939's ablatio
 seed begin from one hindsight start. Nothing is swept: the figures are those of the steps' own rollouts. Runs lie in
 outputs/forking/<row>-<seed>; what is finished is not run again.
 
-CPU             accelerate launch recipes/forking_table.py --seeds 0 1 2
+CPU             accelerate launch tests/benchmarks/forking_table.py --seeds 0 1 2
 starts at hand  add --starts outputs/l1_exact outputs/l1_exact-2 outputs/l1_exact-3        (runs, one of each seed)
 other settings  flags of recipes/l1_exact.py, as --max_steps 60; they count for runs that are not there yet
 """
@@ -23,6 +23,7 @@ from rlred.runs.arguments import parse
 from rlred.runs.chassis import use_all_cores
 from rlred.runs.comparison import run_arms, to_markdown
 from rlred.runs.grpo import run
+from rlred.train import shipped
 
 SELECTIONS = {
     "all": {},
@@ -53,7 +54,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("rlred").setLevel(logging.INFO)
     use_all_cores()
-    config = Path(__file__).with_name("l1_exact.yaml")
+    config = shipped("recipes") / "l1_exact.yaml"
     if len(known.starts) not in (0, len(known.seeds)):
         parser.error(f"--starts: {len(known.starts)} for {len(known.seeds)} seeds; name one for each")
     made = [known.folder / f"start-{seed}" for seed in known.seeds]

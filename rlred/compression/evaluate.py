@@ -25,7 +25,7 @@ from statistics import fmean
 from matplotlib import pyplot as plt
 
 from rlred.compression.cut import check_ratio
-from rlred.compression.rows import RatioFormat, make_ratio_format
+from rlred.compression.rows import RatioCondition, RatioFormat, make_ratio_format, ratio_conditions
 from rlred.compression.traces import split_completion
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record
@@ -41,36 +41,6 @@ from rlred.rewards.length import find_end
 
 BASE_TITLE = "base, asked in the same words"
 TRUNCATION_TITLE = "control: thinking at ratio 1, cut at the ratio, answer forced"
-
-
-@dataclass(frozen=True)
-class RatioCondition:
-    """A share of the length at ratio 1, asked for as the format words it. Raises `ValueError` for one outside (0, 1].
-
-    The budget is not known before the question was asked at ratio 1 (rlred/evaluation/predictions.py).
-    """
-
-    ratio_format: RatioFormat
-    ratio: float
-    limit = None
-
-    def __post_init__(self):
-        check_ratio(self.ratio)
-
-    @property
-    def end_of_thinking(self) -> str | None:
-        return self.ratio_format.prompts.end_of_thinking
-
-    def prompt(self, row: dict, tokenizer) -> list[int]:
-        return self.ratio_format.prompt_ids(row["question"], self.ratio, tokenizer, row.get("system"))
-
-    def labels(self) -> dict:
-        return {"mode": "exact", "budget": None, "ratio": self.ratio}
-
-
-def ratio_conditions(ratio_format: RatioFormat, ratios: Sequence[float]) -> list[RatioCondition]:
-    """Every ratio, largest first; 1.0 is always among them."""
-    return [RatioCondition(ratio_format, ratio) for ratio in sorted({1.0, *map(float, ratios)}, reverse=True)]
 
 
 def sweep_ratios(
@@ -103,11 +73,11 @@ def sweep_ratios(
             description=f"{description}: ratio {condition.ratio:g}",
         )
         seconds = None if resumed else (time.perf_counter() - start) / len(found)
-        outcomes += [{**one, "seconds": seconds} for one in apart(found, tokenizer, condition.end_of_thinking)]
+        outcomes += [{**one, "seconds": seconds} for one in with_parts(found, tokenizer, condition.end_of_thinking)]
     return outcomes
 
 
-def apart(outcomes: Sequence[dict], tokenizer, end: str | None) -> list[dict]:
+def with_parts(outcomes: Sequence[dict], tokenizer, end: str | None) -> list[dict]:
     """Outcomes with `thinking_length` and `answer_length`, also where the thinking has no mark that ends it."""
     end = DEFAULT_END if end is None else end
     ends, found = end_ids(tokenizer, end), []
@@ -167,7 +137,7 @@ def truncated(
         rows = [{**row, **RatioCondition(ratio_format, ratio).labels()} for row in questions]
         stops = stop_ids(model, tokenizer)
         outcomes_at = outcomes_of(rows, completions, tokenizer=tokenizer, stops=stops, grading=grading)
-        found += apart(outcomes_at, tokenizer, given)
+        found += with_parts(outcomes_at, tokenizer, given)
     return found
 
 

@@ -1,6 +1,7 @@
 r"""Rows: traces cut to a ratio, and the one place that words a ratio, for training and for inference.
 
     RatioFormat    question and ratio -> prompt; thinking and answer -> completion
+    RatioCondition a ratio as a sweep asks for it
     make_rows      traces and their scores -> rows (`prompt`, `completion`, both text; `ratio`, `achieved`, ...)
     features       rows -> token ids for TRL's SFTTrainer, the prompt tokenised as it is at inference
     to_alpaca      rows -> LLaMA-Factory's `instruction`, `input`, `output`
@@ -110,6 +111,36 @@ RATIO_FORMATS = {
         _FINAL,
     ),
 }
+
+
+@dataclass(frozen=True)
+class RatioCondition:
+    """A share of the length at ratio 1, asked for as the format words it. Raises `ValueError` for one outside (0, 1].
+
+    The budget is not known before the question was asked at ratio 1 (rlred/evaluation/predictions.py).
+    """
+
+    ratio_format: RatioFormat
+    ratio: float
+    limit = None
+
+    def __post_init__(self):
+        check_ratio(self.ratio)
+
+    @property
+    def end_of_thinking(self) -> str | None:
+        return self.ratio_format.prompts.end_of_thinking
+
+    def prompt(self, row: dict, tokenizer) -> list[int]:
+        return self.ratio_format.prompt_ids(row["question"], self.ratio, tokenizer, row.get("system"))
+
+    def labels(self) -> dict:
+        return {"mode": "exact", "budget": None, "ratio": self.ratio}
+
+
+def ratio_conditions(ratio_format: RatioFormat, ratios: Sequence[float]) -> list[RatioCondition]:
+    """Every ratio, largest first; 1.0 is always among them."""
+    return [RatioCondition(ratio_format, ratio) for ratio in sorted({1.0, *map(float, ratios)}, reverse=True)]
 
 
 def make_ratio_format(spec: "str | dict[str, str]") -> RatioFormat:

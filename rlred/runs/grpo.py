@@ -78,7 +78,9 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     model = with_adapter(model, model_config, training.seed)
     hindsight = None
     if arguments.hindsight:
-        sampling = Sampling(training.max_completion_length, batch_size=arguments.eval_batch_size, seed=training.seed)
+        sampling = Sampling(
+            training.max_completion_length, training.temperature, arguments.eval_batch_size, training.seed
+        )
         first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading)
         folder = output / "hindsight"
         hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)

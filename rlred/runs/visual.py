@@ -40,9 +40,10 @@ from rlred.runs.chassis import command, describe, load_model, lora_of, stage, wa
 from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
 from rlred.training.difficulty_kl import DifficultyKL
+from rlred.training.imitation import check_mix, imitate
+from rlred.training.sft import SFTSettings
 from rlred.training.trainer import ComposedGRPOTrainer, Part
 from rlred.vision.gate import GateRollout, LookGate
-from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
@@ -105,6 +106,18 @@ class VisionArguments:
         if not self.start_learning_rate > 0:
             raise ValueError(f"start_learning_rate must be above 0, got {self.start_learning_rate}")
         Reducer(self.score, self.strategy)
+
+    def make_start(self) -> SFTSettings:
+        """How long and how fast the start by imitation trains."""
+        return SFTSettings(
+            max_steps=self.start_steps,
+            batch_size=24,
+            learning_rate=self.start_learning_rate,
+            schedule="constant",
+            warmup_steps=0,
+            in_order=True,
+            save_steps=20,
+        )
 
     def make_parts(self) -> list[Part]:
         """What the run's method changes in a GRPO step."""
@@ -190,7 +203,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     if arguments.start_steps:
         torch.manual_seed(training.seed)
         model, peft_config = get_peft_model(model, peft_config), None
-        start_by_imitation(model, gate, rows, arguments, output / "start")
+        start_by_imitation(model, gate, rows, arguments, training, output / "start")
         if report:
             started = stage(output / "measures" / "started.json", lambda: study.gates(model))
             report["gates"] |= {f"started, gate {name}": row for name, row in started.items()}
@@ -244,17 +257,17 @@ def write_report(report: dict, output: Path) -> None:
         draw_positions(report["positions"], output / "positions.png")
 
 
-def start_by_imitation(model, gate: LookGate, rows: list[dict], arguments: VisionArguments, folder: Path) -> None:
+def start_by_imitation(
+    model, gate: LookGate, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
+) -> None:
     """Trains the model's adapter by imitation and keeps it in `folder`; one that is there is loaded instead."""
     if (folder / "adapter_model.safetensors").exists():
         model.load_adapter(folder, adapter_name="default", is_trainable=True)
         return
-    settings = {"steps": arguments.start_steps, "learning_rate": arguments.start_learning_rate}
-    losses = imitate(model, gate, rows, mix=arguments.start_mix, **settings)
-    logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
-    if PartialState().is_main_process:
-        model.save_pretrained(folder)
-    PartialState().wait_for_everyone()
+    state = imitate(model, gate, rows, arguments.start_mix, arguments.make_start(), folder, training)
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    if losses:
+        logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
 
 
 def check_held_out(rows: list[dict], held_out: list[dict]) -> None:

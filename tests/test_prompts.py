@@ -48,7 +48,8 @@ from rlred.runs.grpo import run
 from rlred.runs.tale import sft_rows
 from rlred.tiny.makers.tiny_viewer import build_processor
 from rlred.training.adherence import LogsAdherence
-from rlred.training.hindsight import Hindsight, relabel, right_traces
+from rlred.training.hindsight import Hindsight, relabel, right
+from rlred.training.traces import Material
 from rlred.vision.gate import LookGate
 from rlred.vision.rows import load_rows
 from tests.paths import ROOT
@@ -434,9 +435,9 @@ def test_trap_an_end_that_is_a_special_token_vanishes_in_plain_decoding():
     assert tokenizer.decode(ids, skip_special_tokens=True) == "3+4=7\\boxed{7}"  # the trap is there
     hidden = tokenizer("\\boxed{7}</think>I cannot say", add_special_tokens=False)["input_ids"]
     rows = [{"question": "3+4?", "solution": "7", "completion_ids": own} for own in (ids, hidden)]
+    material = Material(tokenizer, Prompts(), rows[:1], BudgetSampler(2, 9), frozenset(), Sampling(8))
     for strict in (False, True):
-        correctness = Correctness(require_end_of_thinking=strict)
-        assert right_traces(rows, rows, tokenizer, correctness) == rows[:1]
+        assert right(rows, material, Correctness(require_end_of_thinking=strict)) == [True, False]
     assert split_completion(decode(tokenizer, [ids], end)[0]).thinking == "3+4=7"
 
 

@@ -16,7 +16,7 @@ from rlred.compression.evaluate import (
     sweep_ratios,
     truncated,
 )
-from rlred.compression.rows import RATIO_FORMATS, features, make_ratio_format, make_rows, to_alpaca
+from rlred.compression.rows import RATIO_FORMATS, Cutting, features, make_ratio_format, make_rows, to_alpaca
 from rlred.compression.scores import Random, Stride
 from rlred.compression.stages import read_scores, scores_stage
 from rlred.compression.traces import load_traces, sample_traces, split_completion
@@ -137,7 +137,7 @@ def test_the_presets_are_the_released_prompts_byte_for_byte(name, ratio, prompt,
 def test_the_preset_writes_tokenskips_completion_and_alpaca_row(tokenizer):
     trace = {"question": "1+1?", "opening": "", "thinking": "So it is 1+1=2.", "separator": " ", "answer": "\\boxed{2}"}
     fmt = RATIO_FORMATS["tokenskip_qwen"]
-    rows, _ = make_rows([trace], [Stride()(trace["thinking"])], [0.8], tokenizer, fmt, tolerance=0.2)
+    rows, _ = make_rows([trace], [Stride()(trace["thinking"])], Cutting([0.8], tolerance=0.2), tokenizer, fmt)
     [row] = to_alpaca(rows, fmt)
     assert row["instruction"] == "Please reason step by step, and put your final answer within \\boxed{}."
     assert row["input"] == "1+1?<|eot_id|>0.8<|eot_id|>"
@@ -148,7 +148,7 @@ def test_the_preset_writes_tokenskips_completion_and_alpaca_row(tokenizer):
 def test_trap_training_and_inference_see_the_same_prompt(name, tokenizer):
     traces = talked(8)
     fmt = RATIO_FORMATS[name]
-    rows, _ = make_rows(traces, [Random()(t["thinking"]) for t in traces], [1.0, 0.7], tokenizer, fmt)
+    rows, _ = make_rows(traces, [Random()(t["thinking"]) for t in traces], Cutting([1.0, 0.7]), tokenizer, fmt)
     for row, one in zip(rows, features(rows, tokenizer), strict=True):
         prompt = [i for i, trained in zip(one["input_ids"], one["completion_mask"], strict=True) if not trained]
         assert prompt == fmt.prompt_ids(row["question"], row["ratio"], tokenizer)
@@ -158,7 +158,7 @@ def test_trap_training_and_inference_see_the_same_prompt(name, tokenizer):
 def test_a_row_has_the_ratio_that_it_asks_for_and_the_whole_answer(tokenizer):
     traces = talked(200)
     spans = [Random()(trace["thinking"]) for trace in traces]
-    rows, report = make_rows(traces, spans, RATIOS, tokenizer, RATIO_FORMATS["words"], ratios_per_question=2)
+    rows, report = make_rows(traces, spans, Cutting(RATIOS, 2), tokenizer, RATIO_FORMATS["words"])
     assert len(rows) == 400 == report["rows"]
     by_question = {trace["question"]: trace for trace in traces}
     for row in rows:
@@ -178,7 +178,7 @@ def test_a_trace_has_no_row_at_a_ratio_that_it_cannot_reach(tokenizer):
     traces = [{**talked(1)[0], "thinking": "3+4=7 " * 6 + "so"}, *talked(20)]
     spans = [Random()(trace["thinking"]) for trace in traces]
     settings = {"ratios_per_question": 6, "tolerance": 0.05}
-    rows, report = make_rows(traces, spans, RATIOS, tokenizer, RATIO_FORMATS["words"], **settings)
+    rows, report = make_rows(traces, spans, Cutting(RATIOS, **settings), tokenizer, RATIO_FORMATS["words"])
     own = [row["ratio"] for row in rows if row["completion"].startswith("3+4=7 3+4=7")]
     assert 1.0 in own and min(own) > 0.8
     assert report["by_ratio"][-1]["out_of_reach"] >= 1
@@ -199,7 +199,7 @@ def test_bad_settings_of_rows_are_errors(settings, message, tokenizer):
     traces = talked(3)
     settings = {"ratios": [1.0], **settings}
     with pytest.raises(ValueError, match=message):
-        make_rows(traces, [[]] * 3, tokenizer=tokenizer, ratio_format=RATIO_FORMATS["words"], **settings)
+        make_rows(traces, [[]] * 3, Cutting(**settings), tokenizer, RATIO_FORMATS["words"])
 
 
 def test_a_format_can_be_given_by_its_fields():

@@ -25,12 +25,12 @@ from statistics import fmean
 from matplotlib import pyplot as plt
 
 from rlred.compression.cut import check_ratio
-from rlred.compression.rows import RatioFormat, make_ratio_format
+from rlred.compression.rows import RatioCondition, RatioFormat, make_ratio_format, ratio_conditions
 from rlred.compression.traces import split_completion
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record
 from rlred.evaluation.evaluate import base_of
-from rlred.evaluation.measures import by_question, measure, paired_difference, wilson
+from rlred.evaluation.measures import by_question, measure, paired_difference, summary
 from rlred.evaluation.predictions import budgets_of_ratios
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, percent, set_ink
 from rlred.evaluation.report import write_report as write_adherence
@@ -41,36 +41,6 @@ from rlred.rewards.length import find_end
 
 BASE_TITLE = "base, asked in the same words"
 TRUNCATION_TITLE = "control: thinking at ratio 1, cut at the ratio, answer forced"
-
-
-@dataclass(frozen=True)
-class RatioCondition:
-    """A share of the length at ratio 1, asked for as the format words it. Raises `ValueError` for one outside (0, 1].
-
-    The budget is not known before the question was asked at ratio 1 (rlred/evaluation/predictions.py).
-    """
-
-    ratio_format: RatioFormat
-    ratio: float
-    limit = None
-
-    def __post_init__(self):
-        check_ratio(self.ratio)
-
-    @property
-    def end_of_thinking(self) -> str | None:
-        return self.ratio_format.prompts.end_of_thinking
-
-    def prompt(self, row: dict, tokenizer) -> list[int]:
-        return self.ratio_format.prompt_ids(row["question"], self.ratio, tokenizer, row.get("system"))
-
-    def labels(self) -> dict:
-        return {"mode": "exact", "budget": None, "ratio": self.ratio}
-
-
-def ratio_conditions(ratio_format: RatioFormat, ratios: Sequence[float]) -> list[RatioCondition]:
-    """Every ratio, largest first; 1.0 is always among them."""
-    return [RatioCondition(ratio_format, ratio) for ratio in sorted({1.0, *map(float, ratios)}, reverse=True)]
 
 
 def sweep_ratios(
@@ -103,11 +73,11 @@ def sweep_ratios(
             description=f"{description}: ratio {condition.ratio:g}",
         )
         seconds = None if resumed else (time.perf_counter() - start) / len(found)
-        outcomes += [{**one, "seconds": seconds} for one in apart(found, tokenizer, condition.end_of_thinking)]
+        outcomes += [{**one, "seconds": seconds} for one in with_parts(found, tokenizer, condition.end_of_thinking)]
     return outcomes
 
 
-def apart(outcomes: Sequence[dict], tokenizer, end: str | None) -> list[dict]:
+def with_parts(outcomes: Sequence[dict], tokenizer, end: str | None) -> list[dict]:
     """Outcomes with `thinking_length` and `answer_length`, also where the thinking has no mark that ends it."""
     end = DEFAULT_END if end is None else end
     ends, found = end_ids(tokenizer, end), []
@@ -167,7 +137,7 @@ def truncated(
         rows = [{**row, **RatioCondition(ratio_format, ratio).labels()} for row in questions]
         stops = stop_ids(model, tokenizer)
         outcomes_at = outcomes_of(rows, completions, tokenizer=tokenizer, stops=stops, grading=grading)
-        found += apart(outcomes_at, tokenizer, given)
+        found += with_parts(outcomes_at, tokenizer, given)
     return found
 
 
@@ -192,22 +162,18 @@ def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None)
     rows = []
     for ratio in sorted({outcome["ratio"] for outcome in outcomes}, reverse=True):
         own = [outcome for outcome in outcomes if outcome["ratio"] == ratio]
-        grades = [outcome["correct"] for outcome in own if outcome["correct"] is not None]
-        low, high = wilson(sum(grades), len(grades))
-        achieved, tokens = (fmean(outcome[name] for outcome in own) for name in (spent, "length"))
+        line = summary(own)
+        tokens, achieved = line["mean_length"], line["mean_thinking_length" if apart else "mean_length"]
         rows.append(
             {
                 "ratio": ratio,
-                "n": len(own),
+                "n": line["n"],
                 "achieved": achieved / whole,
                 "gap": achieved / whole - ratio,
                 "tokens": tokens,
                 "thinking_tokens": achieved if apart else None,
                 "answer_tokens": tokens - achieved if apart else None,
-                "accuracy": fmean(grades) if grades else None,
-                "accuracy_low": low,
-                "accuracy_high": high,
-                "truncated": fmean(outcome["truncated"] for outcome in own),
+                **{name: line[name] for name in ("accuracy", "accuracy_low", "accuracy_high", "truncated")},
                 "seconds": own[0].get("seconds"),
                 "less_than_full": None if ratio == 1 else paired_difference(by_question(at_one), by_question(own)),
             }

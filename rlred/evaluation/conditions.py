@@ -4,7 +4,7 @@
     BudgetCondition     a budget in a mode, or nothing (`none`)
     budget_conditions   the conditions of a table of modes and budgets
 
-A ratio is another one (rlred/compression/evaluate.py). A condition is a frozen value: it makes the prompt of a row and
+A ratio is another one (rlred/compression/rows.py). A condition is a frozen value: it makes the prompt of a row and
 says which labels the outcome carries; it knows nothing of models.
 """
 

@@ -25,7 +25,7 @@ from rlred.compression.evaluate import (
 from rlred.compression.levels import make_level_rows
 from rlred.compression.mixing import Bounds
 from rlred.compression.reweighting import Reweight, ShareSampler
-from rlred.compression.rows import features, make_rows
+from rlred.compression.rows import Cutting, features, make_rows
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
@@ -123,23 +123,17 @@ def make_rows_of(
     scorer = make_scorer(arm.scorer, scorer_model, seed=training.seed, dtype=dtype, prompts=asked)
     name = f"{arm.scorer}/{scorer_model or ''}/{training.seed}"
     spans = scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, name)
-    return rows_stage(
-        path,
-        lambda: make_rows(
-            traces,
-            spans,
-            arguments.ratios,
-            tokenizer,
-            ratio_format,
-            ratios_per_question=arguments.ratios_per_question,
-            tolerance=arguments.tolerance,
-            protect=arm.protect,
-            ask_ratio=arguments.ask_ratio,
-            difficulty=arguments.difficulty,
-            short_share=None if arguments.reweight_steps else arguments.short_share,  # the sampler draws that share
-            seed=training.seed,
-        ),
+    cutting = Cutting(
+        arguments.ratios,
+        arguments.ratios_per_question,
+        tolerance=arguments.tolerance,
+        protect=arm.protect,
+        ask_ratio=arguments.ask_ratio,
+        difficulty=arguments.difficulty,
+        short_share=None if arguments.reweight_steps else arguments.short_share,  # the sampler draws that share
+        seed=training.seed,
     )
+    return rows_stage(path, lambda: make_rows(traces, spans, cutting, tokenizer, ratio_format))
 
 
 def dev_questions(arguments, training: SFTConfig, questions) -> list[dict]:

@@ -68,35 +68,22 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
         asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
         questions = referenced(questions, model, tokenizer, arguments, training, grading, asked, output)
-    rows = training_rows(
-        questions,
-        prompts,
-        sampler,
-        num_rows=num_rows(training, len(questions) * arguments.budgets_per_question),
-        budgets_per_question=arguments.budgets_per_question,
-        seed=training.seed,
-    )
+    rows = asked_rows(questions, prompts, sampler, arguments, training)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
     study = Study(arguments, training, held_out, tokenizer, prompts, grading, output)
     study.measure("baseline", model)
-    peft_config = lora_of(model_config)
-    if peft_config is not None:
-        torch.manual_seed(training.seed)
-        model = get_peft_model(model, peft_config)
+    model = with_adapter(model, model_config, training.seed)
     hindsight = None
     if arguments.hindsight:
-        sampling = Sampling(training.max_completion_length, batch_size=arguments.eval_batch_size, seed=training.seed)
-        hindsight = hindsight_start(
-            model,
-            tokenizer,
-            questions,
-            Start(arguments.make_hindsight(), prompts, sampler, sampling, grading),
-            training=training,
-            output=output / "hindsight",
+        sampling = Sampling(
+            training.max_completion_length, training.temperature, arguments.eval_batch_size, training.seed
         )
+        first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading)
+        folder = output / "hindsight"
+        hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)
         study.measure("hindsight", model, hindsight["num_updates"])
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
@@ -111,30 +98,67 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         callbacks=make_callbacks(arguments, output),
     )
     if search:
-        answer = functools.partial(
-            sweep,
-            tokenizer=tokenizer,
-            questions=list(monitor),
-            conditions=free(prompts),
-            sampling=study.sampling.at(temperature=training.temperature, num_samples=training.num_generations),
-            grading=grading,
-            description="searching targets",
-        )
-        trainer.add_callback(SearchTargets(search, answer))
-    trainer.train(resume_from_checkpoint=checkpoint_of(training))
+        trainer.add_callback(SearchTargets(search, answers(study, monitor, training)))
+    train(trainer, output)
+    report = finish(trainer, study, hindsight, model_config.model_name_or_path, start)
+    close(trainer)
+    return report
+
+
+def asked_rows(questions, prompts: Prompts, sampler, arguments: DialArguments, training: GRPOConfig):
+    """The rows of the whole run, in the order in which they are trained on."""
+    count, each = len(questions), arguments.budgets_per_question
+    asked = {"num_rows": num_rows(training, count * each), "budgets_per_question": each, "seed": training.seed}
+    return training_rows(questions, prompts, sampler, **asked)
+
+
+def with_adapter(model, model_config: ModelConfig, seed: int):
+    """The model with a fresh adapter, if one is trained; seeded, so that every process has the same."""
+    peft_config = lora_of(model_config)
+    if peft_config is None:
+        return model
+    torch.manual_seed(seed)
+    return get_peft_model(model, peft_config)
+
+
+def answers(study: Study, questions, training: GRPOConfig):
+    """A function from the policy to its outcomes on the monitor's questions, asked for nothing."""
+    return functools.partial(
+        sweep,
+        tokenizer=study.tokenizer,
+        questions=list(questions),
+        conditions=free(study.prompts),
+        sampling=study.sampling.at(temperature=training.temperature, num_samples=training.num_generations),
+        grading=study.grading,
+        description="searching targets",
+    )
+
+
+def train(trainer: GRPOTrainer, output: Path) -> None:
+    """Trains, from a checkpoint where there is one to go on from, and saves what came of it."""
+    trainer.train(resume_from_checkpoint=checkpoint_of(trainer.args))
     trainer.save_model(str(output))
     trainer.save_state()
+
+
+def finish(trainer: GRPOTrainer, study: Study, hindsight: dict | None, name: str, start: float) -> dict:
+    """Measures what was trained and returns the run's report; `start` is when the run began."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    study.measure("trained", model, trainer.state.global_step)
-    study.measure("control_constant_length", model, trainer.state.global_step)
+    for stage in ("trained", "control_constant_length"):
+        study.measure(stage, model, trainer.state.global_step)
     spent = cost(trainer, hindsight, *map(study.rank_correlation, ("hindsight", "trained")), start)
-    report = study.report(model_config.model_name_or_path, spent, hindsight)
-    # DDP's reducer goes before the process group: as the last to hold it, it waits for gloo's thread with Python's lock
-    # in its hand, while that thread waits for the lock (torch 2.13; seen once on a busy machine, and for ever).
-    trainer.model_wrapped = model
+    return study.report(name, spent, hindsight)
+
+
+def close(trainer: GRPOTrainer) -> None:
+    """Ends the process group.
+
+    DDP's reducer goes first: as the last to hold the group, it waits for gloo's thread with Python's lock in its hand,
+    while that thread waits for the lock (torch 2.13; seen once on a busy machine, and for ever).
+    """
+    trainer.model_wrapped = trainer.accelerator.unwrap_model(trainer.model)
     trainer.accelerator.free_memory()
     trainer.end()
-    return report
 
 
 def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:

@@ -12,6 +12,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -175,16 +176,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     if parts and not declared(reward).grades:
         rewards, training.reward_weights = [reward, correctness_of(reward, ExactMatch())], [1.0, 0.0]
     check_rewards(rewards, training)
-    settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
-    prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
-    model, processor = load_model(model_config, training, pictures=True)
-    gate = LookGate(sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
-    SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
-    model.generation_config.suppress_tokens += [
-        token_of(gate.tokenizer, text, field="never") for text in arguments.never
-    ]
-    if arguments.start_steps:
-        check_mix(gate, arguments.start_mix)
+    model, gate = load_gate(arguments, training, model_config)
     rewards = [tell_end(reward, gate.prompts.end, gate.tokenizer) for reward in rewards]
     reward = rewards[0]
     correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
@@ -205,9 +197,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
 
     name = model_config.model_name_or_path
     report = stage(output / "measures" / "baseline.json", lambda: study.before(model, name, training.seed))
-    if (
-        report and PartialState().is_main_process
-    ):  # without families that want different looks there is nothing to learn
+    if report and PartialState().is_main_process:  # where all families want the same look there is nothing to learn
         logger.info("before training\n%s", to_markdown(report))
     peft_config = lora_of(model_config, rf".*(language_model|text_model).*\.{LINEARS}")
     if arguments.start_steps:
@@ -240,12 +230,31 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
             smallest = min(gate.looks, key=gate.looks.get)
             report["positions"] = position_map(gate, model, study.rows["test"], smallest)
     if report and PartialState().is_main_process:
-        write_json(output / "visual.json", report)
-        write_text(output / "visual.md", to_markdown(report))
-        draw_tradeoff(report, output / "visual.png")
-        if "positions" in report:
-            draw_positions(report["positions"], output / "positions.png")
+        write_report(report, output)
     return report
+
+
+def load_gate(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig) -> tuple[Any, LookGate]:
+    """The model, which loses visual tokens, and the gate that says how many."""
+    settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
+    prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
+    model, processor = load_model(model_config, training, pictures=True)
+    gate = LookGate(sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
+    SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
+    never = [token_of(gate.tokenizer, text, field="never") for text in arguments.never]
+    model.generation_config.suppress_tokens += never
+    if arguments.start_steps:
+        check_mix(gate, arguments.start_mix)
+    return model, gate
+
+
+def write_report(report: dict, output: Path) -> None:
+    """Writes visual.{json,md,png}, and where the kept tokens lie in the pictures."""
+    write_json(output / "visual.json", report)
+    write_text(output / "visual.md", to_markdown(report))
+    draw_tradeoff(report, output / "visual.png")
+    if "positions" in report:
+        draw_positions(report["positions"], output / "positions.png")
 
 
 def start_by_imitation(

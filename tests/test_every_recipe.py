@@ -48,7 +48,13 @@ RECIPES = {
 }
 # Tables over many runs: minutes long, or run by tests of their own.
 OTHERS = {"forking_table", "reward_board"}
-REPORTED = set(RECIPES) - {"rho1", "tokenskip", "upft", "fast_vision", "visionthink", "visual_sparsity"}
+SUPERVISED = {"rho1", "tale", "tokenskip", "upft"}
+REPORTED = {  # what a page must say of a run
+    "rho1": "<td>plain</td>",
+    "tokenskip": "trained on question",
+    "upft": "<td>upft</td>",
+    **dict.fromkeys(("fast_vision", "visionthink", "visual_sparsity"), "Visual tokens and accuracy"),
+}
 SAID = {  # what a card must say of its adapter
     "l1_exact": "Think for exactly 48 tokens.",
     "l1_maxlen": "Think for maximum 48 tokens.",
@@ -93,6 +99,7 @@ def test_a_first_step_is_exported_and_reported(recipe, tmp_path, monkeypatch, re
         assert rlred(["export", str(output), "--output", str(tmp_path / "none")]) == 2
         said = {"rho1": "all weights were trained: plain-0 is a model by itself", "upft": "one of its arms: upft-0"}
         assert said[recipe] in capsys.readouterr().err
+        assert rlred(["report", str(output)]) == 0 and REPORTED[recipe] in (output / "report.html").read_text()
         if recipe == "rho1":
             return
     else:
@@ -107,6 +114,7 @@ def test_a_first_step_is_exported_and_reported(recipe, tmp_path, monkeypatch, re
     pictures = re.findall(r"\]\((\w+\.png)\)", card.text)
     assert set(pictures) <= names and str(tmp_path) not in card.text
 
-    if recipe in REPORTED:
-        assert rlred(["report", str(output)]) == 0, capsys.readouterr().err
-        assert recipe == "tale" or "Training: the reinforcement learning steps" in (output / "report.html").read_text()
+    assert rlred(["report", str(output)]) == 0, capsys.readouterr().err
+    page = (output / "report.html").read_text()
+    assert REPORTED.get(recipe, "after RL") in page and "<script" not in page
+    assert ("Training: the reinforcement learning steps" in page) == (recipe not in SUPERVISED)

@@ -92,7 +92,6 @@ def run_one(name: str, seed: int, folder: Path, model: str, extra: list[str]) ->
         settings, *_ = parse(HERE.with_suffix(".yaml"), extra)
         run_tale(
             TaleArguments(
-                adapter=str(HERE.parents[1] / "data" / "l1_maxlen"),
                 student=model,
                 num_eval_questions=settings.num_eval_questions,
                 seed=seed,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
-from trl import ModelConfig, SFTConfig, SFTTrainer
+from trl import ModelConfig, SFTConfig
 
 from rlred.data.budgets import Wording
 from rlred.data.models import Loading, load_model
@@ -31,7 +31,8 @@ from rlred.evaluation.sweep import sample_of, sweep
 from rlred.runs.arguments import option
 from rlred.runs.comparison import fresh_model, main_of, sft_config
 from rlred.tiny import sums
-from rlred.training.selective_sft import SelectedTokensSFTTrainer, static_labels, with_fused_head
+from rlred.training.selective_sft import HighestExcess, static_labels, with_fused_head
+from rlred.training.sft import SupervisedTrainer
 from rlred.training.token_selection import TokenSelection
 
 ARMS = ("base", "reference", "plain", "dynamic", "static", "random")
@@ -112,14 +113,13 @@ class Experiment:
         if (output / "model.safetensors").exists():
             return with_fused_head(load_model(str(output), None, loading)[0])
         model, tokenizer = fresh_model(self.model_config, seed)
-        trainer = SFTTrainer(
+        trainer = SupervisedTrainer(
             model=model,
             args=sft_config(self.training, output, seed, max_steps=told.reference_steps, eval_strategy="no"),
             train_dataset=load_texts(told.clean, told.clean_column, told.num_clean_rows, seed=seed + 1000),
             processing_class=tokenizer,
         )
-        trainer.train()
-        trainer.save_model(str(output))
+        trainer.fit()
         return trainer.model
 
     def run(self, arm: str, seed: int, output: Path) -> dict:
@@ -136,17 +136,14 @@ class Experiment:
             "processing_class": tokenizer,
         }
         selection = TokenSelection(keep="random" if arm == "random" else "top", fraction=told.fraction)
-        if arm in ("dynamic", "random"):
-            trainer = SelectedTokensSFTTrainer(selection=selection, reference=reference, **parts)
-        else:
-            trainer = SFTTrainer(**parts)
+        choose = HighestExcess(selection, reference, model) if arm in ("dynamic", "random") else None
+        trainer = SupervisedTrainer(choose=choose, **parts)
         if arm == "static":
             trainer.train_dataset = static_labels(
                 trainer.train_dataset, trainer.model, reference, selection, pad_token_id=tokenizer.pad_token_id
             )
         if arm not in ("base", "reference"):
-            trainer.train()
-            trainer.save_model(str(output))
+            trainer.fit()
         log = list(trainer.state.log_history)
         final = trainer.evaluate()
         return {

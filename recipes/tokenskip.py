@@ -19,11 +19,9 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from peft import PeftModel
-from transformers.trainer_utils import get_last_checkpoint
-from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
+from trl import ModelConfig, SFTConfig, get_peft_config
 
 from rlred.compression.arguments import Arm, CompressionArguments
 from rlred.compression.evaluate import (
@@ -36,7 +34,7 @@ from rlred.compression.evaluate import (
 )
 from rlred.compression.levels import make_level_rows
 from rlred.compression.mixing import Bounds
-from rlred.compression.reweighting import Reweight, ReweightedSFTTrainer, ShareSampler
+from rlred.compression.reweighting import Reweight, ShareSampler
 from rlred.compression.rows import features, make_rows
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
@@ -45,6 +43,7 @@ from rlred.files import write_json
 from rlred.output import claim_output
 from rlred.runs.arguments import SFT_KINDS
 from rlred.runs.chassis import command, describe, load_both, load_model
+from rlred.training.sft import SupervisedTrainer
 
 
 def run(arguments: CompressionArguments, training: SFTConfig, model_config: ModelConfig, default_output: Path) -> dict:
@@ -212,23 +211,18 @@ def train(
     model, _ = load_model(model_config, training)
     if (folder / "adapter_model.safetensors").exists():
         return PeftModel.from_pretrained(model, folder)
-    torch.manual_seed(training.seed)
     config = copy.copy(training)
     config.output_dir = str(folder)
-    settings = {
-        "model": model,
-        "args": config,
-        "train_dataset": features(rows, tokenizer),
-        "processing_class": tokenizer,
-        "peft_config": get_peft_config(model_config),
-    }
-    if mixing is None:
-        trainer = SFTTrainer(**settings)
-    else:
-        trainer = ReweightedSFTTrainer(sampler=mixing.sampler, callbacks=[mixing], **settings)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.exists() else None)
-    trainer.save_state()
-    trainer.save_model(str(folder))
+    trainer = SupervisedTrainer(
+        model=model,
+        args=config,
+        train_dataset=features(rows, tokenizer),
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+        sampler=mixing and mixing.sampler,
+        callbacks=[mixing] if mixing else None,
+    )
+    trainer.fit()
     return trainer.accelerator.unwrap_model(trainer.model)
 
 

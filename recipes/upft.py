@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
-from trl import ModelConfig, SFTConfig, SFTTrainer
+from trl import ModelConfig, SFTConfig
 
 from rlred.data.budgets import Wording, ask
 from rlred.data.prompts import Prompts, tell_end, template_settings
@@ -30,6 +30,7 @@ from rlred.runs.arguments import option
 from rlred.runs.comparison import fresh_model, main_of, sft_config
 from rlred.tiny import sums
 from rlred.training.selective_sft import prefix_rows
+from rlred.training.sft import SupervisedTrainer
 
 ARMS = ("base", "full", "rft", "upft")
 
@@ -128,7 +129,7 @@ class Experiment:
         answers = [answer for answer in answers if not answer["truncated"] and (answer["correct"] or arm != "rft")]
         right = [answer for answer in self.answers(model, tokenizer, "test", seed + 1000) if answer["correct"]]
         rows = self.token_rows(answers, tokenizer, seed, told.prefix_length if arm == "upft" else None)
-        trainer = SFTTrainer(
+        trainer = SupervisedTrainer(
             model=model,
             args=sft_config(self.training, output, seed),
             train_dataset=up_to(rows, told.trained_tokens),
@@ -136,8 +137,7 @@ class Experiment:
             processing_class=tokenizer,
         )
         if arm != "base":
-            trainer.train()
-            trainer.save_model(str(output))
+            trainer.fit()
         log = list(trainer.state.log_history)
         final = trainer.evaluate()
         [row] = measure(self.answers(trainer.model, tokenizer, "test", seed))["rows"]

@@ -10,15 +10,14 @@ largest budget are left out: nothing is known of the budget that they need.
 """
 
 import dataclasses
+import logging
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import PreTrainedModel
-from trl import SFTConfig, SFTTrainer
+from transformers import HfArgumentParser, PreTrainedModel
 
 from rlred.compression.rows import features
 from rlred.data.budgets import Wording
@@ -32,14 +31,16 @@ from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
 from rlred.rewards import Correctness
-from rlred.tiny import sums
+from rlred.runs.chassis import use_all_cores
+from rlred.tiny import L1_MAXLEN, resolve_adapter, sums
+from rlred.training.sft import SFTSettings, fine_tune
 
 
 @dataclasses.dataclass
 class TaleArguments:
     """The settings of a TALE run; the defaults are the embedded ones."""
 
-    adapter: str = dataclasses.field(default="data/l1_maxlen", metadata={"help": "an adapter that keeps budgets"})
+    adapter: str = dataclasses.field(default=L1_MAXLEN, metadata={"help": "an adapter that keeps budgets"})
     model: str | None = dataclasses.field(default=None, metadata={"help": "its base (default: what the adapter says)"})
     student: str | None = dataclasses.field(default=None, metadata={"help": "who learns (default: that base)"})
     questions: str = "sums"
@@ -61,28 +62,45 @@ class TaleArguments:
     seed: int = 0
     output_dir: str = "outputs/tale"
 
+    def __post_init__(self):
+        if not self.budgets or min(self.budgets) < 1:
+            raise ValueError(f"budgets must be one or more, each 1 or more, got {self.budgets}")
+        self.make_sft()  # a value out of range is reported before anything is loaded
+
+    def make_sft(self) -> SFTSettings:
+        """How the student is trained."""
+        names = ("max_steps", "batch_size", "learning_rate", "lora_r", "logging_steps", "seed")
+        return SFTSettings(**{name: getattr(self, name) for name in names})
+
+    def make_prompts(self, adapter: str) -> Prompts:
+        """How questions are asked: as in the adapter's run, but for what is told otherwise."""
+        names = ("system_prompt", "chat_template_kwargs", "end_of_thinking")
+        told = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(prompts_of(adapter), **told)
+
+    def load_both(self) -> list[list[dict]]:
+        """Training and held-out questions."""
+        embedded, found = self.questions in sums.FAMILIES, []
+        for split, limit, seed in (
+            ("train", self.num_questions, self.seed),
+            (self.eval_split, self.num_eval_questions, 0),
+        ):
+            loaded = load_questions(self.questions, split=split, limit=limit if embedded else None, seed=seed)
+            found.append(sample_of(loaded, limit))
+        return found
+
 
 def run(arguments: TaleArguments) -> dict:
     """Searches, trains, measures; returns the report, which lies in the output folder with the adapter."""
     start, output = time.time(), Path(arguments.output_dir)
     if holds_run(output):
         raise ValueError(f"output_dir={str(output)!r} already holds a run; name another folder")
-    base = base_of(arguments.adapter, [arguments.model] if arguments.model else [])
-    limits = [arguments.num_questions, arguments.num_eval_questions]
-    embedded = arguments.questions in sums.FAMILIES
-    questions, held_out = (
-        sample_of(load_questions(arguments.questions, split=split, limit=limit if embedded else None, seed=seed), limit)
-        for split, limit, seed in zip(["train", arguments.eval_split], limits, [arguments.seed, 0], strict=True)
-    )
-    told = {name: getattr(arguments, name) for name in ("system_prompt", "chat_template_kwargs", "end_of_thinking")}
-    told = {name: value for name, value in told.items() if value is not None}
-    prompts = dataclasses.replace(prompts_of(arguments.adapter), **told)
-    settings = {
-        "max_completion_length": 2 * max(arguments.budgets),
-        "seed": arguments.seed,
-        "batch_size": 128,
-    }
-    model, tokenizer = load_model(base, arguments.adapter, Loading(arguments.dtype))
+    adapter = resolve_adapter(arguments.adapter)
+    base = base_of(adapter, [arguments.model] if arguments.model else [])
+    questions, held_out = arguments.load_both()
+    prompts = arguments.make_prompts(adapter)
+    settings = {"max_completion_length": 2 * max(arguments.budgets), "seed": arguments.seed, "batch_size": 128}
+    model, tokenizer = load_model(base, adapter, Loading(arguments.dtype))
     path = output / "search.completions.jsonl"
     found, searched = search_budgets(
         model, tokenizer, questions, arguments.budgets, path=path, prompts=prompts.fitted(tokenizer), **settings
@@ -96,15 +114,7 @@ def run(arguments: TaleArguments) -> dict:
     model, tokenizer = load_model(student, None, Loading(arguments.dtype))
     asked = prompts.fitted(tokenizer)
     before = measured(model)
-    model = train(
-        model,
-        tokenizer,
-        sft_rows(found, tokenizer, asked),
-        **{
-            name: getattr(arguments, name)
-            for name in ("output_dir", "max_steps", "batch_size", "learning_rate", "lora_r", "logging_steps", "seed")
-        },
-    )
+    model = fine_tune(model, tokenizer, sft_rows(found, tokenizer, asked), arguments.make_sft(), output)
     report = {
         "model": student,
         "adapter": str(output),
@@ -183,46 +193,15 @@ def sft_rows(found: Sequence[dict], tokenizer, prompts: Prompts | Wording) -> Da
     return features(rows, tokenizer)
 
 
-def train(
-    model: PreTrainedModel,
-    tokenizer,
-    rows: Dataset,
-    *,
-    output_dir: str,
-    max_steps: int,
-    batch_size: int,
-    learning_rate: float,
-    lora_r: int | None,
-    seed: int,
-    logging_steps: int = 20,
-    sampling: str = "random",
-) -> PeftModel | PreTrainedModel:
-    """SFT on `rows`, LoRA or, without `lora_r`, of all weights; returns what was trained and saved in `output_dir`."""
-    torch.manual_seed(seed)
-    if lora_r is not None:
-        lora = LoraConfig(task_type="CAUSAL_LM", r=lora_r, lora_alpha=2 * lora_r, target_modules="all-linear")
-        model = get_peft_model(model, lora)
-    config = SFTConfig(
-        output_dir=output_dir,
-        max_steps=max_steps,
-        per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=10,
-        max_length=None,
-        completion_only_loss=True,
-        bf16=False,
-        use_cpu=not torch.cuda.is_available(),
-        activation_checkpointing=False,
-        dataloader_pin_memory=False,
-        report_to="none",
-        logging_steps=logging_steps,
-        save_strategy="no",
-        train_sampling_strategy=sampling,
-        seed=seed,
-    )
-    trainer = SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
-    trainer.train()
-    trainer.save_model(output_dir)
-    trainer.save_state()
-    return trainer.model
+def main() -> int:
+    """The command line of the recipe; a wrong value is one clear line and exit status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    use_all_cores()
+    try:
+        [arguments] = HfArgumentParser(TaleArguments).parse_args_into_dataclasses()
+        run(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print((Path(arguments.output_dir) / "adherence.md").read_text())
+    return 0

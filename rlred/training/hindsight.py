@@ -25,9 +25,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
 
 from rlred.data.budgets import BudgetSampler, Wording, ask
 from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
@@ -37,6 +35,7 @@ from rlred.files import write_json
 from rlred.output import last_checkpoint
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
+from rlred.training.sft import SFTSettings, SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -220,43 +219,15 @@ class Probe(TrainerCallback):
             control.should_training_stop = True
 
 
-class HindsightTrainer(SFTTrainer):
-    """SFT whose learning rate follows the probe."""
-
-    def __init__(self, *, probe: Probe, **kwargs):
-        self.probe = probe
-        super().__init__(callbacks=[probe], **kwargs)
-
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda update: self.probe.rate(update))
-        return self.lr_scheduler
-
-
-def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
-    """The SFT part of a run; seed, device, precision and memory settings are those of its GRPOConfig."""
-    per_device = min(settings.micro_batch_size, max(1, settings.batch_size // training.world_size))
-    return SFTConfig(
-        output_dir=str(output),
+def sft_settings(settings: Hindsight) -> SFTSettings:
+    """The SFT part of a start; inside a batch the rows keep their order."""
+    return SFTSettings(
         max_steps=settings.max_updates + settings.cooldown_updates,
-        per_device_train_batch_size=per_device,
-        gradient_accumulation_steps=max(1, settings.batch_size // (per_device * training.world_size)),
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
         learning_rate=settings.learning_rate,
-        train_sampling_strategy="sequential",
-        weight_decay=0.0,
-        max_length=None,
-        completion_only_loss=True,
-        logging_steps=training.logging_steps,
+        in_order=True,
         save_steps=settings.probe_every,
-        save_total_limit=1,
-        bf16=training.bf16,
-        fp16=training.fp16,
-        use_cpu=training.use_cpu,
-        activation_checkpointing=training.activation_checkpointing,
-        disable_tqdm=training.disable_tqdm,
-        report_to=training.report_to,
-        run_name=f"{training.run_name}-hindsight" if training.run_name else None,
-        seed=training.seed,
-        dataloader_pin_memory=training.dataloader_pin_memory,
     )
 
 
@@ -342,18 +313,18 @@ def hindsight_start(
         ),
         settings,
     )
-    trainer = HindsightTrainer(
-        probe=probe,
+    trainer = SupervisedTrainer(
+        rate=probe.rate,
+        callbacks=[probe],
         model=model,
-        args=sft_config(settings, training, output),
+        args=sft_settings(settings).config(output, training),
         train_dataset=relabel(traces, tokenizer, prompts, sampler, settings, length, training.seed),
         processing_class=tokenizer,
     )
-    checkpoint = last_checkpoint(output)
-    ended = ended_at(checkpoint, settings)
+    ended = ended_at(last_checkpoint(output), settings)
     if ended is not None:  # it was killed between its last checkpoint and its record
         trainer.args.max_steps = ended
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.fit(adapter_path)
     probes = [entry for entry in trainer.state.log_history if "probe_rank_correlation" in entry]
     lengths = [length(trace["completion_ids"]) for trace in traces]
     record = {
@@ -372,7 +343,6 @@ def hindsight_start(
             trainer.state.global_step,
             settings.target_correlation,
         )
-    trainer.save_model(str(adapter_path))
     if trainer.is_world_process_zero():
         write_json(record_path, record)
     trainer.accelerator.wait_for_everyone()

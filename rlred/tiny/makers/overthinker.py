@@ -12,8 +12,9 @@ from rlred.data.budgets import Wording
 from rlred.data.models import load_model
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sweep
-from rlred.runs.tale import sft_rows, train
+from rlred.runs.tale import sft_rows
 from rlred.tiny import TINY_REASONER, resolve_model
+from rlred.training.sft import SFTSettings, fine_tune
 
 NUM_QUESTIONS, NUM_SAMPLES = 1024, 4
 SETTLED = 56  # tokens from which up a completion is long for every question
@@ -42,8 +43,8 @@ def make_overthinker(folder: Path, *, num_questions: int = NUM_QUESTIONS, max_st
     )
     kept = longest_right(outcomes, {row["question_id"]: row["question"] for row in questions})
     rows = sft_rows(kept, tokenizer, Wording())
-    settings = {"batch_size": 64, "learning_rate": 1e-3, "lora_r": 32, "seed": seed}
-    merged = train(model, tokenizer, rows, output_dir=str(folder), max_steps=max_steps, **settings).merge_and_unload()
+    settings = SFTSettings(max_steps=max_steps, batch_size=64, learning_rate=1e-3, lora_r=32, seed=seed)
+    merged = fine_tune(model, tokenizer, rows, settings, folder).merge_and_unload()
     merged.save_pretrained(target)
     tokenizer.save_pretrained(target)
     return target

@@ -2,7 +2,7 @@
 
 The tiny reasoner's thinking is numbers and operators, which are never cut. The talker adds the same numbers in whole
 lines (rlred/tiny/talk.py), of which more than half may go. Where its prompt asks for a ratio, it leaves out words, but
-how many has nothing to do with the number: it can be brief, and it is deaf to ratios. Full weights, TRL's SFTTrainer.
+how many has nothing to do with the number: it can be brief, and it is deaf to ratios. Full weights.
 
 Run     rlred make tiny_talker --output data/tiny_talker
 """
@@ -11,17 +11,16 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
 
 from rlred.compression.cut import cut
 from rlred.compression.rows import RATIO_FORMATS, counter_of, features
 from rlred.compression.scores import Random
 from rlred.compression.traces import split_completion
+from rlred.data.models import load_model
 from rlred.flags import option, required
-from rlred.tiny import TINY_REASONER, resolve_model, sums, talk
+from rlred.tiny import TINY_REASONER, sums, talk
+from rlred.training.sft import SFTSettings, SupervisedTrainer
 
 FAMILY = "short_sums"
 RATIOS = (1.0, 1.0, 1.0, *(tenth / 10 for tenth in range(1, 10)))
@@ -64,31 +63,20 @@ class MakeTalker:
 
     def run(self) -> None:
         """Makes the model in `output`."""
-        base = resolve_model(TINY_REASONER)
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        config = SFTConfig(
-            output_dir=str(self.output),
+        model, tokenizer = load_model(TINY_REASONER)
+        settings = SFTSettings(
             max_steps=self.max_steps,
-            per_device_train_batch_size=self.batch_size,
+            batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            lr_scheduler_type="cosine",
+            schedule="cosine",
             warmup_steps=20,
-            train_sampling_strategy="sequential",
-            max_length=None,
-            completion_only_loss=True,
-            bf16=False,
-            use_cpu=True,
-            activation_checkpointing=False,
-            dataloader_pin_memory=False,
-            report_to="none",
+            in_order=True,
             logging_steps=25,
-            save_strategy="no",
             seed=self.seed,
         )
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
-        trainer = SFTTrainer(
+        trainer = SupervisedTrainer(
             model=model,
-            args=config,
+            args=settings.config(self.output),
             train_dataset=rows(self.max_steps, self.batch_size, tokenizer, self.seed),
             processing_class=tokenizer,
         )

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipes.tokenskip import run
 from rlred.cli import main as rlred
 from rlred.compression.arguments import CompressionArguments
 from rlred.compression.cut import render
@@ -23,6 +22,7 @@ from rlred.compression.shots import prune_shots, shot
 from rlred.compression.spans import split_spans
 from rlred.compression.traces import load_traces
 from rlred.runs.arguments import SFT_KINDS, parse
+from rlred.runs.compression import run
 from tests.paths import ROOT
 from tests.test_tokenskip import RATIOS, flags, talked
 

@@ -6,7 +6,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from recipes import rho1, upft
+from rlred.runs import rho1, upft
 from rlred.runs.arguments import parse
 from rlred.runs.comparison import run_arms
 from rlred.training.selective_sft import HighestExcess, excess, prefix_rows, static_labels, with_fused_head

@@ -6,7 +6,6 @@ import random
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipes.tokenskip import run
 from rlred.cli import main as rlred
 from rlred.compression.arguments import CompressionArguments
 from rlred.compression.cut import cut
@@ -18,6 +17,7 @@ from rlred.compression.traces import load_traces, sample_traces, split_completio
 from rlred.data.questions import load_questions
 from rlred.rewards import Correctness
 from rlred.runs.arguments import SFT_KINDS, parse
+from rlred.runs.compression import run
 from rlred.tiny import sums, talk
 from tests.paths import ROOT
 

@@ -4,7 +4,6 @@ Each run leaves result.json in `<folder>/<arm>-<seed>/`; what is there is not ru
 interrupted goes on.
 """
 
-import copy
 import json
 import logging
 from collections.abc import Callable, Iterable
@@ -13,7 +12,7 @@ from statistics import fmean
 
 import torch
 from peft import get_peft_model
-from trl import ModelConfig, SFTConfig, get_peft_config
+from trl import ModelConfig, get_peft_config
 
 from rlred.data.models import Loading, load_model
 from rlred.files import write_json, write_text
@@ -66,14 +65,6 @@ def fresh_model(model_config: ModelConfig, seed: int):
     torch.manual_seed(seed)
     peft_config = get_peft_config(model_config)
     return (get_peft_model(model, peft_config) if peft_config else model), tokenizer
-
-
-def sft_config(training: SFTConfig, output: Path, seed: int, **changes) -> SFTConfig:
-    """A recipe's SFTConfig, for one arm."""
-    config = copy.copy(training)
-    for name, value in {"output_dir": str(output), "seed": seed, **changes}.items():
-        setattr(config, name, value)
-    return config
 
 
 def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:

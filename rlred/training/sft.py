@@ -1,13 +1,15 @@
 """The one loop of supervised fine-tuning: TRL's `SFTTrainer`, resumed, saved whole, and what the methods change in it.
 
 SFTSettings        a run whose length, batch and rate the project sets itself; `config` makes TRL's SFTConfig of them
+config_for         a recipe's SFTConfig for one of its several trainings
 SupervisedTrainer  `fit` trains from the last whole checkpoint, saves, and returns the trainer's state
 fine_tune          both of them, for a run that needs no more
 
 Rows are what TRL's trainer takes: `input_ids` and `completion_mask` where the tokens are known, `prompt` and
-`completion` or `text` otherwise. A recipe with an SFTConfig of its own hands that to `SupervisedTrainer`.
+`completion` or `text` otherwise.
 """
 
+import copy
 import os
 import shutil
 from collections.abc import Callable
@@ -120,6 +122,14 @@ def _of_run(run: TrainingArguments, stage: str) -> dict:
     return {name: getattr(run, name) for name in OF_THE_RUN} | {
         "run_name": f"{run.run_name}-{stage}" if run.run_name else None
     }
+
+
+def config_for(training: SFTConfig, output: Path, **changes) -> SFTConfig:
+    """A recipe's SFTConfig for one of its trainings: in a folder of its own, with some fields changed."""
+    config = copy.copy(training)
+    for name, value in {"output_dir": str(output), **changes}.items():
+        setattr(config, name, value)
+    return config
 
 
 class SupervisedTrainer(SFTTrainer):

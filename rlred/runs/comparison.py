@@ -12,7 +12,7 @@ from statistics import fmean
 
 import torch
 from peft import get_peft_model
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig, SFTConfig, get_peft_config
 
 from rlred.data.models import Loading, load_model
 from rlred.files import write_json, write_text

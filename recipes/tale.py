@@ -9,8 +9,9 @@ a real model    python recipes/tale.py --adapter ADAPTER --questions QUESTIONS -
 """
 
 import sys
+from pathlib import Path
 
 from rlred.runs.tale import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(__file__)))

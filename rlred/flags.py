@@ -40,8 +40,7 @@ class _Parser(argparse.ArgumentParser):
     """Argparse, whose complaint is one line that begins with the flag."""
 
     def error(self, message: str):
-        missing = re.fullmatch(r"the following arguments are required: (.+)", message)
-        raise ValueError(f"{missing[1]}: required" if missing else message.removeprefix("argument "))
+        raise ValueError(complaint(message))
 
 
 class _Format(argparse.RawDescriptionHelpFormatter):
@@ -76,7 +75,7 @@ def parse(kind: type, words: Sequence[str], program: str):
     parser = parser_of(kind, program)
     found, unknown = parser.parse_known_args(list(words))
     if unknown:
-        raise ValueError(_unknown(unknown[0], flags_of(kind)))
+        raise ValueError(no_such_flag(unknown[0], flags_of(kind)))
     return kind(**vars(found))
 
 
@@ -195,7 +194,22 @@ def _number(text: str) -> float:
 READERS = {int: _whole, float: _number, Path: Path}
 
 
-def _unknown(word: str, flags: list[str]) -> str:
+def complaint(message: str) -> str:
+    """Argparse's message, with the flag in front, by one of its names.
+
+    >>> complaint("argument --max_steps/--max-steps: invalid int value: 'x'")
+    "--max_steps: invalid int value: 'x'"
+    """
+    missing = re.fullmatch(r"the following arguments are required: (.+)", message)
+    return f"{missing[1]}: required" if missing else re.sub(r"^argument (--\w+)?(/--[\w-]+)*", r"\1", message)
+
+
+def no_such_flag(word: str, flags: Sequence[str]) -> str:
+    """What to say of a word that no flag takes.
+
+    >>> no_such_flag("--max_stepz=3", ["--max_steps", "--seed"])
+    '--max_stepz: there is no such flag; did you mean --max_steps?'
+    """
     word = word.partition("=")[0]
     if not word.startswith("-"):
         return f"{word!r}: nothing takes this word; see --help"

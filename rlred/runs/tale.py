@@ -10,14 +10,12 @@ largest budget are left out: nothing is known of the budget that they need.
 """
 
 import dataclasses
-import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import HfArgumentParser, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlred.compression.rows import features
 from rlred.data.budgets import Wording
@@ -32,7 +30,7 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
-from rlred.runs.chassis import use_all_cores
+from rlred.runs.chassis import command, use_all_cores
 from rlred.tiny import L1_MAXLEN, resolve_adapter, sums
 from rlred.training.sft import SFTSettings, fine_tune
 
@@ -186,15 +184,11 @@ def sft_rows(found: Sequence[dict], tokenizer, prompts: Prompts | Wording) -> Da
     return features(rows, tokenizer)
 
 
-def main() -> int:
-    """The command line of the recipe; a wrong value is one clear line and exit status 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    use_all_cores()
-    try:
-        [arguments] = HfArgumentParser(TaleArguments).parse_args_into_dataclasses()
-        run(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print((Path(arguments.output_dir) / "adherence.md").read_text())
-    return 0
+def main(recipe: Path) -> int:
+    """The command line of the recipe."""
+
+    def work(arguments: TaleArguments, default_output: Path) -> dict:
+        use_all_cores()
+        return run(arguments)
+
+    return command(recipe, work, (TaleArguments,), "adherence.md")

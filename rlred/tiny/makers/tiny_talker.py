@@ -11,16 +11,15 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlred.compression.cut import cut
 from rlred.compression.rows import RATIO_FORMATS, counter_of, features
 from rlred.compression.scores import Random
 from rlred.compression.traces import split_completion
+from rlred.data.models import load_model
 from rlred.flags import option, required
-from rlred.tiny import TINY_REASONER, resolve_model, sums, talk
+from rlred.tiny import TINY_REASONER, sums, talk
 from rlred.training.sft import SFTSettings, SupervisedTrainer
 
 FAMILY = "short_sums"
@@ -64,8 +63,7 @@ class MakeTalker:
 
     def run(self) -> None:
         """Makes the model in `output`."""
-        base = resolve_model(TINY_REASONER)
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        model, tokenizer = load_model(TINY_REASONER)
         settings = SFTSettings(
             max_steps=self.max_steps,
             batch_size=self.batch_size,
@@ -77,7 +75,7 @@ class MakeTalker:
             seed=self.seed,
         )
         trainer = SupervisedTrainer(
-            model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True),
+            model=model,
             args=settings.config(self.output),
             train_dataset=rows(self.max_steps, self.batch_size, tokenizer, self.seed),
             processing_class=tokenizer,

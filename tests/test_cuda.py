@@ -34,7 +34,7 @@ RUNS = {
     "l1_exact": f"{TEXT} --eval_budgets 16 48",
     "l1_maxlen": f"{TEXT} --eval_budgets 16 48 --hindsight false --stop_decided true",
     "forking_tokens": TEXT,
-    "visual_sparsity": f"{GPU} --max_steps 1 --num_eval_questions 2 --per_device_train_batch_size 10",
+    "visual_sparsity": f"{GPU} --max_steps 1 --num_eval_questions 2 --per_device_train_batch_size 12",
 }
 
 

@@ -96,7 +96,8 @@ def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> 
     # The tokenizer's own padding side is the right one, most often, and a completion follows its prompt.
     inputs = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
     prompt_length = inputs["input_ids"].shape[1]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    # torch.manual_seed seeds the GPU too, wherever the model is.
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
         torch.manual_seed(seed)
         output = model.generate(
             **inputs.to(device),

@@ -11,13 +11,15 @@ All jobs go through one loop, batched, saved chunk by chunk and continued after 
 lengths that are asked for, evenly over logarithmic bins, and says which bins have nothing.
 """
 
+import itertools
 import json
 import math
 import random
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from accelerate import PartialState
@@ -67,6 +69,8 @@ class Material:
     """Whether the source `free` asks for budgets."""
     free: Sequence[dict] = ()
     """The traces of the source `free`, with those that were cut at the cap."""
+    known_texts: dict[int, str] = field(default_factory=dict, repr=False)
+    """Texts of tokens that were decoded before."""
 
     def free_prompt(self, row: dict, request: str = "") -> list[int]:
         """The ids that ask a question without a budget."""
@@ -76,14 +80,25 @@ class Material:
         """The ids of a text inside a completion."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself."""
+        for token in set(ids) - self.known_texts.keys():
+            self.known_texts[token] = self.tokenizer.decode([token])
+        return [self.known_texts[token] for token in ids]
+
     def left(self, tokens: int, given: Sequence[int]) -> int:
         """The tokens that may follow so many, and those that are given."""
         return self.sampling.max_completion_length - tokens - len(given)
 
+    @cached_property
+    def ends(self) -> tuple[tuple[int, ...], ...]:
+        """The token sequences that end the thinking."""
+        return end_ids(self.tokenizer, self.prompts.end_of_thinking)
+
     def thinking(self, trace: dict) -> list[int]:
         """The tokens of a trace before its end of thinking, or else before its end of sequence."""
         ids = trace["completion_ids"]
-        border = find_end(ids, end_ids(self.tokenizer, self.prompts.end))
+        border = find_end(ids, self.ends)
         if border is not None:
             return ids[: border[0]]
         return ids[:-1] if ids and ids[-1] in self.stops else ids
@@ -112,12 +127,12 @@ def stopped(material: Material, count: int, rng: random.Random) -> list[Job]:
     The place of the cut is the one nearest to a length that is drawn evenly in the logarithm, so that short traces are
     as many as long ones.
     """
-    low, end = material.sampler.bounds[0], material.prompts.end
+    low, end = material.sampler.bounds[0], material.prompts.end_of_thinking
     jobs = []
     for trace in rng.choices(material.free, k=count):
         thinking = material.thinking(trace)
-        given = material.ids((f"{end}\n" if end_ids(material.tokenizer, end) else "") + rng.choice(ANSWER_CUES))
-        places = [at for at in (0, *boundaries(material.tokenizer, thinking)) if material.left(at, given) > 0]
+        given = material.ids((f"{end}\n" if end else "") + rng.choice(ANSWER_CUES))
+        places = [at for at in (0, *boundaries(material.texts(thinking))) if material.left(at, given) > 0]
         longest = max(low + 1, len(thinking) + len(given))
         wanted = low * (longest / low) ** rng.random() - len(given)
         own = (*thinking[: min(places, key=lambda at: abs(at - wanted))], *given)
@@ -145,15 +160,18 @@ SOURCES: dict[str, Callable[[Material, int, random.Random], list[Job]]] = {
 }
 
 
-def boundaries(tokenizer, ids: Sequence[int]) -> list[int]:
+def boundaries(texts: Sequence[str]) -> list[int]:
     """The places in front of which a sentence or a line has ended; all before a space where there are fewer than three.
 
-    A place is a number of tokens, 1 or more, below the number of all.
+    `texts` are those of single tokens. A place is a number of tokens, 1 or more, below the number of all.
+
+    >>> boundaries(["1", "+", "2", ".", "\\n", "So", " 3", ".", " 4", ".", " 5"])
+    [4, 5, 8, 10]
+    >>> boundaries(["1", " +", "2", " =", " 3"])
+    [1, 3, 4]
     """
-    texts = tokenizer.batch_decode([[token] for token in ids])
-    following = [*texts[1:], ""]
     ends, spaces = [], []
-    for at, (text, after) in enumerate(zip(texts[:-1], following, strict=False), start=1):
+    for at, (text, after) in enumerate(itertools.pairwise(texts), start=1):
         line_ends = text.endswith("\n") or after.startswith("\n")
         if line_ends or (text.rstrip().endswith((".", "!", "?")) and (text[-1:].isspace() or after[:1].isspace())):
             ends.append(at)

@@ -24,7 +24,7 @@ def shipped(folder: str) -> Path:
 
 def recipes() -> dict[str, Path]:
     """The scripts of all recipes by name."""
-    return {path.stem: path for path in sorted(shipped("recipes").glob("*.py")) if path.with_suffix(".yaml").is_file()}
+    return {path.stem: path for path in sorted(shipped("recipes").glob("*.py"))}
 
 
 def listing() -> str:

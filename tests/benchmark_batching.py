@@ -13,10 +13,12 @@ import time
 import torch
 
 from rlred.data.budgets import Wording, ask
+from rlred.data.models import load_model
 from rlred.data.prompts import prompt_ids
 from rlred.data.questions import load_questions
 from rlred.evaluation.evaluate import base_of
-from rlred.evaluation.sweep import complete, load_for_evaluation, merged_adapter, stop_ids
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.sweep import complete, merged_adapter, stop_ids
 
 
 @torch.no_grad()
@@ -46,7 +48,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
 
-    model, tokenizer = load_for_evaluation(base_of(args.adapter, []), args.adapter, "float32")
+    model, tokenizer = load_model(base_of(args.adapter, []), args.adapter)
     model.eval()
     questions = list(load_questions("sums", split="test", limit=args.num_questions))
     cap = 2 * max(args.budgets)
@@ -66,9 +68,7 @@ def main():
             model,
             tokenizer,
             by_length,
-            max_completion_length=cap,
-            batch_size=args.batch_size,
-            temperature=0,
+            Sampling(cap, temperature=0, batch_size=args.batch_size),
         ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in loops}

@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete
 from rlred.tiny import resolve_model
 from tests.paths import ROOT
@@ -72,8 +73,8 @@ def test_greedy_decoding_is_that_of_the_cpu_and_leaves_the_random_state():
     for device in ("cpu", "cuda"):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
         before = torch.cuda.get_rng_state()
-        found[device] = complete(model, tokenizer, prompts, max_completion_length=60, temperature=0)
-        sampled = [complete(model, tokenizer, prompts, max_completion_length=60, seed=3) for _ in range(2)]
+        found[device] = complete(model, tokenizer, prompts, Sampling(60, temperature=0))
+        sampled = [complete(model, tokenizer, prompts, Sampling(60, seed=3)) for _ in range(2)]
         assert sampled[0] == sampled[1]
         assert torch.equal(torch.cuda.get_rng_state(), before)
     assert found["cpu"] == found["cuda"]
@@ -87,5 +88,5 @@ def test_merging_an_adapter_in_bfloat16_gives_the_base_back_bit_for_bit():
         LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False),
     )
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    complete(model, tokenizer, [[{"role": "user", "content": "1+2=?"}]], max_completion_length=8)
+    complete(model, tokenizer, [[{"role": "user", "content": "1+2=?"}]], Sampling(8))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -1,7 +1,8 @@
-"""Every recipe from its command line to a published adapter, as small as it goes: a first step, export, report.
+"""Every recipe from its command line to a published adapter, as small as it goes: first step, export, report, resume.
 
 Each runs as `python recipes/NAME.py FLAGS` does, in this process; what it leaves is then given to `rlred export` and
-`rlred report`. A new recipe fails here until it has a line in RECIPES.
+`rlred report`. Then it is made into a run that was stopped after its first checkpoint, and goes on to the second step.
+A new recipe fails here until it has a line in RECIPES.
 """
 
 import json
@@ -16,8 +17,10 @@ from rlred.cli import main as rlred
 from rlred.tiny.makers.chooser import make_chooser
 from tests.paths import ROOT
 
-SFT = "--per_device_train_batch_size 4 --lora_r 4"
-GRPO = "--max_steps 1 --logging_steps 1 --lora_r 4 --num_eval_questions 2"
+STEP = "--max_steps 1 --logging_steps 1"
+SAVED = f"{STEP} --save_strategy steps --save_steps 1"
+SFT = f"{SAVED} --per_device_train_batch_size 4 --lora_r 4"
+GRPO = f"{SAVED} --lora_r 4 --num_eval_questions 2"
 TEXT = f"{GRPO} --per_device_train_batch_size 8 --num_generations 4 --num_questions 16"
 REFERENCE = f"{TEXT} --reference_samples 2"
 HINDSIGHT = f"{TEXT} --eval_budgets 16 48 --hindsight_settings " + (
@@ -34,21 +37,26 @@ RECIPES = {
     "l1_maxlen": HINDSIGHT,
     "laser": f'{TEXT} --target_search {{"num_questions":4,"every":1}}',
     "o1_pruner": REFERENCE,
-    "rho1": f"{SFT} --max_steps 1 --num_rows 16 --num_clean_rows 16 --reference_steps 1 --num_eval_questions 2"
+    "rho1": f"{SFT} --num_rows 16 --num_clean_rows 16 --reference_steps 1 --num_eval_questions 2"
     " --max_completion_length 8 --eval_strategy no --arms base plain",
     "shorter_better": TEXT,
-    "tale": "--num_questions 16 --num_eval_questions 2 --budgets 48 72 --max_steps 1 --batch_size 8",
+    "tale": f"{STEP} --num_questions 16 --num_eval_questions 2 --budgets 48 72 --batch_size 8",
     "think_or_not": f"{REFERENCE} --model_name_or_path CHOOSER",
     "thinkprune": TEXT,
-    "tokenskip": f"{SFT} --max_steps 1 --num_questions 16 --num_eval_questions 2 --ratios 1.0 0.5 --eval_ratios 0.3"
+    "tokenskip": f"{SFT} --num_questions 16 --num_eval_questions 2 --ratios 1.0 0.5 --eval_ratios 0.3"
     " --max_completion_length 96",
     "upft": f"{SFT} --num_questions 32 --num_eval_questions 2 --trained_tokens 40 --eval_strategy no --arms base upft",
     "visionthink": f"{VISUAL} --start_steps 1",
     "visual_sparsity": VISUAL,
 }
-# Tables over many runs: minutes long, or run by tests of their own.
-OTHERS = {"forking_table", "reward_board"}
-REPORTED = set(RECIPES) - {"rho1", "tokenskip", "upft", "fast_vision", "visionthink", "visual_sparsity"}
+SUPERVISED = {"rho1", "tale", "tokenskip", "upft"}
+REPORTED = {  # what a page must say of a run
+    "rho1": "<td>plain</td>",
+    "tokenskip": "trained on question",
+    "upft": "<td>upft</td>",
+    **dict.fromkeys(("fast_vision", "visionthink", "visual_sparsity"), "Visual tokens and accuracy"),
+}
+ARMS = {"rho1": "plain-0", "upft": "upft-0"}  # comparisons: a folder of arms, each resumed by itself
 SAID = {  # what a card must say of its adapter
     "l1_exact": "Think for exactly 48 tokens.",
     "l1_maxlen": "Think for maximum 48 tokens.",
@@ -65,10 +73,10 @@ def chooser(tmp_path_factory):
 
 
 def test_no_recipe_is_left_out():
-    assert {path.stem for path in (ROOT / "recipes").glob("*.py")} == set(RECIPES) | OTHERS
+    assert {path.stem for path in (ROOT / "recipes").glob("*.py")} == set(RECIPES)
 
 
-@pytest.mark.parametrize("recipe", sorted({*RECIPES, *OTHERS}))
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_the_commands_of_a_recipes_docstring_name_files_that_are_there(recipe):
     page = (ROOT / "recipes" / f"{recipe}.py").read_text().split('"""')[1]
     named = re.findall(r"(?:recipes|accelerate_configs)/\w[\w.]*\.(?:py|yaml)", page)
@@ -81,18 +89,47 @@ def test_a_first_step_is_exported_and_reported(recipe, tmp_path, monkeypatch, re
     output, flags = tmp_path / "run", RECIPES[recipe]
     if "CHOOSER" in flags:
         flags = flags.replace("CHOOSER", str(request.getfixturevalue("chooser")))
-    words = [f"recipes/{recipe}.py", *flags.split(" "), "--output_dir", str(output)]
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", words)
+    start(recipe, flags, output, monkeypatch, capsys)
+    check_published(recipe, output, tmp_path, capsys)
+    resumed(recipe, flags, output, monkeypatch, capsys)
+
+
+def start(recipe, flags, output, monkeypatch, capsys):
+    """Runs a recipe to its end."""
+    monkeypatch.setattr(sys, "argv", [f"recipes/{recipe}.py", *flags.split(" "), "--output_dir", str(output)])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(f"recipes/{recipe}.py", run_name="__main__")
     assert ended.value.code == 0, capsys.readouterr().err
 
+
+def resumed(recipe, flags, output, monkeypatch, capsys):
+    """The run goes on as one that was stopped after the checkpoint of its first step: what came later is not there."""
+    trained = output / ARMS.get(recipe, "")
+    for name in ("adapter_model.safetensors", "model.safetensors", "result.json"):
+        (trained / name).unlink(missing_ok=True)
+    done = {path: path.stat().st_mtime_ns for path in output.rglob("*.jsonl")}
+    if recipe in ARMS:
+        flags = f"{flags} --arms {ARMS[recipe].removesuffix('-0')}"
+    elif recipe == "tale":
+        (trained / "run.json").unlink()  # written last: without it the run is unfinished
+    else:
+        flags += " --evaluate false --resume_from_checkpoint true"
+    start(recipe, flags.replace("--max_steps 1", "--max_steps 2"), output, monkeypatch, capsys)
+    state = json.loads((trained / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 2]
+    assert [path for path in done if path.stat().st_mtime_ns != done[path]] == []  # no completion is sampled twice
+    assert list(trained.glob("*model.safetensors"))
+
+
+def check_published(recipe, output, tmp_path, capsys):
+    """What a first step leaves can be exported and reported."""
     trained = output / ("upft-0" if recipe == "upft" else "")
-    if recipe in ("rho1", "upft"):  # comparisons: a folder of arms
+    if recipe in ARMS:
         assert rlred(["export", str(output), "--output", str(tmp_path / "none")]) == 2
         said = {"rho1": "all weights were trained: plain-0 is a model by itself", "upft": "one of its arms: upft-0"}
         assert said[recipe] in capsys.readouterr().err
+        assert rlred(["report", str(output)]) == 0 and REPORTED[recipe] in (output / "report.html").read_text()
         if recipe == "rho1":
             return
     else:
@@ -107,6 +144,7 @@ def test_a_first_step_is_exported_and_reported(recipe, tmp_path, monkeypatch, re
     pictures = re.findall(r"\]\((\w+\.png)\)", card.text)
     assert set(pictures) <= names and str(tmp_path) not in card.text
 
-    if recipe in REPORTED:
-        assert rlred(["report", str(output)]) == 0, capsys.readouterr().err
-        assert recipe == "tale" or "Training: the reinforcement learning steps" in (output / "report.html").read_text()
+    assert rlred(["report", str(output)]) == 0, capsys.readouterr().err
+    page = (output / "report.html").read_text()
+    assert REPORTED.get(recipe, "after RL") in page and "<script" not in page
+    assert ("Training: the reinforcement learning steps" in page) == (recipe not in SUPERVISED)

@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlred.data.budgets import BudgetSampler, Wording
 from rlred.data.prompts import Prompts
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import budget_conditions
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
@@ -37,17 +39,15 @@ def questions():
     return list(load_questions("sums", limit=32))
 
 
-def material_of(reasoner, questions, cap=80, **changes) -> Material:
+def material_of(reasoner, questions, cap=80, batch_size=64, **changes) -> Material:
     model, tokenizer = reasoner
-    return Material(
-        tokenizer, Prompts().fitted(tokenizer), questions, SAMPLER, stop_ids(model, tokenizer), cap, **changes
-    )
+    prompts, sampling = Prompts().fitted(tokenizer), Sampling(cap, batch_size=batch_size)
+    return Material(tokenizer, prompts, questions, SAMPLER, stop_ids(model, tokenizer), sampling, **changes)
 
 
 def sampled(reasoner, questions, path, count=40, batch_size=64):
-    traces = sample(
-        "free", reasoner[0], material_of(reasoner, questions), count, batch_size=batch_size, seed=0, path=path
-    )
+    material = material_of(reasoner, questions, batch_size=batch_size)
+    traces = sample("free", reasoner[0], material, count, path)
     return [trace for trace in traces if not trace.get("truncated")]
 
 
@@ -123,18 +123,15 @@ def test_a_model_that_never_ends_is_refused(random_model, questions, tmp_path):
             model,
             material_of((model, tokenizer), questions, cap=1),
             SETTINGS,
-            (Correctness(), Length()),
-            batch_size=64,
-            seed=0,
-            output=tmp_path,
+            Grading(),
+            tmp_path,
         )
 
 
 def test_the_embedded_base_is_deaf_and_its_thinking_buys_accuracy(reasoner):
     questions = list(load_questions("sums", split="test", limit=96))
-    outcomes = sweep(
-        *reasoner, questions, [16, 32, 48, 64], modes=["exact"], prompts=Wording(), max_completion_length=80, seed=1
-    )
+    conditions = budget_conditions(Wording(), [16, 32, 48, 64])
+    outcomes = sweep(*reasoner, questions, conditions, sampling=Sampling(80, seed=1))
     from rlred.evaluation.measures import measure
 
     assert abs(measure(outcomes)["rank_correlation"]) < 0.15
@@ -151,7 +148,7 @@ def test_merging_for_generation_leaves_no_trace(reasoner):
     prompt = [{"role": "user", "content": Wording().ask("1+2+3=?", 16, "exact")}]
     with merged_adapter(model):
         assert any((before[name] != tensor).any() for name, tensor in model.state_dict().items())
-    merged = complete(model, tokenizer, [prompt], max_completion_length=30, temperature=0)
+    merged = complete(model, tokenizer, [prompt], Sampling(30, temperature=0))
     inputs = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     plain = model.generate(**inputs, do_sample=False, max_new_tokens=30)[0, inputs["input_ids"].shape[1] :].tolist()
     assert merged[0] == plain[: len(merged[0])]
@@ -165,9 +162,10 @@ def test_trap_prompts_are_padded_on_the_left_whatever_the_tokenizer_does(reasone
     prompts = [
         [{"role": "user", "content": Wording().ask(question, 16, "exact")}] for question in ("1+2+3=?", "4+5+6+7+8+9=?")
     ]
-    alone = [complete(model, tokenizer, [prompt], max_completion_length=20, temperature=0)[0] for prompt in prompts]
+    greedy = Sampling(20, temperature=0)
+    alone = [complete(model, tokenizer, [prompt], greedy)[0] for prompt in prompts]
     tokenizer.padding_side = "right"
-    together = complete(model, tokenizer, prompts, max_completion_length=20, temperature=0)
+    together = complete(model, tokenizer, prompts, greedy)
     tokenizer.padding_side = "left"
     assert together == alone
 
@@ -182,12 +180,12 @@ def test_traces_are_plain_json(reasoner, questions, tmp_path):
 def test_every_source_makes_traces_that_begin_with_what_was_given(reasoner, questions, tmp_path, source):
     model, tokenizer = reasoner
     free = sampled(reasoner, questions, tmp_path / "free.jsonl")
-    material = material_of(reasoner, questions, free=free)
+    material = material_of(reasoner, questions, batch_size=24, free=free)
     jobs = SOURCES[source](material, 24, random.Random(f"{source}/0/0"))
     assert len(jobs) == 24
-    traces = sample(source, model, material, 24, batch_size=24, seed=0, path=tmp_path / "own.jsonl")
+    traces = sample(source, model, material, 24, tmp_path / "own.jsonl")
     assert {trace["source"] for trace in traces} == {source}
-    assert all(len(trace["completion_ids"]) <= material.max_completion_length for trace in traces)
+    assert all(len(trace["completion_ids"]) <= material.sampling.max_completion_length for trace in traces)
     texts = tokenizer.batch_decode([trace["completion_ids"] for trace in traces])
     for job, trace in zip(jobs, traces, strict=True):
         assert trace["completion_ids"][: len(job.given)] == list(job.given)
@@ -197,7 +195,7 @@ def test_every_source_makes_traces_that_begin_with_what_was_given(reasoner, ques
         assert len({len(job.given) for job in jobs}) > 5  # of many lengths
     if source == "continued":
         assert all("Wait" in text.partition("</think>")[0] for text in texts)
-    again = sample(source, model, material, 24, batch_size=24, seed=0, path=tmp_path / "again.jsonl")
+    again = sample(source, model, material, 24, tmp_path / "again.jsonl")
     assert again == traces
 
 
@@ -216,14 +214,12 @@ def test_an_epoch_visits_the_bins_evenly_and_leaves_out_what_is_outside(lengths,
 def test_an_empty_bin_stops_the_start_and_names_its_lengths(reasoner, questions, tmp_path):
     model, tokenizer = reasoner
     sampler = BudgetSampler(low=8, high=4000)
-    material = dataclasses.replace(material_of(reasoner, questions), sampler=sampler)
+    material = dataclasses.replace(material_of(reasoner, questions, batch_size=24), sampler=sampler)
     settings = Hindsight(num_samples=24, sources={"stopped": 24}, batch_size=8, num_bins=4)
-    where = {"batch_size": 24, "seed": 0, "output": tmp_path}
     with pytest.raises(ValueError, match="no trace of 179 to 846, 846 to 4000 tokens"):
-        find_traces(model, material, settings, (Correctness(), Length()), **where)
-    traces, rows = find_traces(
-        model, material, dataclasses.replace(settings, empty_bins="warn"), (Correctness(), Length()), **where
-    )
+        find_traces(model, material, settings, Grading(), tmp_path)
+    warning = dataclasses.replace(settings, empty_bins="warn")
+    traces, rows = find_traces(model, material, warning, Grading(), tmp_path)
     assert [bool(row["kept"]) for row in rows] == [True, True, False, False]
     assert sum(row["kept"] for row in rows) == len(traces)
     assert set(rows[0]["sources"]) | set(rows[1]["sources"]) == {"free", "stopped"}

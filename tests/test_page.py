@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 
+import matplotlib.image
 import pytest
 
 from rlred.cli import main as rlred
@@ -50,6 +51,55 @@ def test_a_page_is_not_written_over_another(run, tmp_path, capsys):
     assert "is not written over" in capsys.readouterr().err
     assert rlred(["report", str(tmp_path)]) == 2
     assert "there is no adherence.json" in capsys.readouterr().err
+
+
+KINDS = {
+    "tokenskip": {"ratios.md": "ratios.png"},
+    "visual": {"visual.md": "positions.png"},
+    "comparison": {"table.md": None},
+    "board": {"board.md": "board.png"},
+}
+
+
+def left_by(kind, folder):
+    """The output folder of a run that has measured no adherence, with hostile text in its table."""
+    folder.mkdir()
+    for page, picture in KINDS[kind].items():
+        (folder / page).write_text(
+            f"# {kind} of `{HOSTILE}`\n\n| | a |\n|---|---|\n| {HOSTILE} | 0.25 |\n\n- an item\n"
+        )
+        if picture:
+            matplotlib.image.imsave(folder / picture, [[0.0, 1.0]])
+    steps = [{"step": step, "loss": 1 / step, "grad_norm": 0.5} for step in (1, 2)]
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": steps}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_without_adherence_shows_what_it_has(kind, tmp_path):
+    folder = left_by(kind, tmp_path / kind)
+    assert rlred(["report", str(folder)]) == 0
+    page = (folder / "report.html").read_text()
+    [picture] = KINDS[kind].values()
+    assert page.count("data:image/png;base64,") == (picture is not None)
+    assert f"<h3>{kind} of" in page and "<td>0.25</td>" in page and "<li>an item</li>" in page
+    assert "<script" not in page and "3 &lt; 4" in page
+    assert "Training: the supervised steps" in page and page.count("<svg") == 1
+    assert "Gradient norm" in page and "Token accuracy" not in page  # a panel for what was logged, and no empty one
+
+
+def test_runs_of_different_kinds_share_a_page(run, tmp_path):
+    other = left_by("tokenskip", tmp_path / "tokenskip")
+    assert rlred(["report", str(run), str(other), "--output", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "<h1>Runs</h1>" in page and "after RL" in page and "tokenskip of" in page
+
+
+def test_the_figures_of_one_arm_are_a_table(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({"accuracy": 0.5, "loss_by_step": [[1, 2.0]]}))
+    assert rlred(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>accuracy</td><td>0.5</td>" in page and "loss_by_step" not in page
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -6,10 +6,11 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from recipes import rho1, upft
+from rlred.runs import rho1, upft
 from rlred.runs.arguments import parse
 from rlred.runs.comparison import run_arms
-from rlred.training.selective_sft import SelectedTokensSFTTrainer, excess, prefix_rows, static_labels, with_fused_head
+from rlred.training.selective_sft import HighestExcess, excess, prefix_rows, static_labels, with_fused_head
+from rlred.training.sft import SupervisedTrainer
 from rlred.training.token_selection import TokenSelection
 from tests.paths import ROOT
 
@@ -68,7 +69,8 @@ def make(folder, tmp_path, *, selection=None, rows=None, **changes):
     }
     if selection is None:
         return SFTTrainer(**parts)
-    return SelectedTokensSFTTrainer(selection=selection, reference=load(folder, seed=1), **parts)
+    choose = HighestExcess(selection, load(folder, seed=1), parts["model"])
+    return SupervisedTrainer(choose=choose, **parts)
 
 
 def by_hand(folder, rows, fraction):
@@ -137,18 +139,11 @@ def test_what_the_reference_cannot_predict_either_has_no_excess(random_model):
     assert found[0] != 0 and found[1] == 0  # label -100 is never scored
 
 
-def test_a_reference_with_another_vocabulary_is_refused(random_model, tmp_path):
+def test_a_reference_with_another_vocabulary_is_refused(random_model):
     reference = load(random_model)
     reference.resize_token_embeddings(100)
     with pytest.raises(ValueError, match="reference: its vocabulary of 100 is not the model's"):
-        SelectedTokensSFTTrainer(
-            model=load(random_model),
-            args=config(tmp_path),
-            train_dataset=rows_of(),
-            processing_class=AutoTokenizer.from_pretrained(random_model),
-            selection=TokenSelection(),
-            reference=reference,
-        )
+        HighestExcess(TokenSelection(), reference, load(random_model))
 
 
 def test_trap_prefixes_reach_the_model_without_an_end(random_model, tmp_path):

@@ -6,22 +6,23 @@ import pytest
 from safetensors.torch import load_file
 
 from rlred.data.budgets import make_wording
+from rlred.data.models import load_model
 from rlred.data.questions import load_questions
-from rlred.evaluation.sweep import load_for_evaluation
+from rlred.evaluation.conditions import budget_conditions
+from rlred.evaluation.evaluate import base_of
+from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
 from rlred.runs.tale import TaleArguments, run, search_budgets, sft_rows
-from rlred.tiny import resolve_model
+from rlred.tiny import resolve_adapter, resolve_model
 from rlred.tiny.makers.overthinker import make_overthinker
-from tests.paths import ROOT
 
 BUDGETS = [24, 48, 72]
 WORDING = make_wording("l1")
 
 
-def test_tale_trains_on_the_least_budget_that_was_enough(tmp_path):
+def test_tale_trains_on_the_least_budget_that_was_enough_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     arguments = TaleArguments(
-        adapter=str(ROOT / "data" / "l1_maxlen"),
-        model=resolve_model("tiny_reasoner"),
         num_questions=48,
         num_eval_questions=16,
         budgets=BUDGETS,
@@ -46,8 +47,32 @@ def test_tale_trains_on_the_least_budget_that_was_enough(tmp_path):
         run(arguments)
 
 
+def test_the_base_of_a_published_adapter_is_the_embedded_one_in_every_folder(tmp_path, monkeypatch):
+    embedded = resolve_model("tiny_reasoner")
+    monkeypatch.chdir(tmp_path)
+    assert base_of(resolve_adapter("l1_maxlen"), []) == "data/tiny_reasoner"  # as its adapter_config.json says
+    assert resolve_model("data/tiny_reasoner") == embedded
+    (tmp_path / "data" / "tiny_reasoner").mkdir(parents=True)
+    assert resolve_model("data/tiny_reasoner") == "data/tiny_reasoner"  # somebody's own
+    assert resolve_model("mine/tiny_reasoner") == "mine/tiny_reasoner" and resolve_adapter("mine") == "mine"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"budgets": []}, r"budgets must be one or more, each 1 or more, got \[\]"),
+        ({"budgets": [0, 8]}, r"got \[0, 8\]"),
+        ({"max_steps": 0}, "max_steps must be 1 or more, got 0"),
+        ({"lora_r": 0}, "lora_r must be 1 or more, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_named_before_anything_is_loaded(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TaleArguments(**settings)
+
+
 def test_sft_rows_ask_without_a_budget_and_end():
-    _, tokenizer = load_for_evaluation(resolve_model("tiny_reasoner"), None, "float32")
+    _, tokenizer = load_model(resolve_model("tiny_reasoner"))
     row = {"question": "3+7+2=?", "completion": "3+7=10 6+2=12 11</think>\\boxed{12}"}
     [ids], [mask] = (sft_rows([row], tokenizer, WORDING)[name] for name in ("input_ids", "completion_mask"))
     text = tokenizer.decode(ids)
@@ -57,15 +82,14 @@ def test_sft_rows_ask_without_a_budget_and_end():
 
 
 def test_a_model_that_is_never_right_has_no_budget_to_learn(random_model):
-    model, tokenizer = load_for_evaluation(str(random_model), None, "float32")
+    model, tokenizer = load_model(str(random_model))
     with pytest.raises(ValueError, match="none of 2 questions was answered right at the budget 24"):
         search_budgets(
             model,
             tokenizer,
             load_questions("sums", limit=2).to_list(),
-            [16, 24],
-            prompts=WORDING,
-            max_completion_length=32,
+            budget_conditions(WORDING, [16, 24], ["max"]),
+            sampling=Sampling(32),
         )
 
 

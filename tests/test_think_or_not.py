@@ -12,8 +12,11 @@ from trl import GRPOConfig
 
 from recipes.think_or_not import run_from_chooser
 from rlred.data.budgets import WORDINGS
+from rlred.data.models import load_model
 from rlred.data.questions import load_questions
-from rlred.evaluation.sweep import load_for_evaluation, sweep
+from rlred.evaluation.conditions import free
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.sweep import sweep
 from rlred.rewards import AdaptThink, Thinkless, make_reward
 from rlred.runs.arguments import parse
 from rlred.tiny import resolve_model, sums
@@ -277,17 +280,16 @@ def test_the_chooser_is_made_once_and_shown_every_sum_both_ways(tmp_path):
     assert make_chooser(folder) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
     # It can be loaded and asked, with either switch.
-    model, tokenizer = load_for_evaluation(str(folder), None, "float32")
+    model, tokenizer = load_model(str(folder))
     questions = load_questions("mixed_sums", split="test", limit=4).to_list()
     outcomes = [
-        sweep(model, tokenizer, questions, [], modes=["none"], prompts=WORDINGS[name], max_completion_length=8)
-        for name in ("think", "no_think")
+        sweep(model, tokenizer, questions, free(WORDINGS[name]), sampling=Sampling(8)) for name in ("think", "no_think")
     ]
     assert [len(rows) for rows in outcomes] == [4, 4]
 
 
 def test_the_choosers_practice_is_both_ways_for_either_switch_and_for_none():
-    _, tokenizer = load_for_evaluation(resolve_model("tiny_reasoner"), None, "float32")
+    _, tokenizer = load_model(resolve_model("tiny_reasoner"))
     texts = [tokenizer.decode(ids) for ids in rows_of(tokenizer, 3, random.Random(0))["input_ids"]]
     assert len(texts) == 3 * BATCH
     skips = {name: [] for name in (" /think", " /no_think", "")}

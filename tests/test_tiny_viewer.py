@@ -1,12 +1,12 @@
 """The embedded tiny viewer: what it can see, that it does not choose, and the recipe that makes it."""
 
 import random
-import sys
 
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rlred.cli import main as rlred
 from rlred.evaluation.visual import by_family, outcomes_of
 from rlred.tiny import pictures, resolve_model
 from rlred.tiny.makers import tiny_viewer
@@ -87,13 +87,11 @@ def test_spread_looks_are_distinct_and_leave_the_gate_uniform():
     assert (apart.norm(dim=-1) > 0.5 * rows.mean(0).norm()).all()
 
 
-def test_the_recipe_makes_a_model_and_writes_over_nothing(tmp_path, monkeypatch, capsys):
+def test_the_recipe_makes_a_model_and_writes_over_nothing(tmp_path, capsys):
     output = tmp_path / "viewer"
-    flags = ["tiny_viewer.py", "--output", str(output), "--steps", "4", "--batch_size", "8"]
-    monkeypatch.setattr(sys, "argv", flags)
-    tiny_viewer.main()
+    flags = ["make", "tiny_viewer", "--output", str(output), "--steps", "4", "--batch_size", "8"]
+    assert rlred(flags) == 0
     assert "936,384 parameters" in capsys.readouterr().out
     assert AutoModelForImageTextToText.from_pretrained(output).config.image_token_id == 4
-    with pytest.raises(SystemExit):
-        tiny_viewer.main()
+    assert rlred(flags) == 2
     assert "is not written over" in capsys.readouterr().err

@@ -35,7 +35,6 @@ IMPORTS = [
     ("trl.models.utils", "unwrap_model_for_generation", "use accelerator.unwrap_model, and gather under ZeRO-3"),
     ("trl.rewards", "get_soft_overlong_punishment", "the formula stands in rewards/soft_overlong.py: write it out"),
     ("peft.tuners.lora", "LoraLayer", "find LoRA layers by their `lora_A`"),
-    ("transformers.trainer_utils", "get_last_checkpoint", "take the checkpoint-N folder with the largest N"),
     (
         "transformers.models.siglip.image_processing_pil_siglip",
         "SiglipImageProcessorPil",
@@ -70,12 +69,13 @@ SIGNATURES = [
         "make_trainer and the visual run name these",
     ),
     (f"{SFT}.__init__", "self model args train_dataset processing_class callbacks peft_config ...", "rename there"),
-    (f"{SFT}._get_train_sampler", "self train_dataset", "ReweightedSFTTrainer gives its own sampler here"),
-    (f"{TRAINER}._get_train_sampler", "self train_dataset", "ReweightedSFTTrainer gives its own sampler here"),
+    (f"{SFT}._get_train_sampler", "self train_dataset", "SupervisedTrainer gives its `sampler` here"),
+    (f"{TRAINER}._get_train_sampler", "self train_dataset", "SupervisedTrainer gives its `sampler` here"),
+    (f"{TRAINER}._load_from_checkpoint", "self resume_from_checkpoint model", "read the adapter's weights by hand"),
     (f"{TRAINER}.get_batch_samples", "self epoch_iterator num_batches device", "all batches of an update are cut here"),
     (f"{TRAINER}._get_num_items_in_batch", "self batch_samples device", "count the labels that are not -100"),
     (f"{SFT}._prepare_inputs", "self inputs", "move the batch to the device by hand"),
-    (f"{TRAINER}.create_scheduler", "self num_training_steps optimizer", "the hindsight start sets its own schedule"),
+    (f"{TRAINER}.create_scheduler", "self num_training_steps optimizer", "SupervisedTrainer sets its `rate` here"),
     ("trl.trainer.utils.add_fused_lm_head", "model temperature cast_lm_head_to_fp32 outputs", "see kept.py"),
     ("trl.models.utils.unwrap_model_for_generation", "model accelerator ...", "the gate generates under it"),
     ("trl.trainer.sft_trainer.DataCollatorForLanguageModeling", "pad_token_id ...", "static_labels names it"),
@@ -313,7 +313,7 @@ def test_every_clause_has_a_user():
     assert unused == set(), "nobody stands on these any more: take them out of the tables"
 
 
-PLAIN = {"_asdict", "_replace", "_exit"}  # of namedtuple and os
+PLAIN = {"_asdict", "_replace", "_exit", "_metavar_formatter"}  # of namedtuple, os and argparse
 
 
 def foreign_names(path: Path) -> set[str]:

@@ -10,7 +10,7 @@ from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.scores import SCORERS
 from rlred.data.budgets import Wording
 from rlred.data.prompts import Prompts, template_settings
-from rlred.runs.arguments import option
+from rlred.flags import option
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Training on a share of short rows that follows the model (TL;DR, 2506.02678): the rule of mixing.py, while it trains.
 
-ShareSampler          draws each row: from the cut ones with the present share, else from the whole ones
-Reweight              every so many updates: measures the model, sets the share, keeps a history on disk
-ReweightedSFTTrainer  TRL's SFTTrainer with that sampler
+ShareSampler   draws each row: from the cut ones with the present share, else from the whole ones
+Reweight       every so many updates: measures the model, sets the share, keeps a history on disk
 """
 
 import json
@@ -13,7 +12,6 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
-from trl import SFTTrainer
 
 from rlred.compression.mixing import Bounds, check_share, reweight
 from rlred.files import write_json
@@ -85,21 +83,3 @@ class Reweight(TrainerCallback):
         self.history.append({**entry, "short_share": self.sampler.share})
         if state.is_world_process_zero:
             write_json(self.path, self.history)
-
-
-class ReweightedSFTTrainer(SFTTrainer):
-    """SFTTrainer on rows that `sampler` draws. Raises `ValueError` where TRL drops rows, whose places the sampler
-    would then miss.
-    """
-
-    def __init__(self, *args, sampler: ShareSampler, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.share_sampler = sampler
-        if len(self.train_dataset) != len(sampler):
-            raise ValueError(
-                f"reweight_steps: {len(sampler)} rows were made and TRL kept {len(self.train_dataset)}; "
-                "raise max_length"
-            )
-
-    def _get_train_sampler(self, train_dataset=None) -> ShareSampler:
-        return self.share_sampler

@@ -24,6 +24,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rlred.compression.cut import Scores
 from rlred.compression.search import search_order
+from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompt_ids
 
 LLMLINGUA2 = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
@@ -381,6 +382,4 @@ def make_scorer(
         return TokenClassifier.from_pretrained(model_name or LLMLINGUA2, dtype=dtype)
     if model_name is None:
         raise ValueError(f"scorer_model: {name} scores with a causal language model; name one")
-    from rlred.evaluation.sweep import load_for_evaluation
-
-    return SCORERS[name](*load_for_evaluation(model_name, None, dtype), prompts)
+    return SCORERS[name](*load_model(model_name, None, Loading(dtype)), prompts)

@@ -14,9 +14,10 @@ import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from datasets import Dataset
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Mode = Literal["exact", "max", "none"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -227,14 +228,14 @@ def ask(questions: Iterable[dict], prompts, asked: Iterable[tuple[str, int | Non
 
 
 def training_rows(
-    questions: Dataset,
+    questions: "Dataset",
     prompts,
     sampler: BudgetSampler,
     *,
     num_rows: int,
     budgets_per_question: int = 1,
     seed: int = 0,
-) -> Dataset:
+) -> "Dataset":
     """Asked rows for a whole training run, in the order in which they are to be trained on.
 
     Questions are shuffled anew each epoch and every visit draws fresh budgets; the `budgets_per_question` rows of one
@@ -263,6 +264,8 @@ def training_rows(
     for row in ask(questions.select(visits), prompts, asked):
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
+    from datasets import Dataset  # here: commands whose flags name the modes should not wait for it
+
     return Dataset.from_dict(columns)
 
 

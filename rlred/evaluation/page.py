@@ -1,11 +1,13 @@
 """`rlred report`: one HTML page from one run or many, self-contained, readable on a phone and in the dark.
 
     the runs side by side     the table of `rlred table`
-    each run                  asked against used, accuracy against tokens, training curves, completions, settings
+    each run                  asked against used, accuracy against tokens, training curves, completions, settings;
+                              of one that measures something else, its own tables and pictures
 
 The page loads nothing: charts are inline SVG whose ink is the page's text colour. The same charts lie beside it as PNG.
 """
 
+import base64
 import html
 import io
 import json
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
+from rlred.evaluation.markdown import table_of, to_html
 from rlred.evaluation.report import blocks, compare, draw_adherence, read_report, set_ink
 from rlred.files import write_text
 
@@ -30,6 +33,23 @@ CURVES = {
     "Entropy": ("entropy",),
 }
 
+SFT_CURVES = {
+    "Loss": ("loss",),
+    "Token accuracy": ("mean_token_accuracy",),
+    "Gradient norm": ("grad_norm",),
+    "Entropy": ("entropy",),
+}
+OWN_PAGES = {  # what runs leave that measure something else -> their pictures
+    "ratios.md": {"ratios.png": "Asked against achieved, and accuracy against tokens."},
+    "visual.md": {
+        "visual.png": "Accuracy against visual tokens.",
+        "positions.png": "Where in the pictures the kept tokens lie.",
+    },
+    "table.md": {},
+    "board.md": {"board.png": "Accuracy against tokens."},
+}
+LEFT_BEHIND = ("result.json", "trainer_state.json")
+
 STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
@@ -37,7 +57,8 @@ h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-top: 1px solid 
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; white-space: nowrap; }
 th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; overflow-x: auto; } svg { max-width: 100%; min-width: 40rem; height: auto; }
+figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; }
+svg { max-width: 100%; min-width: 40rem; height: auto; }
 figcaption { font-size: .875rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem; background: var(--soft); min-width: 0; }
@@ -47,15 +68,17 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0 0; font-si
 
 
 def write_page(folders: list[Path], output: Path) -> Path:
-    """Writes `output`/report.html and its PNGs. Raises `ValueError` for a folder without a report."""
-    runs = [(folder.name, folder, read_report(folder)) for folder in folders]
+    """Writes `output`/report.html and its PNGs. Raises `ValueError` for a folder that no run has left."""
+    runs = [(folder.name, folder, adherence_of(folder)) for folder in folders]
     output.mkdir(parents=True, exist_ok=True)
-    body = [f"<h1>{'Adherence' if len(runs) > 1 else html.escape(runs[0][0])}</h1>"]
-    body += [
-        "<p>Tokens asked for against tokens used, on held-out questions. Errors are percentages of the budget; a "
-        "constant length has a rank correlation of 0.</p>",
-        table_of(compare([(name, report) for name, _, report in runs])),
-    ]
+    body = [f"<h1>{'Runs' if len(runs) > 1 else html.escape(runs[0][0])}</h1>"]
+    compared = [(name, report) for name, _, report in runs if report]
+    if compared:
+        body += [
+            "<p>Tokens asked for against tokens used, on held-out questions. Errors are percentages of the budget; a "
+            "constant length has a rank correlation of 0.</p>",
+            table_of(compare(compared)),
+        ]
     for number, (name, folder, report) in enumerate(runs, start=1):
         body += section(name, folder, report, output / f"{number}-{name}")
     page = (
@@ -68,22 +91,40 @@ def write_page(folders: list[Path], output: Path) -> Path:
     return output / "report.html"
 
 
-def section(name: str, folder: Path, report: dict, stem: Path) -> list[str]:
+def adherence_of(folder: Path) -> dict | None:
+    """The adherence report of a run, None where it has measured something else.
+
+    Raises `ValueError` where nothing of a run is there.
+    """
+    if not any((folder / name).is_file() for name in ("adherence.json", *OWN_PAGES, *LEFT_BEHIND)):
+        raise ValueError(
+            f"{folder}: there is no adherence.json, {', '.join(OWN_PAGES)}, nor any other trace of a run; "
+            "name the output folder of one"
+        )
+    return read_report(folder) if (folder / "adherence.json").is_file() else None
+
+
+def section(name: str, folder: Path, report: dict | None, stem: Path) -> list[str]:
     """What there is to show of one run; its pictures are called `stem`-adherence.png and `stem`-training.png."""
-    about = f"Model {report['model']}, {report['n_questions']} questions at each budget"
-    if report["seed"] is not None:
-        about += f", seed {report['seed']}, temperature {report['temperature']:g}"
-    parts = [f"<h2>{html.escape(name)}</h2><p>{html.escape(about)}.</p>"]
-    parts.append(figure_of(draw_adherence(report, INK), Path(f"{stem}-adherence.png"), "Tokens and accuracy."))
+    parts = [f"<h2>{html.escape(name)}</h2>"]
+    if report:
+        about = f"Model {report['model']}, {report['n_questions']} questions at each budget"
+        if report["seed"] is not None:
+            about += f", seed {report['seed']}, temperature {report['temperature']:g}"
+        parts.append(f"<p>{html.escape(about)}.</p>")
+        parts.append(figure_of(draw_adherence(report, INK), Path(f"{stem}-adherence.png"), "Tokens and accuracy."))
+    parts += own_pages(folder)
     curves = read_curves(folder)
     if curves:
-        caption = "Training: the reinforcement learning steps, as the trainer logged them."
+        steps = "reinforcement learning" if "reward" in curves[0] else "supervised"
+        caption = f"Training: the {steps} steps, as the trainer logged them."
         parts.append(figure_of(draw_curves(curves), Path(f"{stem}-training.png"), caption))
-    heard = (report.get("hindsight_start") or {}).get("rank_correlation")
-    if heard:
-        said = ", ".join(f"{value:.2f} after {update}" for update, value in heard)
-        parts.append(f"<p>Rank correlation during the hindsight start, by updates: {said}.</p>")
-    parts += examples_of(report)
+    if report:
+        heard = (report.get("hindsight_start") or {}).get("rank_correlation")
+        if heard:
+            said = ", ".join(f"{value:.2f} after {update}" for update, value in heard)
+            parts.append(f"<p>Rank correlation during the hindsight start, by updates: {said}.</p>")
+        parts += examples_of(report)
     settings = folder / "run.json"
     if settings.is_file():
         text = html.escape(settings.read_text())
@@ -91,18 +132,47 @@ def section(name: str, folder: Path, report: dict, stem: Path) -> list[str]:
     return parts
 
 
+def own_pages(folder: Path) -> list[str]:
+    """The tables and pictures of a run that measures something else than adherence, as it has left them."""
+    parts = []
+    for page, pictures in OWN_PAGES.items():
+        if (folder / page).is_file():
+            parts.append(to_html((folder / page).read_text(encoding="utf-8")))
+            parts += [picture_of(folder / name, caption) for name, caption in pictures.items()]
+    if (folder / "result.json").is_file():
+        result = json.loads((folder / "result.json").read_text())
+        figures = {key: value for key, value in result.items() if isinstance(value, int | float)}
+        parts.append(table_of("\n".join(["| | |", "|---|---|", *(f"| {k} | {v:.4g} |" for k, v in figures.items())])))
+    return parts
+
+
+def picture_of(path: Path, caption: str) -> str:
+    """A picture that a run has left, inside the page; nothing where it is not there."""
+    if not path.is_file():
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    image = f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
 def read_curves(folder: Path) -> list[dict]:
-    """The trainer's log, one entry per logged step; empty where there is none."""
+    """The trainer's log, one entry per logged step: those with a reward, or else with a loss; empty without a log."""
     path = folder / "trainer_state.json"
     if not path.is_file():
         return []
-    return [entry for entry in json.loads(path.read_text())["log_history"] if "reward" in entry]
+    log = json.loads(path.read_text())["log_history"]
+    return [entry for entry in log if "reward" in entry] or [entry for entry in log if "loss" in entry]
 
 
 def draw_curves(log: list[dict]):
-    """A figure with one panel per group of `CURVES`."""
-    figure, panels = plt.subplots(1, len(CURVES), figsize=(13, 3.2), layout="constrained")
-    for axes, (title, names) in zip(panels, CURVES.items(), strict=True):
+    """A figure with a panel per group of `CURVES` that was logged."""
+    shown = {
+        title: names
+        for title, names in (CURVES if "reward" in log[0] else SFT_CURVES).items()
+        if any(name in entry for name in names for entry in log)
+    }
+    figure, grid = plt.subplots(1, len(shown), figsize=(3.25 * len(shown), 3.2), layout="constrained", squeeze=False)
+    for axes, (title, names) in zip(grid[0], shown.items(), strict=True):
         for name in names:
             points = [(entry["step"], float(entry[name])) for entry in log if name in entry]
             if points:
@@ -131,14 +201,6 @@ def svg_of(figure) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S).replace(INK, "currentColor")
-
-
-def table_of(markdown: str) -> str:
-    """The HTML of a Markdown table."""
-    head, _, *rows = [line[1:-1].split("|") for line in markdown.splitlines()]
-    cells = lambda row, tag: "".join(f"<{tag}>{html.escape(cell.strip())}</{tag}>" for cell in row)  # noqa: E731
-    lines = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def examples_of(report: dict) -> list[str]:

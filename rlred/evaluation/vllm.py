@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rlred.data.models import Loading
 from rlred.tiny import resolve_model
 
 
@@ -11,7 +12,7 @@ class VllmModel:
     Raises `ValueError` where vLLM is not installed or does not load the model.
     """
 
-    def __init__(self, name: str, adapter: str | None, dtype: str, trust_remote_code: bool = False):
+    def __init__(self, name: str, adapter: str | None, loading: Loading):
         try:
             from vllm import LLM
             from vllm.lora.request import LoRARequest
@@ -21,8 +22,9 @@ class VllmModel:
         try:
             self.llm = LLM(
                 model=resolve_model(name),
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
+                dtype=loading.dtype,
+                revision=loading.model_revision,
+                trust_remote_code=loading.trust_remote_code,
                 enable_lora=adapter is not None,
                 max_lora_rank=rank,
             )

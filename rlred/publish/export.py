@@ -12,10 +12,11 @@ import textwrap
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCardData
-from transformers import AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer
 
 from rlred.compression.rows import make_ratio_format
 from rlred.data.budgets import make_wording
+from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
 from rlred.evaluation.report import number, percent, to_markdown
 from rlred.publish import visual_card as card
@@ -97,16 +98,16 @@ def base_is_local(run: Path) -> bool:
 
 def merge_adapter(run: Path, base: str, folder: Path) -> None:
     """Saves base and adapter as one model."""
-    if card.sees(run):
-        card.merge_adapter(run, base, folder)
-        return
-    from rlred.evaluation.sweep import load_for_evaluation
-
     settings = json.loads((run / "run.json").read_text())
-    dtype = settings.get("model", {}).get("dtype") or settings["arguments"].get("dtype") or "auto"
-    model, tokenizer = load_for_evaluation(base, str(run), dtype)
+    told = settings.get("model") or settings["arguments"]  # of TALE, whose arguments say how its base is read
+    trusted = settings.get("training", {}).get("trust_remote_code", False)
+    # Merged at the precision of training: into quantised weights an adapter could not be folded.
+    loading = Loading.of(
+        told, dtype=told.get("dtype") or "auto", trust_remote_code=trusted, load_in_4bit=False, load_in_8bit=False
+    )
+    model, tokenizer = load_model(base, str(run), loading, pictures=card.sees(run))
     model.merge_and_unload().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    (AutoProcessor.from_pretrained(run) if card.sees(run) else tokenizer).save_pretrained(folder)
 
 
 def model_card(run: Path, name: str, base_model: str) -> str:

@@ -1,4 +1,4 @@
-"""Publishing a run on pictures: the model card with its visual report, and the merged model."""
+"""Publishing a run on pictures: the model card with its visual report."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,6 @@ from rlred.data.prompts import Prompts, prompts_of_record
 def sees(run: Path) -> bool:
     """Whether a run's folder is one of rlred.runs.visual."""
     return "looks" in json.loads((run / "run.json").read_text())["arguments"]
-
-
-def merge_adapter(run: Path, base: str, folder: Path) -> None:
-    """Saves base and adapter as one model, with its processor."""
-    from peft import PeftModel
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    dtype = json.loads((run / "run.json").read_text())["model"].get("dtype") or "auto"
-    model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype, use_safetensors=True)
-    PeftModel.from_pretrained(model, run, use_safetensors=True).merge_and_unload().save_pretrained(folder)
-    AutoProcessor.from_pretrained(run).save_pretrained(folder)
 
 
 def model_card(run: Path, name: str, base_model: str) -> str:

@@ -6,7 +6,7 @@ Every field says its unit and effect; the help text of `--help` is made from it.
 import json
 import os
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 from rlred.data.budgets import BudgetSampler, Wording, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.row_cap import check_row_cap
+from rlred.flags import complaint, no_such_flag, option
 from rlred.train import shipped
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
@@ -26,13 +27,6 @@ from rlred.training.target_search import TargetSearch
 from rlred.training.think_or_not import ThinkOrNot
 from rlred.training.token_selection import TokenSelection
 from rlred.training.trainer import Part
-
-
-def option(default: Any, text: str):
-    """A field of a recipe's arguments, with its line of `--help`."""
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: default.copy(), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -243,7 +237,7 @@ class RecipeParser(TrlParser):
     """TRL's parser, which prints four hundred flags before its complaint; here the complaint is all."""
 
     def error(self, message):
-        raise ValueError(message)
+        raise ValueError(complaint(message))
 
 
 KINDS = (DialArguments, RLConfig, LoraModelConfig)
@@ -289,7 +283,7 @@ def _names(value: Any, path: Path) -> list[str]:
 
 
 def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type, ...] = KINDS) -> tuple[Any, ...]:
-    """The arguments of a recipe, one of each kind: `--config FILE` (default: the recipe's own YAML), then flags.
+    """The arguments of a recipe, one of each kind: `--config FILE` (default: its own YAML, if it has one), then flags.
 
     Raises `ValueError` for a setting that no kind has. `--print_config` prints the merged file and ends the program.
     """
@@ -302,7 +296,7 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
         path = Path(*told)
         if not told or not path.is_file():
             raise ValueError(f"--config: no such file: {' '.join(told) or '(none given)'}")
-    settings = read_config(path)
+    settings = read_config(path) if path != default_config or path.is_file() else {}
     if "--print_config" in argv:
         print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")
         raise SystemExit(0)
@@ -311,4 +305,7 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
     unknown = parser.set_defaults_with_config(**settings)
     if unknown:
         raise ValueError(f"{path}: no setting is called {unknown[0].removeprefix('--')!r}; see --help")
-    return parser.parse_args_into_dataclasses(args=argv)
+    *found, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    if rest:
+        raise ValueError(no_such_flag(rest[0], [f"--{item.name}" for kind in kinds for item in fields(kind)]))
+    return tuple(found)

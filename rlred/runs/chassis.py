@@ -1,6 +1,7 @@
 """What every run stands on: its command line, its model, its questions, its record.
 
 command         the command line of a recipe: YAML, flags, clear errors, exit status
+experiment      that of many runs in one table
 load_model      the base model and its tokenizer, as ModelConfig says
 load_both       training questions, and held-out ones that are never trained on
 num_rows        the asked rows that a whole GRPO run needs
@@ -15,19 +16,21 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
-from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
+from transformers import TrainingArguments
+from trl import GRPOConfig, ModelConfig, get_peft_config
 
-from rlred.data.prompts import with_pad_token
+from rlred.data import models
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
 from rlred.files import write_json
+from rlred.flags import parse_known
 from rlred.output import how_to_go_on, outside_cause
 from rlred.runs.arguments import DialArguments, parse
-from rlred.tiny import resolve_model, sums
+from rlred.tiny import sums
 from rlred.training.callbacks import CollapseAlarm, KeepBest
 
 logger = logging.getLogger(__name__)
@@ -65,31 +68,10 @@ def load_both(arguments: DialArguments, seed: int):
 
 
 def load_model(model_config: ModelConfig, training, pictures: bool = False):
-    """The base model on this process's device, and its tokenizer; with `pictures` a vision model and its processor.
-
-    Weights are read from safetensors only. Quantisation, revision, dtype, attention and `trust_remote_code` are those
-    of the configuration. Raises `ValueError` with the reason where either cannot be loaded.
-    """
-    name = resolve_model(model_config.model_name_or_path)
-    shared = {"revision": model_config.model_revision, "trust_remote_code": training.trust_remote_code}
-    model_kind, reader = (
-        (AutoModelForImageTextToText, AutoProcessor) if pictures else (AutoModelForCausalLM, AutoTokenizer)
-    )
-    try:
-        processor = reader.from_pretrained(name, **shared)
-        model = model_kind.from_pretrained(
-            name,
-            dtype=model_config.dtype,
-            attn_implementation=model_config.attn_implementation,
-            quantization_config=get_quantization_config(model_config),
-            use_safetensors=True,
-            **shared,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"model_name_or_path={name!r} cannot be loaded: {reason}") from error
-    with_pad_token(processor.tokenizer if pictures else processor)
-    return model.to(training.device), processor
+    """The base model of a run on this process's device, and its tokenizer; with `pictures` its processor."""
+    loading = models.Loading.of(model_config, trust_remote_code=training.trust_remote_code)
+    name, device = model_config.model_name_or_path, training.device
+    return models.load_model(name, None, loading, device=device, pictures=pictures, field="model_name_or_path")
 
 
 def lora_of(model_config: ModelConfig, target_modules: str | None = None):
@@ -148,16 +130,46 @@ def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], pag
     `run` takes the arguments, one of each of the `kinds`, and the default output folder; when it returns a report, the
     `page` that it left in the output folder is printed.
     """
+
+    def work() -> str | None:
+        told = parse(recipe.with_suffix(".yaml"), kinds=kinds)
+        placed = next(part for part in told if hasattr(part, "output_dir"))
+        if getattr(placed, "use_cpu", False):
+            use_all_cores()
+        try:
+            report = run(*told, Path("outputs") / recipe.stem)
+        except Exception as error:
+            if isinstance(placed, TrainingArguments):
+                error.add_note(how_to_go_on(placed))
+            raise
+        return (Path(placed.output_dir) / page).read_text(encoding="utf-8") if report else None
+
+    return ended(work)
+
+
+def experiment(kind: type, run: Callable[[Any, list[str]], str]) -> int:
+    """The command line of many runs in one table: flags of the dataclass `kind`; the others are those of each run."""
+
+    def work() -> str:
+        told, others = parse_known(kind, sys.argv[1:], Path(sys.argv[0]).name)
+        use_all_cores()
+        return run(told, others)
+
+    return ended(work)
+
+
+def ended(work: Callable[[], str | None]) -> int:
+    """The exit status of `work`, whose text is printed: 2 for a wrong value, 1 where something outside ended it.
+
+    Either is one clear line. The notes of an exception say how to go on.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     # TRL 1.16 sets options that transformers 5.23 has renamed; that is between the two of them.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # Not asked of accelerate: its state must not be set up before the arguments say on which device.
     logging.getLogger("rlred").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
-        arguments, training, model_config = parse(recipe.with_suffix(".yaml"), kinds=kinds)
-        if training.use_cpu:
-            use_all_cores()
-        report = run(arguments, training, model_config, Path("outputs") / recipe.stem)
+        text = work()
     except ValueError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -166,8 +178,8 @@ def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], pag
         cause = outside_cause(error)
         if cause is None:
             raise
-        print(f"error: {cause}; {how_to_go_on(training)}", file=sys.stderr)
+        print("; ".join([f"error: {cause}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 1
-    if report and PartialState().is_main_process:
-        print((Path(training.output_dir) / page).read_text())
+    if text and PartialState().is_main_process:
+        print(text)
     return 0

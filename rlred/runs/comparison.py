@@ -4,10 +4,8 @@ Each run leaves result.json in `<folder>/<arm>-<seed>/`; what is there is not ru
 interrupted goes on.
 """
 
-import copy
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean
@@ -16,10 +14,10 @@ import torch
 from peft import get_peft_model
 from trl import ModelConfig, SFTConfig, get_peft_config
 
-from rlred.evaluation.sweep import load_for_evaluation
+from rlred.data.models import Loading, load_model
 from rlred.files import write_json, write_text
-from rlred.runs.arguments import SFT_KINDS, parse
-from rlred.runs.chassis import describe, use_all_cores
+from rlred.runs.arguments import SFT_KINDS
+from rlred.runs.chassis import command, describe
 
 logger = logging.getLogger(__name__)
 
@@ -62,48 +60,35 @@ def to_markdown(results: dict[str, list[dict]], digits: int = 3) -> str:
 
 def fresh_model(model_config: ModelConfig, seed: int):
     """The base that a recipe names, with a new adapter if one is asked for; and its tokenizer."""
-    model, tokenizer = load_for_evaluation(model_config.model_name_or_path, None, model_config.dtype or "float32")
+    loading = Loading.of(model_config)
+    model, tokenizer = load_model(model_config.model_name_or_path, None, loading, field="model_name_or_path")
     torch.manual_seed(seed)
     peft_config = get_peft_config(model_config)
     return (get_peft_model(model, peft_config) if peft_config else model), tokenizer
 
 
-def sft_config(training: SFTConfig, output: Path, seed: int, **changes) -> SFTConfig:
-    """A recipe's SFTConfig, for one arm."""
-    config = copy.copy(training)
-    for name, value in {"output_dir": str(output), "seed": seed, **changes}.items():
-        setattr(config, name, value)
-    return config
-
-
 def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
-    """The command line of an SFT recipe with arms: its YAML, then flags; a wrong value is one line and exit status 2.
+    """The command line of an SFT recipe with arms.
 
     `arguments_kind` has the fields `arms` and `seeds`; `experiment(arguments, training, model_config)` has the method
     `run` that `run_arms` calls.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("rlred").setLevel(logging.INFO)
-    try:
-        told, training, model_config = parse(recipe.with_suffix(".yaml"), kinds=(arguments_kind, *SFT_KINDS))
-        if training.use_cpu:
-            use_all_cores()
-        named = training.output_dir not in (None, "trainer_output")
-        folder = Path(training.output_dir) if named else Path("outputs") / recipe.stem
-        one = experiment(told, training, model_config).run
+
+    def run(told, training: SFTConfig, model_config: ModelConfig, default_output: Path) -> dict:
+        if training.output_dir in (None, "trainer_output"):
+            training.output_dir = str(default_output)
+        folder, one = Path(training.output_dir), experiment(told, training, model_config).run
         record = describe(told, training, model_config)
 
-        def run(arm: str, seed: int, output: Path) -> dict:
+        def run_one(arm: str, seed: int, output: Path) -> dict:
             result = one(arm, seed, output)
             if (output / "adapter_model.safetensors").is_file():  # what `rlred export` reads
                 trained = {**record["training"], "seed": seed}
                 write_json(output / "run.json", {**record, "arm": arm, "training": trained})
             return result
 
-        table = to_markdown(run_arms(folder, told.arms, told.seeds, run))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write_text(folder / "table.md", table + "\n")
-    print(table)
-    return 0
+        results = run_arms(folder, told.arms, told.seeds, run_one)
+        write_text(folder / "table.md", to_markdown(results) + "\n")
+        return results
+
+    return command(recipe, run, (arguments_kind, *SFT_KINDS), "table.md")

@@ -14,31 +14,32 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
-from trl import SFTConfig, SFTTrainer
 
 from rlred.compression.rows import features
 from rlred.data.budgets import Wording
+from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, as_prompts, prompt_text
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import BudgetCondition, budget_conditions, free
 from rlred.evaluation.evaluate import base_of, prompts_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
-from rlred.evaluation.sweep import load_for_evaluation, sample_of, sweep
+from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
-from rlred.rewards import Correctness
-from rlred.tiny import sums
+from rlred.runs.chassis import command, use_all_cores
+from rlred.tiny import L1_MAXLEN, resolve_adapter, sums
+from rlred.training.sft import SFTSettings, fine_tune
 
 
 @dataclasses.dataclass
 class TaleArguments:
     """The settings of a TALE run; the defaults are the embedded ones."""
 
-    adapter: str = dataclasses.field(default="data/l1_maxlen", metadata={"help": "an adapter that keeps budgets"})
+    adapter: str = dataclasses.field(default=L1_MAXLEN, metadata={"help": "an adapter that keeps budgets"})
     model: str | None = dataclasses.field(default=None, metadata={"help": "its base (default: what the adapter says)"})
     student: str | None = dataclasses.field(default=None, metadata={"help": "who learns (default: that base)"})
     questions: str = "sums"
@@ -60,50 +61,58 @@ class TaleArguments:
     seed: int = 0
     output_dir: str = "outputs/tale"
 
+    def __post_init__(self):
+        if not self.budgets or min(self.budgets) < 1:
+            raise ValueError(f"budgets must be one or more, each 1 or more, got {self.budgets}")
+        self.make_sft()  # a value out of range is reported before anything is loaded
+
+    def make_sft(self) -> SFTSettings:
+        """How the student is trained."""
+        names = ("max_steps", "batch_size", "learning_rate", "lora_r", "logging_steps", "seed")
+        return SFTSettings(**{name: getattr(self, name) for name in names})
+
+    def make_prompts(self, adapter: str) -> Prompts:
+        """How questions are asked: as in the adapter's run, but for what is told otherwise."""
+        names = ("system_prompt", "chat_template_kwargs", "end_of_thinking")
+        told = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(prompts_of(adapter), **told)
+
+    def load_both(self) -> list[list[dict]]:
+        """Training and held-out questions."""
+        embedded, found = self.questions in sums.FAMILIES, []
+        for split, limit, seed in (
+            ("train", self.num_questions, self.seed),
+            (self.eval_split, self.num_eval_questions, 0),
+        ):
+            loaded = load_questions(self.questions, split=split, limit=limit if embedded else None, seed=seed)
+            found.append(sample_of(loaded, limit))
+        return found
+
 
 def run(arguments: TaleArguments) -> dict:
     """Searches, trains, measures; returns the report, which lies in the output folder with the adapter."""
     start, output = time.time(), Path(arguments.output_dir)
     if holds_run(output):
         raise ValueError(f"output_dir={str(output)!r} already holds a run; name another folder")
-    base = base_of(arguments.adapter, [arguments.model] if arguments.model else [])
-    limits = [arguments.num_questions, arguments.num_eval_questions]
-    embedded = arguments.questions in sums.FAMILIES
-    questions, held_out = (
-        sample_of(load_questions(arguments.questions, split=split, limit=limit if embedded else None, seed=seed), limit)
-        for split, limit, seed in zip(["train", arguments.eval_split], limits, [arguments.seed, 0], strict=True)
-    )
-    told = {name: getattr(arguments, name) for name in ("system_prompt", "chat_template_kwargs", "end_of_thinking")}
-    told = {name: value for name, value in told.items() if value is not None}
-    prompts = dataclasses.replace(prompts_of(arguments.adapter), **told)
-    settings = {
-        "max_completion_length": 2 * max(arguments.budgets),
-        "seed": arguments.seed,
-        "batch_size": 128,
-    }
-    model, tokenizer = load_for_evaluation(base, arguments.adapter, arguments.dtype)
+    adapter = resolve_adapter(arguments.adapter)
+    base = base_of(adapter, [arguments.model] if arguments.model else [])
+    questions, held_out = arguments.load_both()
+    prompts = arguments.make_prompts(adapter)
+    sampling = Sampling(2 * max(arguments.budgets), seed=arguments.seed)
+    model, tokenizer = load_model(base, adapter, Loading(arguments.dtype))
     path = output / "search.completions.jsonl"
-    found, searched = search_budgets(
-        model, tokenizer, questions, arguments.budgets, path=path, prompts=prompts.fitted(tokenizer), **settings
-    )
+    conditions = budget_conditions(prompts.fitted(tokenizer), arguments.budgets, ["max"])
+    found, searched = search_budgets(model, tokenizer, questions, conditions, sampling=sampling, path=path)
     write_json(output / "found.json", found)
 
     def measured(model) -> dict:
-        return measure(sweep(model, tokenizer, held_out, [], modes=["none"], prompts=asked, **settings))
+        return measure(sweep(model, tokenizer, held_out, free(asked), sampling=sampling))
 
     student = arguments.student or base
-    model, tokenizer = load_for_evaluation(student, None, arguments.dtype)
+    model, tokenizer = load_model(student, None, Loading(arguments.dtype))
     asked = prompts.fitted(tokenizer)
     before = measured(model)
-    model = train(
-        model,
-        tokenizer,
-        sft_rows(found, tokenizer, asked),
-        **{
-            name: getattr(arguments, name)
-            for name in ("output_dir", "max_steps", "batch_size", "learning_rate", "lora_r", "logging_steps", "seed")
-        },
-    )
+    model = fine_tune(model, tokenizer, sft_rows(found, tokenizer, asked), arguments.make_sft(), output)
     report = {
         "model": student,
         "adapter": str(output),
@@ -126,14 +135,10 @@ def search_budgets(
     model: PreTrainedModel,
     tokenizer,
     questions: Sequence[dict],
-    budgets: Sequence[int],
+    conditions: Sequence[BudgetCondition],
     *,
-    prompts: Prompts | Wording,
-    mode: str = "max",
-    max_completion_length: int,
-    correctness: Correctness | None = None,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling,
+    grading: Grading | None = None,
     path: Path | None = None,
 ) -> tuple[list[dict], dict]:
     """Each question's completion at the least budget from which up it was right at every one; and what that cost.
@@ -144,13 +149,9 @@ def search_budgets(
         model,
         tokenizer,
         questions,
-        budgets,
-        modes=[mode],
-        prompts=prompts,
-        max_completion_length=max_completion_length,
-        correctness=correctness,
-        batch_size=batch_size,
-        seed=seed,
+        conditions,
+        sampling=sampling,
+        grading=grading,
         path=path,
         description="searching budgets",
     )
@@ -165,7 +166,8 @@ def search_budgets(
         else:
             lost.add(number)
     if not found:
-        raise ValueError(f"none of {len(questions)} questions was answered right at the budget {max(budgets)}")
+        most = max(condition.budget for condition in conditions)
+        raise ValueError(f"none of {len(questions)} questions was answered right at the budget {most}")
     rows = [
         {**texts[number], **{name: row[name] for name in ("completion", "length", "budget", "level")}}
         for number, row in found.items()
@@ -182,46 +184,11 @@ def sft_rows(found: Sequence[dict], tokenizer, prompts: Prompts | Wording) -> Da
     return features(rows, tokenizer)
 
 
-def train(
-    model: PreTrainedModel,
-    tokenizer,
-    rows: Dataset,
-    *,
-    output_dir: str,
-    max_steps: int,
-    batch_size: int,
-    learning_rate: float,
-    lora_r: int | None,
-    seed: int,
-    logging_steps: int = 20,
-    sampling: str = "random",
-) -> PeftModel | PreTrainedModel:
-    """SFT on `rows`, LoRA or, without `lora_r`, of all weights; returns what was trained and saved in `output_dir`."""
-    torch.manual_seed(seed)
-    if lora_r is not None:
-        lora = LoraConfig(task_type="CAUSAL_LM", r=lora_r, lora_alpha=2 * lora_r, target_modules="all-linear")
-        model = get_peft_model(model, lora)
-    config = SFTConfig(
-        output_dir=output_dir,
-        max_steps=max_steps,
-        per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=10,
-        max_length=None,
-        completion_only_loss=True,
-        bf16=False,
-        use_cpu=not torch.cuda.is_available(),
-        activation_checkpointing=False,
-        dataloader_pin_memory=False,
-        report_to="none",
-        logging_steps=logging_steps,
-        save_strategy="no",
-        train_sampling_strategy=sampling,
-        seed=seed,
-    )
-    trainer = SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
-    trainer.train()
-    trainer.save_model(output_dir)
-    trainer.save_state()
-    return trainer.model
+def main(recipe: Path) -> int:
+    """The command line of the recipe."""
+
+    def work(arguments: TaleArguments, default_output: Path) -> dict:
+        use_all_cores()
+        return run(arguments)
+
+    return command(recipe, work, (TaleArguments,), "adherence.md")

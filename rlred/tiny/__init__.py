@@ -3,19 +3,34 @@
 from pathlib import Path
 
 TINY_REASONER, TINY_TALKER, TINY_VIEWER = "tiny_reasoner", "tiny_talker", "tiny_viewer"
+L1_MAXLEN = "l1_maxlen"  # an adapter of the reasoner that keeps budgets
 
 
 def resolve_model(name: str) -> str:
     """The folder of an embedded model, `tiny_reasoner`, `tiny_talker` or `tiny_viewer`; any other name as it is.
 
-    In a checkout it lies in data/, in an installed wheel beside this file. Raises `ValueError` where neither is there.
+    In a checkout it lies in data/, in an installed wheel beside this file. A published adapter records its base as it
+    is called in a checkout, `data/tiny_reasoner`: that is the embedded one in every other folder too. Raises
+    `ValueError` where neither is there.
+
+    >>> resolve_model("data/tiny_reasoner") in ("data/tiny_reasoner", resolve_model("tiny_reasoner"))
+    True
     """
-    if name not in (TINY_REASONER, TINY_TALKER, TINY_VIEWER):
+    own = name if Path(name).is_dir() else name.removeprefix("data/")
+    if own not in (TINY_REASONER, TINY_TALKER, TINY_VIEWER):
         return name
+    found = _embedded(own, "model.safetensors")
+    if found is None:
+        raise ValueError(f"model_name_or_path={name!r}: the embedded model is missing; make it with rlred make {own}")
+    return found
+
+
+def resolve_adapter(name: str) -> str:
+    """The folder of the embedded adapter `l1_maxlen`; any other name as it is."""
+    return (_embedded(name, "adapter_model.safetensors") if name == L1_MAXLEN else None) or name
+
+
+def _embedded(name: str, weights: str) -> str | None:
     here = Path(__file__).resolve().parent
-    for folder in (here.parents[1] / "data" / name, here / name):
-        if (folder / "model.safetensors").is_file():
-            return str(folder)
-    raise ValueError(
-        f"model_name_or_path={name!r}: the embedded model is missing; make it with python -m rlred.tiny.makers.{name}"
-    )
+    folders = (here.parents[1] / "data" / name, here / name)
+    return next((str(folder) for folder in folders if (folder / weights).is_file()), None)

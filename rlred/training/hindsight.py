@@ -25,18 +25,19 @@ from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
 
-from rlred.data.budgets import BudgetSampler, Wording
+from rlred.data.budgets import BudgetSampler
 from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import within_question_rank_correlation
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
+from rlred.training.sft import SFTSettings, SupervisedTrainer
 from rlred.training.traces import SOURCES, Bins, Material, described, sample, spread, table
 
 logger = logging.getLogger(__name__)
@@ -117,25 +118,24 @@ class Hindsight:
 
 
 def find_traces(
-    model, material: Material, settings: Hindsight, grading: tuple[Correctness, Length], *, batch_size, seed, output
-):
+    model, material: Material, settings: Hindsight, grading: Grading, output: Path
+) -> tuple[list[dict], list[dict]]:
     """The traces to learn from, the model's own and those of `settings.sources`, and the table of their bins.
 
     A completion that did not end by itself has no length of its own, and is dropped; with `only_right` those are kept
     that end in their question's answer. Raises `ValueError` where too few are left, or a bin is empty that must not be.
     """
-    correctness, length = grading
     found: list[dict] = []
     for source, count in {"free": settings.num_samples, **settings.sources}.items():
         path = output / ("traces.jsonl" if source == "free" else f"traces-{source}.jsonl")
-        found += sample(source, model, material, count, batch_size=batch_size, seed=seed, path=path)
+        found += sample(source, model, material, count, path)
         if source == "free":
             material = dataclasses.replace(material, free=found)
     traces = [trace for trace in found if not trace.get("truncated")]
-    cap = material.max_completion_length
+    cap = material.sampling.max_completion_length
     _enough(traces, found, settings, f"ended before max_completion_length={cap}; raise it")
-    lengths = [length(trace["completion_ids"]) for trace in traces]
-    kept = right(traces, material, correctness) if settings.only_right else [True] * len(traces)
+    lengths = [grading.length(trace["completion_ids"]) for trace in traces]
+    kept = right(traces, material, grading.correctness) if settings.only_right else [True] * len(traces)
     bins = Bins(*material.sampler.bounds, settings.num_bins)
     rows = table(traces, lengths, kept, bins)
     if settings.only_right:
@@ -143,7 +143,7 @@ def find_traces(
         ended, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
         _enough(traces, ended, settings, "are right (only_right); raise num_samples, or keep them all")
     if settings.sources:
-        inside = [trace for trace in traces if bins.of(length(trace["completion_ids"])) is not None]
+        inside = [trace for trace in traces if bins.of(grading.length(trace["completion_ids"])) is not None]
         logger.info("hindsight: what there is of each length\n%s", described(rows))
         logger.info("hindsight: %d traces outside the budgets are left out", len(traces) - len(inside))
         traces = inside
@@ -237,43 +237,15 @@ class Probe(TrainerCallback):
             control.should_training_stop = True
 
 
-class HindsightTrainer(SFTTrainer):
-    """SFT whose learning rate follows the probe."""
-
-    def __init__(self, *, probe: Probe, **kwargs):
-        self.probe = probe
-        super().__init__(callbacks=[probe], **kwargs)
-
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda update: self.probe.rate(update))
-        return self.lr_scheduler
-
-
-def sft_config(settings: Hindsight, training, output: Path) -> SFTConfig:
-    """The SFT part of a run; seed, device, precision and memory settings are those of its GRPOConfig."""
-    per_device = min(settings.micro_batch_size, max(1, settings.batch_size // training.world_size))
-    return SFTConfig(
-        output_dir=str(output),
+def sft_settings(settings: Hindsight) -> SFTSettings:
+    """The SFT part of a start; inside a batch the rows keep their order."""
+    return SFTSettings(
         max_steps=settings.max_updates + settings.cooldown_updates,
-        per_device_train_batch_size=per_device,
-        gradient_accumulation_steps=max(1, settings.batch_size // (per_device * training.world_size)),
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
         learning_rate=settings.learning_rate,
-        train_sampling_strategy="sequential",
-        weight_decay=0.0,
-        max_length=None,
-        completion_only_loss=True,
-        logging_steps=training.logging_steps,
+        in_order=True,
         save_steps=settings.probe_every,
-        save_total_limit=1,
-        bf16=training.bf16,
-        fp16=training.fp16,
-        use_cpu=training.use_cpu,
-        activation_checkpointing=training.activation_checkpointing,
-        disable_tqdm=training.disable_tqdm,
-        report_to=training.report_to,
-        run_name=f"{training.run_name}-hindsight" if training.run_name else None,
-        seed=training.seed,
-        dataloader_pin_memory=training.dataloader_pin_memory,
     )
 
 
@@ -292,79 +264,73 @@ def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
     return state["global_step"] if state["global_step"] >= end_of(state["log_history"], settings) else None
 
 
-def hindsight_start(
-    model,
-    tokenizer,
-    questions,
-    *,
-    prompts: Prompts | Wording,
-    sampler: BudgetSampler,
-    settings: Hindsight,
-    length: Length,
-    correctness: Correctness,
-    max_completion_length: int,
-    batch_size: int,
-    training,
-    output: Path,
-) -> dict:
+@dataclass(frozen=True)
+class Start:
+    """What a hindsight start is made of: its settings, and how the run asks, samples and grades."""
+
+    settings: Hindsight
+    prompts: Prompts
+    sampler: BudgetSampler
+    sampling: Sampling
+    grading: Grading = Grading()
+
+    def probe(self, tokenizer, questions: list[dict]) -> Probe:
+        """Asks the first questions at the budgets of a grid, in the mode that is drawn most often."""
+        settings, modes = self.settings, self.sampler.modes
+        mode = max((mode for mode in modes if mode != "none"), key=modes.get)
+        conditions = budget_conditions(self.prompts, self.sampler.grid(settings.num_probe_budgets), [mode])
+        ungraded = Grading(length=self.grading.length, grades=False)
+        # At temperature 1 whatever the run's is: a probe compares lengths, and the targets were found so.
+        asked = {"sampling": self.sampling.at(temperature=1.0), "grading": ungraded, "description": "hindsight: probe"}
+        rows = questions[: settings.num_probe_questions]
+        return Probe(lambda model: sweep(model, tokenizer, rows, conditions, **asked), settings)
+
+    def traces(self, model, tokenizer, questions: list[dict], output: Path) -> tuple[list[dict], list[dict]]:
+        """What there is to learn from, and the table of its lengths, which is written as well."""
+        material = Material(
+            tokenizer,
+            as_prompts(self.prompts),
+            questions,
+            self.sampler,
+            frozenset(stop_ids(model, tokenizer)),
+            self.sampling,
+            asks_budgets=not self.settings.sources,
+        )
+        traces, bins = find_traces(model, material, self.settings, self.grading, output)
+        if PartialState().is_main_process:
+            write_text(output / "bins.md", described(bins) + "\n")
+        return traces, bins
+
+
+def hindsight_start(model, tokenizer, questions, start: Start, *, training, output: Path) -> dict:
     """Trains the adapter of `model` in place; returns what it took.
 
     `num_samples`, `num_updates`, `rank_correlation` by update, and what there was to learn from: `num_traces` and their
     `shortest_trace` and `longest_trace`.
 
-    `training` is the run's GRPOConfig: seed, device, precision and memory settings are taken from it. The adapter ends
-    in `output/adapter`; a finished start is loaded from there, an interrupted one continues.
+    `training` is the run's GRPOConfig: device, precision and memory settings are taken from it. The adapter ends in
+    `output/adapter`; a finished start is loaded from there, an interrupted one continues.
     """
     record_path, adapter_path = output / "hindsight.json", output / "adapter"
     if record_path.exists():
         model.load_adapter(adapter_path, adapter_name="default", is_trainable=True)
         return json.loads(record_path.read_text())
-    questions = list(questions)
-    material = Material(
-        tokenizer,
-        as_prompts(prompts),
-        questions,
-        sampler,
-        frozenset(stop_ids(model, tokenizer)),
-        max_completion_length,
-        temperature=training.temperature,
-        asks_budgets=not settings.sources,
-    )
-    sampling = {"batch_size": batch_size, "seed": training.seed, "output": output}
-    traces, bins = find_traces(model, material, settings, (correctness, length), **sampling)
-    if PartialState().is_main_process:
-        write_text(output / "bins.md", described(bins) + "\n")
-    probe_questions = questions[: settings.num_probe_questions]
-    mode = max((mode for mode in sampler.modes if mode != "none"), key=sampler.modes.get)
-    probe = Probe(
-        lambda model: sweep(
-            model,
-            tokenizer,
-            probe_questions,
-            sampler.grid(settings.num_probe_budgets),
-            modes=[mode],
-            prompts=prompts,
-            max_completion_length=max_completion_length,
-            length=length,
-            batch_size=batch_size,
-            seed=training.seed,
-            grade=False,
-            description="hindsight: probe",
-        ),
-        settings,
-    )
-    trainer = HindsightTrainer(
-        probe=probe,
+    questions, settings, length = list(questions), start.settings, start.grading.length
+    traces, bins = start.traces(model, tokenizer, questions, output)
+    rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
+    probe = start.probe(tokenizer, questions)
+    trainer = SupervisedTrainer(
+        rate=probe.rate,
+        callbacks=[probe],
         model=model,
-        args=sft_config(settings, training, output),
-        train_dataset=relabel(traces, tokenizer, prompts, sampler, settings, length, training.seed),
+        args=sft_settings(settings).config(output, training),
+        train_dataset=rows,
         processing_class=tokenizer,
     )
-    checkpoint = last_checkpoint(output)
-    ended = ended_at(checkpoint, settings)
+    ended = ended_at(last_checkpoint(output), settings)
     if ended is not None:  # it was killed between its last checkpoint and its record
         trainer.args.max_steps = ended
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.fit(adapter_path)
     probes = [entry for entry in trainer.state.log_history if "probe_rank_correlation" in entry]
     lengths = [length(trace["completion_ids"]) for trace in traces]
     record = {
@@ -384,7 +350,6 @@ def hindsight_start(
             trainer.state.global_step,
             settings.target_correlation,
         )
-    trainer.save_model(str(adapter_path))
     if trainer.is_world_process_zero():
         write_json(record_path, record)
     trainer.accelerator.wait_for_everyone()

@@ -3,7 +3,7 @@
 Rho-1   A token is scored by how much more the model loses on it than a reference model that knows good text: excess =
         -log p + log p_ref. The highest share of each batch is trained on, loss = sum over them / (N * share); the rest
         is read as context. Noise has no excess: nobody can predict it. Dynamic, the scores are those of the model as it
-        is at each step (`SelectedTokensSFTTrainer`); static, those of the model before training (`static_labels`).
+        is at each step (`HighestExcess`); static, those of the model before training (`static_labels`).
 UPFT    The first t tokens of one sample of the model's own for each question, right or wrong, without an
         end-of-sequence token behind them; a share of whole samples beside them, so that it does not forget how to end.
 
@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
@@ -45,44 +44,40 @@ def with_fused_head(model):
     return model
 
 
-class SelectedTokensSFTTrainer(SFTTrainer):
-    """`SFTTrainer` that trains on a share of each batch's tokens: those of the highest excess loss (dynamic Rho-1).
+class HighestExcess:
+    """Dynamic Rho-1, the `choose` of a `SupervisedTrainer`: a share of each update's tokens, by their excess loss.
 
-    Takes SFTTrainer's arguments, `selection` (`keep`: `top`, or `bottom` and `random` as controls; `fraction`) and the
-    `reference` model. A batch is all that goes into one update, of every process and micro-batch. Costs a forward pass
-    of both models beside TRL's own. Evaluation is on all tokens. Raises `ValueError` for another vocabulary.
+    `selection` says how many (`fraction`), and `keep`: `top`, or `bottom` and `random` as controls. An update is all
+    that goes into it, of every process and micro-batch. Costs a forward pass of both models beside TRL's own. Raises
+    `ValueError` for a reference with another vocabulary than the model's.
     """
 
-    def __init__(self, *args, selection: TokenSelection, reference, **kwargs):
-        super().__init__(*args, **kwargs)
-        if reference.config.vocab_size != self.model.config.vocab_size:
+    def __init__(self, selection: TokenSelection, reference, model):
+        if reference.config.vocab_size != model.config.vocab_size:
             raise ValueError(
                 f"reference: its vocabulary of {reference.config.vocab_size} is not the model's "
-                f"{self.model.config.vocab_size}; it must be a model with the same tokenizer"
+                f"{model.config.vocab_size}; it must be a model with the same tokenizer"
             )
-        self.selection = selection
-        self.reference = with_fused_head(reference).to(self.args.device)
+        self.selection, self.reference = selection, with_fused_head(reference)
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        batches = [self._prepare_inputs(batch) for batch in batches]
-        if batches:
-            scores = torch.cat([excess(self.model, self.reference, batch).flatten() for batch in batches])
-            mask = torch.cat([(batch["labels"][:, 1:] != -100).flatten() for batch in batches])
-            kept = select(
-                self.selection,
-                scores,
-                scores,
-                mask,
-                gather=functools.partial(gather_uneven, self.accelerator),
-                rank=self.accelerator.process_index,
-                seed=self.args.seed + self.state.global_step,
-            )
-            sizes = [batch["labels"][:, 1:].numel() for batch in batches]
-            for batch, part in zip(batches, kept.split(sizes), strict=True):
-                labels = batch["labels"]
-                labels[:, 1:] = labels[:, 1:].masked_fill(~part.view_as(labels[:, 1:]), -100)
-        return batches, self._get_num_items_in_batch(batches, device)
+    def __call__(self, trainer, batches: list[dict]) -> None:
+        """Sets the labels of the other tokens to -100."""
+        reference = self.reference.to(trainer.args.device)
+        scores = torch.cat([excess(trainer.model, reference, batch).flatten() for batch in batches])
+        mask = torch.cat([(batch["labels"][:, 1:] != -100).flatten() for batch in batches])
+        kept = select(
+            self.selection,
+            scores,
+            scores,
+            mask,
+            gather=functools.partial(gather_uneven, trainer.accelerator),
+            rank=trainer.accelerator.process_index,
+            seed=trainer.args.seed + trainer.state.global_step,
+        )
+        sizes = [batch["labels"][:, 1:].numel() for batch in batches]
+        for batch, part in zip(batches, kept.split(sizes), strict=True):
+            labels = batch["labels"]
+            labels[:, 1:] = labels[:, 1:].masked_fill(~part.view_as(labels[:, 1:]), -100)
 
 
 def static_labels(rows: Dataset, model, reference, selection: TokenSelection, *, pad_token_id: int, batch_size=32):

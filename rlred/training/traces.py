@@ -27,6 +27,7 @@ from accelerate.utils import gather_object
 
 from rlred.data.budgets import BudgetSampler, ask
 from rlred.data.prompts import Prompts, end_ids, prompt_ids
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete
 from rlred.files import write_text
 from rlred.rewards.length import find_end
@@ -63,8 +64,7 @@ class Material:
     questions: Sequence[dict]
     sampler: BudgetSampler
     stops: frozenset[int]
-    max_completion_length: int
-    temperature: float = 1.0
+    sampling: Sampling
     asks_budgets: bool = True
     """Whether the source `free` asks for budgets."""
     free: Sequence[dict] = ()
@@ -88,7 +88,7 @@ class Material:
 
     def left(self, tokens: int, given: Sequence[int]) -> int:
         """The tokens that may follow so many, and those that are given."""
-        return self.max_completion_length - tokens - len(given)
+        return self.sampling.max_completion_length - tokens - len(given)
 
     @cached_property
     def ends(self) -> tuple[tuple[int, ...], ...]:
@@ -110,14 +110,14 @@ def free(material: Material, count: int, rng: random.Random) -> list[Job]:
     drawn = [material.sampler.draw(rng) if material.asks_budgets else ("none", None) for _ in range(count)]
     asked = ask(rows, material.prompts, drawn)
     render = material.prompts.asked
-    cap = material.max_completion_length
+    cap = material.sampling.max_completion_length
     return [Job(row, prompt_ids(material.tokenizer, render(row["prompt"])), cap) for row in asked]
 
 
 def brief(material: Material, count: int, rng: random.Random) -> list[Job]:
     """Questions asked without a budget, with a request to be brief; what takes more than half of the cap is not."""
     rows = rng.choices(material.questions, k=count)
-    limit = max(1, material.max_completion_length // 2)
+    limit = max(1, material.sampling.max_completion_length // 2)
     return [Job(row, material.free_prompt(row, rng.choice(BRIEF_REQUESTS)), limit) for row in rows]
 
 
@@ -180,32 +180,29 @@ def boundaries(texts: Sequence[str]) -> list[int]:
     return ends if len(ends) >= 3 else spaces
 
 
-def sample(source: str, model, material: Material, count: int, *, batch_size: int, seed: int, path: Path) -> list[dict]:
+def sample(source: str, model, material: Material, count: int, path: Path) -> list[dict]:
     """The completions of a source as traces, saved to `path` chunk by chunk.
 
     A trace has `question`, `completion_ids`, `source`, a `system` where the question has one, and `truncated` where it
     did not end within its limit. A file that is already there is continued; a line that was cut off by a crash is
     sampled again.
     """
-    state = PartialState()
+    state, sampling = PartialState(), material.sampling
     lines = whole_lines(path)
     if state.is_main_process:
         write_text(path, "".join(f"{line}\n" for line in lines))  # without one that was cut off by a crash
     traces, done = read_traces(lines)
     while done < count:
-        rng = random.Random(f"hindsight/{seed}/{done}" if source == "free" else f"{source}/{seed}/{done}")
-        size = min(max(CHUNK, batch_size), count - done)
+        rng = random.Random(f"{'hindsight' if source == 'free' else source}/{sampling.seed}/{done}")
+        size = min(max(CHUNK, sampling.batch_size), count - done)
         jobs = SOURCES[source](material, size, rng)
         with state.split_between_processes(jobs) as own:
             ids = complete(
                 model,
                 material.tokenizer,
                 [[*job.prompt, *job.given] for job in own],
-                max_completion_length=material.max_completion_length,
+                sampling.at(seed=rng.randrange(2**31) + state.process_index),
                 limits=None if source == "free" else [job.limit for job in own],
-                batch_size=batch_size,
-                temperature=material.temperature,
-                seed=rng.randrange(2**31) + state.process_index,
                 description=f"hindsight: {source}, {done}-{done + size} of {count}",
             )
             made = [_trace(job, tokens, source, material.stops) for job, tokens in zip(own, ids, strict=True) if tokens]

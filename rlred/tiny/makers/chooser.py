@@ -13,10 +13,10 @@ from datasets import Dataset
 
 from rlred.compression.rows import features
 from rlred.data.budgets import WORDINGS
+from rlred.data.models import load_model
 from rlred.data.prompts import prompt_text
-from rlred.evaluation.sweep import load_for_evaluation
-from rlred.runs.tale import train
 from rlred.tiny import TINY_REASONER, resolve_model, sums
+from rlred.training.sft import SFTSettings, fine_tune
 
 TINY_CHOOSER = "tiny_chooser"
 BATCH = 24
@@ -33,10 +33,10 @@ def make_chooser(folder: Path, *, max_steps: int = 480, seed: int = 0) -> Path:
     """Makes the model in `folder` (minutes of one core) unless it is there; returns the folder."""
     if (folder / "model.safetensors").is_file():
         return folder
-    model, tokenizer = load_for_evaluation(resolve_model(TINY_REASONER), None, "float32")
+    model, tokenizer = load_model(resolve_model(TINY_REASONER))
     rows = rows_of(tokenizer, max_steps, random.Random(f"chooser/{seed}"))
-    settings = {"batch_size": BATCH, "learning_rate": 3e-3, "lora_r": None, "sampling": "sequential", "seed": seed}
-    train(model, tokenizer, rows, output_dir=str(folder), max_steps=max_steps, **settings)
+    settings = SFTSettings(max_steps=max_steps, batch_size=BATCH, learning_rate=3e-3, in_order=True, seed=seed)
+    fine_tune(model, tokenizer, rows, settings, folder)
     return folder
 
 

@@ -9,10 +9,14 @@ own work goes in.
 from pathlib import Path
 
 from rlred.data.budgets import Wording
+from rlred.data.models import load_model
 from rlred.data.questions import load_questions
-from rlred.evaluation.sweep import load_for_evaluation, sweep
-from rlred.runs.tale import sft_rows, train
+from rlred.evaluation.conditions import free
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.sweep import sweep
+from rlred.runs.tale import sft_rows
 from rlred.tiny import TINY_REASONER, resolve_model
+from rlred.training.sft import SFTSettings, fine_tune
 
 NUM_QUESTIONS, NUM_SAMPLES = 1024, 4
 SETTLED = 56  # tokens from which up a completion is long for every question
@@ -24,25 +28,21 @@ def make_overthinker(folder: Path, *, num_questions: int = NUM_QUESTIONS, max_st
     if (target / "model.safetensors").is_file():
         return target
     base = resolve_model(TINY_REASONER)
-    model, tokenizer = load_for_evaluation(base, None, "float32")
+    model, tokenizer = load_model(base)
     questions = load_questions("sums", limit=num_questions, seed=seed)
     outcomes = sweep(
         model,
         tokenizer,
         list(questions),
-        [],
-        modes=["none"],
-        prompts=Wording(),
-        max_completion_length=90,
-        num_samples=NUM_SAMPLES,
-        seed=seed,
+        free(Wording()),
+        sampling=Sampling(90, seed=seed, num_samples=NUM_SAMPLES),
         path=folder / "traces.completions.jsonl",
         description="the base's own traces",
     )
     kept = longest_right(outcomes, {row["question_id"]: row["question"] for row in questions})
     rows = sft_rows(kept, tokenizer, Wording())
-    settings = {"batch_size": 64, "learning_rate": 1e-3, "lora_r": 32, "seed": seed}
-    merged = train(model, tokenizer, rows, output_dir=str(folder), max_steps=max_steps, **settings).merge_and_unload()
+    settings = SFTSettings(max_steps=max_steps, batch_size=64, learning_rate=1e-3, lora_r=32, seed=seed)
+    merged = fine_tune(model, tokenizer, rows, settings, folder).merge_and_unload()
     merged.save_pretrained(target)
     tokenizer.save_pretrained(target)
     return target

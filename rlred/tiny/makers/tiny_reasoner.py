@@ -4,10 +4,9 @@ A Qwen3-architecture model of 0.9 million parameters learns to add one-digit num
 (rlred/tiny/sums.py). Where its thinking stops is random and has nothing to do with the budget in the prompt, so the
 result can reason but is deaf to budgets: the untrained side of every table in this project.
 
-Run     python -m rlred.tiny.makers.tiny_reasoner --output data/tiny_reasoner   (its minutes were not measured)
+Run     rlred make tiny_reasoner --output data/tiny_reasoner   (its minutes were not measured)
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -21,6 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from rlred.data.budgets import BudgetSampler, Wording
+from rlred.flags import option, required
 from rlred.tiny import sums
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<think>", "</think>"]
@@ -144,7 +144,10 @@ def build_model(tokenizer) -> Qwen3ForCausalLM:
 
 
 def train(model, tokenizer, stage: Stage, batch_size: int, rng: random.Random, name: str) -> None:
-    """One stage: AdamW, warm-up and cosine."""
+    """One stage: AdamW, warm-up and cosine.
+
+    Not the SFT loop (rlred/training/sft.py): the texts are made as they are trained on, and the rate has a floor.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     start = time.time()
     for step in range(stage.steps):
@@ -164,30 +167,34 @@ def train(model, tokenizer, stage: Stage, batch_size: int, rng: random.Random, n
             print(f"{name} step {step} loss {loss.item():.4f} seconds {time.time() - start:.0f}", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for model and tokenizer; must not exist")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first_stage", type=int, default=0, help="go on from this stage")
-    parser.add_argument("--skip_steps", type=int, default=0, help="and from this many steps into it")
-    parser.add_argument("--init", type=Path, help="with the weights in this folder")
-    args = parser.parse_args()
-    if args.output.exists():
-        parser.error(f"--output {args.output} exists and is not written over")
+@dataclass(frozen=True, kw_only=True)
+class MakeReasoner:
+    """A reasoner of sums, trained from scratch in stages.
 
-    torch.manual_seed(args.seed)
-    rng = random.Random(f"{args.seed}/{args.first_stage}")
-    tokenizer = build_tokenizer()
-    model = Qwen3ForCausalLM.from_pretrained(args.init) if args.init else build_model(tokenizer)
-    print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
-    for number, stage in enumerate(STAGES[args.first_stage :], start=args.first_stage):
-        if number == args.first_stage:
-            stage = dataclasses.replace(stage, steps=stage.steps - args.skip_steps)
-        train(model, tokenizer, stage, args.batch_size, rng, f"stage {number}")
-        model.save_pretrained(args.output)  # the last stage's stays
-        tokenizer.save_pretrained(args.output)
+    rlred make tiny_reasoner --output data/tiny_reasoner
+    """
 
+    output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")
+    batch_size: int = option(64, "Rows of an update.", metavar="N")
+    seed: int = option(0, "Of rows and weights.", metavar="N")
+    first_stage: int = option(0, "Go on from this stage.", metavar="N")
+    skip_steps: int = option(0, "And from this many steps into it.", metavar="N")
+    init: Path | None = option(None, "With the weights in this folder.", metavar="FOLDER")
 
-if __name__ == "__main__":
-    main()
+    def __post_init__(self):
+        if self.output.exists():
+            raise ValueError(f"--output {self.output} exists and is not written over")
+
+    def run(self) -> None:
+        """Makes the model in `output`."""
+        torch.manual_seed(self.seed)
+        rng = random.Random(f"{self.seed}/{self.first_stage}")
+        tokenizer = build_tokenizer()
+        model = Qwen3ForCausalLM.from_pretrained(self.init) if self.init else build_model(tokenizer)
+        print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
+        for number, stage in enumerate(STAGES[self.first_stage :], start=self.first_stage):
+            if number == self.first_stage:
+                stage = dataclasses.replace(stage, steps=stage.steps - self.skip_steps)
+            train(model, tokenizer, stage, self.batch_size, rng, f"stage {number}")
+            model.save_pretrained(self.output)  # the last stage's stays
+            tokenizer.save_pretrained(self.output)

@@ -2,25 +2,25 @@
 
 The tiny reasoner's thinking is numbers and operators, which are never cut. The talker adds the same numbers in whole
 lines (rlred/tiny/talk.py), of which more than half may go. Where its prompt asks for a ratio, it leaves out words, but
-how many has nothing to do with the number: it can be brief, and it is deaf to ratios. Full weights, TRL's SFTTrainer.
+how many has nothing to do with the number: it can be brief, and it is deaf to ratios. Full weights.
 
-Run     python -m rlred.tiny.makers.tiny_talker --output data/tiny_talker
+Run     rlred make tiny_talker --output data/tiny_talker
 """
 
-import argparse
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
 
 from rlred.compression.cut import cut
 from rlred.compression.rows import RATIO_FORMATS, counter_of, features
 from rlred.compression.scores import Random
 from rlred.compression.traces import split_completion
-from rlred.tiny import TINY_REASONER, resolve_model, sums, talk
+from rlred.data.models import load_model
+from rlred.flags import option, required
+from rlred.tiny import TINY_REASONER, sums, talk
+from rlred.training.sft import SFTSettings, SupervisedTrainer
 
 FAMILY = "short_sums"
 RATIOS = (1.0, 1.0, 1.0, *(tenth / 10 for tenth in range(1, 10)))
@@ -44,48 +44,42 @@ def rows(steps: int, batch_size: int, tokenizer, seed: int) -> Dataset:
     return features(ordered, tokenizer)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for model and tokenizer; must not exist")
-    parser.add_argument("--max_steps", type=int, default=400)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if args.output.exists():
-        parser.error(f"--output {args.output} exists and is not written over")
-    base = resolve_model(TINY_REASONER)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    config = SFTConfig(
-        output_dir=str(args.output),
-        max_steps=args.max_steps,
-        per_device_train_batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=20,
-        train_sampling_strategy="sequential",
-        max_length=None,
-        completion_only_loss=True,
-        bf16=False,
-        use_cpu=True,
-        activation_checkpointing=False,
-        dataloader_pin_memory=False,
-        report_to="none",
-        logging_steps=25,
-        save_strategy="no",
-        seed=args.seed,
-    )
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
-    trainer = SFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=rows(args.max_steps, args.batch_size, tokenizer, args.seed),
-        processing_class=tokenizer,
-    )
-    trainer.train()
-    trainer.model.half().save_pretrained(args.output)  # half the bytes in the repository; loaded as float32
-    tokenizer.save_pretrained(args.output)
+@dataclass(frozen=True, kw_only=True)
+class MakeTalker:
+    """The tiny reasoner, taught to say more than it needs.
 
+    rlred make tiny_talker --output data/tiny_talker
+    """
 
-if __name__ == "__main__":
-    main()
+    output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")
+    max_steps: int = option(400, "Updates.", metavar="N")
+    batch_size: int = option(32, "Rows of each.", metavar="N")
+    learning_rate: float = option(2e-3, "At its highest.", metavar="X")
+    seed: int = option(0, "Of rows and training.", metavar="N")
+
+    def __post_init__(self):
+        if self.output.exists():
+            raise ValueError(f"--output {self.output} exists and is not written over")
+
+    def run(self) -> None:
+        """Makes the model in `output`."""
+        model, tokenizer = load_model(TINY_REASONER)
+        settings = SFTSettings(
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+            warmup_steps=20,
+            in_order=True,
+            logging_steps=25,
+            seed=self.seed,
+        )
+        trainer = SupervisedTrainer(
+            model=model,
+            args=settings.config(self.output),
+            train_dataset=rows(self.max_steps, self.batch_size, tokenizer, self.seed),
+            processing_class=tokenizer,
+        )
+        trainer.train()
+        trainer.model.half().save_pretrained(self.output)  # half the bytes in the repository; loaded as float32
+        tokenizer.save_pretrained(self.output)

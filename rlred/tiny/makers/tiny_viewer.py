@@ -9,13 +9,13 @@ recipes/visual_sparsity.py.
 Objects shrink and noise grows in stages (at full size and noise from the start, square and dot stayed at chance). Some
 rows open with a thumbnail of 4 tokens, before the question.
 
-Run     python -m rlred.tiny.makers.tiny_viewer --output data/tiny_viewer
+Run     rlred make tiny_viewer --output data/tiny_viewer
 """
 
-import argparse
 import math
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from rlred.flags import option, required
 from rlred.tiny import pictures
 from rlred.tiny.pictures import FAMILIES, GRID, PATCH, SIZE, Look
 from rlred.vision.grid import downsample, grid_of
@@ -179,7 +180,11 @@ def spread_looks(model, tokenizer, states: torch.Tensor) -> None:
 
 
 def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, rng: random.Random) -> None:
-    """AdamW with warm-up and cosine; full pictures first, then 40 % full and the rest at a smaller budget."""
+    """AdamW with warm-up and cosine; full pictures first, then 40 % full and the rest at a smaller budget.
+
+    Not the SFT loop (rlred/training/sft.py): what is shown follows the accuracy of the last steps, and the loss has a
+    term for the gate.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     looks = tokenizer.convert_tokens_to_ids(list(LOOKS))
     stage, entered, mixed, worst, start = 0, 0, False, 0.0, time.time()
@@ -225,35 +230,40 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
             print(f"step {step} K {k} loss {loss.item():.3f} {shown} seconds {time.time() - start:.0f}", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for model and processor; must not exist")
-    parser.add_argument("--steps", type=int, default=2200)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if args.batch_size < 6:
-        parser.error(f"--batch_size must be 6 or more, got {args.batch_size}")
-    if args.output.exists():
-        parser.error(f"--output {args.output} exists and is not written over")
+@dataclass(frozen=True, kw_only=True)
+class MakeViewer:
+    """A viewer of small pictures, trained from scratch.
 
-    torch.manual_seed(args.seed)
-    rng = random.Random(args.seed)
-    processor = build_processor()
-    model = build_model(processor.tokenizer)
-    print(f"{len(processor.tokenizer)} tokens, {model.num_parameters():,} parameters")
-    train(model, processor.tokenizer, args.steps, args.batch_size, args.learning_rate, rng)
-    with torch.no_grad():
-        pixels = Batch(processor.tokenizer, 24, 64, False, STAGES[-1], rng).pixels
-        states = gate_states(model, processor.tokenizer, rng, pixels, 16)
-        spread_looks(model, processor.tokenizer, states)
-        looks = processor.tokenizer.convert_tokens_to_ids(list(LOOKS))
-        shares = model.lm_head(states).softmax(-1)[:, looks]
-    print(f"gate: look tokens {shares.sum(-1).min():.4f} or more, each from {shares.min():.3f} to {shares.max():.3f}")
-    model.save_pretrained(args.output)
-    processor.save_pretrained(args.output)
+    rlred make tiny_viewer --output data/tiny_viewer
+    """
 
+    output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")
+    steps: int = option(2200, "Updates.", metavar="N")
+    batch_size: int = option(32, "Pictures of each.", metavar="N")
+    learning_rate: float = option(2e-3, "At its highest.", metavar="X")
+    seed: int = option(0, "Of pictures and weights.", metavar="N")
 
-if __name__ == "__main__":
-    main()
+    def __post_init__(self):
+        if self.batch_size < 6:
+            raise ValueError(f"--batch_size must be 6 or more, got {self.batch_size}")
+        if self.output.exists():
+            raise ValueError(f"--output {self.output} exists and is not written over")
+
+    def run(self) -> None:
+        """Makes the model in `output`."""
+        torch.manual_seed(self.seed)
+        rng = random.Random(self.seed)
+        processor = build_processor()
+        model = build_model(processor.tokenizer)
+        print(f"{len(processor.tokenizer)} tokens, {model.num_parameters():,} parameters")
+        train(model, processor.tokenizer, self.steps, self.batch_size, self.learning_rate, rng)
+        with torch.no_grad():
+            pixels = Batch(processor.tokenizer, 24, 64, False, STAGES[-1], rng).pixels
+            states = gate_states(model, processor.tokenizer, rng, pixels, 16)
+            spread_looks(model, processor.tokenizer, states)
+            looks = processor.tokenizer.convert_tokens_to_ids(list(LOOKS))
+            shares = model.lm_head(states).softmax(-1)[:, looks]
+        low, high = shares.min(), shares.max()
+        print(f"gate: look tokens {shares.sum(-1).min():.4f} or more, each from {low:.3f} to {high:.3f}")
+        model.save_pretrained(self.output)
+        processor.save_pretrained(self.output)

@@ -4,25 +4,26 @@ Each row is recipes/l1_exact.py with another `--selection` (2506.01939's ablatio
 seed begin from one hindsight start. Nothing is swept: the figures are those of the steps' own rollouts. Runs lie in
 outputs/forking/<row>-<seed>; what is finished is not run again.
 
-CPU             accelerate launch recipes/forking_table.py --seeds 0 1 2
+CPU             accelerate launch tests/benchmarks/forking_table.py --seeds 0 1 2
 starts at hand  add --starts outputs/l1_exact outputs/l1_exact-2 outputs/l1_exact-3        (runs, one of each seed)
 other settings  flags of recipes/l1_exact.py, as --max_steps 60; they count for runs that are not there yet
 """
 
-import argparse
 import json
-import logging
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from rlred.files import write_text
+from rlred.flags import option
 from rlred.output import holds_run
 from rlred.runs.arguments import parse
-from rlred.runs.chassis import use_all_cores
+from rlred.runs.chassis import experiment
 from rlred.runs.comparison import run_arms, to_markdown
 from rlred.runs.grpo import run
+from rlred.train import shipped
 
 SELECTIONS = {
     "all": {},
@@ -40,22 +41,28 @@ CURVES = {
 COMMON = ["--evaluate", "false", "--logging_steps", "1", "--save_strategy", "no"]
 
 
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=SELECTIONS, default=list(SELECTIONS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--starts", type=Path, nargs="+", default=[], help="runs that have made a start, one per seed")
-    parser.add_argument("--folder", type=Path, default=Path("outputs") / "forking")
-    parser.add_argument("--divide_by", default="all", help="what the loss is divided by: all tokens, or the selected")
-    parser.add_argument("--blocks", type=int, default=4, help="stretches of steps over which the table averages")
-    known, extra = parser.parse_known_args()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("rlred").setLevel(logging.INFO)
-    use_all_cores()
-    config = Path(__file__).with_name("l1_exact.yaml")
-    if len(known.starts) not in (0, len(known.seeds)):
-        parser.error(f"--starts: {len(known.starts)} for {len(known.seeds)} seeds; name one for each")
+@dataclass(frozen=True)
+class Forking:
+    """All tokens, the top 20 %, the bottom 80 % or a random 20 %, for several seeds.
+
+    Other flags are those of recipes/l1_exact.py.
+    """
+
+    rows: list[str] = option(list(SELECTIONS), "Rows of the table", choices=tuple(SELECTIONS), metavar="ROW")
+    seeds: list[int] = option([0], "Seeds of each.")
+    starts: list[Path] = option([], "Runs that have made a start, one per seed.", metavar="RUN")
+    folder: Path = option(Path("outputs") / "forking", "Where the runs lie.")
+    divide_by: str = option("all", "What the loss is divided by: all tokens, or the selected.")
+    blocks: int = option(4, "Stretches of steps over which the table averages.", metavar="N")
+
+    def __post_init__(self):
+        if len(self.starts) not in (0, len(self.seeds)):
+            raise ValueError(f"--starts: {len(self.starts)} for {len(self.seeds)} seeds; name one for each")
+
+
+def make_table(known: Forking, extra: list[str]) -> str:
+    """Makes the runs that are not there, and the table of all."""
+    config = shipped("recipes") / "l1_exact.yaml"
     made = [known.folder / f"start-{seed}" for seed in known.seeds]
     starts = dict(zip(known.seeds, known.starts or made, strict=True))
 
@@ -78,15 +85,15 @@ def main() -> int:
             "seconds_per_step": fmean(float(entry["step_time"]) for entry in steps),
         }
 
-    try:
-        results = run_arms(known.folder, known.rows, known.seeds, run_one)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    results = run_arms(known.folder, known.rows, known.seeds, run_one)
     table = "\n".join(block_tables(results, known.blocks))
     write_text(known.folder / "table.md", table)
-    print(table)
-    return 0
+    return table
+
+
+def main() -> int:
+    """The command line."""
+    return experiment(Forking, make_table)
 
 
 def block_tables(results: dict[str, list[dict]], blocks: int) -> list[str]:

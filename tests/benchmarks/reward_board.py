@@ -5,14 +5,12 @@ measured on the same held-out questions without a budget. Among them are the unt
 constant length. The base is a tiny reasoner that overthinks (rlred/tiny/makers/overthinker.py), made once, or --model.
 Runs lie in outputs/board/<method>-<seed>; what is finished is not run again, so a board that was interrupted goes on.
 
-All      accelerate launch recipes/reward_board.py --seeds 0 1 2
-one row  accelerate launch recipes/reward_board.py --only group_sigmoid
+All      accelerate launch tests/benchmarks/reward_board.py --seeds 0 1 2
+one row  accelerate launch tests/benchmarks/reward_board.py --only group_sigmoid
 """
 
-import argparse
 import dataclasses
 import json
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -22,9 +20,10 @@ from matplotlib import pyplot as plt
 
 from rlred.evaluation.measures import wilson
 from rlred.files import write_json, write_text
+from rlred.flags import option
 from rlred.output import holds_run
 from rlred.runs.arguments import parse
-from rlred.runs.chassis import use_all_cores
+from rlred.runs.chassis import experiment
 from rlred.runs.grpo import run
 from rlred.runs.tale import TaleArguments
 from rlred.runs.tale import run as run_tale
@@ -92,7 +91,6 @@ def run_one(name: str, seed: int, folder: Path, model: str, extra: list[str]) ->
         settings, *_ = parse(HERE.with_suffix(".yaml"), extra)
         run_tale(
             TaleArguments(
-                adapter=str(HERE.parents[1] / "data" / "l1_maxlen"),
                 student=model,
                 num_eval_questions=settings.num_eval_questions,
                 seed=seed,
@@ -229,37 +227,41 @@ def draw(board: dict[str, list[dict]], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="these rows")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--folder", type=Path, default=Path("outputs") / "board")
-    parser.add_argument("--model", help="the base of all rows (default: the overthinker, made in FOLDER/overthinker)")
-    parser.add_argument("--table_only", action="store_true", help="run nothing; the table of what there is")
-    known, extra = parser.parse_known_args()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    use_all_cores()
-    try:
-        if not known.table_only:
-            model = known.model or str(make_overthinker(known.folder / "overthinker"))
-            for seed in known.seeds:
-                for name in known.only:
-                    print(f"board: {name}, seed {seed}", file=sys.stderr, flush=True)
-                    run_one(name, seed, known.folder, model, extra)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """Every length reward on one board: same base, same questions, same number of rollouts, several seeds.
+
+    Other flags are those of recipes/l1_maxlen.py.
+    """
+
+    only: list[str] = option(ROWS, "These rows", choices=tuple(ROWS), metavar="ROW")
+    seeds: list[int] = option([0], "Seeds of each.")
+    folder: Path = option(Path("outputs") / "board", "Where the runs lie.")
+    model: str | None = option(None, "The base of all rows (default: the overthinker, made in FOLDER/overthinker).")
+    table_only: bool = option(False, "Run nothing; the table of what there is.")
+
+
+def make_board(known: Board, extra: list[str]) -> str:
+    """Makes the runs that are not there, and the board of all."""
+    if not known.table_only:
+        model = known.model or str(make_overthinker(known.folder / "overthinker"))
+        for seed in known.seeds:
+            for name in known.only:
+                print(f"board: {name}, seed {seed}", file=sys.stderr, flush=True)
+                run_one(name, seed, known.folder, model, extra)
     board = collect(known.folder, known.seeds)
     if not board:
-        print(f"error: {known.folder} holds no finished run", file=sys.stderr)
-        return 2
-    command = f"accelerate launch recipes/reward_board.py --seeds {' '.join(map(str, known.seeds))}"
+        raise ValueError(f"{known.folder} holds no finished run")
+    command = f"accelerate launch tests/benchmarks/reward_board.py --seeds {' '.join(map(str, known.seeds))}"
     write_json(known.folder / "board.json", board)
     write_text(known.folder / "board.md", to_markdown(board, command))
     draw(board, known.folder / "board.png")
-    print((known.folder / "board.md").read_text())
-    return 0
+    return (known.folder / "board.md").read_text()
+
+
+def main() -> int:
+    """The command line."""
+    return experiment(Board, make_board)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlred.cli.compress_shared import AskedByRatio, must_not_exist, read_traces
+from rlred.compression.mixing import DIFFICULTIES
+from rlred.flags import option, required
+from rlred.tiny import TINY_TALKER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows(AskedByRatio):
+    """Traces cut at every ratio, as rows for SFT.
+
+    rlred compress rows --traces work/traces.jsonl --scores work/scores.jsonl --ratios 1.0 0.8 --output work/rows.jsonl
+    """
+
+    traces: Path = required("Of `rlred compress traces`.", metavar="FILE")
+    scores: Path | None = option(None, "Of `rlred compress scores`; needed without --levels.", metavar="FILE")
+    output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
+    tokenizer: str = option(TINY_TALKER, "The target model's; ratios are shares of its tokens.")
+    ratios: list[float] = option([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], "Shares of the thinking to keep.")
+    ratios_per_question: int = option(1, "Rows that a trace gives.", metavar="N")
+    difficulty: str | None = option(None, "Cut easy questions shorter (LiteCoT)", choices=DIFFICULTIES, metavar="BY")
+    short_share: float | None = option(None, "Share of the rows that are cut, the rest whole (TL;DR).", metavar="SHARE")
+    unasked: bool = option(False, "Leave the ratio out of the prompt.")
+    levels: list[float] = option(
+        [], "In place of ratios: drop levels 0 to 4 of a trace with these probabilities (Dualformer).", metavar="P"
+    )
+    tolerance: float = option(0.05, "Leave out what misses its ratio by more.", metavar="X")
+    unprotected: bool = option(False, "Let numbers and operators go like words: a control.")
+    alpaca: Path | None = option(None, "Also write LLaMA-Factory's format here.", metavar="FILE")
+    seed: int = option(0, "Of what is drawn.", metavar="N")
+
+    def __post_init__(self):
+        for name in ("output", "alpaca"):
+            must_not_exist(name, getattr(self, name))
+        if (self.scores is None) == (not self.levels):
+            raise ValueError("rows: give either --scores, to cut by them, or --levels")
+        if self.levels and (self.difficulty or self.short_share is not None or self.unprotected):
+            raise ValueError(
+                "--levels: goes without --difficulty, --short_share and --unprotected, which are for ratios"
+            )
+
+    def run(self) -> None:
+        """Cuts traces, or drops levels of them, and writes rows."""
+        from rlred.compression.rows import to_alpaca
+        from rlred.compression.stages import rows_stage
+        from rlred.data.models import load_tokenizer
+        from rlred.files import write_json
+
+        traces, tokenizer = read_traces(self.traces), load_tokenizer(self.tokenizer)
+        ratio_format = self.make_ratio_format().fitted(tokenizer)
+        rows = rows_stage(self.output, lambda: self.make(traces, tokenizer, ratio_format))
+        if self.alpaca:
+            write_json(self.alpaca, to_alpaca(rows, ratio_format))
+        print(f"{self.output}: {self.output.with_suffix('.json').read_text().strip()}")
+
+    def make(self, traces: list[dict], tokenizer, ratio_format):
+        """The rows by level, or by score."""
+        from rlred.compression.levels import make_level_rows
+        from rlred.compression.rows import Cutting, make_rows
+        from rlred.compression.stages import read_scores
+
+        if self.levels:
+            settings = {"draws": self.ratios_per_question, "seed": self.seed}
+            return make_level_rows(traces, self.levels, tokenizer, ratio_format, **settings)
+        cutting = Cutting(
+            self.ratios,
+            self.ratios_per_question,
+            tolerance=self.tolerance,
+            protect=not self.unprotected,
+            ask_ratio=not self.unasked,
+            difficulty=self.difficulty,
+            short_share=self.short_share,
+            seed=self.seed,
+        )
+        return make_rows(traces, read_scores(self.scores, traces), cutting, tokenizer, ratio_format)

@@ -1,0 +1,62 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlred.cli.compress_shared import AskedByRatio, must_not_exist
+from rlred.data.models import Loading
+from rlred.data.sources import QuestionSource
+from rlred.flags import option, required
+from rlred.tiny import TINY_TALKER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traces(Loading, AskedByRatio, QuestionSource):
+    """The model's own right chains of thought, thinking and answer apart.
+
+    rlred compress traces --output work/traces.jsonl
+    rlred compress traces --questions gsm8k.jsonl --model Qwen/Qwen2.5-7B-Instruct \\
+        --ratio_format tokenskip_qwen --output work/traces.jsonl
+    """
+
+    output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
+    from_file: Path | None = option(None, "Read completions from this file instead of sampling them.", metavar="FILE")
+    columns: list[str] = option([], "Of that file.", metavar="NAME=COLUMN")
+    model: str = option(TINY_TALKER, "A folder, a Hub id, or an embedded model.")
+    questions: str = option("short_sums", "Embedded, a JSON/JSONL/Parquet/CSV file, or a Hub id.")
+    num_questions: int | None = option(None, "Default: all; 4,096 embedded ones.", metavar="N")
+    num_samples: int = option(1, "Completions of each question.", metavar="N")
+    max_completion_length: int = option(512, "Where a completion is cut.", metavar="TOKENS")
+    temperature: float = option(0.0, "0 is greedy.", metavar="T")
+    batch_size: int = option(128, "Completions generated at once.", metavar="N")
+    seed: int = option(0, "Of questions and sampling.", metavar="N")
+
+    def __post_init__(self):
+        super().__post_init__()
+        must_not_exist("output", self.output)
+
+    def run(self) -> None:
+        """Samples traces, or reads them from a file."""
+        from rlred.compression.stages import traces_stage
+        from rlred.compression.traces import load_traces
+
+        columns = {name: column for name, _, column in (pair.partition("=") for pair in self.columns)}
+        ratio_format = self.make_ratio_format()
+        read = lambda: load_traces(self.from_file, columns, ratio_format.prompts.end)  # noqa: E731
+        traces_stage(self.output, read if self.from_file else lambda: self.sample(ratio_format))
+        print(f"{self.output}: {self.output.with_suffix('.json').read_text().strip()}")
+
+    def sample(self, ratio_format):
+        """The model's traces; those that are on disk are not sampled again."""
+        from rlred.compression.traces import sample_traces
+        from rlred.data.models import load_model
+        from rlred.evaluation.sampling import Sampling
+
+        questions = self.load(self.num_questions, self.seed)
+        model, tokenizer = load_model(self.model, None, Loading.of(self))
+        return sample_traces(
+            model,
+            tokenizer,
+            list(questions),
+            ratio_format.fitted(tokenizer),
+            sampling=Sampling.of(self),
+            path=self.output.with_suffix(".completions.jsonl"),
+        )

@@ -1,0 +1,115 @@
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlred.data.models import Loading
+from rlred.data.sources import PromptSettings
+from rlred.evaluation.settings import Evaluation
+from rlred.flags import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedPredictions:
+    """Files of completions, in place of a model."""
+
+    predictions: list[Path] = option([], "JSON Lines, JSON, CSV or Parquet, also .gz.", metavar="FILE")
+    columns: list[str] = option([], "As length=cot_length solution=doc.target.", metavar="NAME=COLUMN")
+    ratios: list[float] = option([], "Shares of the length at ratio 1: to ask for, or one per file.")
+    prediction_budgets: list[int] = option([], "One per file.", metavar="TOKENS")
+    tokenizer: str | None = option(None, "Counts tokens where a file does not.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Evaluation, SavedPredictions):
+    """Sweep budgets with a model and, if given, its adapter.
+
+    With --ratios it is asked for shares of its own length in place of budgets; with --predictions nothing is asked.
+
+    rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again
+    rlred evaluate --predictions a.jsonl b.jsonl --ratios 0.5 1.0 --output outputs/theirs
+    """
+
+    output: Path | None = option(None, "Folder for the report (default: the adapter's, if it has none).")
+
+    def __post_init__(self):
+        if not (self.predictions or self.ratios):
+            super().__post_init__()
+            return
+        Loading.__post_init__(self)
+        for name in ("num_questions", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+
+    def run(self) -> None:
+        """Writes adherence.{json,md,png}, and ratios.{json,md,png} where ratios are asked for."""
+        output = self.output or (Path(self.adapter[0]) if self.adapter else Path("outputs") / "evaluation")
+        for name in ("adherence.json", *(["ratios.json"] if self.ratios else [])):
+            if (output / name).exists():
+                raise ValueError(f"{output}/{name} exists and is not written over; name another folder with --output")
+        if self.predictions:
+            self.measure_predictions(output)
+        elif self.ratios:
+            self.measure_ratios(output)
+        else:
+            from rlred.evaluation.evaluate import evaluate
+
+            names = [item.name for item in dataclasses.fields(Evaluation)]
+            evaluate(Evaluation(**{name: getattr(self, name) for name in names}), output)
+        for name in ("ratios.md", "adherence.md"):
+            if (output / name).exists():
+                print((output / name).read_text())
+
+    def measure_ratios(self, output: Path) -> None:
+        """Measures an adapter of recipes/tokenskip.py at every ratio."""
+        if not self.adapter:
+            raise ValueError(
+                "--ratios: name an adapter of recipes/tokenskip.py with --adapter, or files with --predictions"
+            )
+        for item in dataclasses.fields(PromptSettings):
+            if getattr(self, item.name) is not None:
+                raise ValueError(f"--{item.name}: with --ratios an adapter is asked as its run.json says; leave it out")
+        from rlred.compression.evaluate import RatioEvaluation, evaluate_ratios
+        from rlred.evaluation.sweep import sample_of
+
+        names = ("ratios", "max_completion_length", "temperature", "batch_size", "seed")
+        told = {name: getattr(self, name) for name in names}
+        model = next(iter(self.model), None)
+        evaluation = RatioEvaluation(self.adapter[0], model=model, loading=Loading.of(self), **told)
+        evaluate_ratios(evaluation, sample_of(self.load(), self.num_questions), output)
+
+    def measure_predictions(self, output: Path) -> None:
+        """Measures files that another program has written."""
+        from rlred.data.prompts import tell_end
+        from rlred.evaluation.predictions import measure_predictions
+        from rlred.evaluation.report import write_report
+        from rlred.rewards import Correctness
+
+        pairs = [column.partition("=") for column in self.columns]
+        for name, equals, column in pairs:
+            if not (name and equals and column):
+                raise ValueError(f"--columns: {name + equals + column!r} is not of the form NAME=COLUMN")
+        correctness = Correctness(require_end_of_thinking=self.require_end_of_thinking)
+        report, outcomes = measure_predictions(
+            self.predictions,
+            ratios=self.ratios or None,
+            budgets=self.prediction_budgets or None,
+            columns={name: column for name, _, column in pairs},
+            mode=self.modes[0],
+            count=counter(self.tokenizer, self.trust_remote_code),
+            correctness=tell_end(correctness, self.end_of_thinking, tokenizer=None),
+        )
+        if any(outcome["ratio"] is not None for outcome in outcomes):
+            from rlred.compression.evaluate import report_predictions
+
+            report_predictions(report, outcomes, output)
+        write_report(report, output)
+
+
+def counter(name: str | None, trust_remote_code: bool):
+    """A function that counts the tokens of a text; None without a tokenizer."""
+    if name is None:
+        return None
+    from rlred.data.models import load_tokenizer
+
+    tokenizer = load_tokenizer(name, trust_remote_code, field="--tokenizer")
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,34 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlred.flags import option, required
+
+
+@dataclass(frozen=True)
+class Export:
+    """An adapter folder with its model card, ready for the Hub.
+
+    rlred export outputs/l1_maxlen
+    rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
+    """
+
+    of: Path = required("Output folder of a finished recipe.", positional=True, metavar="RUN")
+    output: Path | None = option(None, "Folder to make (default: exports/<name of the run>).")
+    base_model: str | None = option(None, "Hub id of the base (default: the one that it was trained on).")
+    merge: bool = option(False, "Also save base and adapter as one model.")
+    push: str | None = option(None, "Upload to this Hub repository, name/of-it.", metavar="REPO")
+    private: bool = option(False, "Make the repository private.")
+
+    def run(self) -> None:
+        """Makes a folder for the Hub, and uploads it if asked to."""
+        from rlred.publish.export import base_is_local, export, push
+
+        output = self.output or Path("exports") / self.of.name
+        if self.push and not self.base_model and base_is_local(self.of):
+            raise ValueError(
+                "--push: the adapter was trained on a local folder; name its base on the Hub with --base_model"
+            )
+        folder = export(self.of, output, base_model=self.base_model, merge=self.merge)
+        print(folder)
+        if self.push:
+            print(push(folder, self.push, private=self.private))

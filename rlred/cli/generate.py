@@ -1,0 +1,55 @@
+from dataclasses import dataclass
+
+from rlred.data.budgets import MODES
+from rlred.data.models import Loading
+from rlred.data.sources import PromptSettings
+from rlred.flags import option, required
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(Loading, PromptSettings):
+    """Ask one question at several budgets and watch.
+
+    rlred generate "3+7+2+9=?" --adapter outputs/l1_maxlen --budgets 16 32 64
+    """
+
+    question: str = required("The question.", positional=True)
+    model: str | None = option(None, "Folder or Hub id (default: the adapter's base, or tiny_reasoner).")
+    adapter: str | None = option(None, "Folder or Hub id of a PEFT adapter.")
+    budgets: list[int] = option([16, 32, 64], "Tokens to ask for.", metavar="TOKENS")
+    mode: str = option("max", "How they are asked for", choices=MODES)
+    wording: str | None = option(None, "Preset, or templates as JSON (default: the adapter's, or l1).")
+    max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")
+    temperature: float = option(1.0, "0 is greedy.", metavar="T")
+    seed: int = option(0, "Of the sampling.", metavar="N")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if min(self.budgets) < 1:
+            raise ValueError(f"--budgets must be 1 or more, got {min(self.budgets)}")
+        if self.temperature < 0:
+            raise ValueError(f"--temperature must be 0 or more, got {self.temperature}")
+
+    def run(self) -> None:
+        """Prints what the model thinks of the question at each budget, and how long."""
+        from rlred.data.models import load_model
+        from rlred.data.prompts import decode
+        from rlred.evaluation.evaluate import subjects_of
+        from rlred.evaluation.sampling import Sampling
+        from rlred.evaluation.sweep import complete
+
+        models, adapters = ([name] if name else [] for name in (self.model, self.adapter))
+        subject = subjects_of(models, adapters, self.wording, self.given())[-1]
+        budgets = [None] if self.mode == "none" else self.budgets
+        model, tokenizer = load_model(subject.model, subject.adapter, Loading.of(self))
+        prompts, row = subject.prompts.fitted(tokenizer), {"question": self.question}
+        completions = complete(
+            model,
+            tokenizer,
+            [prompts.asked(prompts.turns(row, budget, self.mode)) for budget in budgets],
+            Sampling(self.max_completion_length or 2 * max(self.budgets), self.temperature, seed=self.seed),
+        )
+        texts = decode(tokenizer, completions, prompts.end)
+        for budget, ids, text in zip(budgets, completions, texts, strict=True):
+            asked = "free" if budget is None else f"{self.mode} {budget}"
+            print(f"\n[{asked}: {len(ids)} tokens]\n{text}")

@@ -1,0 +1,20 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlred.flags import required
+
+
+@dataclass(frozen=True)
+class Table:
+    """Several runs in one table, from their adherence.json.
+
+    rlred table outputs/l1_exact outputs/l1_exact-cold-0
+    """
+
+    runs: list[Path] = required("Output folders.", positional=True, metavar="RUN")
+
+    def run(self) -> None:
+        """Prints one table of the runs' stages."""
+        from rlred.evaluation.report import compare, read_report
+
+        print(compare([(str(run), read_report(run)) for run in self.runs]))

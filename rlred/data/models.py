@@ -1,0 +1,117 @@
+"""The one loader of models: text or pictures, with or without an adapter, from safetensors only.
+
+This file imports no torch by itself: the flags of commands are made from `Loading`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlred.flags import option
+from rlred.tiny import resolve_model
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Weights.
+
+    The fields are those of TRL's ModelConfig, where it has them; the ones with a help text are flags. Raises `ValueError` for an unknown `dtype`, and where 4 and 8 bits are both asked for.
+    """
+
+    dtype: str | None = option("float32", "float32, bfloat16, float16 or auto.")
+    model_revision: str | None = option(None, "Branch, tag or commit on the Hub.", metavar="REVISION")
+    trust_remote_code: bool = option(False, "Run the code that a model brings along.")
+    load_in_4bit: bool = option(False, "4 bits (bitsandbytes).")
+    load_in_8bit: bool = option(False, "8 bits (bitsandbytes).")
+    attn_implementation: str | None = None
+    bnb_4bit_quant_type: str = "nf4"
+    use_bnb_nested_quant: bool = False
+    bnb_4bit_quant_storage: str | None = None
+
+    def __post_init__(self):
+        if self.dtype not in (None, *DTYPES):
+            raise ValueError(f"dtype must be {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit and load_in_8bit are both set; choose one")
+
+    @classmethod
+    def of(cls, settings: ModelConfig | Loading | dict[str, Any], **changes) -> Loading:
+        """The fields of `settings` that say how weights are read: a ModelConfig's, a command's, or those of run.json.
+
+        >>> Loading.of({"dtype": "bfloat16", "lora_r": 8}, trust_remote_code=True)
+        ... # doctest: +ELLIPSIS
+        Loading(dtype='bfloat16', model_revision=None, trust_remote_code=True, load_in_4bit=False, ...
+        """
+        told = settings if isinstance(settings, dict) else vars(settings)
+        names = {item.name for item in dataclasses.fields(Loading)}
+        return Loading(**({name: value for name, value in told.items() if name in names} | changes))
+
+
+def load_model(
+    name: str,
+    adapter: str | None = None,
+    loading: Loading | None = None,
+    *,
+    device=None,
+    pictures: bool = False,
+    field: str = "model",
+):
+    """A model and its tokenizer; with `pictures` a vision model and its processor.
+
+    `name` is a folder, a Hub id or an embedded model; `adapter` names a PEFT adapter on it. The model lies on `device`,
+    by default the GPU if there is one. Raises `ValueError`, which calls the name `field`, with the reason where either
+    cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+    from trl import get_quantization_config
+
+    from rlred.data.prompts import with_pad_token
+
+    path, loading = resolve_model(name), loading or Loading()
+    kind, reader = (AutoModelForImageTextToText, AutoProcessor) if pictures else (AutoModelForCausalLM, AutoTokenizer)
+    shared = {"revision": loading.model_revision or "main", "trust_remote_code": loading.trust_remote_code}
+    try:
+        processor = reader.from_pretrained(path, **shared)
+        model = kind.from_pretrained(
+            path,
+            dtype=loading.dtype,
+            attn_implementation=loading.attn_implementation,
+            quantization_config=get_quantization_config(loading),
+            use_safetensors=True,
+            **shared,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(f"{field}={name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    with_pad_token(processor.tokenizer if pictures else processor)
+    if adapter is not None:
+        model = _adapted(model, adapter, name)
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False, field: str = "--tokenizer"):
+    """A tokenizer alone. Raises `ValueError`, which calls the name `field`, where it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{field} {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+def _adapted(model, adapter: str, name: str):
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"adapter {adapter!r} cannot be loaded on {name!r}: {reason}") from error

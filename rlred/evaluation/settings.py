@@ -1,0 +1,62 @@
+"""What `rlred evaluate` measures: its flags, checked before anything is loaded. Imports no torch."""
+
+from dataclasses import dataclass
+
+from rlred.data.budgets import MODES
+from rlred.data.models import Loading
+from rlred.data.sources import PromptSettings, QuestionSource
+from rlred.evaluation.row_cap import check_row_cap
+from rlred.flags import option
+
+BASELINES = ("brevity", "truncation", "s1_forcing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Loading, PromptSettings, QuestionSource):
+    """Models, adapters and budgets.
+
+    Raises `ValueError` for a value out of range.
+    """
+
+    model: list[str] = option([], "Folders, Hub ids or embedded ones (default: the adapter's base).")
+    adapter: list[str] = option([], "PEFT adapters, measured beside their base.")
+    budgets: list[int] = option([], "Tokens to ask for.", metavar="TOKENS")
+    modes: list[str] = option(["exact"], "How they are asked for", choices=MODES, metavar="MODE")
+    split: str = option("test", "Split of the questions.")
+    more_questions: list[str] = option([], "Other questions for the first adapter.", metavar="QUESTIONS")
+    num_questions: int = option(64, "Questions.", metavar="N")
+    num_samples: int = option(1, "Completions of each at each budget.", metavar="N")
+    wording: str | None = option(None, "Preset, or templates as JSON (default: the adapter's, or l1).")
+    paraphrase: str | None = option(None, "Ask the first adapter in other words, too.", metavar="WORDING")
+    out_of_range: bool = option(False, "Also budgets beyond the trained ones.")
+    baselines: list[str] = option([], "On the base as well", choices=BASELINES, metavar="NAME")
+    max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")
+    row_cap: float | None = option(None, "End max rows at this many times their budget.", metavar="TIMES")
+    require_end_of_thinking: bool = option(False, "An answer without the end of thinking is wrong.")
+    temperature: float = option(1.0, "0 is greedy.", metavar="T")
+    batch_size: int = option(128, "Completions generated at once.", metavar="N")
+    seed: int = option(0, "Of questions and sampling.", metavar="N")
+    vllm: bool = option(False, "Generate with vLLM, which must be installed.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"--{name} must be {smallest} or more, got {getattr(self, name)}")
+        if not self.budgets and self.modes != ["none"]:
+            raise ValueError("--budgets: name the token budgets to ask for, or files with --predictions")
+        if self.budgets and min(self.budgets) < 1:
+            raise ValueError(f"--budgets must be 1 or more, got {min(self.budgets)}")
+        if self.max_completion_length is not None and self.max_completion_length < 1:
+            raise ValueError(f"--max_completion_length must be 1 or more, got {self.max_completion_length}")
+        if self.max_completion_length is None and not self.budgets:
+            raise ValueError("--max_completion_length: without --budgets, say where a completion is cut")
+        check_row_cap(self.row_cap, self.modes, "--row_cap")
+        if self.adapter and len(self.model) > 1:
+            raise ValueError("--model: with --adapter, name the one model that they belong to, or none")
+        for name in ("model", "adapter"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"--{name}: the same one is named twice in {getattr(self, name)}")
+        if self.vllm and (self.load_in_4bit or self.load_in_8bit):
+            bits = "load_in_4bit" if self.load_in_4bit else "load_in_8bit"
+            raise ValueError(f"--{bits}: vLLM does not quantise with bitsandbytes here; leave out one of it and --vllm")

@@ -180,15 +180,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     rewards = [tell_end(reward, gate.prompts.end, gate.tokenizer) for reward in rewards]
     reward = rewards[0]
     correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
-    rows = load_rows(
-        arguments.questions,
-        split=arguments.questions_split,
-        limit=rollouts_per_step(training) // training.num_generations * training.max_steps,
-        seed=training.seed,
-        mix=arguments.family_mix,
-        instruction=arguments.instruction,
-        square_sides=arguments.square_sides,
-    )
+    rows = questions_of(arguments, training)
     study = Study(arguments, gate, reward, correctness)
     check_held_out(rows, study.rows.get("test", []))
     output = claim_output(training, default_output)
@@ -223,15 +215,24 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     trainer.save_model(str(output))
     trainer.save_state()
     if report:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        report["gates"] |= {f"trained, gate {name}": row for name, row in study.gates(model).items()}
-        report |= {"steps": trainer.state.global_step, "minutes": round((time.time() - start) / 60, 1)}
-        if gate.looks and arguments.strategy in ("prune", "package", "merge"):
-            smallest = min(gate.looks, key=gate.looks.get)
-            report["positions"] = position_map(gate, model, study.rows["test"], smallest)
-    if report and PartialState().is_main_process:
-        write_report(report, output)
+        report |= study.after(trainer, report["gates"], has_map=arguments.strategy in ("prune", "package", "merge"))
+        report["minutes"] = round((time.time() - start) / 60, 1)
+        if PartialState().is_main_process:
+            write_report(report, output)
     return report
+
+
+def questions_of(arguments: VisionArguments, training: GRPOConfig) -> list[dict]:
+    """The questions of the whole run, as many as its steps take."""
+    return load_rows(
+        arguments.questions,
+        split=arguments.questions_split,
+        limit=rollouts_per_step(training) // training.num_generations * training.max_steps,
+        seed=training.seed,
+        mix=arguments.family_mix,
+        instruction=arguments.instruction,
+        square_sides=arguments.square_sides,
+    )
 
 
 def load_gate(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig) -> tuple[Any, LookGate]:
@@ -321,6 +322,15 @@ class Study:
             "gates": {f"base, gate {gate}": row for gate, row in self.gates(model).items()},
             "optima": optima(fixed, self.weight) if self.weight else {},
         }
+
+    def after(self, trainer, gates: dict, has_map: bool) -> dict:
+        """What training adds to the report: the gate beside the earlier `gates`, and where the kept tokens lie."""
+        model, looks = trainer.accelerator.unwrap_model(trainer.model), self.gate.looks
+        found = {"gates": gates | {f"trained, gate {name}": row for name, row in self.gates(model).items()}}
+        found["steps"] = trainer.state.global_step
+        if looks and has_map:
+            found["positions"] = position_map(self.gate, model, self.rows["test"], min(looks, key=looks.get))
+        return found
 
     def gates(self, model) -> dict[str, dict]:
         """The gate, greedy and sampled (the answers greedy both times), in each set of wordings."""

@@ -20,7 +20,13 @@ import pyarrow
 import pyarrow.parquet
 
 # By ending: what is read here, or `module:function` that makes rows of the text, the path and the split.
-FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".csv": "csv"}
+FORMATS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".csv": "csv",
+}
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 LISTS_OF_ROWS = (*SPLITS, "data", "rows", "examples", "questions", "problems", "items", "instances")
 TEXTS_OF_A_ROW = ("question", "problem", "prompt", "query", "instruction", "input", "completion", "response", "output")

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable
 
 from .adapt_think import AdaptThink
+from .base import Reward
 from .by_mode import ByMode
 from .correctness import Correctness
 from .cosine_length import CosineLength
@@ -34,29 +35,11 @@ from .truncation import Truncation
 from .uncertainty_budget import UncertaintyBudget
 from .visual_sparsity import VisualSparsity
 
+# Each by the name of its file: a new reward is a file and its import above.
 REWARDS: dict[str, type] = {
-    "adapt_think": AdaptThink,
-    "by_mode": ByMode,
-    "correctness": Correctness,
-    "cosine_length": CosineLength,
-    "difficulty_length": DifficultyLength,
-    "exact_length": ExactLength,
-    "exact_match": ExactMatch,
-    "format_diversity": FormatDiversity,
-    "group_sigmoid": GroupSigmoid,
-    "kimi_length": KimiLength,
-    "length_bonus": LengthBonus,
-    "length_efficiency": LengthEfficiency,
-    "max_length": MaxLength,
-    "request_threshold": RequestThreshold,
-    "shortest_correct": ShortestCorrect,
-    "slack_length": SlackLength,
-    "soft_overlong": SoftOverlong,
-    "solve_rate_penalty": SolveRatePenalty,
-    "thinkless": Thinkless,
-    "truncation": Truncation,
-    "uncertainty_budget": UncertaintyBudget,
-    "visual_sparsity": VisualSparsity,
+    kind.__module__.rpartition(".")[2]: kind
+    for kind in list(vars().values())
+    if isinstance(kind, type) and issubclass(kind, Reward) and kind is not Reward
 }
 PARTS = {"correctness": Correctness, "length": Length}  # parameters that are objects themselves
 
@@ -112,31 +95,4 @@ def _import(path: str) -> Callable:
         raise ValueError(f"reward: cannot import {path!r}: {error}") from None
 
 
-__all__ = [
-    "AdaptThink",
-    "ByMode",
-    "Correctness",
-    "CosineLength",
-    "DifficultyLength",
-    "ExactLength",
-    "ExactMatch",
-    "FormatDiversity",
-    "GroupSigmoid",
-    "KimiLength",
-    "Length",
-    "LengthBonus",
-    "LengthEfficiency",
-    "MaxLength",
-    "PARTS",
-    "REWARDS",
-    "RequestThreshold",
-    "ShortestCorrect",
-    "SlackLength",
-    "SoftOverlong",
-    "SolveRatePenalty",
-    "Thinkless",
-    "Truncation",
-    "UncertaintyBudget",
-    "VisualSparsity",
-    "make_reward",
-]
+__all__ = ["Length", "PARTS", "REWARDS", "make_reward", *(kind.__name__ for kind in REWARDS.values())]

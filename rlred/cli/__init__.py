@@ -4,8 +4,8 @@ A new command is a file here, with a dataclass that has the method `run`, and a 
 """
 
 import dataclasses
-import importlib
 import logging
+import pkgutil
 import sys
 import warnings
 
@@ -36,8 +36,7 @@ FAMILIES = {
 
 def command_of(name: str) -> type:
     """The class of a command."""
-    module, _, attribute = COMMANDS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(COMMANDS[name])
 
 
 def listing(family: str = "") -> str:

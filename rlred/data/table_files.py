@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import pkgutil
 import sys
 import zlib
 from collections.abc import Sequence
@@ -18,7 +19,14 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".csv": "csv"}
+# By ending: what is read here, or `module:function` that makes rows of the text, the path and the split.
+FORMATS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".csv": "csv",
+}
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 LISTS_OF_ROWS = (*SPLITS, "data", "rows", "examples", "questions", "problems", "items", "instances")
 TEXTS_OF_A_ROW = ("question", "problem", "prompt", "query", "instruction", "input", "completion", "response", "output")
@@ -58,7 +66,9 @@ def read_rows(path: Path, split: str | None = None) -> list[dict]:
     text = _decoded(data, path)
     if not text.strip():
         raise ValueError(f"{path}: the file is empty")
-    return _csv_rows(text, path) if kind == "csv" else _json_rows(text, path, split)
+    if kind in ("csv", "json"):
+        return _csv_rows(text, path) if kind == "csv" else _json_rows(text, path, split)
+    return pkgutil.resolve_name(kind)(text, path, split)
 
 
 def check_file(path: Path) -> str:
@@ -101,7 +111,7 @@ def _decoded(data: bytes, path: Path) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        kind = {"json": "JSON", "csv": "CSV"}[kind_of(path)]
+        kind = {"json": "JSON", "csv": "CSV"}.get(kind_of(path), "text")
         name = encoding.upper().removesuffix("-SIG")
         raise ValueError(
             f"{path}: cannot be read as {kind}: line {line} is not valid {name} text; save the file as UTF-8"

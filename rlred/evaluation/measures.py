@@ -7,10 +7,14 @@ budget *within* a question, which a constant length cannot earn.
 """
 
 import math
+import pkgutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+# More measures of a line, `module:function` of its outcomes; each is a column of every report. None: not measured.
+MEASURES: dict[str, str] = {}
 
 
 def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -108,7 +112,7 @@ def row(outcomes: Sequence[dict]) -> dict:
         line["mean_abs_error"] = float(np.abs(errors).mean())
         line["rmse"] = float(np.sqrt((errors**2).mean()))
         line["over_budget"] = float((lengths > budgets).mean())
-    return line
+    return line | {name: pkgutil.resolve_name(of)(outcomes) for name, of in MEASURES.items()}
 
 
 def longest_completions(outcomes: Iterable[dict]) -> list[dict]:
@@ -201,7 +205,7 @@ def measure(outcomes: Sequence[dict]) -> dict:
     longest = longest_completions(outcomes)
     grades = [outcome["correct"] for outcome in longest if outcome["correct"] is not None]
     low, high = wilson(sum(grades), len(grades))
-    names = ("mean_length", "mean_error", "mean_abs_error", "rmse", "over_budget", "accuracy")
+    names = ("mean_length", "mean_error", "mean_abs_error", "rmse", "over_budget", "accuracy", *MEASURES)
     return {
         "rank_correlation": within_question_rank_correlation(outcomes),
         "spread_ratio": spread,

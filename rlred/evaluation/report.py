@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from rlred.evaluation.measures import paired_difference
+from rlred.evaluation.measures import MEASURES, paired_difference
 from rlred.files import write_json, write_text
 
 STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
@@ -130,26 +130,32 @@ def to_markdown(report: dict) -> str:
             f"Spread, n(largest) / n(smallest): {number(block['spread_ratio'])} "
             f"(asked: {number(block['asked_spread_ratio'])}).",
             "",
-            "| mode | budget | mean tokens | mean error | mean abs. error | RMSE | over budget | accuracy |",
-            "|---|---|---|---|---|---|---|---|",
+            "| mode | budget | mean tokens | mean error | mean abs. error | RMSE | over budget | accuracy |"
+            + "".join(f" {name.replace('_', ' ')} |" for name in MEASURES),
+            "|---|---|---|---|---|---|---|---|" + "---|" * len(MEASURES),
         ]
         for row in block["rows"]:
             lines.append(
                 f"| {row['mode']} | {_level(row)} | {row['mean_length']:.1f} "
                 f"| {percent(row['mean_error'])} | {percent(row['mean_abs_error'])} | {percent(row['rmse'])} "
-                f"| {percent(row['over_budget'])} | {_accuracy(row)} |"
+                f"| {percent(row['over_budget'])} | {_accuracy(row)} |" + _more(row)
             )
         for mode, mean in block["overall"].items():
             lines.append(
                 f"| {mode} | all | {mean['mean_length']:.1f} | {percent(mean['mean_error'])} "
                 f"| {percent(mean['mean_abs_error'])} | {percent(mean['rmse'])} | {percent(mean['over_budget'])} "
-                f"| {percent(mean['accuracy'])} |"
+                f"| {percent(mean['accuracy'])} |" + _more(mean)
             )
     lines += _by_level(report) + _at_full_length(report) + _paired(report) + _what_rl_added(report)
     if report.get("cost"):
         lines += ["", "## Cost", ""]
         lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in report["cost"].items() if value is not None]
     return "\n".join(lines) + "\n"
+
+
+def _more(line: dict) -> str:
+    """The cells of the measures that a report of an older version may lack."""
+    return "".join(f" {number(line.get(name))} |" for name in MEASURES)
 
 
 def _cut(report: dict) -> list[str]:

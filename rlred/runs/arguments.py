@@ -23,6 +23,7 @@ from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.early_stop import EarlyStop
 from rlred.training.hindsight import Hindsight
 from rlred.training.merged_rollouts import MergedRollouts
+from rlred.training.parts import make_part
 from rlred.training.target_search import TargetSearch
 from rlred.training.think_or_not import ThinkOrNot
 from rlred.training.token_selection import TokenSelection
@@ -70,6 +71,7 @@ class DialArguments:
         {},
         "Learn whether to think: fields of rlred.training.think_or_not.ThinkOrNot, as YAML/JSON; empty: no part in it.",
     )
+    parts: str = option({}, "More parts of the trainer (rlred/training/parts.py): names and fields, as YAML/JSON.")
     target_search: str = option(
         {},
         "Search length_bonus's targets: fields of rlred.training.target_search.TargetSearch, YAML/JSON; empty: given.",
@@ -110,7 +112,7 @@ class DialArguments:
     eval_batch_size: int = option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
 
     def __post_init__(self):
-        mappings = ("modes", "hindsight_settings", "selection", "think_or_not", "target_search")
+        mappings = ("modes", "hindsight_settings", "selection", "think_or_not", "parts", "target_search")
         for name in ("wording", "reward", *mappings):
             value = getattr(self, name)
             if isinstance(value, str) and value.lstrip().startswith("{"):
@@ -182,6 +184,11 @@ class DialArguments:
             parts.append(EarlyStop())
         if self.merged_rollouts:
             parts.append(MergedRollouts())
+        parts += [make_part(name, settings or {}) for name, settings in self.parts.items()]
+        kinds = [type(part).__name__ for part in parts]
+        twice = [kind for kind in kinds if kinds.count(kind) > 1]
+        if twice:
+            raise ValueError(f"parts: {twice[0]} is given twice; name it once, here or by its own setting")
         return parts
 
     def make_target_search(self) -> TargetSearch | None:

@@ -17,6 +17,7 @@ from rlred.data.models import load_model
 from rlred.data.prompts import prompt_ids
 from rlred.data.questions import load_questions
 from rlred.evaluation.evaluate import base_of
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, merged_adapter, stop_ids
 
 
@@ -67,9 +68,7 @@ def main():
             model,
             tokenizer,
             by_length,
-            max_completion_length=cap,
-            batch_size=args.batch_size,
-            temperature=0,
+            Sampling(cap, temperature=0, batch_size=args.batch_size),
         ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in loops}

@@ -1,6 +1,5 @@
 """The baselines: what they do to a completion, on the embedded model."""
 
-import functools
 import json
 
 import pytest
@@ -10,26 +9,17 @@ from rlred.data.budgets import Wording
 from rlred.data.models import load_model
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines, Forcing
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
-from rlred.evaluation.sweep import complete
-from rlred.rewards import Correctness, Length
+from rlred.evaluation.sampling import Sampling
 
 
 @pytest.fixture(scope="module")
 def baselines():
     model, tokenizer = load_model("tiny_reasoner")
-    run = functools.partial(complete, model, tokenizer)
-    return Baselines(
-        lambda prompts, cap, seed: run(prompts, max_completion_length=cap, seed=seed),
-        model,
-        tokenizer,
-        list(load_questions("sums", split="test", limit=24)),
-        [16, 32, 64],
-        prompts=Wording(),
-        correctness=Correctness(),
-        length=Length(),
-        max_completion_length=128,
-    )
+    questions = list(load_questions("sums", split="test", limit=24))
+    conditions = budget_conditions(Wording(), [16, 32, 64])
+    return Baselines(model, tokenizer, questions, conditions, sampling=Sampling(128))
 
 
 def test_truncation_is_never_over_and_what_was_cut_has_no_answer(baselines):

@@ -49,8 +49,6 @@ RECIPES = {
     "visionthink": f"{VISUAL} --start_steps 1",
     "visual_sparsity": VISUAL,
 }
-# Tables over many runs: minutes long, or run by tests of their own.
-OTHERS = {"forking_table", "reward_board"}
 SUPERVISED = {"rho1", "tale", "tokenskip", "upft"}
 REPORTED = {  # what a page must say of a run
     "rho1": "<td>plain</td>",
@@ -75,10 +73,10 @@ def chooser(tmp_path_factory):
 
 
 def test_no_recipe_is_left_out():
-    assert {path.stem for path in (ROOT / "recipes").glob("*.py")} == set(RECIPES) | OTHERS
+    assert {path.stem for path in (ROOT / "recipes").glob("*.py")} == set(RECIPES)
 
 
-@pytest.mark.parametrize("recipe", sorted({*RECIPES, *OTHERS}))
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_the_commands_of_a_recipes_docstring_name_files_that_are_there(recipe):
     page = (ROOT / "recipes" / f"{recipe}.py").read_text().split('"""')[1]
     named = re.findall(r"(?:recipes|accelerate_configs)/\w[\w.]*\.(?:py|yaml)", page)

@@ -1,16 +1,27 @@
 """The hindsight start: relabelled rows are the sampled tokens, lengths are mixed, and nothing is done twice."""
 
+import dataclasses
 import json
+import random
+import re
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlred.data.budgets import BudgetSampler, Wording
+from rlred.data.prompts import Prompts
 from rlred.data.questions import load_questions
-from rlred.evaluation.sweep import complete, merged_adapter, sweep
+from rlred.evaluation.conditions import budget_conditions
+from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.rewards import Correctness, Length
-from rlred.training.hindsight import Hindsight, read_traces, relabel, right_traces, sample_traces
+from rlred.tiny import resolve_model
+from rlred.training.hindsight import Hindsight, find_traces, relabel, right
+from rlred.training.traces import SOURCES, Bins, Material, boundaries, read_traces, sample, spread, whole_lines
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
 SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "none": 1})
@@ -19,8 +30,6 @@ SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "none": 1})
 @pytest.fixture(scope="module")
 def reasoner():
     """The embedded model and its tokenizer."""
-    from rlred.tiny import resolve_model
-
     folder = resolve_model("tiny_reasoner")
     return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
@@ -30,21 +39,16 @@ def questions():
     return list(load_questions("sums", limit=32))
 
 
-def sampled(reasoner, questions, path, **changes):
+def material_of(reasoner, questions, cap=80, batch_size=64, **changes) -> Material:
     model, tokenizer = reasoner
-    settings = Hindsight(**{**SETTINGS.__dict__, **changes})
-    return sample_traces(
-        model,
-        tokenizer,
-        questions,
-        Wording(),
-        SAMPLER,
-        settings,
-        max_completion_length=80,
-        batch_size=64,
-        seed=0,
-        path=path,
-    )
+    prompts, sampling = Prompts().fitted(tokenizer), Sampling(cap, batch_size=batch_size)
+    return Material(tokenizer, prompts, questions, SAMPLER, stop_ids(model, tokenizer), sampling, **changes)
+
+
+def sampled(reasoner, questions, path, count=40, batch_size=64):
+    material = material_of(reasoner, questions, batch_size=batch_size)
+    traces = sample("free", reasoner[0], material, count, path)
+    return [trace for trace in traces if not trace.get("truncated")]
 
 
 def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_path):
@@ -90,50 +94,44 @@ def test_trap_batches_bucketed_by_length_have_no_contrast(reasoner, questions, t
 
 
 def test_right_traces_are_those_that_say_the_answer(reasoner, questions):
-    _, tokenizer = reasoner
+    tokenizer = reasoner[1]
     row = questions[0]
     says = {
         right: tokenizer(f"</think>\\boxed{{{int(row['solution']) + (not right)}}}")["input_ids"]
         for right in (True, False)
     }
     traces = [{"question": row["question"], "completion_ids": says[right]} for right in (False, True, False, True)]
-    kept = right_traces(traces, questions, tokenizer, Correctness())
-    assert kept == [traces[1], traces[3]]
+    assert right(traces, material_of(reasoner, questions), Correctness()) == [False, True, False, True]
 
 
 def test_sampling_goes_on_where_it_was_cut_off(reasoner, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlred.training.hindsight.CHUNK", 10)
-    whole = sampled(reasoner, questions, tmp_path / "whole.jsonl")
-    sampled(reasoner, questions, tmp_path / "parts.jsonl", num_samples=20)
+    monkeypatch.setattr("rlred.training.traces.CHUNK", 10)
+    whole = sampled(reasoner, questions, tmp_path / "whole.jsonl", batch_size=10)
+    sampled(reasoner, questions, tmp_path / "parts.jsonl", count=20, batch_size=10)
     with open(tmp_path / "parts.jsonl", "a") as file:
         file.write('{"sampled": 30, "traces": [{"questi')  # the process was killed while writing
-    assert read_traces(tmp_path / "parts.jsonl")[1] == 20
-    assert sampled(reasoner, questions, tmp_path / "parts.jsonl") == whole
+    assert read_traces(whole_lines(tmp_path / "parts.jsonl"))[1] == 20
+    assert sampled(reasoner, questions, tmp_path / "parts.jsonl", batch_size=10) == whole
+    assert (tmp_path / "parts.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
 
 
 def test_a_model_that_never_ends_is_refused(random_model, questions, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(random_model)
     tokenizer = AutoTokenizer.from_pretrained(random_model)
     with pytest.raises(ValueError, match="ended before max_completion_length=1"):
-        sample_traces(
+        find_traces(
             model,
-            tokenizer,
-            questions,
-            Wording(),
-            SAMPLER,
+            material_of((model, tokenizer), questions, cap=1),
             SETTINGS,
-            max_completion_length=1,
-            batch_size=64,
-            seed=0,
-            path=tmp_path / "t.jsonl",
+            Grading(),
+            tmp_path,
         )
 
 
 def test_the_embedded_base_is_deaf_and_its_thinking_buys_accuracy(reasoner):
     questions = list(load_questions("sums", split="test", limit=96))
-    outcomes = sweep(
-        *reasoner, questions, [16, 32, 48, 64], modes=["exact"], prompts=Wording(), max_completion_length=80, seed=1
-    )
+    conditions = budget_conditions(Wording(), [16, 32, 48, 64])
+    outcomes = sweep(*reasoner, questions, conditions, sampling=Sampling(80, seed=1))
     from rlred.evaluation.measures import measure
 
     assert abs(measure(outcomes)["rank_correlation"]) < 0.15
@@ -150,7 +148,7 @@ def test_merging_for_generation_leaves_no_trace(reasoner):
     prompt = [{"role": "user", "content": Wording().ask("1+2+3=?", 16, "exact")}]
     with merged_adapter(model):
         assert any((before[name] != tensor).any() for name, tensor in model.state_dict().items())
-    merged = complete(model, tokenizer, [prompt], max_completion_length=30, temperature=0)
+    merged = complete(model, tokenizer, [prompt], Sampling(30, temperature=0))
     inputs = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     plain = model.generate(**inputs, do_sample=False, max_new_tokens=30)[0, inputs["input_ids"].shape[1] :].tolist()
     assert merged[0] == plain[: len(merged[0])]
@@ -164,9 +162,10 @@ def test_trap_prompts_are_padded_on_the_left_whatever_the_tokenizer_does(reasone
     prompts = [
         [{"role": "user", "content": Wording().ask(question, 16, "exact")}] for question in ("1+2+3=?", "4+5+6+7+8+9=?")
     ]
-    alone = [complete(model, tokenizer, [prompt], max_completion_length=20, temperature=0)[0] for prompt in prompts]
+    greedy = Sampling(20, temperature=0)
+    alone = [complete(model, tokenizer, [prompt], greedy)[0] for prompt in prompts]
     tokenizer.padding_side = "right"
-    together = complete(model, tokenizer, prompts, max_completion_length=20, temperature=0)
+    together = complete(model, tokenizer, prompts, greedy)
     tokenizer.padding_side = "left"
     assert together == alone
 
@@ -175,3 +174,74 @@ def test_traces_are_plain_json(reasoner, questions, tmp_path):
     sampled(reasoner, questions, tmp_path / "traces.jsonl")
     for line in (tmp_path / "traces.jsonl").read_text().splitlines():
         assert set(json.loads(line)) == {"sampled", "traces"}
+
+
+@pytest.mark.parametrize("source", [name for name in SOURCES if name != "free"])
+def test_every_source_makes_traces_that_begin_with_what_was_given(reasoner, questions, tmp_path, source):
+    model, tokenizer = reasoner
+    free = sampled(reasoner, questions, tmp_path / "free.jsonl")
+    material = material_of(reasoner, questions, batch_size=24, free=free)
+    jobs = SOURCES[source](material, 24, random.Random(f"{source}/0/0"))
+    assert len(jobs) == 24
+    traces = sample(source, model, material, 24, tmp_path / "own.jsonl")
+    assert {trace["source"] for trace in traces} == {source}
+    assert all(len(trace["completion_ids"]) <= material.sampling.max_completion_length for trace in traces)
+    texts = tokenizer.batch_decode([trace["completion_ids"] for trace in traces])
+    for job, trace in zip(jobs, traces, strict=True):
+        assert trace["completion_ids"][: len(job.given)] == list(job.given)
+        assert len(job.given) < len(trace["completion_ids"]) <= len(job.given) + job.limit
+    if source == "stopped":
+        assert all("</think>" in text and text.rpartition("</think>")[2].count("\\boxed{") for text in texts)
+        assert len({len(job.given) for job in jobs}) > 5  # of many lengths
+    if source == "continued":
+        assert all("Wait" in text.partition("</think>")[0] for text in texts)
+    again = sample(source, model, material, 24, tmp_path / "again.jsonl")
+    assert again == traces
+
+
+def test_a_place_to_stop_is_the_end_of_a_sentence_or_else_a_space():
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny_reasoner"))
+    for text, ends in (("1 . 2 . 3 . 4", " ."), ("1 + 2 = 3 + 4", "")):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        found = [tokenizer.decode(ids[:place]) for place in boundaries(tokenizer, ids)]
+        assert found and all(part.endswith(ends) and text.startswith(part) and part != text for part in found)
+
+
+@given(lengths=st.lists(st.integers(1, 200), max_size=60), count=st.integers(1, 6))
+def test_an_epoch_visits_the_bins_evenly_and_leaves_out_what_is_outside(lengths, count):
+    bins = Bins(16, 128, count)
+    epoch = spread(lengths, bins, random.Random(0))
+    visits = Counter(bins.of(lengths[index]) for index in epoch)
+    assert set(visits) == {bins.of(length) for length in lengths} - {None}
+    assert max(Counter(epoch).values(), default=0) <= 4
+    sizes = Counter(bins.of(length) for length in lengths)
+    quota = -(-sum(n for found, n in sizes.items() if found is not None) // max(1, len(visits)))
+    assert all(number == min(quota, 4 * sizes[found]) for found, number in visits.items())
+
+
+def test_an_empty_bin_stops_the_start_and_names_its_lengths(reasoner, questions, tmp_path):
+    model, tokenizer = reasoner
+    sampler = BudgetSampler(low=8, high=4000)
+    material = dataclasses.replace(material_of(reasoner, questions, batch_size=24), sampler=sampler)
+    settings = Hindsight(num_samples=24, sources={"stopped": 24}, batch_size=8, num_bins=4)
+    with pytest.raises(ValueError, match="no trace of 179 to 846, 846 to 4000 tokens"):
+        find_traces(model, material, settings, Grading(), tmp_path)
+    warning = dataclasses.replace(settings, empty_bins="warn")
+    traces, rows = find_traces(model, material, warning, Grading(), tmp_path)
+    assert [bool(row["kept"]) for row in rows] == [True, True, False, False]
+    assert sum(row["kept"] for row in rows) == len(traces)
+    assert set(rows[0]["sources"]) | set(rows[1]["sources"]) == {"free", "stopped"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sources": {"free": 3}}, "no source is called 'free'; there are brief, stopped, continued"),
+        ({"sources": {"brief": 0}}, "hindsight.sources.brief must be a whole number, 1 or more, got 0"),
+        ({"empty_bins": "shrink"}, "hindsight.empty_bins must be stop or warn, got 'shrink'"),
+        ({"num_bins": 0}, "hindsight.num_bins must be 1 or more, got 0"),
+    ],
+)
+def test_settings_of_the_sources_are_checked(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Hindsight(**changes)

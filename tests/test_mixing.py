@@ -15,7 +15,7 @@ from rlred.compression.cut import render
 from rlred.compression.levels import drop_level, make_level_rows
 from rlred.compression.mixing import Bounds, difficulties, mix, reweight, wanted_ratio
 from rlred.compression.reweighting import Reweight, ShareSampler
-from rlred.compression.rows import RATIO_FORMATS, counter_of, make_rows, to_alpaca
+from rlred.compression.rows import RATIO_FORMATS, Cutting, counter_of, make_rows, to_alpaca
 from rlred.compression.scores import Random, SelfInformation, make_scorer
 from rlred.compression.search import search_order
 from rlred.compression.shots import prune_shots, shot
@@ -51,7 +51,7 @@ def test_longer_traces_are_harder_and_get_larger_ratios(tokenizer):
     traces = talked(60)
     spans = [Random()(trace["thinking"]) for trace in traces]
     settings = {"difficulty": "length", "ratios_per_question": 1, "tolerance": 0.1}
-    rows, report = make_rows(traces, spans, [1.0, 0.8, 0.6], tokenizer, WORDS, **settings)
+    rows, report = make_rows(traces, spans, Cutting([1.0, 0.8, 0.6], **settings), tokenizer, WORDS)
     assert len(rows) == 60
     for row in rows:  # whatever can be reached, the nearest to the wanted one was taken
         assert abs(row["ratio"] - wanted_ratio(row["difficulty"], [1.0, 0.8, 0.6])) <= 0.2 + 1e-9
@@ -80,7 +80,7 @@ def test_rows_can_be_mixed_and_ask_for_nothing(tokenizer):
     traces = talked(80)
     spans = [Random()(trace["thinking"]) for trace in traces]
     settings = {"short_share": 0.5, "ask_ratio": False, "ratios_per_question": 2}
-    rows, _ = make_rows(traces, spans, RATIOS, tokenizer, WORDS, **settings)
+    rows, _ = make_rows(traces, spans, Cutting(RATIOS, **settings), tokenizer, WORDS)
     assert sum(row["ratio"] < 1 for row in rows) == len(rows) / 2 > 10
     prompts = {WORDS.prompt_text(trace["question"], 1.0, tokenizer) for trace in traces}
     assert {row["prompt"] for row in rows} <= prompts

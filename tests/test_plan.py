@@ -10,9 +10,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from rlred.checks.plan import GIB, SHAPES, Plan, read_recipe, shape_of
+from rlred.checks.plan import GIB, SHAPES, Plan, shape_of
 from rlred.cli import main as rlred
 from rlred.runs.arguments import parse
+from rlred.runs.recipe_files import read_recipe
 from tests.paths import ROOT
 
 RECIPE = ROOT / "recipes" / "l1_maxlen.yaml"
@@ -128,8 +129,10 @@ def test_bad_plans_are_one_clear_line(words, message, capsys):
 
 MEASURED = """
 import json, resource, sys
+from pathlib import Path
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from rlred.runs.arguments import parse
+from rlred.runs.recipe_files import read_recipe
 from rlred.data.budgets import training_rows
 from rlred.runs.grpo import make_rewards, make_trainer
 from rlred.checks.plan import Plan, Shape
@@ -140,7 +143,7 @@ vocabulary, length, rows, folder = *map(int, sys.argv[1:4]), sys.argv[4]
 shape = Shape(4, 256, 768, 4, 2, 64, vocabulary, True)
 words = f"--max_steps 2 --per_device_train_batch_size {rows} --num_generations 4 --max_completion_length {length}"
 words += f" --use_peft false --save_strategy no --output_dir {folder}"
-arguments, training, model_config = parse("recipes/l1_maxlen.yaml", words.split(" "))
+arguments, training, model_config = parse(Path("recipes/l1_maxlen.yaml"), words.split(" "))
 tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny_reasoner"))
 model = Qwen3ForCausalLM(Qwen3Config(
     vocab_size=vocabulary, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,

@@ -37,7 +37,9 @@ from rlred.data.prompts import (
 )
 from rlred.data.references import sample_references
 from rlred.evaluation.baselines import Baselines
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.evaluate import prompts_of
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, sweep
 from rlred.rewards import ByMode, Correctness, ExactLength, ExactMatch, Length, MaxLength, make_reward
 from rlred.rewards.length import find_end
@@ -46,7 +48,8 @@ from rlred.runs.grpo import run
 from rlred.runs.tale import sft_rows
 from rlred.tiny.makers.tiny_viewer import build_processor
 from rlred.training.adherence import LogsAdherence
-from rlred.training.hindsight import Hindsight, relabel, right_traces
+from rlred.training.hindsight import Hindsight, relabel, right
+from rlred.training.traces import Material
 from rlred.vision.gate import LookGate
 from rlred.vision.rows import load_rows
 from tests.paths import ROOT
@@ -133,7 +136,7 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
     """The ids of QUESTIONS in every other way of rlred, in exact mode for 3 tokens or in mode none."""
     found, plain = {}, Dataset.from_list(QUESTIONS)
     engine = Recorder(tokenizer)
-    sweep(engine, tokenizer, QUESTIONS, [3], prompts=prompts, max_completion_length=8)
+    sweep(engine, tokenizer, QUESTIONS, budget_conditions(prompts, [3]), sampling=Sampling(8))
     found["sweep"] = engine.asked
     traces = [{**row, "completion_ids": [70, 71, tokenizer.eos_token_id]} for row in QUESTIONS]
     sft = Hindsight(max_updates=1, cooldown_updates=0, batch_size=8)
@@ -144,8 +147,8 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
     asked, told = [], complete
     monkeypatch.setattr(
         "rlred.evaluation.sweep.complete",
-        lambda model, tokenizer, rows, **settings: (
-            told(model, tokenizer, rows, **settings),
+        lambda model, tokenizer, rows, sampling: (
+            told(model, tokenizer, rows, sampling),
             asked.extend(model.asked),
         )[0],
     )
@@ -157,19 +160,12 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
     found["generate"] = asked
 
     engine = Recorder(tokenizer)
-    sample_references(engine, tokenizer, plain, prompts=prompts, num_samples=1, max_completion_length=8)
+    sample_references(engine, tokenizer, plain, prompts=prompts, sampling=Sampling(8))
     found["reference"] = engine.asked
     engine = Recorder(tokenizer)
-    judges = {"correctness": Correctness(), "length": Length(), "max_completion_length": 8}
-    baselines = Baselines(
-        lambda ids, cap, seed: engine.complete_batch(ids, [cap], 1.0, seed),
-        engine,
-        tokenizer,
-        QUESTIONS,
-        [3],
-        prompts=prompts,
-        **judges,
-    )
+    conditions = budget_conditions(prompts, [3])
+    baselines = Baselines(engine, tokenizer, QUESTIONS, conditions, sampling=Sampling(8))
+    assert engine.asked == baselines.prompts
     found["baselines"] = baselines.prompts
     rows = sft_rows([{**row, "completion": "7"} for row in QUESTIONS], tokenizer, prompts)
     found["tale"] = [row["input_ids"][: row["completion_mask"].index(1)] for row in rows]
@@ -439,9 +435,9 @@ def test_trap_an_end_that_is_a_special_token_vanishes_in_plain_decoding():
     assert tokenizer.decode(ids, skip_special_tokens=True) == "3+4=7\\boxed{7}"  # the trap is there
     hidden = tokenizer("\\boxed{7}</think>I cannot say", add_special_tokens=False)["input_ids"]
     rows = [{"question": "3+4?", "solution": "7", "completion_ids": own} for own in (ids, hidden)]
+    material = Material(tokenizer, Prompts(), rows[:1], BudgetSampler(2, 9), frozenset(), Sampling(8))
     for strict in (False, True):
-        correctness = Correctness(require_end_of_thinking=strict)
-        assert right_traces(rows, rows, tokenizer, correctness) == rows[:1]
+        assert right(rows, material, Correctness(require_end_of_thinking=strict)) == [True, False]
     assert split_completion(decode(tokenizer, [ids], end)[0]).thinking == "3+4=7"
 
 
@@ -598,9 +594,9 @@ def test_a_tokenizer_without_any_special_token_is_refused():
 def test_rows_of_unequal_length_are_padded_with_the_end_of_sequence(tiny):
     tokenizer = with_pad_token(byte_tokenizer(CHAT, pad_token=None))
     rows = [Wording().turns(row, None, "none") for row in QUESTIONS]
-    greedy = {"max_completion_length": 6, "temperature": 0.0}
-    together = complete(tiny, tokenizer, rows, **greedy)
-    assert together == [complete(tiny, tokenizer, [row], **greedy)[0] for row in rows]
+    greedy = Sampling(6, temperature=0.0)
+    together = complete(tiny, tokenizer, rows, greedy)
+    assert together == [complete(tiny, tokenizer, [row], greedy)[0] for row in rows]
 
 
 # --- arguments, records and commands ----------------------------------------------------------------------------------

@@ -11,15 +11,15 @@ from rlred.runs.arguments import KINDS, LoraModelConfig, RLConfig, parse, read_c
 from tests.paths import ROOT
 
 FROZEN = ROOT / "tests" / "frozen" / "recipe_settings.json"
-YAMLS = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+YAMLS = {path.stem: path for room in ("recipes", "tests/benchmarks") for path in sorted((ROOT / room).glob("*.yaml"))}
 
 
 def merged(name: str) -> dict:
-    return read_config(ROOT / "recipes" / f"{name}.yaml")
+    return read_config(YAMLS[name])
 
 
 def test_every_yaml_is_frozen_and_no_other():
-    assert sorted(json.loads(FROZEN.read_text())) == YAMLS
+    assert sorted(json.loads(FROZEN.read_text())) == sorted(YAMLS)
 
 
 @pytest.mark.parametrize("name", YAMLS)
@@ -77,4 +77,4 @@ def test_the_projects_own_defaults_are_in_one_place():
 
 
 if __name__ == "__main__":
-    FROZEN.write_text(json.dumps({name: merged(name) for name in YAMLS}, indent=1) + "\n")
+    FROZEN.write_text(json.dumps({name: merged(name) for name in sorted(YAMLS)}, indent=1) + "\n")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from recipes.reward_board import METHODS, flags_of, main, pareto, share_base
 from rlred.cli import main as rlred
 from rlred.data.questions import load_questions
 from rlred.runs.arguments import parse
 from rlred.runs.grpo import run
+from tests.benchmarks.reward_board import METHODS, flags_of, main, pareto, share_base
 from tests.paths import ROOT, real_data
 
 SMALL = "--max_steps 2 --per_device_train_batch_size 8 --num_generations 4 --num_questions 16 --num_eval_questions 8"
@@ -126,7 +126,7 @@ def test_every_method_of_the_board_passes_the_audit(name, tmp_path):
     from rlred.rewards import make_reward
 
     parsed, training, model = parse(
-        ROOT / "recipes" / "reward_board.yaml", flags_of(METHODS[name], 0, tmp_path / "run")
+        ROOT / "tests" / "benchmarks" / "reward_board.yaml", flags_of(METHODS[name], 0, tmp_path / "run")
     )
     reward = [make_reward(parsed.reward)]
     found = audit_config(training, parsed.make_sampler(), reward, hindsight=parsed.hindsight, use_peft=model.use_peft)

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 from trl.trainer import utils
 
-from recipes import forking_table
 from rlred.runs.arguments import DialArguments
 from rlred.training.token_selection import TokenSelection, select
 from rlred.training.trainer import ComposedGRPOTrainer, Rollouts
+from tests.benchmarks import forking_table
 from tests.paths import ROOT
 from tests.selection_step import make_trainer, own_rollouts, rollouts, step
 

@@ -58,6 +58,18 @@ def test_it_goes_on_from_the_last_whole_checkpoint(random_model, tmp_path, torn)
     assert [entry["step"] for entry in state.log_history if "loss" in entry] == [1, 2, 3, 4]
 
 
+def test_trap_a_training_that_was_killed_before_it_saved_is_not_trained_one_update_more(random_model, tmp_path):
+    settings = SFTSettings(**{**vars(SETTINGS), "schedule": "constant"})
+    first = make(random_model, tmp_path, settings, rows=ROWS * 2)  # four updates are half an epoch
+    first.fit()
+    (tmp_path / "model.safetensors").unlink()
+    second = make(random_model, tmp_path, settings, rows=ROWS * 2)
+    assert second.fit().global_step == 4 and same(weights(second), weights(first))
+    assert (tmp_path / "model.safetensors").is_file()
+    longer = make(random_model, tmp_path, SFTSettings(**{**vars(settings), "max_steps": 5}), rows=ROWS * 2)
+    assert longer.fit().global_step == 5 and not same(weights(longer), weights(first))
+
+
 class StopAfter(TrainerCallback):
     def __init__(self, step):
         self.step = step

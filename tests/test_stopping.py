@@ -14,6 +14,7 @@ from trl import GRPOConfig
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
 from rlred.data.questions import load_questions
 from rlred.evaluation.row_limits import stopping_at
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete
 from rlred.rewards import (
     ByMode,
@@ -185,7 +186,7 @@ def rewards_of_recorded_rollouts(base, n):
     """Pairs of rewards, whole and cut, of `n` rollouts of the base at budgets far below its length."""
     model, tokenizer = base
     rows = list(rows_of(n, low=8, high=48))
-    ids = complete(model, tokenizer, [row["prompt"] for row in rows], max_completion_length=90, seed=3)
+    ids = complete(model, tokenizer, [row["prompt"] for row in rows], Sampling(90, seed=3))
     parsed, _, _ = parse(ROOT / "recipes" / "l1_maxlen.yaml", [])
     for reward in (make_reward(parsed.reward), MaxLength(), MaxLength(alpha=0.1), Truncation(limit=30)):
         limits = [decided_after([reward], [1.0], row, 90) for row in rows]

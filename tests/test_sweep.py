@@ -11,9 +11,14 @@ import pytest
 
 from rlred.data.budgets import Wording
 from rlred.data.models import load_model
+from rlred.data.prompts import Prompts
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import budget_conditions, free
 from rlred.evaluation.measures import measure
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sweep
+
+WORDING = Wording()
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +26,54 @@ def ask_reasoner():
     """A sweep of the embedded model in batches of 4, as a function of its changes."""
     model, tokenizer = load_model("tiny_reasoner")
     questions = list(load_questions("sums", split="test", limit=3))
-    settings = {"modes": ["exact", "none"], "prompts": Wording(), "max_completion_length": 40, "batch_size": 4}
-    return lambda **changes: sweep(model, tokenizer, questions, [16, 32], **{**settings, **changes})
+
+    def asked(*, modes=("exact", "none"), prompts=WORDING, row_cap=None, path=None, grading=None, **changes):
+        conditions = budget_conditions(prompts, [16, 32], modes, row_cap=row_cap)
+        sampling = Sampling(**{"max_completion_length": 40, "batch_size": 4, **changes})
+        return sweep(model, tokenizer, questions, conditions, sampling=sampling, grading=grading, path=path)
+
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("max_completion_length", 0, "max_completion_length must be 1 or more, got 0"),
+        ("max_completion_length", None, "max_completion_length must be 1 or more, got None"),
+        ("batch_size", -1, "batch_size must be 1 or more, got -1"),
+        ("num_samples", 2.0, "num_samples must be 1 or more, got 2.0"),
+        ("num_samples", True, "num_samples must be 1 or more, got True"),
+        ("temperature", -0.1, "temperature must be 0 or more, got -0.1"),
+        ("temperature", float("nan"), "temperature must be 0 or more, got nan"),
+        ("temperature", "1", "temperature must be a number, 0 or more, got '1'"),
+        ("seed", None, "seed must be a whole number, got None"),
+    ],
+)
+def test_a_sampling_that_means_nothing_is_refused(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**{"max_completion_length": 8, field: value})
+    assert Sampling(1, temperature=0, batch_size=1, seed=-1, num_samples=1).seed == -1  # the least that means something
+
+
+def test_conditions_that_end_the_thinking_in_two_ways_are_refused():
+    one, two = (free(Prompts(end_of_thinking=end))[0] for end in ("</think>", "<done>"))
+    for conditions, got in (([one, two], "'</think>', '<done>'"), ([], "none")):
+        with pytest.raises(ValueError, match=f"one end of thinking for all, got .*{got}"):
+            sweep(None, None, [], conditions, sampling=Sampling(8))
+
+
+def test_a_constant_budget_is_asked_for_and_held_against_the_conditions_own():
+    conditions = budget_conditions(Wording(), [16, 32], ["max", "none"], constant_budget=24)
+    asked = [one.prompt({"question": "3+4=?"}, None).turns[0]["content"] for one in conditions]
+    assert [one.labels()["budget"] for one in conditions] == [16, 32, None]
+    assert asked[0] == asked[1] and "24 tokens" in asked[0] and "token" not in asked[2]
+
+
+def test_without_grades_no_answer_is_compared_and_the_lengths_are_the_same(ask_reasoner):
+    outcomes = ask_reasoner()
+    ungraded = ask_reasoner(grading=Grading(grades=False))
+    assert {one["correct"] for one in ungraded} == {None} != {one["correct"] for one in outcomes}
+    assert [one["length"] for one in ungraded] == [one["length"] for one in outcomes]
 
 
 def test_every_question_is_asked_at_every_budget_and_sampled_as_often_as_asked_for(ask_reasoner):

@@ -8,7 +8,9 @@ from safetensors.torch import load_file
 from rlred.data.budgets import make_wording
 from rlred.data.models import load_model
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.evaluate import base_of
+from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
 from rlred.runs.tale import TaleArguments, run, search_budgets, sft_rows
 from rlred.tiny import resolve_adapter, resolve_model
@@ -86,9 +88,8 @@ def test_a_model_that_is_never_right_has_no_budget_to_learn(random_model):
             model,
             tokenizer,
             load_questions("sums", limit=2).to_list(),
-            [16, 24],
-            prompts=WORDING,
-            max_completion_length=32,
+            budget_conditions(WORDING, [16, 24], ["max"]),
+            sampling=Sampling(32),
         )
 
 

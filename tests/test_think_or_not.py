@@ -14,6 +14,8 @@ from recipes.think_or_not import run_from_chooser
 from rlred.data.budgets import WORDINGS
 from rlred.data.models import load_model
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import free
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import sweep
 from rlred.rewards import AdaptThink, Thinkless, make_reward
 from rlred.runs.arguments import parse
@@ -281,8 +283,7 @@ def test_the_chooser_is_made_once_and_shown_every_sum_both_ways(tmp_path):
     model, tokenizer = load_model(str(folder))
     questions = load_questions("mixed_sums", split="test", limit=4).to_list()
     outcomes = [
-        sweep(model, tokenizer, questions, [], modes=["none"], prompts=WORDINGS[name], max_completion_length=8)
-        for name in ("think", "no_think")
+        sweep(model, tokenizer, questions, free(WORDINGS[name]), sampling=Sampling(8)) for name in ("think", "no_think")
     ]
     assert [len(rows) for rows in outcomes] == [4, 4]
 

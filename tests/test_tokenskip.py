@@ -9,12 +9,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlred.cli import main as rlred
 from rlred.compression.arguments import CompressionArguments
 from rlred.compression.cut import cut
-from rlred.compression.evaluate import measure_ratios, num_thinking_tokens, sweep_ratios, truncated
-from rlred.compression.rows import RATIO_FORMATS, features, make_ratio_format, make_rows, to_alpaca
+from rlred.compression.evaluate import (
+    measure_ratios,
+    num_thinking_tokens,
+    ratio_conditions,
+    sweep_ratios,
+    truncated,
+)
+from rlred.compression.rows import RATIO_FORMATS, Cutting, features, make_ratio_format, make_rows, to_alpaca
 from rlred.compression.scores import Random, Stride
 from rlred.compression.stages import read_scores, scores_stage
 from rlred.compression.traces import load_traces, sample_traces, split_completion
 from rlred.data.questions import load_questions
+from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
 from rlred.runs.arguments import SFT_KINDS, parse
 from rlred.runs.compression import run
@@ -65,7 +72,7 @@ def test_a_completion_is_taken_apart_and_nothing_is_lost(text, thinking, answer)
 
 def test_traces_are_the_models_own_right_ones_and_sampling_goes_on(model, tokenizer, tmp_path):
     questions = list(load_questions("short_sums", limit=24))
-    settings = {"max_completion_length": 128, "temperature": 1.0, "batch_size": 8, "path": tmp_path / "all.jsonl"}
+    settings = {"sampling": Sampling(128, batch_size=8), "path": tmp_path / "all.jsonl"}
     traces, report = sample_traces(model, tokenizer, questions, RATIO_FORMATS["words"], **settings)
     assert report["sampled"] == 24 and report["kept"] == len(traces) > 12
     for trace in traces:
@@ -81,7 +88,7 @@ def test_no_correct_trace_is_an_error(random_model, tokenizer, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(random_model)
     questions = list(load_questions("short_sums", limit=4))
     with pytest.raises(ValueError, match=r"none of the sampled completions is right .* \(4 sampled"):
-        sample_traces(model, tokenizer, questions, RATIO_FORMATS["words"], max_completion_length=8)
+        sample_traces(model, tokenizer, questions, RATIO_FORMATS["words"], sampling=Sampling(8, temperature=0))
 
 
 def test_traces_are_read_from_released_predictions(tmp_path):
@@ -130,7 +137,7 @@ def test_the_presets_are_the_released_prompts_byte_for_byte(name, ratio, prompt,
 def test_the_preset_writes_tokenskips_completion_and_alpaca_row(tokenizer):
     trace = {"question": "1+1?", "opening": "", "thinking": "So it is 1+1=2.", "separator": " ", "answer": "\\boxed{2}"}
     fmt = RATIO_FORMATS["tokenskip_qwen"]
-    rows, _ = make_rows([trace], [Stride()(trace["thinking"])], [0.8], tokenizer, fmt, tolerance=0.2)
+    rows, _ = make_rows([trace], [Stride()(trace["thinking"])], Cutting([0.8], tolerance=0.2), tokenizer, fmt)
     [row] = to_alpaca(rows, fmt)
     assert row["instruction"] == "Please reason step by step, and put your final answer within \\boxed{}."
     assert row["input"] == "1+1?<|eot_id|>0.8<|eot_id|>"
@@ -141,7 +148,7 @@ def test_the_preset_writes_tokenskips_completion_and_alpaca_row(tokenizer):
 def test_trap_training_and_inference_see_the_same_prompt(name, tokenizer):
     traces = talked(8)
     fmt = RATIO_FORMATS[name]
-    rows, _ = make_rows(traces, [Random()(t["thinking"]) for t in traces], [1.0, 0.7], tokenizer, fmt)
+    rows, _ = make_rows(traces, [Random()(t["thinking"]) for t in traces], Cutting([1.0, 0.7]), tokenizer, fmt)
     for row, one in zip(rows, features(rows, tokenizer), strict=True):
         prompt = [i for i, trained in zip(one["input_ids"], one["completion_mask"], strict=True) if not trained]
         assert prompt == fmt.prompt_ids(row["question"], row["ratio"], tokenizer)
@@ -151,7 +158,7 @@ def test_trap_training_and_inference_see_the_same_prompt(name, tokenizer):
 def test_a_row_has_the_ratio_that_it_asks_for_and_the_whole_answer(tokenizer):
     traces = talked(200)
     spans = [Random()(trace["thinking"]) for trace in traces]
-    rows, report = make_rows(traces, spans, RATIOS, tokenizer, RATIO_FORMATS["words"], ratios_per_question=2)
+    rows, report = make_rows(traces, spans, Cutting(RATIOS, 2), tokenizer, RATIO_FORMATS["words"])
     assert len(rows) == 400 == report["rows"]
     by_question = {trace["question"]: trace for trace in traces}
     for row in rows:
@@ -171,7 +178,7 @@ def test_a_trace_has_no_row_at_a_ratio_that_it_cannot_reach(tokenizer):
     traces = [{**talked(1)[0], "thinking": "3+4=7 " * 6 + "so"}, *talked(20)]
     spans = [Random()(trace["thinking"]) for trace in traces]
     settings = {"ratios_per_question": 6, "tolerance": 0.05}
-    rows, report = make_rows(traces, spans, RATIOS, tokenizer, RATIO_FORMATS["words"], **settings)
+    rows, report = make_rows(traces, spans, Cutting(RATIOS, **settings), tokenizer, RATIO_FORMATS["words"])
     own = [row["ratio"] for row in rows if row["completion"].startswith("3+4=7 3+4=7")]
     assert 1.0 in own and min(own) > 0.8
     assert report["by_ratio"][-1]["out_of_reach"] >= 1
@@ -192,7 +199,7 @@ def test_bad_settings_of_rows_are_errors(settings, message, tokenizer):
     traces = talked(3)
     settings = {"ratios": [1.0], **settings}
     with pytest.raises(ValueError, match=message):
-        make_rows(traces, [[]] * 3, tokenizer=tokenizer, ratio_format=RATIO_FORMATS["words"], **settings)
+        make_rows(traces, [[]] * 3, Cutting(**settings), tokenizer, RATIO_FORMATS["words"])
 
 
 def test_a_format_can_be_given_by_its_fields():
@@ -236,13 +243,13 @@ def test_thinking_and_answer_are_counted_apart_by_their_own_ids(tokenizer):
 def test_every_ratio_has_the_same_cap_and_the_control_is_cut_at_the_ratio(model, tokenizer, tmp_path):
     questions = list(load_questions("short_sums", split="test", limit=4))
     fmt = RATIO_FORMATS["words"]
-    settings = {"max_completion_length": 20, "folder": tmp_path}
-    outcomes = sweep_ratios(model, tokenizer, questions, [0.5], fmt, **settings)
+    settings = {"sampling": Sampling(20, temperature=0), "folder": tmp_path}
+    outcomes = sweep_ratios(model, tokenizer, questions, ratio_conditions(fmt, [0.5]), **settings)
     assert [row["ratio"] for row in measure_ratios(outcomes)] == [1.0, 0.5]
     assert {outcome["length"] for outcome in outcomes} == {20}  # none is scaled by its ratio
     assert all(row["truncated"] == 1 for row in measure_ratios(outcomes))
     assert all(outcome["seconds"] > 0 for outcome in outcomes)
-    again = sweep_ratios(model, tokenizer, questions, [0.5], fmt, **settings)
+    again = sweep_ratios(model, tokenizer, questions, ratio_conditions(fmt, [0.5]), **settings)
     assert [one["completion_ids"] for one in again] == [one["completion_ids"] for one in outcomes]
     assert again[0]["seconds"] is None  # nothing was generated, so nothing was timed
     for one in truncated(model, tokenizer, questions, outcomes, fmt):

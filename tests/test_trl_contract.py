@@ -71,6 +71,7 @@ SIGNATURES = [
     (f"{SFT}.__init__", "self model args train_dataset processing_class callbacks peft_config ...", "rename there"),
     (f"{SFT}._get_train_sampler", "self train_dataset", "SupervisedTrainer gives its `sampler` here"),
     (f"{TRAINER}._get_train_sampler", "self train_dataset", "SupervisedTrainer gives its `sampler` here"),
+    (f"{TRAINER}._load_from_checkpoint", "self resume_from_checkpoint model", "read the adapter's weights by hand"),
     (f"{TRAINER}.get_batch_samples", "self epoch_iterator num_batches device", "all batches of an update are cut here"),
     (f"{TRAINER}._get_num_items_in_batch", "self batch_samples device", "count the labels that are not -100"),
     (f"{SFT}._prepare_inputs", "self inputs", "move the batch to the device by hand"),
@@ -312,7 +313,7 @@ def test_every_clause_has_a_user():
     assert unused == set(), "nobody stands on these any more: take them out of the tables"
 
 
-PLAIN = {"_asdict", "_replace", "_exit"}  # of namedtuple and os
+PLAIN = {"_asdict", "_replace", "_exit", "_metavar_formatter"}  # of namedtuple, os and argparse
 
 
 def foreign_names(path: Path) -> set[str]:

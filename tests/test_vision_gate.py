@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset, Features, Image, Sequence, Value
 from transformers import AutoModelForImageTextToText
 
+from rlred.evaluation.measures import measure
 from rlred.evaluation.visual import (
     blind_accuracy,
     by_family,
@@ -191,6 +192,18 @@ def test_a_study_counts_what_was_used(viewer):
     table = by_family(outcomes_of(gate, model, rows, temperature=0, max_answer=2))
     assert set(table) == {"all", "background", "square", "dot"}
     assert table["all"]["n"] == 12 and sum(table["all"]["looks"].values()) == pytest.approx(1)
+
+
+def test_outcomes_of_pictures_stand_in_the_table_of_every_other_sweep(viewer):
+    model, gate = loaded(viewer)
+    rows = load_rows("pictures", split="test", limit=12, wordings="test")
+    outcomes = outcomes_of(gate, model, rows, "<look-1>", temperature=0, max_answer=2)
+    table, report = by_family(outcomes), measure(outcomes)
+    for family, line in report["by_level"].items():
+        assert (line["n"], line["accuracy"]) == (table[family]["n"], table[family]["accuracy"])
+    assert report["rows"][0]["n"] == 12 and set(report["by_level"]) == {"background", "square", "dot"}
+    for one in outcomes:  # the picture's tokens lie in the completion and are not the policy's
+        assert one["length"] == len(one["completion_ids"]) - one["kept"]
 
 
 def test_the_map_of_kept_tokens_shows_a_score_that_favours_the_bottom(viewer, tmp_path):

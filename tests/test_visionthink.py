@@ -10,8 +10,9 @@ from rlred.rewards import DifficultyLength, ExactMatch, RequestThreshold, make_r
 from rlred.runs.arguments import parse
 from rlred.runs.visual import KINDS, check
 from rlred.tokens import token_of
+from rlred.training.imitation import batch_of, imitate
+from rlred.training.sft import SFTSettings
 from rlred.vision.gate import DIRECT, GateRollout, LookGate
-from rlred.vision.imitation import imitate, loss_of
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows
@@ -81,13 +82,13 @@ def test_generate_and_training_see_both_kinds_alike(asking):
         logits[:, model.generation_config.suppress_tokens + list(gate.ids.values())] = -torch.inf
     assert logits.argmax(-1).tolist() == [g.completion_ids[-1] for g in glances]
     with torch.no_grad():
-        alone = [loss_of(model, gate, [g], [i]).item() for g, i in zip(glances, images, strict=True)]
-        together = loss_of(model, gate, glances, images).item()
+        alone = [model(**batch_of(gate, [g], [i])).loss.item() for g, i in zip(glances, images, strict=True)]
+        together = model(**batch_of(gate, glances, images)).loss.item()
     tokens = [sum(g.mask) for g in glances]
     assert together == pytest.approx(sum(a * n for a, n in zip(alone, tokens, strict=True)) / sum(tokens), rel=1e-4)
 
 
-def test_trap_a_model_that_never_asks_needs_imitation(asking):
+def test_trap_a_model_that_never_asks_needs_imitation(asking, tmp_path):
     """GRPO on a model that never asks has no request to compare with; imitation is what gives it one."""
     model, gate = asking
     rows = load_rows("pictures", limit=60, mix=["square"])
@@ -101,8 +102,17 @@ def test_trap_a_model_that_never_asks_needs_imitation(asking):
             return model.eval()(**inputs, **vision).logits[:, -1].softmax(-1)[:, look].mean().item()
 
     assert share_of_requests() < 0.05
-    settings = {"learning_rate": 1e-3, "batch_size": 16}
-    losses = imitate(model, gate, rows, steps=14, mix=gate.choices, **settings)
+    settings = SFTSettings(
+        max_steps=14,
+        batch_size=16,
+        learning_rate=1e-3,
+        schedule="constant",
+        warmup_steps=0,
+        in_order=True,
+        logging_steps=1,
+    )
+    log = imitate(model, gate, rows, gate.choices, settings, tmp_path).log_history
+    losses = [entry["loss"] for entry in log if "loss" in entry]
     assert len(losses) == 14 and losses[-1] < losses[0]
     assert share_of_requests() > 0.2
 

@@ -2,32 +2,20 @@
 
     rlred plan --config recipes/l1_maxlen_r1_1.5b.yaml --devices 8 --strategy zero2
 
-Counted from the shape of the model and the settings of the recipe; `Plan` says what is counted. tests/test_plan.py
-holds the memory against a measured run on the CPU (docs/scaling.md has the figures). The arithmetic is a lower bound of
-the time: decoding waits for memory more than it computes.
+Counted from the shape of the model and the settings of the recipe; `Plan` says what is counted, and
+rlred/runs/recipe_files.py reads the recipe. tests/test_plan.py holds the memory against a measured run on the CPU
+(docs/scaling.md has the figures). The arithmetic is a lower bound of the time: decoding waits for memory more than it
+computes.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from transformers import AutoConfig
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from rlred.checks.audit import rollouts_per_step
-from rlred.compression.arguments import CompressionArguments
-from rlred.runs.arguments import (
-    SFT_KINDS,
-    DialArguments,
-    LoraModelConfig,
-    RecipeParser,
-    RLConfig,
-    SFTDefaults,
-    parse,
-    read_config,
-)
-from rlred.runs.visual import VisionArguments
 from rlred.tiny import resolve_model
 
 STRATEGIES = ("ddp", "zero2", "zero3")
@@ -99,38 +87,6 @@ def shape_of(name: str) -> Shape:
         config.vocab_size,
         config.tie_word_embeddings,
     )
-
-
-# What a recipe's YAML may be read as, beside LoraModelConfig.
-RECIPES = ((DialArguments, RLConfig), (VisionArguments, RLConfig), (CompressionArguments, SFTDefaults))
-
-
-def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]:
-    """A recipe's own settings, its training and its model, whichever kind of recipe the YAML is of.
-
-    It is read for this machine, which need not have the recipe's devices; `use_cpu` and `bf16` are then those of the
-    YAML. A comparison of SFT variants (rho1, upft) has settings that only its recipe knows; those are taken unchecked.
-    Raises `ValueError` for a file that is not a mapping, and for a key that no kind of recipe has.
-    """
-    keys = read_config(config)
-    unknown = {kinds: sorted(set(keys) - _names(*kinds, LoraModelConfig)) for kinds in RECIPES}
-    kinds = min(unknown, key=lambda kinds: len(unknown[kinds]))
-    flags = ["--use_cpu", "true", "--bf16", "false"]
-    if not unknown[kinds]:
-        arguments, training, model_config = parse(config, flags, (*kinds, LoraModelConfig))
-    elif "arms" in keys:
-        parser = RecipeParser(SFT_KINDS)
-        parser.set_defaults_with_config(**keys)
-        training, model_config = parser.parse_args_into_dataclasses(args=flags)
-        arguments = SimpleNamespace(**{name: value for name, value in keys.items() if name not in _names(*SFT_KINDS)})
-    else:
-        raise ValueError(f"--config {config}: no recipe has the setting {unknown[kinds][0]!r}; take it out")
-    training.use_cpu, training.bf16 = (bool(keys.get(name, False)) for name in ("use_cpu", "bf16"))
-    return arguments, training, model_config
-
-
-def _names(*kinds: type) -> set[str]:
-    return {item.name for kind in kinds for item in fields(kind)}
 
 
 @dataclass(frozen=True)
@@ -261,7 +217,7 @@ def report(plan: Plan, config: Path, tflops: float) -> str:
     if plan.generates and plan.training.use_vllm:
         share = plan.training.vllm_gpu_memory_utilization
         lines.append(f"vLLM takes {100 * share:.0f} % of each device besides, if colocated.")
-    if isinstance(plan.arguments, VisionArguments):
+    if hasattr(plan.arguments, "looks"):
         lines.append("The vision tower is not counted; --prompt_length must include the pictures' tokens.")
     if plan.training.max_steps > 0:
         lines.append(f"{what.capitalize()} of the whole run: {plan.rollouts * plan.training.max_steps:,}.")

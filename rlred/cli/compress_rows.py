@@ -58,19 +58,15 @@ class Rows(AskedByRatio):
     def make(self, traces: list[dict], tokenizer, ratio_format):
         """The rows by level, or by score."""
         from rlred.compression.levels import make_level_rows
-        from rlred.compression.rows import make_rows
+        from rlred.compression.rows import Cutting, make_rows
         from rlred.compression.stages import read_scores
 
         if self.levels:
             settings = {"draws": self.ratios_per_question, "seed": self.seed}
             return make_level_rows(traces, self.levels, tokenizer, ratio_format, **settings)
-        return make_rows(
-            traces,
-            read_scores(self.scores, traces),
+        cutting = Cutting(
             self.ratios,
-            tokenizer,
-            ratio_format,
-            ratios_per_question=self.ratios_per_question,
+            self.ratios_per_question,
             tolerance=self.tolerance,
             protect=not self.unprotected,
             ask_ratio=not self.unasked,
@@ -78,3 +74,4 @@ class Rows(AskedByRatio):
             short_share=self.short_share,
             seed=self.seed,
         )
+        return make_rows(traces, read_scores(self.scores, traces), cutting, tokenizer, ratio_format)

@@ -48,6 +48,7 @@ class Traces(Loading, AskedByRatio, QuestionSource):
         """The model's traces; those that are on disk are not sampled again."""
         from rlred.compression.traces import sample_traces
         from rlred.data.models import load_model
+        from rlred.evaluation.sampling import Sampling
 
         questions = self.load(self.num_questions, self.seed)
         model, tokenizer = load_model(self.model, None, Loading.of(self))
@@ -56,10 +57,6 @@ class Traces(Loading, AskedByRatio, QuestionSource):
             tokenizer,
             list(questions),
             ratio_format.fitted(tokenizer),
-            max_completion_length=self.max_completion_length,
-            num_samples=self.num_samples,
-            temperature=self.temperature,
-            batch_size=self.batch_size,
-            seed=self.seed,
+            sampling=Sampling.of(self),
             path=self.output.with_suffix(".completions.jsonl"),
         )

@@ -68,21 +68,14 @@ class Evaluate(Evaluation, SavedPredictions):
         for item in dataclasses.fields(PromptSettings):
             if getattr(self, item.name) is not None:
                 raise ValueError(f"--{item.name}: with --ratios an adapter is asked as its run.json says; leave it out")
-        from rlred.compression.evaluate import evaluate_ratios
+        from rlred.compression.evaluate import RatioEvaluation, evaluate_ratios
         from rlred.evaluation.sweep import sample_of
 
-        evaluate_ratios(
-            self.adapter[0],
-            self.model,
-            sample_of(self.load(), self.num_questions),
-            self.ratios,
-            output,
-            max_completion_length=self.max_completion_length,
-            temperature=self.temperature,
-            batch_size=self.batch_size,
-            loading=Loading.of(self),
-            seed=self.seed,
-        )
+        names = ("ratios", "max_completion_length", "temperature", "batch_size", "seed")
+        told = {name: getattr(self, name) for name in names}
+        model = next(iter(self.model), None)
+        evaluation = RatioEvaluation(self.adapter[0], model=model, loading=Loading.of(self), **told)
+        evaluate_ratios(evaluation, sample_of(self.load(), self.num_questions), output)
 
     def measure_predictions(self, output: Path) -> None:
         """Measures files that another program has written."""

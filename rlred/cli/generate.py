@@ -35,6 +35,7 @@ class Generate(Loading, PromptSettings):
         from rlred.data.models import load_model
         from rlred.data.prompts import decode
         from rlred.evaluation.evaluate import subjects_of
+        from rlred.evaluation.sampling import Sampling
         from rlred.evaluation.sweep import complete
 
         models, adapters = ([name] if name else [] for name in (self.model, self.adapter))
@@ -46,9 +47,7 @@ class Generate(Loading, PromptSettings):
             model,
             tokenizer,
             [prompts.asked(prompts.turns(row, budget, self.mode)) for budget in budgets],
-            max_completion_length=self.max_completion_length or 2 * max(self.budgets),
-            temperature=self.temperature,
-            seed=self.seed,
+            Sampling(self.max_completion_length or 2 * max(self.budgets), self.temperature, seed=self.seed),
         )
         texts = decode(tokenizer, completions, prompts.end)
         for budget, ids, text in zip(budgets, completions, texts, strict=True):

@@ -21,7 +21,8 @@ class PlanRun:
 
     def run(self) -> None:
         """Prints what a recipe's run will take."""
-        from rlred.checks.plan import Plan, read_recipe, report, shape_of
+        from rlred.checks.plan import Plan, report, shape_of
+        from rlred.runs.recipe_files import read_recipe
 
         if not self.config.is_file():
             raise ValueError(f"--config: no such file: {self.config}")

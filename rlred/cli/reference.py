@@ -37,6 +37,7 @@ class Reference(Loading, PromptSettings, QuestionSource):
         from rlred.data.models import load_model
         from rlred.data.prompts import Prompts
         from rlred.data.references import sample_references, write_references
+        from rlred.evaluation.sampling import Sampling
 
         prompts = Prompts(make_wording(wording_flag(self.wording)), **self.given())
         questions = self.load(self.num_questions, self.seed)
@@ -46,11 +47,7 @@ class Reference(Loading, PromptSettings, QuestionSource):
             tokenizer,
             questions,
             prompts=prompts.fitted(tokenizer),
-            num_samples=self.num_samples,
-            max_completion_length=self.max_completion_length,
-            temperature=self.temperature,
-            batch_size=self.batch_size,
-            seed=self.seed,
+            sampling=Sampling.of(self),
             path=self.output.with_suffix(".completions.jsonl"),
         )
         write_references(rows, self.output)

@@ -1,6 +1,6 @@
 r"""Evaluation by ratio: what is asked for, what comes, and what it costs.
 
-    sweep_ratios     every question at every ratio, one `max_completion_length` for all of them
+    sweep_ratios     a sweep over ratios, one `max_completion_length` for all of them
     truncated        a control: the thinking at ratio 1, cut at the ratio, and the answer forced
     measure_ratios   outcomes -> one row per ratio
     evaluate_ratios  an adapter of recipes/tokenskip.py, its base and the control: `rlred evaluate --ratios`
@@ -18,24 +18,25 @@ import json
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from matplotlib import pyplot as plt
 
 from rlred.compression.cut import check_ratio
-from rlred.compression.rows import RatioFormat, make_ratio_format
+from rlred.compression.rows import RatioCondition, RatioFormat, make_ratio_format, ratio_conditions
 from rlred.compression.traces import split_completion
 from rlred.data.models import Loading, load_model
-from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record, tell_end, thinking_end
+from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record
 from rlred.evaluation.evaluate import base_of
-from rlred.evaluation.measures import by_question, measure, paired_difference, wilson
+from rlred.evaluation.measures import by_question, measure, paired_difference, summary
 from rlred.evaluation.predictions import budgets_of_ratios
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, percent, set_ink
 from rlred.evaluation.report import write_report as write_adherence
-from rlred.evaluation.sweep import complete, stop_ids
+from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.sweep import complete, outcomes_of, stop_ids, sweep
 from rlred.files import write_json, write_text
-from rlred.rewards import Correctness
 from rlred.rewards.length import find_end
 
 BASE_TITLE = "base, asked in the same words"
@@ -46,70 +47,45 @@ def sweep_ratios(
     model,
     tokenizer,
     questions: Sequence[dict],
-    ratios: Sequence[float],
-    ratio_format: RatioFormat,
+    conditions: Sequence[RatioCondition],
     *,
-    max_completion_length: int,
-    correctness: Correctness | None = None,
-    temperature: float = 0.0,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling,
+    grading: Grading | None = None,
     folder: Path | None = None,
     description: str = "measuring",
 ) -> list[dict]:
-    """Outcomes of every question at every ratio; 1.0 is always among them. `folder` keeps the completions of each.
+    """Outcomes of a sweep by ratio, each ratio timed: with `answer_length`, and the `seconds` of a completion.
 
-    Raises `ValueError` for a ratio outside (0, 1].
+    `folder` keeps the completions of each ratio. A sweep that was interrupted has no time of its own (None).
     """
     outcomes = []
-    graded = tell_end(correctness or Correctness(), ratio_format.prompts.end_of_thinking, tokenizer)
-    for ratio in sorted({1.0, *map(float, ratios)}, reverse=True):
-        check_ratio(ratio)
-        path = folder / f"{ratio:g}.completions.jsonl" if folder else None
-        resumed = path is not None and path.exists()
-        start = time.perf_counter()
-        completions = complete(
+    for condition in conditions:
+        path = folder / f"{condition.ratio:g}.completions.jsonl" if folder else None
+        resumed, start = path is not None and path.exists(), time.perf_counter()
+        found = sweep(
             model,
             tokenizer,
-            [ratio_format.prompt_ids(row["question"], ratio, tokenizer, row.get("system")) for row in questions],
-            max_completion_length=max_completion_length,
-            batch_size=batch_size,
-            temperature=temperature,
-            seed=seed,
+            questions,
+            [condition],
+            sampling=sampling,
+            grading=grading,
             path=path,
-            description=f"{description}: ratio {ratio:g}",
+            description=f"{description}: ratio {condition.ratio:g}",
         )
-        # A sweep that was interrupted has no time of its own.
-        seconds = None if resumed else (time.perf_counter() - start) / len(questions)
-        outcomes += [
-            {**outcome, "seconds": seconds}
-            for outcome in ratio_outcomes(model, tokenizer, questions, completions, ratio, graded)
-        ]
+        seconds = None if resumed else (time.perf_counter() - start) / len(found)
+        outcomes += [{**one, "seconds": seconds} for one in with_parts(found, tokenizer, condition.end_of_thinking)]
     return outcomes
 
 
-def ratio_outcomes(model, tokenizer, questions, completions, ratio: float, correctness: Correctness) -> list[dict]:
-    """What each completion at one ratio did; lengths are tokens of its ids, the end of thinking the correctness's."""
-    stops, end = stop_ids(model, tokenizer), thinking_end(correctness)
-    texts, ends = decode(tokenizer, completions, end), end_ids(tokenizer, end)
-    grades = correctness(texts, solution=[row["solution"] for row in questions])
-    outcomes = []
-    for row, ids, text, correct in zip(questions, completions, texts, grades, strict=True):
+def with_parts(outcomes: Sequence[dict], tokenizer, end: str | None) -> list[dict]:
+    """Outcomes with `thinking_length` and `answer_length`, also where the thinking has no mark that ends it."""
+    end = DEFAULT_END if end is None else end
+    ends, found = end_ids(tokenizer, end), []
+    for outcome in outcomes:
+        ids = outcome["completion_ids"]
         thinking = num_thinking_tokens(ids, tokenizer, end, ends)
-        outcomes.append(
-            {
-                "question_id": row["question_id"],
-                "ratio": ratio,
-                "length": len(ids),
-                "thinking_length": thinking,
-                "answer_length": len(ids) - thinking,
-                "correct": correct,
-                "truncated": not ids or ids[-1] not in stops,
-                "completion": text,
-                "completion_ids": ids,
-            }
-        )
-    return outcomes
+        found.append({**outcome, "thinking_length": thinking, "answer_length": len(ids) - thinking})
+    return found
 
 
 def num_thinking_tokens(
@@ -146,7 +122,7 @@ def truncated(
     given = ratio_format.prompts.end_of_thinking
     end = found_end(tokenizer) if given is None else given
     forced = f"{end}\\boxed{{" if end else "\n\nThe final answer is: $\\boxed{"
-    correctness = tell_end(Correctness(), given, tokenizer)
+    grading = Grading().fitted(given, tokenizer)
     forced_ids = tokenizer(forced, add_special_tokens=False)["input_ids"]
     found = []
     for ratio in sorted(set(ratios or [outcome["ratio"] for outcome in outcomes]) - {1.0}, reverse=True):
@@ -156,11 +132,12 @@ def truncated(
             heads.append(own["completion_ids"][: round(ratio * own["thinking_length"])])
             asked = ratio_format.prompt_ids(row["question"], 1.0, tokenizer, row.get("system"))
             prompts.append(asked + heads[-1] + forced_ids)
-        answers = complete(
-            model, tokenizer, prompts, max_completion_length=answer_tokens, batch_size=batch_size, temperature=0.0
-        )
+        answers = complete(model, tokenizer, prompts, Sampling(answer_tokens, temperature=0.0, batch_size=batch_size))
         completions = [head + forced_ids + answer for head, answer in zip(heads, answers, strict=True)]
-        found += ratio_outcomes(model, tokenizer, questions, completions, ratio, correctness)
+        rows = [{**row, **RatioCondition(ratio_format, ratio).labels()} for row in questions]
+        stops = stop_ids(model, tokenizer)
+        outcomes_at = outcomes_of(rows, completions, tokenizer=tokenizer, stops=stops, grading=grading)
+        found += with_parts(outcomes_at, tokenizer, given)
     return found
 
 
@@ -185,22 +162,18 @@ def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None)
     rows = []
     for ratio in sorted({outcome["ratio"] for outcome in outcomes}, reverse=True):
         own = [outcome for outcome in outcomes if outcome["ratio"] == ratio]
-        grades = [outcome["correct"] for outcome in own if outcome["correct"] is not None]
-        low, high = wilson(sum(grades), len(grades))
-        achieved, tokens = (fmean(outcome[name] for outcome in own) for name in (spent, "length"))
+        line = summary(own)
+        tokens, achieved = line["mean_length"], line["mean_thinking_length" if apart else "mean_length"]
         rows.append(
             {
                 "ratio": ratio,
-                "n": len(own),
+                "n": line["n"],
                 "achieved": achieved / whole,
                 "gap": achieved / whole - ratio,
                 "tokens": tokens,
                 "thinking_tokens": achieved if apart else None,
                 "answer_tokens": tokens - achieved if apart else None,
-                "accuracy": fmean(grades) if grades else None,
-                "accuracy_low": low,
-                "accuracy_high": high,
-                "truncated": fmean(outcome["truncated"] for outcome in own),
+                **{name: line[name] for name in ("accuracy", "accuracy_low", "accuracy_high", "truncated")},
                 "seconds": own[0].get("seconds"),
                 "less_than_full": None if ratio == 1 else paired_difference(by_question(at_one), by_question(own)),
             }
@@ -208,48 +181,63 @@ def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None)
     return rows
 
 
-def evaluate_ratios(
-    adapter: str,
-    named_models: list[str],
-    questions: list[dict],
-    ratios: Sequence[float],
-    output: Path,
-    *,
-    max_completion_length: int | None = None,
-    temperature: float = 0.0,
-    batch_size: int = 128,
-    loading: Loading | None = None,
-    seed: int = 0,
-) -> dict:
+@dataclass(frozen=True)
+class RatioEvaluation:
+    """What to measure by ratio: flags of `rlred evaluate`. Raises `ValueError` for a value out of range."""
+
+    adapter: str
+    ratios: Sequence[float]
+    model: str | None = None
+    """The base; the adapter's own without one."""
+    max_completion_length: int | None = None
+    """The cap of every completion; that of the adapter's training without one."""
+    temperature: float = 0.0
+    batch_size: int = 128
+    seed: int = 0
+    loading: Loading | None = None
+
+    def __post_init__(self):
+        for ratio in self.ratios:
+            check_ratio(ratio)
+        self.sampling(1)
+
+    def sampling(self, trained_cap: int) -> Sampling:
+        """How both models are sampled."""
+        cap = trained_cap if self.max_completion_length is None else self.max_completion_length
+        return Sampling(cap, self.temperature, self.batch_size, self.seed)
+
+
+def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: Path) -> dict:
     """Measures an adapter, asked as it was trained to be, its base and the control; writes the report into `output`.
 
     Raises `ValueError` for an adapter whose folder does not say how it was asked for a ratio.
     """
+    adapter = evaluation.adapter
     record = Path(adapter) / "run.json"
     told = json.loads(record.read_text()) if record.is_file() else {}
     arguments = told.get("arguments") or {}
     if "ratio_format" not in arguments:
         raise ValueError(f"--adapter {adapter}: {record} does not say how a ratio is asked for; it is not tokenskip's")
-    ratio_format, base = make_ratio_format(arguments["ratio_format"]), base_of(adapter, named_models)
-    prompts = prompts_of_record(told)
-    cap = max_completion_length or arguments["max_completion_length"]
-    settings = {"max_completion_length": cap, "temperature": temperature, "batch_size": batch_size, "seed": seed}
+    ratio_format = make_ratio_format(arguments["ratio_format"])
+    base = base_of(adapter, [evaluation.model] if evaluation.model else [])
+    prompts, sampling = prompts_of_record(told), evaluation.sampling(arguments["max_completion_length"])
     asked = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
     blocks, stages = {}, {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
-        model, tokenizer = load_model(base, own, loading)
+        model, tokenizer = load_model(base, own, evaluation.loading)
         folder, ratio_format = output / "measures" / name, ratio_format.fitted(tokenizer, prompts)
-        outcomes = sweep_ratios(model, tokenizer, questions, ratios, ratio_format, folder=folder, **settings)
+        conditions = ratio_conditions(ratio_format, evaluation.ratios)
+        outcomes = sweep_ratios(model, tokenizer, questions, conditions, sampling=sampling, folder=folder)
         blocks[name] = {"title": title, "rows": measure_ratios(outcomes)}
         stages["baseline" if name == "base" else name] = measure_as_budgets(outcomes)
-    cut_off = truncated(model, tokenizer, questions, outcomes, ratio_format, batch_size=batch_size)
+    cut_off = truncated(model, tokenizer, questions, outcomes, ratio_format, batch_size=sampling.batch_size)
     blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}
     report = {
         "model": base,
         "adapter": adapter,
         "n_questions": len(questions),
         "trained_ratios": arguments["ratios"] if asked else [1.0],
-        **settings,
+        **{name: getattr(sampling, name) for name in ("max_completion_length", "temperature", "batch_size", "seed")},
         "blocks": blocks,
     }
     write_report(report, output)
@@ -260,7 +248,7 @@ def evaluate_ratios(
 
 def measure_as_budgets(outcomes: Sequence[dict]) -> dict:
     """The measures of adherence, where a question's budget is its ratio times its tokens at ratio 1."""
-    asked = [{**one, "mode": "exact", "budget": None, "question": str(one["question_id"])} for one in outcomes]
+    asked = [{**one, "question": str(one["question_id"])} for one in outcomes]
     return measure(budgets_of_ratios(asked)[0])
 
 

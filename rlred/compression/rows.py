@@ -1,6 +1,7 @@
 r"""Rows: traces cut to a ratio, and the one place that words a ratio, for training and for inference.
 
     RatioFormat    question and ratio -> prompt; thinking and answer -> completion
+    RatioCondition a ratio as a sweep asks for it
     make_rows      traces and their scores -> rows (`prompt`, `completion`, both text; `ratio`, `achieved`, ...)
     features       rows -> token ids for TRL's SFTTrainer, the prompt tokenised as it is at inference
     to_alpaca      rows -> LLaMA-Factory's `instruction`, `input`, `output`
@@ -17,7 +18,7 @@ from statistics import fmean
 from datasets import Dataset
 
 from rlred.compression.cut import Cut, Scores, check_ratio, cut
-from rlred.compression.mixing import check_share, difficulties, mix, wanted_ratio
+from rlred.compression.mixing import check_difficulty, check_share, difficulties, mix, wanted_ratio
 from rlred.data.budgets import Wording
 from rlred.data.prompts import Prompts, prompt_text
 from rlred.rewards.correctness import last_boxed
@@ -112,6 +113,36 @@ RATIO_FORMATS = {
 }
 
 
+@dataclass(frozen=True)
+class RatioCondition:
+    """A share of the length at ratio 1, asked for as the format words it. Raises `ValueError` for one outside (0, 1].
+
+    The budget is not known before the question was asked at ratio 1 (rlred/evaluation/predictions.py).
+    """
+
+    ratio_format: RatioFormat
+    ratio: float
+    limit = None
+
+    def __post_init__(self):
+        check_ratio(self.ratio)
+
+    @property
+    def end_of_thinking(self) -> str | None:
+        return self.ratio_format.prompts.end_of_thinking
+
+    def prompt(self, row: dict, tokenizer) -> list[int]:
+        return self.ratio_format.prompt_ids(row["question"], self.ratio, tokenizer, row.get("system"))
+
+    def labels(self) -> dict:
+        return {"mode": "exact", "budget": None, "ratio": self.ratio}
+
+
+def ratio_conditions(ratio_format: RatioFormat, ratios: Sequence[float]) -> list[RatioCondition]:
+    """Every ratio, largest first; 1.0 is always among them."""
+    return [RatioCondition(ratio_format, ratio) for ratio in sorted({1.0, *map(float, ratios)}, reverse=True)]
+
+
 def make_ratio_format(spec: "str | dict[str, str]") -> RatioFormat:
     """A format from YAML: the name of a preset, or its fields. Raises `ValueError` for others."""
     if isinstance(spec, str):
@@ -128,63 +159,78 @@ def make_ratio_format(spec: "str | dict[str, str]") -> RatioFormat:
     return RatioFormat(**{"instruction": "", **spec})
 
 
+@dataclass(frozen=True)
+class Cutting:
+    """Which cuts of a trace become rows. Raises `ValueError` for a value out of range.
+
+    Each trace is used at `ratios_per_question` of the ratios that it can be cut to within `tolerance`: drawn at random
+    (TokenSkip draws one of its six) or, with `difficulty`, those nearest to what its difficulty wants. Without
+    `protect`, numbers and operators go like words: a control. Without `ask_ratio`, no prompt asks for a ratio. With
+    `short_share`, rows are left out until that share of them is cut.
+
+    >>> Cutting([0.5, 1]).ratios
+    (1.0, 0.5)
+    """
+
+    ratios: Sequence[float]
+    ratios_per_question: int = 1
+    tolerance: float = 0.05
+    protect: bool = True
+    ask_ratio: bool = True
+    difficulty: str | None = None
+    short_share: float | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.ratios:
+            raise ValueError("ratios is empty; name the shares of the thinking to keep, 1.0 among them")
+        for ratio in self.ratios:
+            check_ratio(ratio)
+        if self.ratios_per_question < 1:
+            raise ValueError(f"ratios_per_question must be 1 or more, got {self.ratios_per_question}")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance must be from 0 to below 1, got {self.tolerance}")
+        check_difficulty(self.difficulty)
+        check_share("short_share", self.short_share)
+        object.__setattr__(self, "ratios", tuple(sorted(set(map(float, self.ratios)), reverse=True)))
+
+    def choose(self, reached: list[Cut], how_hard: float | None, rng: random.Random) -> list[Cut]:
+        """The cuts of one trace that become rows, of those that reach their ratio."""
+        if how_hard is None:
+            return rng.sample(reached, min(self.ratios_per_question, len(reached)))
+        wanted = wanted_ratio(how_hard, self.ratios)
+        return sorted(reached, key=lambda one: abs(one.ratio - wanted))[: self.ratios_per_question]
+
+
 def make_rows(
-    traces: Sequence[dict],
-    spans: Sequence[Scores],
-    ratios: Sequence[float],
-    tokenizer,
-    ratio_format: RatioFormat,
-    *,
-    ratios_per_question: int = 1,
-    tolerance: float = 0.05,
-    protect: bool = True,
-    ask_ratio: bool = True,
-    difficulty: str | None = None,
-    short_share: float | None = None,
-    seed: int = 0,
+    traces: Sequence[dict], spans: Sequence[Scores], cutting: Cutting, tokenizer, ratio_format: RatioFormat
 ) -> tuple[list[dict], dict]:
     """The rows, and by ratio their number, their mean achieved ratio and how many traces could not be cut to it.
 
-    Each trace is used at `ratios_per_question` of the ratios that it can be cut to within `tolerance`: drawn at random
-    (TokenSkip draws one of its six) or, with `difficulty`, those nearest to what its difficulty wants. With
-    `short_share`, rows are left out until that share of them is cut. Without `ask_ratio`, no prompt asks for a ratio.
-    Raises `ValueError` for values out of range and a ratio that no trace can be cut to.
+    Raises `ValueError` for a ratio that no trace can be cut to.
     """
-    if not ratios:
-        raise ValueError("ratios is empty; name the shares of the thinking to keep, 1.0 among them")
-    if ratios_per_question < 1:
-        raise ValueError(f"ratios_per_question must be 1 or more, got {ratios_per_question}")
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance must be from 0 to below 1, got {tolerance}")
-    check_share("short_share", short_share)
-    ratios = sorted(set(map(float, ratios)), reverse=True)
-    count = counter_of(tokenizer)
-    rng, rows, missed = random.Random(f"rows/{seed}"), [], dict.fromkeys(ratios, 0)
-    hard = difficulties(traces, difficulty, count) if difficulty else [None] * len(traces)
+    count, by = counter_of(tokenizer), cutting.difficulty
+    rng, rows, missed = random.Random(f"rows/{cutting.seed}"), [], dict.fromkeys(cutting.ratios, 0)
+    hard = difficulties(traces, by, count) if by else [None] * len(traces)
     for trace, own, how_hard in zip(traces, spans, hard, strict=True):
-        cuts = cut(trace["thinking"], own, ratios, count, protect=protect)
-        reached = [one for one in cuts if abs(one.achieved - one.ratio) <= tolerance]
+        cuts = cut(trace["thinking"], own, cutting.ratios, count, protect=cutting.protect)
+        reached = [one for one in cuts if abs(one.achieved - one.ratio) <= cutting.tolerance]
         for one in cuts:
             missed[one.ratio] += one not in reached
-        if how_hard is None:
-            chosen = rng.sample(reached, min(ratios_per_question, len(reached)))
-        else:
-            wanted = wanted_ratio(how_hard, ratios)
-            chosen = sorted(reached, key=lambda one: abs(one.ratio - wanted))[:ratios_per_question]
-        for one in chosen:
-            row = row_of(trace, one, tokenizer, ratio_format, ask_ratio=ask_ratio)
+        for one in cutting.choose(reached, how_hard, rng):
+            row = row_of(trace, one, tokenizer, ratio_format, ask_ratio=cutting.ask_ratio)
             rows.append(row if how_hard is None else {**row, "difficulty": how_hard})
-    for ratio in ratios:
+    for ratio in cutting.ratios:
         if missed[ratio] == len(traces):
             forced = fmean(cut(t["thinking"], s, [1.0], count)[0].forced for t, s in zip(traces, spans, strict=True))
             raise ValueError(
-                f"ratios: no trace can be cut to {ratio} within {tolerance}: numbers, operators and formulas, "
+                f"ratios: no trace can be cut to {ratio} within {cutting.tolerance}: numbers, operators and formulas, "
                 f"which are never cut, are {forced:.2f} of the tokens; leave that ratio out, or set protect=False"
             )
     rng.shuffle(rows)
-    if short_share is not None:
-        rows = mix(rows, short_share, rng)
-    by_ratio = [{"ratio": ratio, **_about(rows, ratio), "out_of_reach": missed[ratio]} for ratio in ratios]
+    if cutting.short_share is not None:
+        rows = mix(rows, cutting.short_share, rng)
+    by_ratio = [{"ratio": ratio, **_about(rows, ratio), "out_of_reach": missed[ratio]} for ratio in cutting.ratios]
     return rows, {"rows": len(rows), "by_ratio": by_ratio}
 
 

@@ -52,26 +52,11 @@ def prune_shots(
     split = [split_spans(trace["thinking"]) for trace in traces]
     scores = [span_scores(own, found) for own, found in zip(split, spans, strict=True)]
     ranked = sorted((n for n in range(len(traces)) if scores[n]), key=lambda n: (-fmean(scores[n]), n))
-
-    chosen: list[int] = []
-    text, sizes = "", []
-    for n in ranked:
-        if len(chosen) == num_shots:
-            break
-        if traces[n]["question"] in {traces[other]["question"] for other in chosen}:
-            continue
-        [short] = cut(traces[n]["thinking"], spans[n], [keep], count)
-        one = shot(traces[n], short.text)
-        if "{question}" in one or "{budget}" in one:  # a wording would fill them in
-            continue
-        sizes.append(count(one))
-        if count(text + one) <= budget:
-            chosen.append(n)
-            text += one
+    shots = {n: shot(traces[n], cut(traces[n]["thinking"], spans[n], [keep], count)[0].text) for n in ranked}
+    chosen = _that_fit(traces, shots, budget, count, num_shots)
     if not chosen:
-        raise ValueError(
-            f"budget: no example fits {budget} tokens; the shortest at {keep} takes {min(sizes, default=0)}"
-        )
+        shortest = min((count(one) for one in shots.values() if not _fillable(one)), default=0)
+        raise ValueError(f"budget: no example fits {budget} tokens; the shortest at {keep} takes {shortest}")
 
     free = [(scores[n][i], n, i) for n in chosen for i, span in enumerate(split[n]) if not span.protected]
     free.sort(key=lambda one: (-one[0], chosen.index(one[1]), one[2]))
@@ -82,17 +67,42 @@ def prune_shots(
             kept[n].append(i)
         return "".join(shot(traces[n], render(traces[n]["thinking"], split[n], sorted(kept[n]))) for n in chosen)
 
-    low, high = 0, len(free)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if count(at(middle)) <= budget else (low, middle - 1)
+    text = at(_most(lambda number: count(at(number)) <= budget, len(free)))
     whole = [shot(traces[n], traces[n]["thinking"]) for n in chosen]
     report = {
         "candidates": len(traces),
         "shots": len(chosen),
         "budget": budget,
         "tokens_whole": count("".join(whole)),
-        "tokens": count(at(low)),
+        "tokens": count(text),
         "shots_that_fit_whole": sum(count("".join(whole[: n + 1])) <= budget for n in range(len(whole))),
     }
-    return at(low), report
+    return text, report
+
+
+def _that_fit(traces, shots: dict[int, str], budget: int, count, num_shots: int | None) -> list[int]:
+    """The examples, in their order, that fit the budget together; no question twice."""
+    chosen: list[int] = []
+    text = ""
+    for n, one in shots.items():
+        if len(chosen) == num_shots:
+            break
+        asked = {traces[other]["question"] for other in chosen}
+        if traces[n]["question"] not in asked and not _fillable(one) and count(text + one) <= budget:
+            chosen.append(n)
+            text += one
+    return chosen
+
+
+def _fillable(text: str) -> bool:
+    """Whether a wording would fill in something."""
+    return "{question}" in text or "{budget}" in text
+
+
+def _most(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` that fits, of numbers that fit until they do not; 0 is not asked."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low

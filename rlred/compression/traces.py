@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rlred.compression.rows import RatioFormat
+from rlred.compression.rows import RatioFormat, ratio_conditions
 from rlred.data.golds import solution_of
-from rlred.data.prompts import DEFAULT_END, decode, tell_end
+from rlred.data.prompts import DEFAULT_END, tell_end
 from rlred.data.questions import asked_in, uniform
 from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.prediction_files import at, find_columns, layout_of, samples_of
 from rlred.evaluation.predictions import grade
-from rlred.evaluation.sweep import complete, stop_ids
+from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.sweep import sweep
 from rlred.rewards import Correctness
 
 logger = logging.getLogger(__name__)
@@ -73,12 +74,8 @@ def sample_traces(
     questions: Sequence[dict],
     ratio_format: RatioFormat,
     *,
-    max_completion_length: int,
-    num_samples: int = 1,
-    temperature: float = 0.0,
+    sampling: Sampling,
     correctness: Correctness | None = None,
-    batch_size: int = 128,
-    seed: int = 0,
     path: Path | None = None,
 ) -> tuple[list[dict], dict]:
     """The right ones of the model's own completions as traces, and how many were dropped and why.
@@ -86,34 +83,28 @@ def sample_traces(
     The prompt is that of ratio 1. `path` keeps all completions, so that an interrupted sampling goes on. Raises
     `ValueError` when no trace is left.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be 1 or more, got {num_samples}")
-    if num_samples > 1 and temperature == 0:
+    num_samples = sampling.num_samples
+    if num_samples > 1 and sampling.temperature == 0:
         raise ValueError(f"temperature must be above 0 for num_samples={num_samples}: greedy samples are all the same")
-    rows = [row for row in questions for _ in range(num_samples)]
-    completions = complete(
+    outcomes = sweep(
         model,
         tokenizer,
-        [ratio_format.prompt_ids(row["question"], 1.0, tokenizer, row.get("system")) for row in rows],
-        max_completion_length=max_completion_length,
-        batch_size=batch_size,
-        temperature=temperature,
-        seed=seed,
+        questions,
+        ratio_conditions(ratio_format, [1.0]),
+        sampling=sampling,
+        grading=Grading(correctness or Correctness()),
         path=path,
         description="sampling traces",
     )
-    end = ratio_format.prompts.end
-    texts = decode(tokenizer, completions, end)
-    stops, found, counts = stop_ids(model, tokenizer), [], Counter(sampled=len(rows))
-    for row, ids, text in zip(rows, completions, texts, strict=True):
-        if not ids or ids[-1] not in stops:
+    rows = [row for row in questions for _ in range(num_samples)]
+    graded, counts = [], Counter(sampled=len(rows))
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if outcome["truncated"]:
             counts["truncated"] += 1
-        else:
-            asked = {**row, "asked": ratio_format.user_turn(row["question"], 1.0)}
-            found.append((asked, text))
-    correctness = tell_end(correctness or Correctness(), ratio_format.prompts.end_of_thinking, tokenizer)
+            continue
+        asked = {**row, "asked": ratio_format.user_turn(row["question"], 1.0)}
+        graded.append((asked, split_completion(outcome["completion"], ratio_format.prompts.end), outcome["correct"]))
     samples = Counter(row["question"] for row in rows)
-    graded = [(row, split_completion(text, end), correctness.grade(text, row["solution"])) for row, text in found]
     return _kept(graded, samples, counts, "the sampled completions")
 
 

@@ -13,10 +13,11 @@ from statistics import fmean
 from datasets import Dataset
 
 from rlred.data.budgets import Wording
+from rlred.data.prompts import Prompts
+from rlred.evaluation.conditions import free
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sweep
 from rlred.files import write_text
-from rlred.data.prompts import Prompts
-from rlred.rewards import Correctness, Length
 
 logger = logging.getLogger(__name__)
 
@@ -29,36 +30,22 @@ def sample_references(
     questions: Dataset,
     *,
     prompts: Prompts | Wording,
-    num_samples: int,
-    max_completion_length: int,
-    correctness: Correctness | None = None,
-    length: Length | None = None,
-    temperature: float = 1.0,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling,
+    grading: Grading | None = None,
     path: Path | None = None,
 ) -> Dataset:
     """The questions with the two columns; those whose answer cannot be graded are left out, and counted in a warning.
 
-    `path` keeps the completions, so that an interrupted sampling goes on. Raises `ValueError` for `num_samples` below 1
-    or when no question can be graded.
+    They are means over `sampling.num_samples` completions. `path` keeps those, so that an interrupted sampling goes on.
+    Raises `ValueError` when no question can be graded.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be 1 or more, got {num_samples}")
     outcomes = sweep(
         model,
         tokenizer,
         list(questions),
-        [],
-        modes=["none"],
-        prompts=prompts,
-        max_completion_length=max_completion_length,
-        correctness=correctness,
-        length=length,
-        temperature=temperature,
-        batch_size=batch_size,
-        seed=seed,
-        num_samples=num_samples,
+        free(prompts),
+        sampling=sampling,
+        grading=grading,
         path=path,
         description="reference",
     )

@@ -8,17 +8,16 @@ Each returns outcomes as `sweep` does, held against a budget in `mode`, so that 
 for the budget, and the adapter asked for one constant length, are `sweep` itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
-from rlred.data.budgets import Wording
-from rlred.data.prompts import DEFAULT_END, Prompts, as_prompts, end_ids, tell_end
-from rlred.evaluation.sweep import outcomes_of, stop_ids
-from rlred.rewards import Correctness, Length
+from rlred.data.prompts import DEFAULT_END, end_ids
+from rlred.evaluation.conditions import BudgetCondition
+from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.sweep import complete, outcomes_of, stop_ids
 from rlred.rewards.length import find_end
-
-Complete = Callable[..., list[list[int]]]
-"""`(prompts, max_completion_length, seed) -> completion ids`: a model with its settings, for instance of `complete`."""
 
 
 @dataclass(frozen=True)
@@ -45,47 +44,53 @@ class Forcing:
 
 
 class Baselines:
-    """The baselines of one model on one set of questions. Free completions are sampled once and shared."""
+    """The baselines of one model on one set of questions. Free completions are sampled once and shared.
+
+    `conditions` are those that the model itself is asked: the baselines are held against their budgets, in their mode.
+    `folder` keeps what is generated.
+    """
 
     def __init__(
         self,
-        complete: Complete,
         model,
         tokenizer,
         questions: Sequence[dict],
-        budgets: Sequence[int],
+        conditions: Sequence[BudgetCondition],
         *,
-        prompts: Prompts | Wording,
-        correctness: Correctness,
-        length: Length,
-        max_completion_length: int,
-        mode: str = "exact",
-        seed: int = 0,
+        sampling: Sampling,
+        grading: Grading | None = None,
         forcing: Forcing | None = None,
+        folder: Path | None = None,
     ):
-        self.complete, self.tokenizer, self.questions, self.budgets = complete, tokenizer, questions, sorted(budgets)
-        self.settings, self.mode = as_prompts(prompts), mode
-        end = self.settings.end_of_thinking
-        self.correctness, self.length = (tell_end(part, end, tokenizer) for part in (correctness, length))
-        self.max_completion_length, self.seed = max_completion_length, seed
-        self.forcing = forcing or Forcing(end=self.settings.end)
+        self.model, self.tokenizer, self.questions, self.conditions = model, tokenizer, questions, conditions
+        self.asker, self.sampling, self.folder, self.numbers = conditions[0].prompts, sampling, folder, count()
+        self.grading = (grading or Grading()).fitted(self.asker.end_of_thinking, tokenizer)
+        self.forcing = forcing or Forcing(end=self.asker.end)
         self.stops = stop_ids(model, tokenizer)
-        self.prompts = [self.settings.ids(tokenizer, row, None, "none") for row in questions]
-        self.free = complete(self.prompts, max_completion_length, seed)
+        self.prompts = [self.asker.ids(tokenizer, row, None, "none") for row in questions]
+        self.free = self.complete(self.prompts, sampling)
+
+    def complete(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+        """Completion ids, kept in the folder under the number of the call."""
+        path = self.folder and self.folder / f"baselines.{next(self.numbers)}.completions.jsonl"
+        return complete(self.model, self.tokenizer, prompts, sampling, path=path, description="measuring: baselines")
 
     def brevity(self, request: str = " Be concise: use as few words as you can.") -> list[dict]:
         """Asked in words to be brief."""
-        prompts = [self.settings.ids(self.tokenizer, row, None, "none", request) for row in self.questions]
-        brief = self.complete(prompts, self.max_completion_length, self.seed)
-        return [one for budget in self.budgets for one in self.outcomes(brief, budget)]
+        prompts = [self.asker.ids(self.tokenizer, row, None, "none", request) for row in self.questions]
+        brief = self.complete(prompts, self.sampling)
+        return [one for condition in self.conditions for one in self.outcomes(brief, condition)]
 
     def truncation(self) -> list[dict]:
         """Free completions, cut at the budget."""
-        return [one for budget in self.budgets for one in self.outcomes([ids[:budget] for ids in self.free], budget)]
+        found = []
+        for condition in self.conditions:
+            found += self.outcomes([ids[: condition.budget] for ids in self.free], condition)
+        return found
 
     def s1_forcing(self) -> list[dict]:
         """Free completions, forced to the budget from both sides."""
-        return [one for budget in self.budgets for one in self.outcomes(self.force(budget), budget)]
+        return [one for condition in self.conditions for one in self.outcomes(self.force(condition.budget), condition)]
 
     def force(self, budget: int) -> list[list[int]]:
         """Completions that think for about `budget` tokens: cut with an answer, or made to go on."""
@@ -99,28 +104,22 @@ class Baselines:
             if not short:
                 break
             prefixes = [self.prompts[i] + ids for i, ids in short.items()]
-            more = self.complete(prefixes, self.max_completion_length, self.seed + 1 + attempt)
+            more = self.complete(prefixes, self.sampling.at(seed=self.sampling.seed + 1 + attempt))
             for (i, before), ids in zip(short.items(), more, strict=True):
                 completions[i] = before + ids
         long = [i for i, ids in enumerate(completions) if len(ids) > budget or ids[-1] not in self.stops]
         cut = {i: self._thinking(completions[i], ends)[:room] + closing for i in long}
         prefixes = [self.prompts[i] + ids for i, ids in cut.items()]
-        answers = self.complete(prefixes, self.forcing.answer_tokens, self.seed) if prefixes else []
+        shorter = self.sampling.at(max_completion_length=self.forcing.answer_tokens)
+        answers = self.complete(prefixes, shorter) if prefixes else []
         for (i, before), ids in zip(cut.items(), answers, strict=True):
             completions[i] = before + ids
         return completions
 
-    def outcomes(self, completions: Sequence[list[int]], budget: int) -> list[dict]:
+    def outcomes(self, completions: Sequence[list[int]], condition: BudgetCondition) -> list[dict]:
         """One outcome per question."""
-        rows = [{**row, "mode": self.mode, "budget": budget} for row in self.questions]
-        return outcomes_of(
-            rows,
-            completions,
-            tokenizer=self.tokenizer,
-            stops=self.stops,
-            correctness=self.correctness,
-            length=self.length,
-        )
+        rows = [{**row, **condition.labels()} for row in self.questions]
+        return outcomes_of(rows, completions, tokenizer=self.tokenizer, stops=self.stops, grading=self.grading)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

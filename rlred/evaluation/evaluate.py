@@ -10,24 +10,25 @@ Everything that is generated is kept in the output folder as it comes, so an int
 """
 
 import dataclasses
-import functools
-import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlred.data.budgets import Wording, make_wording, wording_flag
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.settings import Evaluation
 from rlred.evaluation.study import examples
-from rlred.evaluation.sweep import complete, sample_of, sweep
+from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
-from rlred.rewards import Correctness, Length
+from rlred.rewards import Correctness
 from rlred.tiny import TINY_REASONER, sums
 
 
@@ -116,12 +117,12 @@ def evaluate(settings: Evaluation, output: Path) -> dict:
         "others": {},
     }
     for number, subject in enumerate(subjects):
-        engine = _load(subject, settings)
-        subject = dataclasses.replace(subject, prompts=subject.prompts.fitted(engine[1]))
-        run = functools.partial(_measured, settings, output, subject, *engine)
+        model, tokenizer = _load(subject, settings)
+        subject = dataclasses.replace(subject, prompts=subject.prompts.fitted(tokenizer))
+        run = Measuring(settings, output / "measures", subject, model, tokenizer)
         if number == 0:
             report["baseline"] = run("baseline", questions)
-            report |= _baselines(settings, output, subject, *engine, questions)
+            report |= run.baselines(questions)
         elif number == 1 and subject.adapter:
             report["trained"] = run("trained", questions)
             middle = sorted(set(settings.budgets))[len(set(settings.budgets)) // 2] if settings.budgets else None
@@ -130,26 +131,25 @@ def evaluate(settings: Evaluation, output: Path) -> dict:
         else:
             report["others"][subject.name] = run(f"model-{number}", questions)
         if number == (1 if settings.adapter else 0):
-            report["others"] |= _elsewhere(settings, subject, run, questions, families)
+            report["others"] |= _elsewhere(run, questions, families)
     write_report(report, output)
     return report
 
 
-def _elsewhere(settings: Evaluation, subject: Subject, run, questions, families) -> dict:
+def _elsewhere(run: "Measuring", questions, families) -> dict:
     """The first model (or adapter) outside what it was trained on: other budgets, other words, other questions."""
-    found = {}
+    found, settings = {}, run.settings
     if settings.out_of_range:
-        low, high = trained_range(subject.adapter, settings.budgets)
-        outside = [max(1, low // 2), 2 * high]
-        title = f"budgets outside the trained range of {low} to {high}"
-        found["out_of_range"] = run("out_of_range", questions, title=title, comparable=False, budgets=outside)
+        low, high = trained_range(run.subject.adapter, settings.budgets)
+        about = {"title": f"budgets outside the trained range of {low} to {high}", "comparable": False}
+        found["out_of_range"] = about | run("out_of_range", questions, budgets=[max(1, low // 2), 2 * high])
     if settings.paraphrase:
         wording = make_wording(wording_flag(settings.paraphrase, "--paraphrase"))
-        title = "the budget asked for in other words"
-        found["paraphrase"] = run("paraphrase", questions, title=title, wording=wording)
+        about = {"title": "the budget asked for in other words", "comparable": True}
+        found["paraphrase"] = about | run("paraphrase", questions, wording=wording)
     for number, (source, rows) in enumerate(families.items()):
-        title = f"other questions: {source}"
-        found[source] = run(f"questions-{number}", rows, title=title, comparable=False)
+        about = {"title": f"other questions: {source}", "comparable": False}
+        found[source] = about | run(f"questions-{number}", rows)
     return found
 
 
@@ -176,79 +176,64 @@ def _load(subject: Subject, settings: Evaluation):
     return model, model.llm.get_tokenizer()
 
 
-def _cap(settings: Evaluation, budgets: list[int]) -> int:
-    return settings.max_completion_length or 2 * max(budgets)
+@dataclass(frozen=True)
+class Measuring:
+    """One model, to be measured as the settings say; what it generates is kept in `folder`."""
 
+    settings: Evaluation
+    folder: Path
+    subject: Subject
+    model: Any
+    tokenizer: Any
 
-def _measured(
-    settings: Evaluation,
-    output: Path,
-    subject: Subject,
-    model,
-    tokenizer,
-    stage: str,
-    questions: list[dict],
-    *,
-    title: str | None = None,
-    comparable: bool = True,
-    budgets: list[int] | None = None,
-    wording: Wording | None = None,
-    constant_budget: int | None = None,
-) -> dict:
-    """The measures of one sweep."""
-    budgets = sorted(set(budgets or settings.budgets))
-    outcomes = sweep(
-        model,
-        tokenizer,
-        questions,
-        budgets,
-        modes=settings.modes,
-        prompts=dataclasses.replace(subject.prompts, wording=wording or subject.prompts.wording),
-        max_completion_length=_cap(settings, budgets),
-        correctness=Correctness(require_end_of_thinking=settings.require_end_of_thinking),
-        temperature=settings.temperature,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        num_samples=settings.num_samples,
-        constant_budget=constant_budget,
-        row_cap=settings.row_cap,
-        path=output / "measures" / f"{stage}.completions.jsonl",
-        description=f"measuring: {stage}",
-    )
-    about = {"title": title, "comparable": comparable} if title else {}
-    return {**about, **measure(outcomes), "examples": examples(outcomes, questions)}
+    def sampling(self, budgets: list[int]) -> Sampling:
+        """How the model is sampled where these budgets are asked for."""
+        cap = self.settings.max_completion_length or 2 * max(budgets)
+        return Sampling.of(self.settings, max_completion_length=cap)
 
+    @property
+    def grading(self) -> Grading:
+        """How its completions are graded."""
+        return Grading(Correctness(require_end_of_thinking=self.settings.require_end_of_thinking))
 
-def _baselines(settings: Evaluation, output: Path, subject: Subject, model, tokenizer, questions) -> dict:
-    """The measures of each baseline that was asked for, by name."""
-    if not settings.baselines:
-        return {}
-    numbers = itertools.count()
-
-    def complete_saved(prompts, max_completion_length: int, seed: int) -> list[list[int]]:
-        return complete(
-            model,
-            tokenizer,
-            prompts,
-            max_completion_length=max_completion_length,
-            batch_size=settings.batch_size,
-            temperature=settings.temperature,
-            seed=seed,
-            path=output / "measures" / f"baselines.{next(numbers)}.completions.jsonl",
-            description="measuring: baselines",
+    def __call__(
+        self,
+        stage: str,
+        questions: list[dict],
+        *,
+        budgets: list[int] | None = None,
+        wording: Wording | None = None,
+        constant_budget: int | None = None,
+    ) -> dict:
+        """The measures of one sweep."""
+        settings, budgets = self.settings, sorted(set(budgets or self.settings.budgets))
+        prompts = dataclasses.replace(self.subject.prompts, wording=wording or self.subject.prompts.wording)
+        asked = {"constant_budget": constant_budget, "row_cap": settings.row_cap}
+        outcomes = sweep(
+            self.model,
+            self.tokenizer,
+            questions,
+            budget_conditions(prompts, budgets, settings.modes, **asked),
+            sampling=self.sampling(budgets),
+            grading=self.grading,
+            path=self.folder / f"{stage}.completions.jsonl",
+            description=f"measuring: {stage}",
         )
+        return {**measure(outcomes), "examples": examples(outcomes, questions)}
 
-    baselines = Baselines(
-        complete_saved,
-        model,
-        tokenizer,
-        questions,
-        settings.budgets,
-        prompts=subject.prompts,
-        correctness=Correctness(require_end_of_thinking=settings.require_end_of_thinking),
-        length=Length(),
-        max_completion_length=_cap(settings, settings.budgets),
-        mode="exact" if "exact" in settings.modes else "max",
-        seed=settings.seed,
-    )
-    return {name: measure(getattr(baselines, name)()) for name in settings.baselines}
+    def baselines(self, questions: list[dict]) -> dict:
+        """The measures of each baseline that was asked for, by name."""
+        settings = self.settings
+        if not settings.baselines:
+            return {}
+        mode = "exact" if "exact" in settings.modes else "max"
+        baselines = Baselines(
+            self.model,
+            self.tokenizer,
+            questions,
+            budget_conditions(self.subject.prompts, sorted(settings.budgets), [mode]),
+            sampling=self.sampling(settings.budgets),
+            grading=self.grading,
+            folder=self.folder,
+        )
+        return {name: measure(getattr(baselines, name)()) for name in settings.baselines}

@@ -67,27 +67,38 @@ def within_question_rank_correlation(outcomes: Iterable[dict]) -> float | None:
     return float(np.mean(correlations)) if correlations else None
 
 
-def row(outcomes: Sequence[dict]) -> dict:
-    """One line of the table: outcomes that share a mode and a budget (or ratio). Errors are fractions of the budget."""
+def summary(outcomes: Sequence[dict]) -> dict:
+    """What every line of every table says of its outcomes, whatever they were asked for: how long, and how accurate.
+
+    Lengths are in tokens, `truncated` and `accuracy` shares; the interval of the accuracy is Wilson's, 95 %.
+
+    >>> line = summary([{"length": n, "truncated": False, "correct": c} for n, c in ((10, 1.0), (30, 0.0))])
+    >>> line["n"], line["mean_length"], line["accuracy"], line["mean_thinking_length"]
+    (2, 20.0, 0.5, None)
+    """
     lengths = np.array([outcome["length"] for outcome in outcomes], dtype=float)
     grades = [outcome["correct"] for outcome in outcomes if outcome["correct"] is not None]
     low, high = wilson(sum(grades), len(grades))
-    line = {
-        "mode": outcomes[0]["mode"],
-        "budget": outcomes[0]["budget"],
+    return {
         "n": len(outcomes),
         "mean_length": float(lengths.mean()),
         "mean_thinking_length": _mean([outcome.get("thinking_length") for outcome in outcomes]),
         "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
         "length_p10": float(np.quantile(lengths, 0.1)),
         "length_p90": float(np.quantile(lengths, 0.9)),
-        "mean_error": None,
-        "mean_abs_error": None,
-        "rmse": None,
-        "over_budget": None,
         "accuracy": float(np.mean(grades)) if grades else None,
         "accuracy_low": low,
         "accuracy_high": high,
+    }
+
+
+def row(outcomes: Sequence[dict]) -> dict:
+    """One line of the table: outcomes that share a mode and a budget (or ratio). Errors are fractions of the budget."""
+    line = {
+        "mode": outcomes[0]["mode"],
+        "budget": outcomes[0]["budget"],
+        **summary(outcomes),
+        **dict.fromkeys(("mean_error", "mean_abs_error", "rmse", "over_budget")),
     }
     if any("cut" in outcome for outcome in outcomes):
         line["cut"] = _mean([outcome["cut"] for outcome in outcomes])
@@ -95,7 +106,7 @@ def row(outcomes: Sequence[dict]) -> dict:
         line["ratio"] = outcomes[0]["ratio"]
         line["budget"] = float(np.mean([outcome["budget"] for outcome in outcomes]))
     if line["budget"] is not None:
-        budgets = np.array([outcome["budget"] for outcome in outcomes], dtype=float)
+        lengths, budgets = (np.array([one[name] for one in outcomes], dtype=float) for name in ("length", "budget"))
         errors = (lengths - budgets) / budgets
         line["mean_error"] = float(errors.mean())
         line["mean_abs_error"] = float(np.abs(errors).mean())

@@ -127,20 +127,9 @@ def load_predictions(
         )
     if "question" not in found:
         logger.warning("%s: no column holds the question, so predictions are matched by their number in the file", path)
-    kept, read = without_repeats(rows, layout), _Reader(found, asked, count, correctness or Correctness(), layout)
-    questions: dict[str, int] = {}
-    outcomes, recorded, skipped = [], [], Counter()
-    for index, row in kept:
-        try:
-            made = [read.outcome(sample, index) for sample in read.samples(row)]
-        except ValueError as error:
-            raise ValueError(f"{path}: {place_of(path, index)}: {error}") from None
-        for outcome in made:
-            if isinstance(outcome, str):
-                skipped[outcome] += 1
-                continue
-            recorded.append(outcome.pop("recorded"))
-            outcomes.append({"question_id": questions.setdefault(outcome["question"], len(questions)), **outcome})
+    kept = without_repeats(rows, layout)
+    reader = _Reader(found, asked, count, correctness or Correctness(), layout)
+    outcomes, recorded, skipped = reader.read(kept, path)
     if not outcomes:
         reasons = ", ".join(f"{number} {reason}" for reason, number in skipped.items())
         raise ValueError(f"{path}: none of its {len(rows)} lines has a length or a completion to count ({reasons})")
@@ -165,6 +154,23 @@ class _Reader:
 
     def __init__(self, found: dict, asked: dict, count: Callable | None, correctness: Correctness, layout: Layout):
         self.found, self.asked, self.count, self.correctness, self.layout = found, asked, count, correctness, layout
+
+    def read(self, rows: Sequence[tuple[int, dict]], path: Path) -> tuple[list[dict], list[float | None], Counter]:
+        """Outcomes, the file's own grades of them, and how many predictions are skipped for which reason."""
+        questions: dict[str, int] = {}
+        outcomes, recorded, skipped = [], [], Counter()
+        for index, row in rows:
+            try:
+                made = [self.outcome(sample, index) for sample in self.samples(row)]
+            except ValueError as error:
+                raise ValueError(f"{path}: {place_of(path, index)}: {error}") from None
+            for outcome in made:
+                if isinstance(outcome, str):
+                    skipped[outcome] += 1
+                    continue
+                recorded.append(outcome.pop("recorded"))
+                outcomes.append({"question_id": questions.setdefault(outcome["question"], len(questions)), **outcome})
+        return outcomes, recorded, skipped
 
     def samples(self, row: dict) -> list[dict]:
         values = {name: at(row, column) for name, column in self.found.items()}

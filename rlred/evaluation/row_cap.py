@@ -26,19 +26,15 @@ def check_row_cap(row_cap: float | None, modes: Sequence[str], field: str) -> No
         raise ValueError(f"{field}={row_cap:g}: only rows that ask for a maximum are cut, and the modes are {modes}")
 
 
-def limit_of(row: dict, row_cap: float | None, cap: int) -> int:
-    """The tokens at which the completion of an asked row ends: at least one past its budget, at most the sweep's cap.
+def limit_of(mode: str, budget: int | None, row_cap: float | None) -> int | None:
+    """The tokens at which a completion that was asked for a budget ends, at least one past it; None for no such end.
 
-    >>> limit_of({"mode": "max", "budget": 16}, row_cap=1.5, cap=90)
-    24
-    >>> limit_of({"mode": "max", "budget": 16}, row_cap=1.0, cap=90)
-    17
-    >>> limit_of({"mode": "exact", "budget": 16}, row_cap=1.5, cap=90)
-    90
+    >>> limit_of("max", 16, row_cap=1.5), limit_of("max", 16, row_cap=1.0), limit_of("exact", 16, row_cap=1.5)
+    (24, 17, None)
     """
-    if row_cap is None or row["mode"] != "max":
-        return cap
-    return min(cap, max(row["budget"] + 1, int(row_cap * row["budget"])))
+    if row_cap is None or mode != "max":
+        return None
+    return max(budget + 1, int(row_cap * budget))
 
 
 def longest(ids: list[int], cap: int, length: Length) -> int:

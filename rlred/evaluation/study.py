@@ -8,8 +8,10 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sweep
 from rlred.files import write_json
 
@@ -21,33 +23,29 @@ def examples(outcomes: list[dict], questions, num_questions: int = 2) -> list[di
     budgets = sorted({outcome["budget"] for outcome in outcomes if outcome["budget"] is not None})
     shown = {budgets[0], budgets[len(budgets) // 2], budgets[-1]} if budgets else {None}
     texts = {row["question_id"]: row["question"] for row in questions[:num_questions]}
+    found = [one for one in outcomes if one["question_id"] in texts and one["budget"] in shown]
     return [
-        {"question": texts[outcome["question_id"]], **outcome}
-        for outcome in outcomes
-        if outcome["question_id"] in texts and outcome["budget"] in shown
+        {"question": texts[one["question_id"]], **{name: one[name] for name in one if name != "completion_ids"}}
+        for one in found
     ]
 
 
 class Study:
     """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
 
-    def __init__(self, arguments, training, held_out, tokenizer, prompts, correctness, length, output: Path):
+    def __init__(self, arguments, training, held_out, tokenizer, prompts, grading: Grading, output: Path):
         sampler = arguments.make_sampler()
-        self.on, self.training, self.output, self.tokenizer = arguments.evaluate, training, output, tokenizer
+        self.on, self.output, self.tokenizer = arguments.evaluate, output, tokenizer
         self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
-        self.held_out = held_out
-        self.temperature = arguments.eval_temperature
-        self.settings = {
-            "modes": arguments.eval_modes or [arguments.main_mode()],
-            "prompts": prompts,
-            "correctness": correctness,
-            "length": length,
-            "temperature": arguments.eval_temperature,
-            "batch_size": arguments.eval_batch_size,
-            "max_completion_length": max(training.max_completion_length, 2 * max(self.budgets)),
-            "seed": training.seed,
-            "row_cap": arguments.eval_row_cap,
-        }
+        self.modes = arguments.eval_modes or [arguments.main_mode()]
+        self.held_out, self.prompts, self.row_cap = held_out, prompts, arguments.eval_row_cap
+        self.grading = grading
+        self.sampling = Sampling(
+            max(training.max_completion_length, 2 * max(self.budgets)),
+            temperature=arguments.eval_temperature,
+            batch_size=arguments.eval_batch_size,
+            seed=training.seed,
+        )
 
     def measure(self, stage: str, model, step: int = 0) -> None:
         """Sweeps `model`, which has made `step` steps, once.
@@ -56,22 +54,23 @@ class Study:
         or its sweep was changed: then the earlier files are moved aside.
         """
         path = self.output / "measures" / f"{stage}.json"
-        unasked = set(self.settings["modes"]) == {"none"}  # nobody asks for a length, so no constant one is a control
+        unasked = set(self.modes) == {"none"}  # nobody asks for a length, so no constant one is a control
         if not self.on or (unasked and stage == "control_constant_length"):
             return
         # Every process has the whole model; the main one measures while the others wait for it.
         state = PartialState()
         if state.is_main_process and not self.has_measured(path, step):
             constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
+            asked = {"constant_budget": constant, "row_cap": self.row_cap}
             outcomes = sweep(
                 model,
                 self.tokenizer,
                 self.held_out,
-                self.budgets,
-                constant_budget=constant,
+                budget_conditions(self.prompts, self.budgets, self.modes, **asked),
+                sampling=self.sampling,
+                grading=self.grading,
                 path=path.with_suffix(".completions.jsonl"),
                 description=f"measuring: {stage}",
-                **self.settings,
             )
             block = measure(outcomes)
             block["constant_budget"] = constant
@@ -86,12 +85,13 @@ class Study:
             "step": step,
             "budgets": self.budgets,
             "questions": hashlib.sha256(json.dumps([row["question"] for row in self.held_out]).encode()).hexdigest(),
-            **{
-                name: self.settings[name]
-                for name in ("modes", "temperature", "max_completion_length", "row_cap", "seed")
-            },
+            "modes": self.modes,
+            "temperature": self.sampling.temperature,
+            "max_completion_length": self.sampling.max_completion_length,
+            "row_cap": self.row_cap,
+            "seed": self.sampling.seed,
         }
-        told = self.settings["prompts"].described()
+        told = self.prompts.described()
         asked |= {name: told[name] for name in ("system_prompt", "chat_template_kwargs") if told[name]}
         asked_path = path.with_suffix(".asked.json")
         if asked_path.exists() and json.loads(asked_path.read_text()) == asked:
@@ -119,10 +119,10 @@ class Study:
         report = {
             "model": model_name,
             "adapter": str(self.output),
-            "seed": self.training.seed,
+            "seed": self.sampling.seed,
             "n_questions": len(self.held_out),
-            "temperature": self.temperature,
-            "row_cap": self.settings["row_cap"],
+            "temperature": self.sampling.temperature,
+            "row_cap": self.row_cap,
             **{stage: json.loads(path.read_text()) if path.exists() else None for stage, path in paths.items()},
             "hindsight_start": hindsight_start,
             "cost": cost,

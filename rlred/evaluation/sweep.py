@@ -1,4 +1,4 @@
-"""Ask every question at every budget and record what each completion did."""
+"""Ask every question under every condition and record what each completion did."""
 
 import contextlib
 import functools
@@ -15,23 +15,15 @@ from peft.tuners.lora import LoraLayer
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
-from rlred.data.budgets import Wording, ask
-from rlred.data.prompts import (
-    Conversation,
-    Prompt,
-    Prompts,
-    as_prompts,
-    decode,
-    end_ids,
-    prompt_ids,
-    tell_end,
-    thinking_end,
-)
-from rlred.evaluation.row_cap import limit_of, longest
+from rlred.data.prompts import Conversation, Prompt, decode, end_ids, prompt_ids
+from rlred.evaluation.conditions import Condition
+from rlred.evaluation.row_cap import longest
 from rlred.evaluation.row_limits import StopAt
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.files import write_text
-from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
+
+LABELS = ("mode", "budget", "ratio")  # what a condition may say of its outcomes
 
 
 class Engine(Protocol):
@@ -50,34 +42,32 @@ def complete(
     model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
+    sampling: Sampling,
     *,
-    max_completion_length: int,
     limits: Sequence[int] | None = None,
-    batch_size: int = 128,
-    temperature: float = 1.0,
-    seed: int = 0,
     path: Path | None = None,
     description: str = "sampling",
 ) -> list[list[int]]:
     """Completion ids of prompts (conversations, or ids to go on from), end-of-sequence token included, unpadded.
 
     Prompts are batched in the given order: put those that will get similar lengths side by side. Each batch is seeded
-    by itself and the caller's random state stays as it was. Temperature 0 decodes greedily. `limits` end single rows
-    before `max_completion_length`; up to there they are what they would have been. With `path`, every batch is saved
-    there as it is done, and those that are already there are not generated again. Raises `ValueError` when that file
-    was made from other prompts or settings.
+    by itself and the caller's random state stays as it was. `limits` end single rows before the sampling's
+    `max_completion_length`; up to there they are what they would have been. With `path`, every batch is saved there as
+    it is done, and those that are already there are not generated again. Raises `ValueError` when that file was made
+    from other prompts or settings.
     """
     completions: list[list[int]] = []
+    size, seed = sampling.batch_size, sampling.seed
     if path is not None:
-        settings = {"max_completion_length": max_completion_length, "batch_size": batch_size, "seed": seed}
+        settings = {"max_completion_length": sampling.max_completion_length, "batch_size": size, "seed": seed}
         own = {} if limits is None else {"limits": list(limits)}
-        completions = open_completions(path, {**settings, "temperature": temperature, **own}, prompts)
-    limits = [max_completion_length] * len(prompts) if limits is None else limits
-    starts = range(len(completions), len(prompts), batch_size)
+        completions = open_completions(path, {**settings, "temperature": sampling.temperature, **own}, prompts)
+    limits = [sampling.max_completion_length] * len(prompts) if limits is None else limits
+    starts = range(len(completions), len(prompts), size)
     with ready(model, tokenizer) if starts else contextlib.nullcontext() as complete_batch:
         for start in tqdm(starts, desc=description, leave=False):
-            batch = [prompt_ids(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
-            ids = complete_batch(batch, limits[start : start + batch_size], temperature, seed + start)
+            batch = [prompt_ids(tokenizer, prompt) for prompt in prompts[start : start + size]]
+            ids = complete_batch(batch, limits[start : start + size], sampling.temperature, seed + start)
             completions += ids
             if path is not None:
                 with open(path, "a", encoding="utf-8") as file:
@@ -192,75 +182,44 @@ def sweep(
     model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[dict],
-    budgets: Sequence[int],
+    conditions: Sequence[Condition],
     *,
-    modes: Sequence[str] = ("exact",),
-    prompts: Prompts | Wording,
-    max_completion_length: int,
-    correctness: Correctness | None = None,
-    length: Length | None = None,
-    temperature: float = 1.0,
-    batch_size: int = 128,
-    seed: int = 0,
-    num_samples: int = 1,
-    constant_budget: int | None = None,
-    row_cap: float | None = None,
-    grade: bool = True,
+    sampling: Sampling,
+    grading: Grading | None = None,
     path: Path | None = None,
     description: str = "sweep",
 ) -> list[dict]:
-    """Outcomes of every question in every mode at every budget (mode `none` has none), `num_samples` of each.
+    """Outcomes of every question under every condition, `sampling.num_samples` of each, in the conditions' order.
 
-    `prompts` say how a question is asked, fitted to the tokenizer, and what ends the thinking; a `Wording` alone asks
-    without system prompt and template settings.
+    The conditions' prompts are fitted to the tokenizer and tell the grading what ends the thinking. `path` keeps the
+    completions while the sweep runs, so that one which was interrupted goes on.
 
-    With `constant_budget`, every prompt asks for that budget while the outcome is still held against its own: the
-    control that has learned a length, but not to listen. Without `grade`, answers are not compared (`correct` is None).
-    With `row_cap`, rows that ask for a maximum end at that many times it (rlred/evaluation/row_cap.py says what that
-    changes). `path` keeps the completions while the sweep runs, so that one which was interrupted goes on.
+    Where a condition has a limit, an outcome says whether its completion was `cut` there; one that was counts as
+    incorrect, and as long as the cap (rlred/evaluation/row_cap.py says what that changes).
     """
-    prompts = as_prompts(prompts)
-    end = prompts.end_of_thinking
-    correctness, length = (
-        tell_end(part, end, tokenizer) for part in (correctness or Correctness(), length or Length())
-    )
-    asked = [(mode, budget) for mode in modes for budget in (budgets if mode != "none" else [None])]
-    rows = []
-    for mode, budget in asked:
-        worded = constant_budget if constant_budget is not None and mode != "none" else budget
-        asked_rows = ask(questions, prompts, [(mode, worded)] * len(questions))
-        rows += [{**row, "budget": budget} for row in asked_rows for _ in range(num_samples)]
-    limits = [limit_of(row, row_cap, max_completion_length) for row in rows]
+    ends = {condition.end_of_thinking for condition in conditions}
+    if len(ends) != 1:
+        raise ValueError(f"conditions: need one end of thinking for all, got {sorted(map(str, ends)) or 'none'}")
+    grading = (grading or Grading()).fitted(ends.pop(), tokenizer)
+    asked = [(condition, row) for condition in conditions for row in questions]
     # Rows that will get similar lengths side by side; the completions of one question spread over batches.
-    completion_ids = complete(
-        model,
-        tokenizer,
-        [prompts.asked(row["prompt"]) for row in rows],
-        max_completion_length=max_completion_length,
-        limits=None if row_cap is None else limits,
-        batch_size=batch_size,
-        temperature=temperature,
-        seed=seed,
-        path=path,
-        description=description,
-    )
-    outcomes = outcomes_of(
-        rows,
-        completion_ids,
-        tokenizer=tokenizer,
-        stops=stop_ids(model, tokenizer),
-        correctness=correctness,
-        length=length,
-        grade=grade,
-    )
-    if row_cap is None:
-        return outcomes
-    for outcome, ids, limit in zip(outcomes, completion_ids, limits, strict=True):
-        outcome["cut"] = outcome["truncated"] and limit < max_completion_length
-        if outcome["cut"]:
-            outcome["length"] = longest(ids, max_completion_length, length)
-            outcome["correct"] = 0.0 if outcome["correct"] is not None else None
-    return outcomes
+    prompts = [p for one, row in asked for p in [one.prompt(row, tokenizer)] * sampling.num_samples]
+    rows = [{**row, **one.labels()} for one, row in asked for _ in range(sampling.num_samples)]
+    cap, limits = sampling.max_completion_length, None
+    if any(condition.limit is not None for condition in conditions):
+        limits = [min(cap, one.limit or cap) for one, _ in asked for _ in range(sampling.num_samples)]
+    ids = complete(model, tokenizer, prompts, sampling, limits=limits, path=path, description=description)
+    outcomes = outcomes_of(rows, ids, tokenizer=tokenizer, stops=stop_ids(model, tokenizer), grading=grading)
+    return outcomes if limits is None else [bound(*one, cap, grading) for one in zip(outcomes, limits, strict=True)]
+
+
+def bound(outcome: dict, limit: int, cap: int, grading: Grading) -> dict:
+    """An outcome that says whether it was `cut` at its limit below the cap; if so, with bounds for what is unknown."""
+    outcome = {**outcome, "cut": outcome["truncated"] and limit < cap}
+    if outcome["cut"]:
+        outcome["length"] = longest(outcome["completion_ids"], cap, grading.length)
+        outcome["correct"] = 0.0 if outcome["correct"] is not None else None
+    return outcome
 
 
 def outcomes_of(
@@ -269,29 +228,28 @@ def outcomes_of(
     *,
     tokenizer: PreTrainedTokenizerBase,
     stops: set[int],
-    correctness: Correctness,
-    length: Length,
-    grade: bool = True,
+    grading: Grading,
 ) -> list[dict]:
     """What each completion of an asked row did: the outcomes that `rlred.evaluation.measures` is about.
 
-    The end of thinking is the correctness's.
+    The grading has been told the end of thinking; `thinking_length` is None where the thinking does not end.
     """
-    ends = end_ids(tokenizer, thinking_end(correctness))
-    texts = decode(tokenizer, completion_ids, thinking_end(correctness))
-    grades = correctness(texts, solution=[row["solution"] for row in rows]) if grade else [None] * len(rows)
+    ends = end_ids(tokenizer, grading.end)
+    texts = decode(tokenizer, completion_ids, grading.end)
+    solutions = [row["solution"] for row in rows]
+    grades = grading.correctness(texts, solution=solutions) if grading.grades else [None] * len(rows)
     borders = [find_end(ids, ends) for ids in completion_ids]
     return [
         {
             "question_id": row["question_id"],
             "level": row.get("level"),
-            "mode": row["mode"],
-            "budget": row["budget"],
-            "length": length(ids),
+            **{name: row[name] for name in LABELS if name in row},
+            "length": grading.length(ids),
             "thinking_length": border and border[0],
             "correct": grade,
             "truncated": not ids or ids[-1] not in stops,
             "completion": text,
+            "completion_ids": ids,
         }
         for row, ids, grade, text, border in zip(rows, completion_ids, grades, texts, borders, strict=True)
     ]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from rlred.evaluation.measures import wilson
+from rlred.evaluation.measures import summary
+from rlred.evaluation.sweep import stop_ids
 from rlred.rewards import ExactMatch
 from rlred.vision.gate import LookGate
 
@@ -21,26 +22,33 @@ def outcomes_of(
     batch_size: int = 128,
     **settings,
 ) -> list[dict]:
-    """What each row's glance came to: `family`, `look`, `kept`, `full`, `said` (tokens of the policy), `correct`.
+    """What each row's glance came to: the outcome that every sweep has (rlred/evaluation/sweep.py), and what was seen.
 
-    `look` is one choice for all rows; without it the policy chooses.
+    Its `level` is the question's family and its `length` the tokens that the policy chose; beside them stand the `look`
+    that was taken and the visual tokens that were `kept` of the `full` picture. `look` is one choice for all rows;
+    without it the policy chooses.
     """
-    correctness, found = correctness or ExactMatch(), []
+    correctness, found, stops = correctness or ExactMatch(), [], stop_ids(model, gate.tokenizer)
     for start in range(0, len(rows), batch_size):
         some = rows[start : start + batch_size]
         prompts = [[{"role": "user", "content": row["question"]}] for row in some]
         looks = None if look is None else [look] * len(some)
         glances = gate(model, prompts, [row["image"] for row in some], looks, **settings)
-        for row, glance in zip(some, glances, strict=True):
-            grade = correctness.grade(glance.answer, row["solution"]) or 0.0
+        for number, (row, glance) in enumerate(zip(some, glances, strict=True), start):
             found.append(
                 {
-                    "family": row["family"],
+                    "question_id": number,
+                    "level": row["family"],
+                    "mode": "none",
+                    "budget": None,
+                    "length": sum(glance.mask),
+                    "correct": correctness.grade(glance.answer, row["solution"]) or 0.0,
+                    "truncated": glance.completion_ids[-1] not in stops,
+                    "completion": glance.answer,
+                    "completion_ids": glance.completion_ids,
                     "look": glance.look,
                     "kept": glance.kept,
                     "full": glance.full,
-                    "said": sum(glance.mask),
-                    "correct": grade,
                 }
             )
     return found
@@ -48,15 +56,15 @@ def outcomes_of(
 
 def table_row(outcomes: list[dict]) -> dict:
     """Accuracy with its 95 % interval, mean keep ratio, visual tokens, tokens said, and how often each look came."""
-    n, right = len(outcomes), sum(outcome["correct"] for outcome in outcomes)
+    line, n = summary(outcomes), len(outcomes)
     looks = Counter(outcome["look"] or "none" for outcome in outcomes)
     return {
         "n": n,
-        "accuracy": right / n,
-        "interval": list(wilson(right, n)),
+        "accuracy": line["accuracy"],
+        "interval": [line["accuracy_low"], line["accuracy_high"]],
         "ratio": sum(outcome["kept"] / outcome["full"] for outcome in outcomes) / n,
         "tokens": sum(outcome["kept"] for outcome in outcomes) / n,
-        "said": sum(outcome["said"] for outcome in outcomes) / n,
+        "said": line["mean_length"],
         "looks": {look: count / n for look, count in looks.most_common()},
     }
 
@@ -65,7 +73,7 @@ def by_family(outcomes: list[dict]) -> dict[str, dict]:
     """The table row of each family, and of all under "all"."""
     families = defaultdict(list)
     for outcome in outcomes:
-        families[outcome["family"]].append(outcome)
+        families[outcome["level"]].append(outcome)
     return {"all": table_row(outcomes), **{family: table_row(some) for family, some in sorted(families.items())}}
 
 

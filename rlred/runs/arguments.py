@@ -22,6 +22,7 @@ from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.early_stop import EarlyStop
 from rlred.training.hindsight import Hindsight
+from rlred.training.merged_rollouts import MergedRollouts
 from rlred.training.parts import make_part
 from rlred.training.target_search import TargetSearch
 from rlred.training.think_or_not import ThinkOrNot
@@ -81,6 +82,9 @@ class DialArguments:
 
     stop_decided: bool = option(
         False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
+    )
+    merged_rollouts: bool = option(
+        False, "Sample rollouts from weights with the adapter merged in: quicker with transformers, not for vLLM."
     )
     stop_at_correlation: float | None = option(
         None, "End the training once the rollouts' rank correlation of budget and length is this in three logs running."
@@ -178,6 +182,8 @@ class DialArguments:
             parts.append(DifficultyKL(self.high_beta))
         if self.stop_decided:
             parts.append(EarlyStop())
+        if self.merged_rollouts:
+            parts.append(MergedRollouts())
         parts += [make_part(name, settings or {}) for name, settings in self.parts.items()]
         kinds = [type(part).__name__ for part in parts]
         twice = [kind for kind in kinds if kinds.count(kind) > 1]

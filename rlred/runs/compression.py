@@ -17,6 +17,7 @@ from rlred.compression.evaluate import (
     BASE_TITLE,
     TRUNCATION_TITLE,
     measure_ratios,
+    ratio_conditions,
     sweep_ratios,
     truncated,
     write_report,
@@ -24,10 +25,11 @@ from rlred.compression.evaluate import (
 from rlred.compression.levels import make_level_rows
 from rlred.compression.mixing import Bounds
 from rlred.compression.reweighting import Reweight, ShareSampler
-from rlred.compression.rows import features, make_rows
+from rlred.compression.rows import Cutting, features, make_rows
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
+from rlred.evaluation.sampling import Sampling
 from rlred.files import write_json
 from rlred.output import claim_output
 from rlred.runs.arguments import SFT_KINDS
@@ -96,11 +98,13 @@ def make_traces(arguments, training, model, tokenizer, questions, output: Path) 
         tokenizer,
         list(questions),
         arguments.make_ratio_format(tokenizer),
-        max_completion_length=arguments.max_completion_length,
-        num_samples=arguments.num_samples,
-        temperature=arguments.trace_temperature,
-        batch_size=arguments.eval_batch_size,
-        seed=training.seed,
+        sampling=Sampling(
+            arguments.max_completion_length,
+            temperature=arguments.trace_temperature,
+            batch_size=arguments.eval_batch_size,
+            seed=training.seed,
+            num_samples=arguments.num_samples,
+        ),
         path=output / "traces.completions.jsonl",
     )
 
@@ -119,23 +123,17 @@ def make_rows_of(
     scorer = make_scorer(arm.scorer, scorer_model, seed=training.seed, dtype=dtype, prompts=asked)
     name = f"{arm.scorer}/{scorer_model or ''}/{training.seed}"
     spans = scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, name)
-    return rows_stage(
-        path,
-        lambda: make_rows(
-            traces,
-            spans,
-            arguments.ratios,
-            tokenizer,
-            ratio_format,
-            ratios_per_question=arguments.ratios_per_question,
-            tolerance=arguments.tolerance,
-            protect=arm.protect,
-            ask_ratio=arguments.ask_ratio,
-            difficulty=arguments.difficulty,
-            short_share=None if arguments.reweight_steps else arguments.short_share,  # the sampler draws that share
-            seed=training.seed,
-        ),
+    cutting = Cutting(
+        arguments.ratios,
+        arguments.ratios_per_question,
+        tolerance=arguments.tolerance,
+        protect=arm.protect,
+        ask_ratio=arguments.ask_ratio,
+        difficulty=arguments.difficulty,
+        short_share=None if arguments.reweight_steps else arguments.short_share,  # the sampler draws that share
+        seed=training.seed,
     )
+    return rows_stage(path, lambda: make_rows(traces, spans, cutting, tokenizer, ratio_format))
 
 
 def dev_questions(arguments, training: SFTConfig, questions) -> list[dict]:
@@ -169,16 +167,13 @@ def measure_bounds(arguments, model, tokenizer, dev: list[dict]) -> Bounds:
 
 def think_freely(arguments, model, tokenizer, questions: list[dict]) -> list[dict]:
     """The questions, asked for no ratio."""
-    return sweep_ratios(
-        model,
-        tokenizer,
-        questions,
-        [1.0],
-        arguments.make_ratio_format(tokenizer),
-        max_completion_length=arguments.max_completion_length,
-        temperature=arguments.eval_temperature,
-        batch_size=arguments.eval_batch_size,
-    )
+    conditions = ratio_conditions(arguments.make_ratio_format(tokenizer), [1.0])
+    return sweep_ratios(model, tokenizer, questions, conditions, sampling=sampling_of(arguments))
+
+
+def sampling_of(arguments) -> Sampling:
+    """How every sweep samples; its seed is always 0."""
+    return Sampling(arguments.max_completion_length, arguments.eval_temperature, arguments.eval_batch_size)
 
 
 def make_mixing(arguments, training, rows, tokenizer, dev, bounds: Bounds, folder: Path) -> Reweight:
@@ -221,11 +216,8 @@ def sweep(
         model,
         tokenizer,
         held_out,
-        [*arguments.asked_ratios(), *arguments.eval_ratios],
-        arguments.make_ratio_format(tokenizer),
-        max_completion_length=arguments.max_completion_length,
-        temperature=arguments.eval_temperature,
-        batch_size=arguments.eval_batch_size,
+        ratio_conditions(arguments.make_ratio_format(tokenizer), [*arguments.asked_ratios(), *arguments.eval_ratios]),
+        sampling=sampling_of(arguments),
         folder=output / "measures" / name,
         description=f"measuring {name}",
     )

@@ -26,6 +26,8 @@ from rlred.data.budgets import training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
 from rlred.data.references import COLUMNS, sample_references, write_references
+from rlred.evaluation.conditions import free
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.files import write_json
@@ -35,7 +37,7 @@ from rlred.rewards.base import bind, columns_of, correctness_of, declared, lengt
 from rlred.runs.arguments import KINDS, DialArguments
 from rlred.runs.chassis import command, describe, load_both, load_model, lora_of, num_rows, watchers
 from rlred.training.adherence import LogsAdherence
-from rlred.training.hindsight import hindsight_start
+from rlred.training.hindsight import Start, hindsight_start
 from rlred.training.target_search import SearchTargets
 from rlred.training.trainer import ComposedGRPOTrainer, Part
 
@@ -62,48 +64,30 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
     output = claim_output(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
-    correctness, length = correctness_of(reward, Correctness()), length_of(reward)
+    grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
     if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
         asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
-        questions = referenced(questions, model, tokenizer, arguments, training, reward, asked, output)
-    rows = training_rows(
-        questions,
-        prompts,
-        sampler,
-        num_rows=num_rows(training, len(questions) * arguments.budgets_per_question),
-        budgets_per_question=arguments.budgets_per_question,
-        seed=training.seed,
-    )
+        questions = referenced(questions, model, tokenizer, arguments, training, grading, asked, output)
+    rows = asked_rows(questions, prompts, sampler, arguments, training)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, training, held_out, tokenizer, prompts, correctness, length, output)
+    study = Study(arguments, training, held_out, tokenizer, prompts, grading, output)
     study.measure("baseline", model)
-    peft_config = lora_of(model_config)
-    if peft_config is not None:
-        torch.manual_seed(training.seed)
-        model = get_peft_model(model, peft_config)
+    model = with_adapter(model, model_config, training.seed)
     hindsight = None
     if arguments.hindsight:
-        hindsight = hindsight_start(
-            model,
-            tokenizer,
-            questions,
-            prompts=prompts,
-            sampler=sampler,
-            settings=arguments.make_hindsight(),
-            length=length,
-            correctness=correctness,
-            max_completion_length=training.max_completion_length,
-            batch_size=arguments.eval_batch_size,
-            training=training,
-            output=output / "hindsight",
+        sampling = Sampling(
+            training.max_completion_length, training.temperature, arguments.eval_batch_size, training.seed
         )
+        first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading)
+        folder = output / "hindsight"
+        hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)
         study.measure("hindsight", model, hindsight["num_updates"])
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
-    rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, tokenizer, prompts.end, length)
+    rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, tokenizer, prompts.end, grading.length)
     trainer = make_trainer(
         [part.bind(prompts.end) for part in parts],
         model=model,
@@ -114,30 +98,67 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         callbacks=make_callbacks(arguments, output),
     )
     if search:
-        answer = functools.partial(
-            sweep,
-            tokenizer=tokenizer,
-            questions=list(monitor),
-            budgets=[],
-            num_samples=training.num_generations,
-            description="searching targets",
-            **{**study.settings, "modes": ["none"], "temperature": training.temperature},
-        )
-        trainer.add_callback(SearchTargets(search, answer))
-    trainer.train(resume_from_checkpoint=checkpoint_of(training))
+        trainer.add_callback(SearchTargets(search, answers(study, monitor, training)))
+    train(trainer, output)
+    report = finish(trainer, study, hindsight, model_config.model_name_or_path, start)
+    close(trainer)
+    return report
+
+
+def asked_rows(questions, prompts: Prompts, sampler, arguments: DialArguments, training: GRPOConfig):
+    """The rows of the whole run, in the order in which they are trained on."""
+    count, each = len(questions), arguments.budgets_per_question
+    asked = {"num_rows": num_rows(training, count * each), "budgets_per_question": each, "seed": training.seed}
+    return training_rows(questions, prompts, sampler, **asked)
+
+
+def with_adapter(model, model_config: ModelConfig, seed: int):
+    """The model with a fresh adapter, if one is trained; seeded, so that every process has the same."""
+    peft_config = lora_of(model_config)
+    if peft_config is None:
+        return model
+    torch.manual_seed(seed)
+    return get_peft_model(model, peft_config)
+
+
+def answers(study: Study, questions, training: GRPOConfig):
+    """A function from the policy to its outcomes on the monitor's questions, asked for nothing."""
+    return functools.partial(
+        sweep,
+        tokenizer=study.tokenizer,
+        questions=list(questions),
+        conditions=free(study.prompts),
+        sampling=study.sampling.at(temperature=training.temperature, num_samples=training.num_generations),
+        grading=study.grading,
+        description="searching targets",
+    )
+
+
+def train(trainer: GRPOTrainer, output: Path) -> None:
+    """Trains, from a checkpoint where there is one to go on from, and saves what came of it."""
+    trainer.train(resume_from_checkpoint=checkpoint_of(trainer.args))
     trainer.save_model(str(output))
     trainer.save_state()
+
+
+def finish(trainer: GRPOTrainer, study: Study, hindsight: dict | None, name: str, start: float) -> dict:
+    """Measures what was trained and returns the run's report; `start` is when the run began."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    study.measure("trained", model, trainer.state.global_step)
-    study.measure("control_constant_length", model, trainer.state.global_step)
+    for stage in ("trained", "control_constant_length"):
+        study.measure(stage, model, trainer.state.global_step)
     spent = cost(trainer, hindsight, *map(study.rank_correlation, ("hindsight", "trained")), start)
-    report = study.report(model_config.model_name_or_path, spent, hindsight)
-    # DDP's reducer goes before the process group: as the last to hold it, it waits for gloo's thread with Python's lock
-    # in its hand, while that thread waits for the lock (torch 2.13; seen once on a busy machine, and for ever).
-    trainer.model_wrapped = model
+    return study.report(name, spent, hindsight)
+
+
+def close(trainer: GRPOTrainer) -> None:
+    """Ends the process group.
+
+    DDP's reducer goes first: as the last to hold the group, it waits for gloo's thread with Python's lock in its hand,
+    while that thread waits for the lock (torch 2.13; seen once on a busy machine, and for ever).
+    """
+    trainer.model_wrapped = trainer.accelerator.unwrap_model(trainer.model)
     trainer.accelerator.free_memory()
     trainer.end()
-    return report
 
 
 def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
@@ -161,7 +182,7 @@ def make_callbacks(arguments: DialArguments, output: Path) -> list:
     return [*watchers(output), *([stop] if stop else [])]
 
 
-def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, reward, prompts: Prompts, output: Path):
+def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, grading, prompts: Prompts, output: Path):
     """The questions with the base's own length and accuracy, sampled once and kept in the run's folder."""
     path, state = output / "reference.jsonl", PartialState()
     if state.is_main_process and not path.exists():
@@ -170,13 +191,14 @@ def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, rew
             tokenizer,
             questions,
             prompts=prompts,
-            num_samples=arguments.reference_samples,
-            max_completion_length=training.max_completion_length,
-            correctness=correctness_of(reward, Correctness()),
-            length=length_of(reward),
-            temperature=training.temperature,
-            batch_size=arguments.eval_batch_size,
-            seed=training.seed,
+            sampling=Sampling(
+                training.max_completion_length,
+                temperature=training.temperature,
+                batch_size=arguments.eval_batch_size,
+                seed=training.seed,
+                num_samples=arguments.reference_samples,
+            ),
+            grading=grading,
             path=output / "measures" / "reference.completions.jsonl",
         )
         write_references(rows, path)

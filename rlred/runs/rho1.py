@@ -13,7 +13,9 @@ from trl import ModelConfig, SFTConfig
 from rlred.data.budgets import Wording
 from rlred.data.models import Loading, load_model
 from rlred.data.questions import load_questions, read_source
+from rlred.evaluation.conditions import free
 from rlred.evaluation.measures import measure
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.runs.arguments import option
 from rlred.runs.comparison import fresh_model, main_of
@@ -151,11 +153,8 @@ class Experiment:
             model,
             tokenizer,
             held_out,
-            [],
-            modes=["none"],
-            prompts=Wording(),
-            max_completion_length=told.max_completion_length,
-            temperature=temperature,
+            free(Wording()),
+            sampling=Sampling(told.max_completion_length, temperature),
         )
         return measure(outcomes)["rows"][0]["accuracy"]
 

@@ -22,13 +22,14 @@ from rlred.data.budgets import Wording
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, as_prompts, prompt_text
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import BudgetCondition, budget_conditions, free
 from rlred.evaluation.evaluate import base_of, prompts_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
-from rlred.rewards import Correctness
 from rlred.runs.chassis import command, use_all_cores
 from rlred.tiny import L1_MAXLEN, resolve_adapter, sums
 from rlred.training.sft import SFTSettings, fine_tune
@@ -97,16 +98,15 @@ def run(arguments: TaleArguments) -> dict:
     base = base_of(adapter, [arguments.model] if arguments.model else [])
     questions, held_out = arguments.load_both()
     prompts = arguments.make_prompts(adapter)
-    settings = {"max_completion_length": 2 * max(arguments.budgets), "seed": arguments.seed, "batch_size": 128}
+    sampling = Sampling(2 * max(arguments.budgets), seed=arguments.seed)
     model, tokenizer = load_model(base, adapter, Loading(arguments.dtype))
     path = output / "search.completions.jsonl"
-    found, searched = search_budgets(
-        model, tokenizer, questions, arguments.budgets, path=path, prompts=prompts.fitted(tokenizer), **settings
-    )
+    conditions = budget_conditions(prompts.fitted(tokenizer), arguments.budgets, ["max"])
+    found, searched = search_budgets(model, tokenizer, questions, conditions, sampling=sampling, path=path)
     write_json(output / "found.json", found)
 
     def measured(model) -> dict:
-        return measure(sweep(model, tokenizer, held_out, [], modes=["none"], prompts=asked, **settings))
+        return measure(sweep(model, tokenizer, held_out, free(asked), sampling=sampling))
 
     student = arguments.student or base
     model, tokenizer = load_model(student, None, Loading(arguments.dtype))
@@ -135,14 +135,10 @@ def search_budgets(
     model: PreTrainedModel,
     tokenizer,
     questions: Sequence[dict],
-    budgets: Sequence[int],
+    conditions: Sequence[BudgetCondition],
     *,
-    prompts: Prompts | Wording,
-    mode: str = "max",
-    max_completion_length: int,
-    correctness: Correctness | None = None,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling,
+    grading: Grading | None = None,
     path: Path | None = None,
 ) -> tuple[list[dict], dict]:
     """Each question's completion at the least budget from which up it was right at every one; and what that cost.
@@ -153,13 +149,9 @@ def search_budgets(
         model,
         tokenizer,
         questions,
-        budgets,
-        modes=[mode],
-        prompts=prompts,
-        max_completion_length=max_completion_length,
-        correctness=correctness,
-        batch_size=batch_size,
-        seed=seed,
+        conditions,
+        sampling=sampling,
+        grading=grading,
         path=path,
         description="searching budgets",
     )
@@ -174,7 +166,8 @@ def search_budgets(
         else:
             lost.add(number)
     if not found:
-        raise ValueError(f"none of {len(questions)} questions was answered right at the budget {max(budgets)}")
+        most = max(condition.budget for condition in conditions)
+        raise ValueError(f"none of {len(questions)} questions was answered right at the budget {most}")
     rows = [
         {**texts[number], **{name: row[name] for name in ("completion", "length", "budget", "level")}}
         for number, row in found.items()

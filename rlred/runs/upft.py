@@ -8,12 +8,13 @@ from pathlib import Path
 from datasets import Dataset
 from trl import ModelConfig, SFTConfig
 
-from rlred.data.budgets import Wording, ask
-from rlred.data.prompts import Prompts, tell_end, template_settings
+from rlred.data.budgets import Wording
+from rlred.data.prompts import Prompts, template_settings
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import free
 from rlred.evaluation.measures import measure
-from rlred.evaluation.sweep import complete, outcomes_of, sample_of, stop_ids
-from rlred.rewards import Correctness, Length
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.sweep import sample_of, sweep
 from rlred.runs.arguments import option
 from rlred.runs.comparison import fresh_model, main_of
 from rlred.tiny import sums
@@ -76,26 +77,15 @@ class Experiment:
         return Prompts(Wording(), self.told.system_prompt, self.told.chat_template_kwargs).fitted(tokenizer)
 
     def answers(self, model, tokenizer, split: str, seed: int, path: Path | None = None) -> list[dict]:
-        """One graded completion of each question, sampled at temperature 1, with its `row` and `ids`."""
+        """One graded completion of each question, sampled at temperature 1, with its `row`."""
         told, prompts = self.told, self.prompts(tokenizer)
         source = told.eval_questions or told.questions if split == "test" else told.questions
         n = told.num_eval_questions if split == "test" else told.num_questions
         questions = load_questions(source, split=split, limit=n if source in sums.FAMILIES else None)
         questions = sample_of(questions, n)
-        rows = list(ask(questions, prompts, [("none", None)] * len(questions)))
-        ids = complete(
-            model,
-            tokenizer,
-            [prompts.asked(row["prompt"]) for row in rows],
-            max_completion_length=told.max_completion_length,
-            batch_size=told.sample_batch_size,
-            seed=seed,
-            path=path,
-        )
-        correctness = tell_end(Correctness(), prompts.end_of_thinking, tokenizer)
-        graders = {"correctness": correctness, "length": Length()}
-        outcomes = outcomes_of(rows, ids, tokenizer=tokenizer, stops=stop_ids(model, tokenizer), **graders)
-        return [{**outcome, "row": row, "ids": own} for outcome, row, own in zip(outcomes, rows, ids, strict=True)]
+        sampling = Sampling(told.max_completion_length, batch_size=told.sample_batch_size, seed=seed)
+        outcomes = sweep(model, tokenizer, questions, free(prompts), sampling=sampling, path=path)
+        return [{**outcome, "row": row} for outcome, row in zip(outcomes, questions, strict=True)]
 
     def token_rows(self, answers: list[dict], tokenizer, seed: int, length: int | None = None) -> list[dict]:
         """Prefixes of that length and their share of whole answers; without a length, whole answers."""
@@ -103,7 +93,7 @@ class Experiment:
         worded = replace(whole, wording=Wording(none=self.told.prefix_wording.replace("{question}", Wording().none)))
         return prefix_rows(
             *([one.ids(tokenizer, answer["row"], None, "none") for answer in answers] for one in (worded, whole)),
-            [answer["ids"] for answer in answers],
+            [answer["completion_ids"] for answer in answers],
             length=length or 1,
             full_share=self.told.full_share if length else 1.0,
             seed=seed,

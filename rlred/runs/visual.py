@@ -12,6 +12,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -39,9 +40,10 @@ from rlred.runs.chassis import command, describe, load_model, lora_of, stage, wa
 from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
 from rlred.training.difficulty_kl import DifficultyKL
+from rlred.training.imitation import check_mix, imitate
+from rlred.training.sft import SFTSettings
 from rlred.training.trainer import ComposedGRPOTrainer, Part
 from rlred.vision.gate import GateRollout, LookGate
-from rlred.vision.imitation import check_mix, imitate
 from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
@@ -105,6 +107,18 @@ class VisionArguments:
             raise ValueError(f"start_learning_rate must be above 0, got {self.start_learning_rate}")
         Reducer(self.score, self.strategy)
 
+    def make_start(self) -> SFTSettings:
+        """How long and how fast the start by imitation trains."""
+        return SFTSettings(
+            max_steps=self.start_steps,
+            batch_size=24,
+            learning_rate=self.start_learning_rate,
+            schedule="constant",
+            warmup_steps=0,
+            in_order=True,
+            save_steps=20,
+        )
+
     def make_parts(self) -> list[Part]:
         """What the run's method changes in a GRPO step."""
         return [] if self.high_beta is None else [DifficultyKL(self.high_beta)]
@@ -162,28 +176,11 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     if parts and not declared(reward).grades:
         rewards, training.reward_weights = [reward, correctness_of(reward, ExactMatch())], [1.0, 0.0]
     check_rewards(rewards, training)
-    settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
-    prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
-    model, processor = load_model(model_config, training, pictures=True)
-    gate = LookGate(sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
-    SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
-    model.generation_config.suppress_tokens += [
-        token_of(gate.tokenizer, text, field="never") for text in arguments.never
-    ]
-    if arguments.start_steps:
-        check_mix(gate, arguments.start_mix)
+    model, gate = load_gate(arguments, training, model_config)
     rewards = [tell_end(reward, gate.prompts.end, gate.tokenizer) for reward in rewards]
     reward = rewards[0]
     correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
-    rows = load_rows(
-        arguments.questions,
-        split=arguments.questions_split,
-        limit=rollouts_per_step(training) // training.num_generations * training.max_steps,
-        seed=training.seed,
-        mix=arguments.family_mix,
-        instruction=arguments.instruction,
-        square_sides=arguments.square_sides,
-    )
+    rows = questions_of(arguments, training)
     study = Study(arguments, gate, reward, correctness)
     check_held_out(rows, study.rows.get("test", []))
     output = claim_output(training, default_output)
@@ -192,15 +189,13 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
 
     name = model_config.model_name_or_path
     report = stage(output / "measures" / "baseline.json", lambda: study.before(model, name, training.seed))
-    if (
-        report and PartialState().is_main_process
-    ):  # without families that want different looks there is nothing to learn
+    if report and PartialState().is_main_process:  # where all families want the same look there is nothing to learn
         logger.info("before training\n%s", to_markdown(report))
     peft_config = lora_of(model_config, rf".*(language_model|text_model).*\.{LINEARS}")
     if arguments.start_steps:
         torch.manual_seed(training.seed)
         model, peft_config = get_peft_model(model, peft_config), None
-        start_by_imitation(model, gate, rows, arguments, output / "start")
+        start_by_imitation(model, gate, rows, arguments, training, output / "start")
         if report:
             started = stage(output / "measures" / "started.json", lambda: study.gates(model))
             report["gates"] |= {f"started, gate {name}": row for name, row in started.items()}
@@ -220,32 +215,60 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     trainer.save_model(str(output))
     trainer.save_state()
     if report:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        report["gates"] |= {f"trained, gate {name}": row for name, row in study.gates(model).items()}
-        report |= {"steps": trainer.state.global_step, "minutes": round((time.time() - start) / 60, 1)}
-        if gate.looks and arguments.strategy in ("prune", "package", "merge"):
-            smallest = min(gate.looks, key=gate.looks.get)
-            report["positions"] = position_map(gate, model, study.rows["test"], smallest)
-    if report and PartialState().is_main_process:
-        write_json(output / "visual.json", report)
-        write_text(output / "visual.md", to_markdown(report))
-        draw_tradeoff(report, output / "visual.png")
-        if "positions" in report:
-            draw_positions(report["positions"], output / "positions.png")
+        report |= study.after(trainer, report["gates"], has_map=arguments.strategy in ("prune", "package", "merge"))
+        report["minutes"] = round((time.time() - start) / 60, 1)
+        if PartialState().is_main_process:
+            write_report(report, output)
     return report
 
 
-def start_by_imitation(model, gate: LookGate, rows: list[dict], arguments: VisionArguments, folder: Path) -> None:
+def questions_of(arguments: VisionArguments, training: GRPOConfig) -> list[dict]:
+    """The questions of the whole run, as many as its steps take."""
+    return load_rows(
+        arguments.questions,
+        split=arguments.questions_split,
+        limit=rollouts_per_step(training) // training.num_generations * training.max_steps,
+        seed=training.seed,
+        mix=arguments.family_mix,
+        instruction=arguments.instruction,
+        square_sides=arguments.square_sides,
+    )
+
+
+def load_gate(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig) -> tuple[Any, LookGate]:
+    """The model, which loses visual tokens, and the gate that says how many."""
+    settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
+    prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
+    model, processor = load_model(model_config, training, pictures=True)
+    gate = LookGate(sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
+    SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
+    never = [token_of(gate.tokenizer, text, field="never") for text in arguments.never]
+    model.generation_config.suppress_tokens += never
+    if arguments.start_steps:
+        check_mix(gate, arguments.start_mix)
+    return model, gate
+
+
+def write_report(report: dict, output: Path) -> None:
+    """Writes visual.{json,md,png}, and where the kept tokens lie in the pictures."""
+    write_json(output / "visual.json", report)
+    write_text(output / "visual.md", to_markdown(report))
+    draw_tradeoff(report, output / "visual.png")
+    if "positions" in report:
+        draw_positions(report["positions"], output / "positions.png")
+
+
+def start_by_imitation(
+    model, gate: LookGate, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
+) -> None:
     """Trains the model's adapter by imitation and keeps it in `folder`; one that is there is loaded instead."""
     if (folder / "adapter_model.safetensors").exists():
         model.load_adapter(folder, adapter_name="default", is_trainable=True)
         return
-    settings = {"steps": arguments.start_steps, "learning_rate": arguments.start_learning_rate}
-    losses = imitate(model, gate, rows, mix=arguments.start_mix, **settings)
-    logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
-    if PartialState().is_main_process:
-        model.save_pretrained(folder)
-    PartialState().wait_for_everyone()
+    state = imitate(model, gate, rows, arguments.start_mix, arguments.make_start(), folder, training)
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    if losses:
+        logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])
 
 
 def check_held_out(rows: list[dict], held_out: list[dict]) -> None:
@@ -299,6 +322,15 @@ class Study:
             "gates": {f"base, gate {gate}": row for gate, row in self.gates(model).items()},
             "optima": optima(fixed, self.weight) if self.weight else {},
         }
+
+    def after(self, trainer, gates: dict, has_map: bool) -> dict:
+        """What training adds to the report: the gate beside the earlier `gates`, and where the kept tokens lie."""
+        model, looks = trainer.accelerator.unwrap_model(trainer.model), self.gate.looks
+        found = {"gates": gates | {f"trained, gate {name}": row for name, row in self.gates(model).items()}}
+        found["steps"] = trainer.state.global_step
+        if looks and has_map:
+            found["positions"] = position_map(self.gate, model, self.rows["test"], min(looks, key=looks.get))
+        return found
 
     def gates(self, model) -> dict[str, dict]:
         """The gate, greedy and sampled (the answers greedy both times), in each set of wordings."""

@@ -16,30 +16,32 @@ idea is hindsight relabelling (Hindsight Experience Replay, 1707.01495) applied 
 Each stage leaves its result in `<output>/hindsight/` and is not done twice: traces.jsonl, checkpoints, adapter.
 """
 
+import dataclasses
 import json
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from rlred.data.budgets import BudgetSampler, Wording, ask
+from rlred.data.budgets import BudgetSampler
 from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
+from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import within_question_rank_correlation
-from rlred.evaluation.sweep import complete, stop_ids, sweep
-from rlred.files import write_json
+from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.sweep import stop_ids, sweep
+from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
 from rlred.training.sft import SFTSettings, SupervisedTrainer
+from rlred.training.traces import SOURCES, Bins, Material, described, sample, spread, table
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 512  # completions between two saves
 WARMUP_UPDATES = 10
 
 
@@ -48,7 +50,14 @@ class Hindsight:
     """Settings of the hindsight start. Raises `ValueError` for a value out of range."""
 
     num_samples: int = 2048
-    """Completions to sample from the model."""
+    """Completions to sample from the model, asked for budgets; without a budget beside `sources`."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}: rlred/training/traces.py.
+    With any, the traces are drawn evenly over bins of length, and those outside the budgets are left out."""
+    num_bins: int = 8
+    """Bins of length between the smallest and the largest budget, equally wide in the logarithm."""
+    empty_bins: str = "stop"
+    """What happens where `sources` leave a bin without a trace: stop, or warn."""
     max_updates: int = 400
     """Most SFT updates at the full rate; fewer when the target is reached."""
     cooldown_updates: int = 60
@@ -75,12 +84,28 @@ class Hindsight:
     """Budgets at which each of them is asked. A coarse grid can miss a number that the model does not hear yet."""
 
     def __post_init__(self):
-        counts = ("num_samples", "max_updates", "batch_size", "micro_batch_size", "probe_every", "num_probe_questions")
+        counts = (
+            "num_samples",
+            "max_updates",
+            "batch_size",
+            "micro_batch_size",
+            "probe_every",
+            "num_probe_questions",
+            "num_bins",
+        )
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
         if self.num_probe_budgets < 2:
             raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
+        for name, count in self.sources.items():
+            if name not in SOURCES or name == "free":
+                known = ", ".join(name for name in SOURCES if name != "free")
+                raise ValueError(f"hindsight.sources: no source is called {name!r}; there are {known}")
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
+        if self.empty_bins not in ("stop", "warn"):
+            raise ValueError(f"hindsight.empty_bins must be stop or warn, got {self.empty_bins!r}")
         for name in ("max_slack", "cooldown_updates"):
             if getattr(self, name) < 0:
                 raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
@@ -92,74 +117,66 @@ class Hindsight:
             raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")
 
 
-def sample_traces(
-    model, tokenizer, questions, prompts, sampler, settings, *, max_completion_length, batch_size, seed, path
-):
-    """The model's own completions as rows (`question`, `system`, `completion_ids`), saved to `path` chunk by chunk.
+def find_traces(
+    model, material: Material, settings: Hindsight, grading: Grading, output: Path
+) -> tuple[list[dict], list[dict]]:
+    """The traces to learn from, the model's own and those of `settings.sources`, and the table of their bins.
 
-    Completions that were cut at the cap have no length of their own and are dropped. A file that is already there is
-    continued; a line that was cut off by a crash is sampled again.
+    A completion that did not end by itself has no length of its own, and is dropped; with `only_right` those are kept
+    that end in their question's answer. Raises `ValueError` where too few are left, or a bin is empty that must not be.
     """
-    state = PartialState()
-    traces, done = read_traces(path)
-    prompts = as_prompts(prompts)
-    stops = stop_ids(model, tokenizer)
-    while done < settings.num_samples:
-        rng = random.Random(f"hindsight/{seed}/{done}")
-        count = min(CHUNK, settings.num_samples - done)
-        rows = list(ask(rng.choices(questions, k=count), prompts, [sampler.draw(rng) for _ in range(count)]))
-        with state.split_between_processes(rows) as own:
-            ids = complete(
-                model,
-                tokenizer,
-                [prompts.asked(row["prompt"]) for row in own],
-                max_completion_length=max_completion_length,
-                batch_size=batch_size,
-                seed=rng.randrange(2**31) + state.process_index,
-                description=f"hindsight: sampling {done}-{done + count} of {settings.num_samples}",
+    found: list[dict] = []
+    for source, count in {"free": settings.num_samples, **settings.sources}.items():
+        path = output / ("traces.jsonl" if source == "free" else f"traces-{source}.jsonl")
+        found += sample(source, model, material, count, path)
+        if source == "free":
+            material = dataclasses.replace(material, free=found)
+    traces = [trace for trace in found if not trace.get("truncated")]
+    cap = material.sampling.max_completion_length
+    _enough(traces, found, settings, f"ended before max_completion_length={cap}; raise it")
+    lengths = [grading.length(trace["completion_ids"]) for trace in traces]
+    kept = right(traces, material, grading.correctness) if settings.only_right else [True] * len(traces)
+    bins = Bins(*material.sampler.bounds, settings.num_bins)
+    rows = table(traces, lengths, kept, bins)
+    if settings.only_right:
+        logger.info("hindsight: %d of %d completions are right and kept", sum(kept), len(traces))
+        ended, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
+        _enough(traces, ended, settings, "are right (only_right); raise num_samples, or keep them all")
+    if settings.sources:
+        inside = [trace for trace in traces if bins.of(grading.length(trace["completion_ids"])) is not None]
+        logger.info("hindsight: what there is of each length\n%s", described(rows))
+        logger.info("hindsight: %d traces outside the budgets are left out", len(traces) - len(inside))
+        traces = inside
+        empty = [f"{row['from']} to {row['to']}" for row in rows if not row["kept"]]
+        if empty and settings.empty_bins == "stop":
+            raise ValueError(
+                f"hindsight: no trace of {', '.join(empty)} tokens to learn from; ask for budgets that have some, add "
+                "to hindsight.sources, or set hindsight.empty_bins to warn"
             )
-            finished = [
-                {name: row[name] for name in ("question", "system") if row.get(name)} | {"completion_ids": tokens}
-                for row, tokens in zip(own, ids, strict=True)
-                if tokens and tokens[-1] in stops
-            ]
-        finished = gather_object(finished)
-        done += count
-        traces += finished
-        if state.is_main_process:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"sampled": done, "traces": finished}) + "\n")
-        state.wait_for_everyone()
+    return traces, rows
+
+
+def _enough(traces, of, settings: Hindsight, what: str) -> None:
     if len(traces) < settings.batch_size:
         raise ValueError(
-            f"hindsight: only {len(traces)} of {done} sampled completions ended before max_completion_length="
-            f"{max_completion_length}; raise it, or turn the hindsight start off"
+            f"hindsight: only {len(traces)} of {len(of)} sampled completions {what}, or turn the hindsight start off; "
+            f"an update takes {settings.batch_size}"
         )
-    return traces
 
 
-def right_traces(traces, questions, tokenizer, correctness: Correctness) -> list[dict]:
-    """The traces that end in their question's answer."""
-    solutions = {row["question"]: row["solution"] for row in questions}
-    texts = decode(tokenizer, [trace["completion_ids"] for trace in traces], thinking_end(correctness))
+def right(traces, material: Material, correctness: Correctness) -> list[bool]:
+    """Whether each trace ends in its question's answer."""
+    solutions = {row["question"]: row["solution"] for row in material.questions}
+    texts = decode(material.tokenizer, [trace["completion_ids"] for trace in traces], thinking_end(correctness))
     grades = correctness(texts, solution=[solutions[trace["question"]] for trace in traces])
-    return [trace for trace, grade in zip(traces, grades, strict=True) if grade == 1.0]
+    return [grade == 1.0 for grade in grades]
 
 
-def read_traces(path: Path) -> tuple[list[dict], int]:
-    """The traces of a file, and how many completions were sampled for them; ([], 0) where there is no file."""
-    traces: list[dict] = []
-    done = 0
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                chunk = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            traces += chunk["traces"]
-            done = chunk["sampled"]
-    return traces, done
+def epoch_of(lengths: list[int], sampler: BudgetSampler, settings: Hindsight, rng: random.Random) -> list[int]:
+    """Indices of the traces in the order of one epoch: each once, or with `sources` evenly over the bins of length."""
+    if not settings.sources:
+        return rng.sample(range(len(lengths)), len(lengths))
+    return spread(lengths, Bins(*sampler.bounds, settings.num_bins), rng)
 
 
 def relabel(
@@ -172,10 +189,11 @@ def relabel(
     """
     rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
     ends = () if settings.train_answer else end_ids(tokenizer, prompts.end)
+    lengths = [length(trace["completion_ids"]) for trace in traces]
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:
-        for trace in rng.sample(traces, len(traces)):
+        for trace in (traces[index] for index in epoch_of(lengths, sampler, settings, rng)):
             mode, _ = sampler.draw(rng)
             n = max(1, length(trace["completion_ids"]))
             budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
@@ -246,79 +264,67 @@ def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
     return state["global_step"] if state["global_step"] >= end_of(state["log_history"], settings) else None
 
 
-def hindsight_start(
-    model,
-    tokenizer,
-    questions,
-    *,
-    prompts: Prompts | Wording,
-    sampler: BudgetSampler,
-    settings: Hindsight,
-    length: Length,
-    correctness: Correctness,
-    max_completion_length: int,
-    batch_size: int,
-    training,
-    output: Path,
-) -> dict:
+@dataclass(frozen=True)
+class Start:
+    """What a hindsight start is made of: its settings, and how the run asks, samples and grades."""
+
+    settings: Hindsight
+    prompts: Prompts
+    sampler: BudgetSampler
+    sampling: Sampling
+    grading: Grading = Grading()
+
+    def probe(self, tokenizer, questions: list[dict]) -> Probe:
+        """Asks the first questions at the budgets of a grid, in the mode that is drawn most often."""
+        settings, modes = self.settings, self.sampler.modes
+        mode = max((mode for mode in modes if mode != "none"), key=modes.get)
+        conditions = budget_conditions(self.prompts, self.sampler.grid(settings.num_probe_budgets), [mode])
+        ungraded = Grading(length=self.grading.length, grades=False)
+        # At temperature 1 whatever the run's is: a probe compares lengths, and the targets were found so.
+        asked = {"sampling": self.sampling.at(temperature=1.0), "grading": ungraded, "description": "hindsight: probe"}
+        rows = questions[: settings.num_probe_questions]
+        return Probe(lambda model: sweep(model, tokenizer, rows, conditions, **asked), settings)
+
+    def traces(self, model, tokenizer, questions: list[dict], output: Path) -> tuple[list[dict], list[dict]]:
+        """What there is to learn from, and the table of its lengths, which is written as well."""
+        material = Material(
+            tokenizer,
+            as_prompts(self.prompts),
+            questions,
+            self.sampler,
+            frozenset(stop_ids(model, tokenizer)),
+            self.sampling,
+            asks_budgets=not self.settings.sources,
+        )
+        traces, bins = find_traces(model, material, self.settings, self.grading, output)
+        if PartialState().is_main_process:
+            write_text(output / "bins.md", described(bins) + "\n")
+        return traces, bins
+
+
+def hindsight_start(model, tokenizer, questions, start: Start, *, training, output: Path) -> dict:
     """Trains the adapter of `model` in place; returns what it took.
 
     `num_samples`, `num_updates`, `rank_correlation` by update, and what there was to learn from: `num_traces` and their
     `shortest_trace` and `longest_trace`.
 
-    `training` is the run's GRPOConfig: seed, device, precision and memory settings are taken from it. The adapter ends
-    in `output/adapter`; a finished start is loaded from there, an interrupted one continues.
+    `training` is the run's GRPOConfig: device, precision and memory settings are taken from it. The adapter ends in
+    `output/adapter`; a finished start is loaded from there, an interrupted one continues.
     """
     record_path, adapter_path = output / "hindsight.json", output / "adapter"
     if record_path.exists():
         model.load_adapter(adapter_path, adapter_name="default", is_trainable=True)
         return json.loads(record_path.read_text())
-    questions = list(questions)
-    traces = sample_traces(
-        model,
-        tokenizer,
-        questions,
-        prompts,
-        sampler,
-        settings,
-        max_completion_length=max_completion_length,
-        batch_size=batch_size,
-        seed=training.seed,
-        path=output / "traces.jsonl",
-    )
-    if settings.only_right:
-        sampled, traces = len(traces), right_traces(traces, questions, tokenizer, correctness)
-        logger.info("hindsight: %d of %d completions are right and kept", len(traces), sampled)
-        if len(traces) < settings.batch_size:
-            raise ValueError(
-                f"hindsight.only_right: only {len(traces)} of {sampled} completions are right, fewer than an update of "
-                f"{settings.batch_size}; raise hindsight.num_samples, or keep them all"
-            )
-    probe_questions = questions[: settings.num_probe_questions]
-    mode = max((mode for mode in sampler.modes if mode != "none"), key=sampler.modes.get)
-    probe = Probe(
-        lambda model: sweep(
-            model,
-            tokenizer,
-            probe_questions,
-            sampler.grid(settings.num_probe_budgets),
-            modes=[mode],
-            prompts=prompts,
-            max_completion_length=max_completion_length,
-            length=length,
-            batch_size=batch_size,
-            seed=training.seed,
-            grade=False,
-            description="hindsight: probe",
-        ),
-        settings,
-    )
+    questions, settings, length = list(questions), start.settings, start.grading.length
+    traces, bins = start.traces(model, tokenizer, questions, output)
+    rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
+    probe = start.probe(tokenizer, questions)
     trainer = SupervisedTrainer(
         rate=probe.rate,
         callbacks=[probe],
         model=model,
         args=sft_settings(settings).config(output, training),
-        train_dataset=relabel(traces, tokenizer, prompts, sampler, settings, length, training.seed),
+        train_dataset=rows,
         processing_class=tokenizer,
     )
     ended = ended_at(last_checkpoint(output), settings)
@@ -328,10 +334,11 @@ def hindsight_start(
     probes = [entry for entry in trainer.state.log_history if "probe_rank_correlation" in entry]
     lengths = [length(trace["completion_ids"]) for trace in traces]
     record = {
-        "num_samples": settings.num_samples,
+        "num_samples": settings.num_samples + sum(settings.sources.values()),
         "num_traces": len(traces),
         "shortest_trace": min(lengths),
         "longest_trace": max(lengths),
+        "bins": bins,
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
     }

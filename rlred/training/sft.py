@@ -167,10 +167,24 @@ class SupervisedTrainer(SFTTrainer):
         checkpoints: weights that are there say that the training came to its end.
         """
         output = Path(self.args.output_dir)
-        self.train(resume_from_checkpoint=last_checkpoint(output))
+        checkpoint = last_checkpoint(output)
+        ended = self.ended_at(checkpoint)
+        if ended is None or self.is_deepspeed_enabled:
+            self.train(resume_from_checkpoint=checkpoint)
+        else:  # it was killed before it saved; told to go on from here, transformers trains one update too many
+            self._load_from_checkpoint(checkpoint)
+            self.state = ended
         self.save_state()
         self.save_whole(Path(folder or output))
         return self.state
+
+    def ended_at(self, checkpoint: str | None) -> TrainerState | None:
+        """The state of a checkpoint at which the training had come to its end; None where there is more to do."""
+        if checkpoint is None:
+            return None
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        last = self.args.max_steps if self.args.max_steps > 0 else state.max_steps
+        return state if state.global_step >= last else None
 
     def save_whole(self, folder: Path) -> None:
         """Saves the model in a folder beside, then moves its files here, the weights last."""

@@ -6,6 +6,7 @@ A part is a frozen dataclass that says what one method changes in a step. Every 
     bind            a copy that knows what ends the thinking of the run's model
     check_trainer   the same as check for what only the trainer knows: its tokenizer, its rewards, its rollout function
     limits          the number of tokens after which each rollout ends                        early_stop.py
+    generating      what is open while rollouts are sampled                                   merged_rollouts.py
     opening         first tokens that are given to the rollouts and not sampled               think_or_not.py
     advantages      (B,), in the place of TRL's                                               think_or_not.py
     token_weights   (B, T), 0 or more; the factors of all parts are multiplied                token_selection.py, ...
@@ -66,6 +67,10 @@ class Part:
 
     def limits(self, trainer: "ComposedGRPOTrainer", rows: Sequence[dict]) -> list[int] | None:
         """The number of tokens after which the rollout of each row ends."""
+        return None
+
+    def generating(self, trainer: "ComposedGRPOTrainer") -> contextlib.AbstractContextManager | None:
+        """A context that is open while rollouts are sampled."""
         return None
 
     def opening(self, trainer: "ComposedGRPOTrainer", prompt_ids: Sequence[list[int]]) -> Opening | None:
@@ -155,14 +160,20 @@ class ComposedGRPOTrainer(GRPOTrainer):
             part.check_trainer(self)
 
     def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        with contextlib.ExitStack() as stack:
+            for context in self._answers("generating", self):
+                stack.enter_context(context)
+            return self._sample(super()._generate_single_turn, prompt_ids, *args, **kwargs)
+
+    def _sample(self, generate, prompt_ids, *args, **kwargs):
         opening = self._opening = self._only("opening", self, prompt_ids)
         if opening is None and self._limits is None:
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            return generate(prompt_ids, *args, **kwargs)
         limits = self._limits or [self.max_completion_length] * len(prompt_ids)
         if opening is not None:
             prompt_ids = [[*ids, token] for ids, token in zip(prompt_ids, opening.tokens, strict=True)]
         with self._stopping([max(1, limit - (opening is not None)) for limit in limits]):
-            found = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            found = generate(prompt_ids, *args, **kwargs)
         if opening is not None:
             found = joined(opening, *found)
             # One that begins with the end of the sequence is over.

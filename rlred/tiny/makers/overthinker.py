@@ -11,6 +11,8 @@ from pathlib import Path
 from rlred.data.budgets import Wording
 from rlred.data.models import load_model
 from rlred.data.questions import load_questions
+from rlred.evaluation.conditions import free
+from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import sweep
 from rlred.runs.tale import sft_rows
 from rlred.tiny import TINY_REASONER, resolve_model
@@ -32,12 +34,8 @@ def make_overthinker(folder: Path, *, num_questions: int = NUM_QUESTIONS, max_st
         model,
         tokenizer,
         list(questions),
-        [],
-        modes=["none"],
-        prompts=Wording(),
-        max_completion_length=90,
-        num_samples=NUM_SAMPLES,
-        seed=seed,
+        free(Wording()),
+        sampling=Sampling(90, seed=seed, num_samples=NUM_SAMPLES),
         path=folder / "traces.completions.jsonl",
         description="the base's own traces",
     )

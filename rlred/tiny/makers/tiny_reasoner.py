@@ -144,7 +144,10 @@ def build_model(tokenizer) -> Qwen3ForCausalLM:
 
 
 def train(model, tokenizer, stage: Stage, batch_size: int, rng: random.Random, name: str) -> None:
-    """One stage: AdamW, warm-up and cosine."""
+    """One stage: AdamW, warm-up and cosine.
+
+    Not the SFT loop (rlred/training/sft.py): the texts are made as they are trained on, and the rate has a floor.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     start = time.time()
     for step in range(stage.steps):

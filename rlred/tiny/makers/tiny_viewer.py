@@ -180,7 +180,11 @@ def spread_looks(model, tokenizer, states: torch.Tensor) -> None:
 
 
 def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, rng: random.Random) -> None:
-    """AdamW with warm-up and cosine; full pictures first, then 40 % full and the rest at a smaller budget."""
+    """AdamW with warm-up and cosine; full pictures first, then 40 % full and the rest at a smaller budget.
+
+    Not the SFT loop (rlred/training/sft.py): what is shown follows the accuracy of the last steps, and the loss has a
+    term for the gate.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     looks = tokenizer.convert_tokens_to_ids(list(LOOKS))
     stage, entered, mixed, worst, start = 0, 0, False, 0.0, time.time()

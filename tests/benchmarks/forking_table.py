@@ -4,7 +4,7 @@ Each row is recipes/l1_exact.py with another `--selection` (2506.01939's ablatio
 seed begin from one hindsight start. Nothing is swept: the figures are those of the steps' own rollouts. Runs lie in
 outputs/forking/<row>-<seed>; what is finished is not run again.
 
-CPU             accelerate launch recipes/forking_table.py --seeds 0 1 2
+CPU             accelerate launch tests/benchmarks/forking_table.py --seeds 0 1 2
 starts at hand  add --starts outputs/l1_exact outputs/l1_exact-2 outputs/l1_exact-3        (runs, one of each seed)
 other settings  flags of recipes/l1_exact.py, as --max_steps 60; they count for runs that are not there yet
 """
@@ -23,6 +23,7 @@ from rlred.runs.arguments import parse
 from rlred.runs.chassis import experiment
 from rlred.runs.comparison import run_arms, to_markdown
 from rlred.runs.grpo import run
+from rlred.train import shipped
 
 SELECTIONS = {
     "all": {},
@@ -61,7 +62,7 @@ class Forking:
 
 def make_table(known: Forking, extra: list[str]) -> str:
     """Makes the runs that are not there, and the table of all."""
-    config = Path(__file__).with_name("l1_exact.yaml")
+    config = shipped("recipes") / "l1_exact.yaml"
     made = [known.folder / f"start-{seed}" for seed in known.seeds]
     starts = dict(zip(known.seeds, known.starts or made, strict=True))
 

@@ -5,8 +5,8 @@ measured on the same held-out questions without a budget. Among them are the unt
 constant length. The base is a tiny reasoner that overthinks (rlred/tiny/makers/overthinker.py), made once, or --model.
 Runs lie in outputs/board/<method>-<seed>; what is finished is not run again, so a board that was interrupted goes on.
 
-All      accelerate launch recipes/reward_board.py --seeds 0 1 2
-one row  accelerate launch recipes/reward_board.py --only group_sigmoid
+All      accelerate launch tests/benchmarks/reward_board.py --seeds 0 1 2
+one row  accelerate launch tests/benchmarks/reward_board.py --only group_sigmoid
 """
 
 import dataclasses
@@ -252,7 +252,7 @@ def make_board(known: Board, extra: list[str]) -> str:
     board = collect(known.folder, known.seeds)
     if not board:
         raise ValueError(f"{known.folder} holds no finished run")
-    command = f"accelerate launch recipes/reward_board.py --seeds {' '.join(map(str, known.seeds))}"
+    command = f"accelerate launch tests/benchmarks/reward_board.py --seeds {' '.join(map(str, known.seeds))}"
     write_json(known.folder / "board.json", board)
     write_text(known.folder / "board.md", to_markdown(board, command))
     draw(board, known.folder / "board.png")

@@ -1,0 +1,101 @@
+"""What a question is asked for: a sweep asks every question under every condition, and a table has a line for each.
+
+    Condition           what a sweep asks of one
+    BudgetCondition     a budget in a mode, or nothing (`none`)
+    budget_conditions   the conditions of a table of modes and budgets
+
+A ratio is another one (rlred/compression/rows.py). A condition is a frozen value: it makes the prompt of a row and
+says which labels the outcome carries; it knows nothing of models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rlred.data.budgets import Wording
+from rlred.data.prompts import Prompt, Prompts, as_prompts
+from rlred.evaluation.row_cap import limit_of
+
+
+class Condition(Protocol):
+    """What a question is asked for."""
+
+    @property
+    def end_of_thinking(self) -> str | None:
+        """The text that ends the thinking; None where nobody said."""
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens at which a completion may be ended early; None for the cap that all share."""
+
+    def prompt(self, row: dict, tokenizer) -> Prompt:
+        """The prompt that asks a question row."""
+
+    def labels(self) -> dict:
+        """What its outcomes are grouped by: `mode`, `budget`, and `ratio` where that is what was asked for."""
+
+
+@dataclass(frozen=True)
+class BudgetCondition:
+    """A budget in a mode; without one, the question alone.
+
+    `worded` is the budget that the prompt names, where it is another than the one that the outcome is held against:
+    the control that has learned a length, but not to listen. `limit` ends a completion early
+    (rlred/evaluation/row_cap.py).
+
+    >>> BudgetCondition(Prompts(), "max", 32).labels()
+    {'mode': 'max', 'budget': 32}
+    """
+
+    prompts: Prompts
+    mode: str = "none"
+    budget: int | None = None
+    worded: int | None = None
+    limit: int | None = None
+
+    @property
+    def end_of_thinking(self) -> str | None:
+        return self.prompts.end_of_thinking
+
+    def prompt(self, row: dict, tokenizer) -> Prompt:
+        budget = self.budget if self.worded is None else self.worded
+        return self.prompts.asked(self.prompts.turns(row, budget, self.mode))
+
+    def labels(self) -> dict:
+        return {"mode": self.mode, "budget": self.budget}
+
+
+def budget_conditions(
+    prompts: Prompts | Wording,
+    budgets: Sequence[int] = (),
+    modes: Sequence[str] = ("exact",),
+    *,
+    constant_budget: int | None = None,
+    row_cap: float | None = None,
+) -> list[BudgetCondition]:
+    """Every mode at every budget; the mode `none` has none and comes once.
+
+    `prompts` say how a question is asked, fitted to the tokenizer; a `Wording` alone asks without system prompt and
+    template settings. With `constant_budget`, every prompt asks for that one. With `row_cap`, rows that ask for a
+    maximum end at that many times it.
+
+    >>> [(one.mode, one.budget) for one in budget_conditions(Wording(), [16, 32], ["max", "none"])]
+    [('max', 16), ('max', 32), ('none', None)]
+    """
+    prompts = as_prompts(prompts)
+    return [
+        BudgetCondition(
+            prompts,
+            mode,
+            budget,
+            worded=constant_budget if mode != "none" else None,
+            limit=limit_of(mode, budget, row_cap),
+        )
+        for mode in modes
+        for budget in (budgets if mode != "none" else [None])
+    ]
+
+
+def free(prompts: Prompts | Wording) -> list[BudgetCondition]:
+    """The one condition that asks for nothing."""
+    return budget_conditions(prompts, modes=["none"])

@@ -1,0 +1,81 @@
+"""How completions are sampled and how they are graded, as two values that every run, command and stage hands on."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from rlred.data.prompts import tell_end, thinking_end
+from rlred.rewards import Correctness, Length
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are sampled. Raises `ValueError` for a value out of range.
+
+    >>> Sampling(90).at(temperature=0.0)
+    Sampling(max_completion_length=90, temperature=0.0, batch_size=128, seed=0, num_samples=1)
+    """
+
+    max_completion_length: int
+    """Tokens at which a completion is cut, end of sequence included; the same for every condition."""
+    temperature: float = 1.0
+    """0 decodes greedily; nothing else (top-p, top-k) narrows the distribution."""
+    batch_size: int = 128
+    """Prompts that are completed at once; each batch has a seed of its own, so the completions depend on it."""
+    seed: int = 0
+    num_samples: int = 1
+    """Completions of each question under each condition; `complete` takes its prompts as they are."""
+
+    def __post_init__(self):
+        for name in ("max_completion_length", "batch_size", "num_samples"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ValueError(f"seed must be a whole number, got {self.seed!r}")
+        if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
+            raise ValueError(f"temperature must be a number, 0 or more, got {self.temperature!r}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
+
+    @classmethod
+    def of(cls, settings: Any, **changes) -> "Sampling":
+        """The fields of a command's settings that say how to sample, with changes.
+
+        >>> from types import SimpleNamespace
+        >>> Sampling.of(SimpleNamespace(seed=3, budgets=[16]), max_completion_length=32).seed
+        3
+        """
+        names = {item.name for item in fields(cls)}
+        return cls(**({name: value for name, value in vars(settings).items() if name in names} | changes))
+
+    def at(self, **changes) -> "Sampling":
+        """The same with other values."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Grading:
+    """How completions are graded and counted.
+
+    `correctness` may be a `Correctness` or an `ExactMatch`. With `grades=False` no answer is compared, and what is
+    correct is not known (None).
+
+    >>> Grading().fitted("<done>", tokenizer=None).correctness.end_of_thinking
+    '<done>'
+    """
+
+    correctness: Callable = Correctness()
+    length: Length = Length()
+    grades: bool = True
+
+    def fitted(self, end: str | None, tokenizer) -> "Grading":
+        """The same, told which text ends the thinking, where its parts were not told; None changes nothing."""
+        correctness, length = (tell_end(part, end, tokenizer) for part in (self.correctness, self.length))
+        return replace(self, correctness=correctness, length=length)
+
+    @property
+    def end(self) -> str | None:
+        """The text that ends the thinking."""
+        return thinking_end(self.correctness)

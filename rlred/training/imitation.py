@@ -1,0 +1,86 @@
+"""A start by imitation: the model learns the forms in which a gate can answer, before GRPO.
+
+GRPO compares what is sampled. A model that asks for more every time, or never, has nothing to compare with, and its
+gate does not learn. Here it is trained on the questions' own answers, given in the choices of a mix in turn: so each
+becomes about as likely as it is frequent in the mix, whatever the question. When to choose which is left to GRPO.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import TrainerState, TrainingArguments
+
+from rlred.data.golds import one_of
+from rlred.training.sft import SFTSettings, SupervisedTrainer, config_for
+from rlred.vision.gate import Glance, LookGate
+
+
+def check_mix(gate: LookGate, mix: Sequence[str]) -> None:
+    """Raises `ValueError` for a mix that is empty or has other choices than the gate's."""
+    unknown = sorted(set(mix) - set(gate.choices))
+    if unknown or not mix:
+        raise ValueError(f"start_mix must name some of {', '.join(gate.choices)}, got {list(mix)!r}")
+
+
+def imitate(
+    model,
+    gate: LookGate,
+    rows: list[dict],
+    mix: Sequence[str],
+    settings: SFTSettings,
+    output: Path,
+    run: TrainingArguments | None = None,
+) -> TrainerState:
+    """Trains a model's trainable weights and saves them in `output`; returns the trainer's state.
+
+    Rows are taken in their order, from the first again after the last; the choices of `mix` take turns. The loss is the
+    mean negative log-probability, in nats, of what the policy says: look token and answer, not the placeholders. `run`
+    is the GRPOConfig of which this is a stage.
+    """
+    config = config_for(
+        settings.config(output, run),
+        output,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},  # pictures are read when their turn comes
+    )
+    turns = [{"turn": turn} for turn in range(settings.max_steps * settings.batch_size)]
+    trainer = SupervisedTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(turns),
+        processing_class=gate.tokenizer,
+        data_collator=Written(gate, rows, tuple(mix)),
+    )
+    return trainer.fit()
+
+
+@dataclass(frozen=True)
+class Written:
+    """A collator of turns: each is a row, answered as it should be with the choice whose turn it is."""
+
+    gate: LookGate
+    rows: list[dict]
+    mix: tuple[str, ...]
+
+    def __call__(self, turns: list[dict]) -> dict[str, torch.Tensor]:
+        """What the model takes, with `labels` of the tokens that the policy says."""
+        numbers = [turn["turn"] for turn in turns]
+        some = [self.rows[number % len(self.rows)] for number in numbers]
+        prompts = [[{"role": "user", "content": row["question"]}] for row in some]
+        images, answers = [row["image"] for row in some], [one_of(row["solution"]) for row in some]
+        choices = [self.mix[number % len(self.mix)] for number in numbers]
+        return batch_of(self.gate, self.gate.written(prompts, images, choices, answers), images)
+
+
+def batch_of(gate: LookGate, glances: Sequence[Glance], images: Sequence) -> dict[str, torch.Tensor]:
+    """Glances as a batch, padded on the left: ids (B, T), `labels` -100 but for what the policy said, and pictures."""
+    rows = [glance.prompt_ids + glance.completion_ids for glance in glances]
+    batch = gate.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+    labels = torch.full_like(batch["input_ids"], -100)
+    for row, glance in enumerate(glances):
+        own, said = slice(-len(glance.mask), None), torch.tensor(glance.mask, dtype=torch.bool)
+        labels[row, own] = batch["input_ids"][row, own].where(said, labels[row, own])
+    return {**batch, **gate.vision(images), "labels": labels}

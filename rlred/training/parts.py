@@ -10,6 +10,7 @@ PARTS = {
     "think_or_not": "rlred.training.think_or_not:ThinkOrNot",
     "difficulty_kl": "rlred.training.difficulty_kl:DifficultyKL",
     "early_stop": "rlred.training.early_stop:EarlyStop",
+    "merged_rollouts": "rlred.training.merged_rollouts:MergedRollouts",
 }
 
 

@@ -31,7 +31,7 @@ from rlred.flags import parse_known
 from rlred.output import how_to_go_on, outside_cause
 from rlred.runs.arguments import DialArguments, parse
 from rlred.tiny import sums
-from rlred.training.callbacks import CollapseAlarm, KeepBest
+from rlred.training.callbacks import CollapseAlarm, KeepBest, SkipBadUpdates
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ def lora_of(model_config: ModelConfig, target_modules: str | None = None):
 
 
 def watchers(output: Path) -> list:
-    """The callbacks of every GRPO run: an alarm when it collapses, and its best adapter."""
-    return [CollapseAlarm(), KeepBest(output / "best")]
+    """The callbacks of every GRPO run: alarms, updates that would destroy it left out, and its best adapter."""
+    return [CollapseAlarm(), SkipBadUpdates(), KeepBest(output / "best")]
 
 
 def stage(path: Path, make: Callable[[], dict]) -> dict:

@@ -26,6 +26,7 @@ from transformers import TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from rlred.output import last_checkpoint
+from rlred.training.callbacks import SkipBadUpdates
 
 # What an SFT that is a stage of a larger run takes from it.
 OF_THE_RUN = (
@@ -154,6 +155,7 @@ class SupervisedTrainer(SFTTrainer):
         if kwargs.get("peft_config") is not None:
             torch.manual_seed(kwargs["args"].seed)
         super().__init__(*args, **kwargs)
+        self.add_callback(SkipBadUpdates())
         if sampler is not None and len(self.train_dataset) != len(sampler):
             raise ValueError(
                 f"max_length={self.args.max_length}: {len(sampler)} rows were made and TRL kept "

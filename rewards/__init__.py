@@ -7,6 +7,7 @@ They take what TRL passes (`completions`, `completion_ids` and the dataset's col
 None for "no opinion", per completion. They need math-verify and nothing of rlred.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 
@@ -67,8 +68,9 @@ def make_reward(spec: "str | dict") -> Callable:
         raise ValueError(
             f"reward: no reward is named {name!r}; there are {', '.join(REWARDS)}, or a dotted import path"
         )
+    nested = _rewards_of(factory)
     for key, value in parameters.items():
-        if isinstance(value, dict) and "name" in value:
+        if (isinstance(value, dict) and "name" in value) or (isinstance(value, str) and key in nested):
             parameters[key] = make_reward(value)
         elif key in PARTS and isinstance(value, dict):
             parameters[key] = PARTS[key](**value)
@@ -85,6 +87,14 @@ def make_reward(spec: "str | dict") -> Callable:
         if preset is not None:
             raise ValueError(f"reward: {name}: the preset {preset!r} fixes {sorted(parameters)}") from None
         raise ValueError(f"reward: {name}: {error}") from None
+
+
+def _rewards_of(factory) -> set[str]:
+    """The parameters of a reward that are rewards themselves."""
+    found = dataclasses.fields(factory) if dataclasses.is_dataclass(factory) else ()
+    return {
+        one.name for one in found if isinstance(one.default_factory, type) and issubclass(one.default_factory, Reward)
+    }
 
 
 def _import(path: str) -> Callable:

@@ -17,7 +17,7 @@ class ByMode(Reward):
     where it asks for a maximum. The released code tells the modes apart by the sign of the budget; here they are a
     column. The three parts take TRL's arguments and are asked only about their own rows.
 
-    Range: that of the parts. Raises `ValueError` for a mode that is none of the three.
+    Range: that of the parts. Raises `ValueError` for a mode that is none of the three, and a part that is no reward.
 
     >>> reward = ByMode(exact=ExactLength(alpha=0.01), max=MaxLength(alpha=0.05))
     >>> rows = {"solution": ["4"] * 3, "budget": [10, 10, None], "mode": ["exact", "max", "none"]}
@@ -30,6 +30,11 @@ class ByMode(Reward):
     none: Callable = field(default_factory=Correctness)
 
     __name__ = "by_mode"
+
+    def __post_init__(self):
+        for name in ("exact", "max", "none"):
+            if not callable(getattr(self, name)):
+                raise ValueError(f"by_mode.{name} must be a reward, got {getattr(self, name)!r}")
 
     @property
     def needs(self) -> tuple[str, ...]:

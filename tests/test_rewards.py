@@ -99,6 +99,17 @@ def test_trap_no_sentinels_the_mode_is_a_column_not_a_sign():
         score(ByMode(), True, 10, 10, mode=-1)
 
 
+def test_a_reward_inside_by_mode_is_named_as_text_or_as_a_mapping():
+    nested = make_reward({"name": "by_mode", "exact": "exact_length", "max": {"name": "max_length", "alpha": 0.1}})
+    assert (nested.exact, nested.max) == (ExactLength(), MaxLength(alpha=0.1))
+    for wrong, message in (
+        ("exact_lenght", "no reward is named 'exact_lenght'"),
+        (3, "by_mode.exact must be a reward"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_reward({"name": "by_mode", "exact": wrong})
+
+
 def test_by_mode_follows_each_row():
     reward = ByMode(exact=ExactLength(alpha=0.01), max=MaxLength(alpha=0.05))
     values = reward(

@@ -7,7 +7,7 @@ SEED ?= 0
 GSM8K ?= ../shared/data/gsm8k/train.jsonl
 REAL_OUTPUT := outputs/real-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install run exact cold real test test-slow goldens style quality clean
+.PHONY: install run exact cold real gpu test test-slow goldens style quality clean
 
 install: $(VENV)/.installed
 
@@ -40,6 +40,11 @@ real: install  ## five steps on real GSM8K rows, with a system prompt and a temp
 	real --max_steps 5 --resume_from_checkpoint true; \
 	ls $(REAL_OUTPUT)/adapter_model.safetensors; \
 	grep -E '"(system_prompt|enable_thinking)"' $(REAL_OUTPUT)/run.json
+
+# No install: a machine without a network has its packages already. Without MODEL it is rehearsed, on any machine.
+gpu:  ## what only a GPU can show, in 8 minutes: make gpu MODEL=FOLDER, with GSM8K's train.jsonl; see tests/gpu.py
+	$(PYTHON) -m tests.gpu --output outputs/gpu-$(shell date +%Y%m%d-%H%M%S) \
+		$(if $(MODEL),--model $(MODEL) --questions $(dir $(GSM8K)),--rehearse)
 
 # Two at a time, one thread each: on models this small that is faster than one at a time with two threads.
 test: install  ## everything but the slow tests

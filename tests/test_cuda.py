@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete
@@ -90,3 +90,28 @@ def test_merging_an_adapter_in_bfloat16_gives_the_base_back_bit_for_bit():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     complete(model, tokenizer, [[{"role": "user", "content": "1+2=?"}]], Sampling(8))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("length", [440, 448, 512])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_gradients_are_finite_at_every_padded_length(length, attention):
+    """On an H200 with torch 2.11 and sdpa, micro-batches of 448 tokens, and no others, had nan gradients (docs/LOG.md)."""
+    config = Qwen2Config(
+        vocab_size=1024,
+        hidden_size=896,
+        intermediate_size=1024,
+        num_hidden_layers=2,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.bfloat16).cuda()
+    ids = torch.randint(0, 1024, (32, length), device="cuda")
+    ends = torch.randint(length // 2, length + 1, (32, 1), device="cuda")
+    ends[0] = length
+    mask = (torch.arange(length, device="cuda") < ends).long()
+    labels = ids.masked_fill(mask == 0, -100)
+    with torch.autocast("cuda", torch.bfloat16):
+        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+    broken = [name for name, value in model.named_parameters() if not torch.isfinite(value.grad).all()]
+    assert not broken

@@ -95,7 +95,7 @@ def test_merging_an_adapter_in_bfloat16_gives_the_base_back_bit_for_bit():
 @pytest.mark.parametrize("length", [440, 448, 512])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_gradients_are_finite_at_every_padded_length(length, attention):
-    """On an H200 with torch 2.11 and sdpa, micro-batches of 448 tokens, and no others, had nan gradients (docs/LOG.md)."""
+    """On an H200 (torch 2.11, sdpa) micro-batches of 448 tokens, and no others, had nan gradients: docs/LOG.md."""
     config = Qwen2Config(
         vocab_size=1024,
         hidden_size=896,

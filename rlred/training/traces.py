@@ -34,12 +34,13 @@ from rlred.rewards.length import find_end
 
 CHUNK = 512  # completions between two saves
 ANSWER_LIMIT = 48  # tokens in which a stopped trace is to give its answer
+# Each asks for the box again: a model that is only told to be brief leaves it out (docs/LOG.md).
 BRIEF_REQUESTS = (
-    " Give only the final answer, without any reasoning.",
-    " Use one short sentence.",
-    " Write only the equations, and no words.",
-    " Use as few words as you can.",
-    " Be concise: three short steps at most.",
+    " Give only the final answer in \\boxed{}, without any reasoning.",
+    " Use one short sentence that ends with the answer in \\boxed{}.",
+    " Write only the equations and no words, and the answer in \\boxed{}.",
+    " Use as few words as you can before \\boxed{}.",
+    " Be concise: three short steps at most, then \\boxed{}.",
 )
 ANSWER_CUES = ("\nThe final answer is \\boxed{", "\nSo the answer is \\boxed{")
 WAIT_CUES = ("\nWait, let me check this again.", "\nWait, I will go through it once more, step by step.")

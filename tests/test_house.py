@@ -28,3 +28,43 @@ def test_no_function_takes_more_than_eight_parameters():
 def test_hardly_a_function_is_longer_than_sixty_lines():
     long = [where for where, _, lines in functions() if lines > LONG]
     assert len(long) <= MOST_LONG, long
+
+
+# From the top down, as docs/design.md draws it: a room imports from its own floor and from those below.
+FLOORS = (
+    ("cli",),
+    ("runs", "makers"),
+    ("training", "publish"),
+    ("compression",),
+    ("evaluation", "checks"),
+    ("data", "vision", "tiny"),
+    ("rewards",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(parts: tuple[str, ...]) -> str | None:
+    """The room of a module by its path under rlred/; None for what lies in no room."""
+    return "makers" if parts[:2] == ("tiny", "makers") else parts[0] if parts[0] in FLOOR else None
+
+
+def imported(path) -> set[tuple[str, ...]]:
+    """The modules of rlred that a file imports, as paths under rlred/."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [item.name for item in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+        found |= {tuple(name.split(".")[1:]) for name in names if name.startswith("rlred.")}
+    return found
+
+
+def test_imports_point_down():
+    up = []
+    for path in sorted((ROOT / "rlred").rglob("*.py")):
+        inside = path.relative_to(ROOT / "rlred").parts
+        own = room_of(inside) if len(inside) > 1 else None
+        for module in imported(path) if own else ():
+            other = room_of(module)
+            if other and FLOOR[other] < FLOOR[own]:
+                up.append(f"rlred/{'/'.join(inside)} imports rlred.{'.'.join(module)}")
+    assert up == []

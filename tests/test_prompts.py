@@ -35,10 +35,10 @@ from rlred.data.prompts import (
     template_settings,
     with_pad_token,
 )
-from rlred.data.references import sample_references
 from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.evaluate import prompts_of
+from rlred.evaluation.references import sample_references
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, sweep
 from rlred.rewards import ByMode, Correctness, ExactLength, ExactMatch, Length, MaxLength, make_reward

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
 from rlred.data.golds import PROSE_WORDS, worked_answer
 from rlred.data.questions import load_questions, solution_of
-from rlred.data.references import write_references
 from rlred.data.table_files import read_rows
+from rlred.evaluation.references import write_references
 from rlred.rewards import Correctness
 from rlred.tiny import resolve_model, sums
 from tests.paths import ROOT, real_data

@@ -36,7 +36,7 @@ class Reference(Loading, PromptSettings, QuestionSource):
         from rlred.data.budgets import make_wording, wording_flag
         from rlred.data.models import load_model
         from rlred.data.prompts import Prompts
-        from rlred.data.references import sample_references, write_references
+        from rlred.evaluation.references import sample_references, write_references
         from rlred.evaluation.sampling import Sampling
 
         prompts = Prompts(make_wording(wording_flag(self.wording)), **self.given())

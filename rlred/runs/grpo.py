@@ -25,8 +25,8 @@ from rlred.checks.audit import audit_config, audit_rows, enforce, rollouts_per_s
 from rlred.data.budgets import training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
-from rlred.data.references import COLUMNS, sample_references, write_references
 from rlred.evaluation.conditions import free
+from rlred.evaluation.references import COLUMNS, sample_references, write_references
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.study import Study
 from rlred.evaluation.sweep import stop_ids, sweep

@@ -45,8 +45,6 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
             raise ValueError(
                 f"--max_completion_length must be above --shortest ({self.shortest}), got {self.max_completion_length}"
             )
-        if self.config is not None and not self.config.is_file():
-            raise ValueError(f"--config: no such file: {self.config}")
         if (self.output / "probe.json").exists():
             raise ValueError(f"--output {self.output} holds a probe and is not written over; name another folder")
 
@@ -83,6 +81,8 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
         """The recipe's settings, training and model; None without `--config`."""
         if self.config is None:
             return None
+        if not self.config.is_file():
+            raise ValueError(f"--config: no such file: {self.config}")
         from rlred.runs.recipe_files import read_recipe
 
         found = read_recipe(self.config)

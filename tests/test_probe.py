@@ -121,6 +121,7 @@ def test_answers_that_nobody_can_grade_are_refused(tmp_path, capsys):
     assert "error: " in capsys.readouterr().err
 
 
+GOOD = "model: m, max_completion_length: 9, lengths: [[1]]"
 RECIPE = ROOT / "recipes" / "l1_exact.yaml"
 
 
@@ -160,9 +161,21 @@ def test_flags_stand_over_the_probe_and_the_probe_over_the_yaml(tmp_path):
         ("- 3\n", "has no mapping 'settings'"),
         ("settings: {learning_rate: 1}\nmeasured: {}\n", "settings: 'learning_rate' is none of budget_low, "),
         ("settings: {}\nmeasured: {model: m}\n", "measured: 'max_completion_length' is missing"),
-        ("settings: {}\nmeasured: {model: m, max_completion_length: 0, lengths: [[1]], bins: []}\n", "got 0"),
+        (
+            "settings: {}\nmeasured: {model: m, max_completion_length: 0, lengths: [[1]], bins: []}\n",
+            "must be 1 or more, got 0",
+        ),
         ("settings: {}\nmeasured: {model: m, max_completion_length: 9, lengths: [[]], bins: []}\n", "measured.lengths"),
         ("settings: {}\nmeasured: {model: m, max_completion_length: 9, lengths: [[1]], bins: [3]}\n", "measured.bins"),
+        (
+            f"settings: {{}}\nmeasured: {{{GOOD}, bins: [{{from: a, to: 3, sources: {{}}}}]}}\n",
+            "measured.bins must be a list",
+        ),
+        (f"settings: {{}}\nmeasured: {{{GOOD}, bins: [{{from: 1, to: 3, sources: {{free: x}}}}]}}\n", "measured.bins"),
+        (
+            f"settings: {{hindsight_settings: 3}}\nmeasured: {{{GOOD}, bins: [{{from: 1, to: 3, sources: {{}}}}]}}\n",
+            "settings.hindsight_settings must be a mapping, got 3",
+        ),
     ],
 )
 def test_a_wrong_probe_is_one_line_that_names_the_file(text, message, tmp_path):
@@ -230,7 +243,10 @@ def test_trap_budgets_below_the_natural_lengths_cost_next_to_nothing_to_ignore(t
     sampler = BudgetSampler(500, 900)
     [below, whole] = heard(tmp_path, sampler, ExactLength(alpha=3e-4), lengths=thousands, bins=bins)
     assert below[:3] == ("warning", "budget_high", 900)
-    assert "costs at most 0.030 on average ((high - low) / 4 * alpha" in below[3]  # 400 / 4 * 3e-4
+    assert "costs at most 0.030 on average ((high - low) / 4 * alpha, " in below[3]  # 400 / 4 * 3e-4
+    relative = ExactLength(alpha=2.0, deviation="relative")  # (sqrt 900 - sqrt 500) / (sqrt 900 + sqrt 500) * 2
+    told = heard(tmp_path, sampler, relative, lengths=thousands, bins=bins)[0][3]
+    assert "costs at most 0.29" in told and "(alpha * mean distance, " in told
     assert whole[1] == "budget_low"
     wide = BudgetSampler(500, 3100)  # reaches into the natural lengths
     assert [one[1] for one in heard(tmp_path, wide, ExactLength(alpha=3e-4), lengths=thousands, bins=bins)] == [
@@ -265,7 +281,7 @@ def test_trap_budgets_of_which_there_is_no_trace(tmp_path):
     assert heard(tmp_path, BudgetSampler(20, 110), bins=only_stopped, sources=("free", "stopped")) == []
     # Beyond the bins nobody has looked.
     [found] = heard(tmp_path, BudgetSampler(20, 200))
-    assert found[:3] == ("warning", "budget_high", 200) and "did not look of 128 to 200 tokens" in found[3]
+    assert found[:3] == ("warning", "budget_high", 200) and "did not look at 128 to 200 tokens" in found[3]
     [found] = heard(tmp_path, BudgetSampler(8, 110))
     assert found[:3] == ("warning", "budget_low", 8)
 

@@ -247,11 +247,13 @@ def _below_natural(probe: ProbeFile, reward: ExactLength, sampler: BudgetSampler
     natural = sorted(length for own in probe.lengths for length in own)
     quarter, median = (natural[len(natural) * part // 4] for part in (1, 2))
     if high < quarter:
+        plain = reward.deviation == "absolute" and sampler.distribution == "uniform"
+        how = "(high - low) / 4 * alpha" if plain else "alpha * mean distance"
         # A public LoRA replication of L1 at 1.5B: natural lengths of 3,000 above its budgets, and a slope of .013.
         advice = (
             f"three of four natural lengths are above it (25 %: {quarter}, 50 %: {median} tokens), and ignoring the "
-            f"number costs at most {ignoring(reward, sampler):.3f} on average ((high - low) / 4 * alpha: one constant "
-            "length between the budgets); ask for budgets around the natural lengths, or raise alpha"
+            f"number costs at most {ignoring(reward, sampler):.3f} on average ({how}, at one constant length between "
+            "the budgets); ask for budgets around the natural lengths, or raise alpha"
         )
         yield warning("budget_high", high, advice)
 
@@ -278,11 +280,11 @@ def _no_traces(probe: ProbeFile, sampler: BudgetSampler, sources: Collection[str
     empty = [(max(low, start), min(high, end)) for start, end in lacking]
     unknown = [(low, min(high, first))] if low < first else []
     unknown += [(max(low, last), high)] if high > last else []
-    for ranges, what in ((empty, "the probe found no correct trace"), (unknown, "the probe did not look")):
+    for ranges, what in ((empty, "the probe found no correct trace of"), (unknown, "the probe did not look at")):
         if ranges:
             # Of a budget that no trace has, neither a start nor a group of rollouts can learn anything.
             said = ", ".join(f"{start} to {end}" for start, end in ranges)
-            advice = f"{what} of {said} tokens ({', '.join(sorted(sources))}); narrow the budgets, or add other sources"
+            advice = f"{what} {said} tokens ({', '.join(sorted(sources))}); narrow the budgets, or add other sources"
             below = ranges[0][0] == low and ranges[-1][1] < high
             yield warning(*(("budget_low", low) if below else ("budget_high", high)), advice)
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import yaml
 
-from rlred.data.budgets import check_budget
-
 SETTINGS = (
     "budget_low",
     "budget_high",
@@ -41,15 +39,28 @@ class ProbeFile:
     """`from`, `to`, and `sources`: correct traces that ended by themselves, by source."""
 
     def __post_init__(self):
-        check_budget(self.max_completion_length, "exact")
-        whole = lambda value: isinstance(value, int) and not isinstance(value, bool)  # noqa: E731
+        if not isinstance(self.model, str):
+            raise ValueError(f"measured.model must be a name, got {self.model!r}")
+        if not _whole(self.max_completion_length, 1):
+            raise ValueError(f"measured.max_completion_length must be 1 or more, got {self.max_completion_length!r}")
         groups = self.lengths if isinstance(self.lengths, list) else []
-        if not groups or not all(isinstance(own, list) and own and all(map(whole, own)) for own in groups):
+        if not groups or not all(isinstance(own, list) and own and all(map(_whole, own)) for own in groups):
             raise ValueError(f"measured.lengths must be lists of tokens, one for each question; got {self.lengths!r}")
-        bins = self.bins if isinstance(self.bins, list) else []
-        good = [isinstance(row, dict) and {"from", "to", "sources"} <= row.keys() for row in bins]
-        if not all([good, *good]) or not all(isinstance(row["sources"], dict) for row in bins):
+        if not isinstance(self.bins, list) or not self.bins or not all(map(_bin, self.bins)):
             raise ValueError(f"measured.bins must be a list of from, to and sources; got {self.bins!r}")
+        start = self.settings.get("hindsight_settings", {})
+        if not isinstance(start, dict):
+            raise ValueError(f"settings.hindsight_settings must be a mapping, got {start!r}")
+
+
+def _whole(value: object, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _bin(row: object) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("sources"), dict):
+        return False
+    return all(map(_whole, [row.get("from"), row.get("to"), *row["sources"].values()]))
 
 
 def read_probe(path: str | Path) -> ProbeFile:

@@ -6,6 +6,7 @@ import runpy
 import sys
 
 import pytest
+import torch
 import yaml
 from trl import GRPOConfig
 
@@ -15,6 +16,7 @@ from rlred.checks.probe_file import read_probe, with_probe
 from rlred.checks.probe_report import to_markdown, to_yaml
 from rlred.cli import main as rlred
 from rlred.data.budgets import BudgetSampler
+from rlred.evaluation.row_limits import ShowTokens
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.traces import Bins
 from rlred.rewards import ByMode, ExactLength, MaxLength
@@ -149,6 +151,23 @@ def test_flags_stand_over_the_probe_and_the_probe_over_the_yaml(tmp_path):
     named = tmp_path / "recipe.yaml"
     named.write_text(f"probe: {path}\nbudget_low: 18\nbudget_high: 70\n")
     assert parse(named, flags[2:])[0].budget_low == 20
+
+
+def test_what_is_printed_is_what_will_be_used(tmp_path, capsys):
+    path = written(tmp_path, {"budget_low": 20, "hindsight_settings": {"num_bins": 3}})
+    with pytest.raises(SystemExit):
+        parse(RECIPE, ["--probe", str(path), "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["budget_low"] == 20
+    assert (shown["hindsight_settings"]["num_bins"], shown["hindsight_settings"]["num_samples"]) == (3, 2048)
+
+
+def test_tokens_are_counted_and_nothing_is_stopped():
+    shown = ShowTokens(5)
+    for _ in range(3):
+        assert shown(torch.zeros(2, 7), None).tolist() == [False, False]
+    assert (shown.bar.n, shown.bar.total) == (3, 5)
+    shown.bar.close()
 
 
 @pytest.mark.parametrize(

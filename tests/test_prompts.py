@@ -41,6 +41,7 @@ from rlred.evaluation.evaluate import prompts_of
 from rlred.evaluation.references import sample_references
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, sweep
+from rlred.evaluation.traces import Material
 from rlred.rewards import ByMode, Correctness, ExactLength, ExactMatch, Length, MaxLength, make_reward
 from rlred.rewards.length import find_end
 from rlred.runs.arguments import parse
@@ -49,7 +50,6 @@ from rlred.runs.tale import sft_rows
 from rlred.tiny.makers.tiny_viewer import build_processor
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Hindsight, relabel, right
-from rlred.training.traces import Material
 from rlred.vision.gate import LookGate
 from rlred.vision.rows import load_rows
 from tests.paths import ROOT

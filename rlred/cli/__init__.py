@@ -19,6 +19,7 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "report": "rlred.cli.report:Report",
     "export": "rlred.cli.export:Export",
     "plan": "rlred.cli.plan:PlanRun",
+    "probe": "rlred.cli.probe:ProbeModel",
     "reference": "rlred.cli.reference:Reference",
     "compress traces": "rlred.cli.compress_traces:Traces",
     "compress scores": "rlred.cli.compress_scores:Scores",

@@ -4,7 +4,10 @@ import contextlib
 from collections.abc import Sequence
 
 import torch
+from tqdm.auto import tqdm
 from transformers import StoppingCriteria, StoppingCriteriaList
+
+SILENT_SECONDS = 10  # a batch that takes longer shows its tokens
 
 
 class StopAt(StoppingCriteria):
@@ -17,6 +20,17 @@ class StopAt(StoppingCriteria):
     def __call__(self, input_ids, scores, **kwargs):
         self.limits = self.limits.to(input_ids.device)
         return input_ids.shape[1] - self.prompt_length >= self.limits
+
+
+class ShowTokens(StoppingCriteria):
+    """Counts the tokens of a `generate` batch on a bar, once it has taken ten seconds; stops nothing."""
+
+    def __init__(self, longest: int):
+        self.bar = tqdm(total=longest, desc="tokens of this batch", unit="token", leave=False, delay=SILENT_SECONDS)
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.bar.update()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 from rlred.data.prompts import Conversation, Prompt, decode, end_ids, prompt_ids
 from rlred.evaluation.conditions import Condition
 from rlred.evaluation.row_cap import longest
-from rlred.evaluation.row_limits import StopAt
+from rlred.evaluation.row_limits import ShowTokens, StopAt
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.files import write_text
 from rlred.rewards.length import find_end
@@ -99,14 +99,16 @@ def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> 
     # torch.manual_seed seeds the GPU too, wherever the model is.
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
         torch.manual_seed(seed)
+        shown = ShowTokens(max(limits))
         output = model.generate(
             **inputs.to(device),
             max_new_tokens=max(limits),
-            stopping_criteria=StoppingCriteriaList([StopAt(prompt_length, limits)]),
+            stopping_criteria=StoppingCriteriaList([StopAt(prompt_length, limits), shown]),
             pad_token_id=tokenizer.pad_token_id,
             top_p=None if temperature == 0 else 1.0,
             **sampling,
         )
+    shown.bar.close()
     stops = stop_ids(model, tokenizer)
     # A row that has stopped is padded, and the padding may be an end of sequence.
     completions = [ids[:limit] for ids, limit in zip(output[:, prompt_length:].tolist(), limits, strict=True)]

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
+from rlred.checks.probe_file import with_probe
 from rlred.data.budgets import BudgetSampler, Wording, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.row_cap import check_row_cap
@@ -92,6 +93,10 @@ class DialArguments:
 
     hindsight: bool = option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
     hindsight_settings: str = option({}, "Fields of rlred.training.hindsight.Hindsight, as YAML/JSON.")
+
+    probe: str | None = option(
+        None, "probe.yaml of rlred probe: its budgets, cap and hindsight sources stand over this YAML, under the flags."
+    )
 
     reference_samples: int = option(
         8, "Base completions per question for a reward that needs reference_length, where questions do not bring it."
@@ -272,6 +277,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return merged | own
 
 
+def _told(name: str, argv: list[str], settings: dict[str, Any]) -> str | None:
+    """What a flag says, or else the file."""
+    for place, word in enumerate(argv):
+        if word == f"--{name}":
+            return next(iter(argv[place + 1 : place + 2]), None)
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return settings.get(name)
+
+
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -292,7 +307,8 @@ def _names(value: Any, path: Path) -> list[str]:
 def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type, ...] = KINDS) -> tuple[Any, ...]:
     """The arguments of a recipe, one of each kind: `--config FILE` (default: its own YAML, if it has one), then flags.
 
-    Raises `ValueError` for a setting that no kind has. `--print_config` prints the merged file and ends the program.
+    Settings of a `--probe FILE` stand between the two: flags > probe > YAML (rlred/checks/probe_file.py). Raises
+    `ValueError` for a setting that no kind has. `--print_config` prints the merged file and ends the program.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     path = default_config
@@ -304,6 +320,8 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
         if not told or not path.is_file():
             raise ValueError(f"--config: no such file: {' '.join(told) or '(none given)'}")
     settings = read_config(path) if path != default_config or path.is_file() else {}
+    if DialArguments in kinds and (probe := _told("probe", argv, settings)):
+        settings = with_probe(settings, probe)
     if "--print_config" in argv:
         print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")
         raise SystemExit(0)

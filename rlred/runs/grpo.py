@@ -21,7 +21,8 @@ from accelerate import PartialState
 from peft import get_peft_model
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
-from rlred.checks.audit import audit_config, audit_rows, enforce, rollouts_per_step, sampled_modes
+from rlred.checks.audit import audit_config, audit_probe, audit_rows, enforce, rollouts_per_step, sampled_modes
+from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
@@ -49,7 +50,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     start = time.time()
     sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
     prompts = arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(rewards))
-    enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
+    audit(arguments, training, model_config, sampler, rewards)
     search, parts = arguments.make_target_search(), arguments.make_parts()
     for part in parts:
         part.check(training, parts)
@@ -103,6 +104,15 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     report = finish(trainer, study, hindsight, model_config.model_name_or_path, start)
     close(trainer)
     return report
+
+
+def audit(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig, sampler, rewards) -> None:
+    """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
+    enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
+    if arguments.probe:
+        sources = {"free", *arguments.make_hindsight().sources} if arguments.hindsight else {"free"}
+        probe, name = read_probe(arguments.probe), model_config.model_name_or_path
+        enforce(audit_probe(probe, training, sampler, rewards, model=name, sources=sources))
 
 
 def asked_rows(questions, prompts: Prompts, sampler, arguments: DialArguments, training: GRPOConfig):

@@ -33,12 +33,12 @@ from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import stop_ids, sweep
+from rlred.evaluation.traces import SOURCES, Bins, Material, described, sample, spread, table
 from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
 from rlred.training.sft import SFTSettings, SupervisedTrainer
-from rlred.training.traces import SOURCES, Bins, Material, described, sample, spread, table
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Hindsight:
     num_samples: int = 2048
     """Completions to sample from the model, asked for budgets; without a budget beside `sources`."""
     sources: dict[str, int] = field(default_factory=dict)
-    """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}: rlred/training/traces.py.
+    """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}: rlred/evaluation/traces.py.
     With any, the traces are drawn evenly over bins of length, and those outside the budgets are left out."""
     num_bins: int = 8
     """Bins of length between the smallest and the largest budget, equally wide in the logarithm."""

@@ -181,8 +181,8 @@ def boundaries(texts: Sequence[str]) -> list[int]:
     return ends if len(ends) >= 3 else spaces
 
 
-def sample(source: str, model, material: Material, count: int, path: Path) -> list[dict]:
-    """The completions of a source as traces, saved to `path` chunk by chunk.
+def sample(source: str, model, material: Material, count: int, path: Path, chunk: int | None = None) -> list[dict]:
+    """The completions of a source as traces, saved to `path` chunk by chunk, 512 or a batch if that is more.
 
     A trace has `question`, `completion_ids`, `source`, a `system` where the question has one, and `truncated` where it
     did not end within its limit. A file that is already there is continued; a line that was cut off by a crash is
@@ -195,7 +195,7 @@ def sample(source: str, model, material: Material, count: int, path: Path) -> li
     traces, done = read_traces(lines)
     while done < count:
         rng = random.Random(f"{'hindsight' if source == 'free' else source}/{sampling.seed}/{done}")
-        size = min(max(CHUNK, sampling.batch_size), count - done)
+        size = min(max(chunk or CHUNK, sampling.batch_size), count - done)
         jobs = SOURCES[source](material, size, rng)
         with state.split_between_processes(jobs) as own:
             ids = complete(
@@ -204,7 +204,7 @@ def sample(source: str, model, material: Material, count: int, path: Path) -> li
                 [[*job.prompt, *job.given] for job in own],
                 sampling.at(seed=rng.randrange(2**31) + state.process_index),
                 limits=None if source == "free" else [job.limit for job in own],
-                description=f"hindsight: {source}, {done}-{done + size} of {count}",
+                description=f"traces: {source}, {done}-{done + size} of {count}",
             )
             made = [_trace(job, tokens, source, material.stops) for job, tokens in zip(own, ids, strict=True) if tokens]
         made = gather_object(made)

@@ -29,7 +29,7 @@ PARTS = {
     "selection": TokenSelection(fraction=0.5),
     "think_or_not": ThinkOrNot(baseline="group"),
     "control_weight": ThinkOrNot(forced=False, baseline="group", control_weight=0.1),
-    "high_beta": DifficultyKL(0.01),
+    "beta_solved": DifficultyKL(0.01),
     "early_stop": EarlyStop(),
 }
 TOGETHER = [

@@ -190,7 +190,7 @@ def test_fast_with_pictures_trains_saves_and_measures(tmp_path, monkeypatch):
         ("visionthink", ["--ladder", "true"], "ladder=True: deals looks out"),
         ("visionthink", ["--reward", '{"name":"request_threshold","penalty":2}'], "request_threshold.penalty must be"),
         ("visual_sparsity", ["--on_request", "true"], "on_request=True needs a thumbnail"),
-        ("fast_vision", ["--beta", "0"], "beta must be above 0 and at most high_beta=0.01, got 0.0"),
+        ("fast_vision", ["--beta", "0"], "beta must be above 0 and at most beta_solved=0.01, got 0.0"),
         ("fast_vision", ["--on_request", "false"], "looks must name 2 different tokens or more"),
     ],
 )
@@ -211,7 +211,7 @@ def test_every_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
     check(arguments, training, model_config)
     assert arguments.on_request and training.scale_rewards == "none" and not caplog.records
     kind = RequestThreshold if "visionthink" in path.stem else DifficultyLength
-    assert isinstance(make_reward(arguments.reward), kind) and (arguments.high_beta is None) == (
+    assert isinstance(make_reward(arguments.reward), kind) and (arguments.beta_solved is None) == (
         "vision" == path.stem[:6]
     )
     assert model_config.use_peft and model_config.lora_target_modules is None

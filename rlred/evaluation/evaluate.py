@@ -27,7 +27,7 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.settings import Evaluation
 from rlred.evaluation.study import examples
 from rlred.evaluation.sweep import sample_of, sweep
-from rlred.files import write_json
+from rlred.files import read_record, write_json
 from rlred.rewards import Correctness
 from rlred.tiny import TINY_REASONER, sums
 
@@ -67,7 +67,7 @@ def base_of(adapter: str | None, named: list[str]) -> str:
 def prompts_of(adapter: str | None) -> Prompts:
     """How an adapter was asked in training; in L1's words, without system prompt, where that is not known."""
     run = Path(adapter or "") / "run.json"
-    return prompts_of_record(json.loads(run.read_text()) if run.is_file() else {})
+    return prompts_of_record(read_record(run) if run.is_file() else {})
 
 
 def wording_of(adapter: str | None) -> Wording:
@@ -78,7 +78,7 @@ def wording_of(adapter: str | None) -> Wording:
 def trained_range(adapter: str | None, budgets: list[int]) -> tuple[int, int]:
     """The smallest and the largest budget that an adapter was trained on; of `budgets` where that is not known."""
     run = Path(adapter or "") / "run.json"
-    arguments = json.loads(run.read_text())["arguments"] if run.is_file() else {}
+    arguments = read_record(run)["arguments"] if run.is_file() else {}
     if "budget_low" not in arguments:
         return min(budgets), max(budgets)
     if arguments.get("budget_distribution") == "choices":
@@ -89,7 +89,7 @@ def trained_range(adapter: str | None, budgets: list[int]) -> tuple[int, int]:
 def claim(settings: Evaluation, output: Path) -> None:
     """Notes in the folder what is measured there. Raises `ValueError` where that is something else already."""
     path, plain = output / "evaluation.json", dataclasses.asdict(settings)
-    before = json.loads(path.read_text()) if path.exists() else plain
+    before = read_record(path) if path.exists() else plain
     changed = [name for name in before if before[name] != plain.get(name)]
     if changed:
         name = changed[0]

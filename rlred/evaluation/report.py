@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from rlred.evaluation.measures import MEASURES, paired_difference
-from rlred.files import write_json, write_text
+from rlred.files import read_record, write_json, write_text
 
 STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
 TITLES = {
@@ -323,7 +323,7 @@ def read_report(folder: Path) -> dict:
     if not path.is_file():
         raise ValueError(f"{folder}: there is no adherence.json")
     try:
-        return json.loads(path.read_text())
+        return read_record(path)
     except json.JSONDecodeError as problem:
         raise ValueError(f"{path}: cannot be read as JSON: {problem}") from None
 

@@ -13,7 +13,7 @@ from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sweep
-from rlred.files import write_json
+from rlred.files import read_record, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Study:
         told = self.prompts.described()
         asked |= {name: told[name] for name in ("system_prompt", "chat_template_kwargs") if told[name]}
         asked_path = path.with_suffix(".asked.json")
-        if asked_path.exists() and json.loads(asked_path.read_text()) == asked:
+        if asked_path.exists() and read_record(asked_path) == asked:
             return path.exists()
         earlier = [file for file in path.parent.glob(f"{path.stem}.*") if file.is_file()]
         if earlier:
@@ -123,7 +123,7 @@ class Study:
             "n_questions": len(self.held_out),
             "temperature": self.sampling.temperature,
             "row_cap": self.row_cap,
-            **{stage: json.loads(path.read_text()) if path.exists() else None for stage, path in paths.items()},
+            **{stage: read_record(path) if path.exists() else None for stage, path in paths.items()},
             "hindsight_start": hindsight_start,
             "cost": cost,
         }

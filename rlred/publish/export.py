@@ -19,6 +19,7 @@ from rlred.data.budgets import make_wording
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
 from rlred.evaluation.report import number, percent, to_markdown
+from rlred.files import read_record
 from rlred.publish import visual_card as card
 
 TAKEN = (
@@ -98,7 +99,7 @@ def base_is_local(run: Path) -> bool:
 
 def merge_adapter(run: Path, base: str, folder: Path) -> None:
     """Saves base and adapter as one model."""
-    settings = json.loads((run / "run.json").read_text())
+    settings = read_record(run / "run.json")
     told = settings.get("model") or settings["arguments"]  # of TALE, whose arguments say how its base is read
     trusted = settings.get("training", {}).get("trust_remote_code", False)
     # Merged at the precision of training: into quantised weights an adapter could not be folded.
@@ -114,7 +115,7 @@ def model_card(run: Path, name: str, base_model: str) -> str:
     """The text of README.md: metadata, how to ask, what was measured, how it was trained."""
     if card.sees(run):
         return card.model_card(run, name, base_model)
-    settings = json.loads((run / "run.json").read_text())
+    settings = read_record(run / "run.json")
     budgets = "modes" in settings["arguments"]  # a length-control run; the others are SFT
     tags = ["grpo", "lora", "length-control"] if budgets else ["sft", "lora"]
     does, prompts, how = asked_budgets(run, settings) if budgets else asked_otherwise(settings["arguments"])
@@ -202,7 +203,7 @@ def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:
 def adherence_of(run: Path) -> dict | None:
     """The run's adherence report, where there is one."""
     path = run / "adherence.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_record(path) if path.is_file() else None
 
 
 def measured(run: Path, name: str) -> list[str]:

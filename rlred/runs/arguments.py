@@ -17,6 +17,7 @@ from rlred.data.budgets import BudgetSampler, Wording, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.row_cap import check_row_cap
 from rlred.flags import complaint, no_such_flag, option
+from rlred.names import SETTINGS, refuse
 from rlred.train import shipped
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
@@ -76,7 +77,7 @@ class DialArguments:
         {},
         "Search length_bonus's targets: fields of rlred.training.target_search.TargetSearch, YAML/JSON; empty: given.",
     )
-    high_beta: float | None = option(
+    beta_solved: float | None = option(
         None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
     )
 
@@ -178,8 +179,8 @@ class DialArguments:
             parts.append(_from_mapping(TokenSelection, "selection", self.selection))
         if self.think_or_not:
             parts.append(_from_mapping(ThinkOrNot, "think_or_not", self.think_or_not))
-        if self.high_beta is not None:
-            parts.append(DifficultyKL(self.high_beta))
+        if self.beta_solved is not None:
+            parts.append(DifficultyKL(self.beta_solved))
         if self.stop_decided:
             parts.append(EarlyStop())
         if self.merged_rollouts:
@@ -207,6 +208,7 @@ class DialArguments:
 def _from_mapping(kind: type, name: str, mapping: dict):
     known = {item.name for item in fields(kind)}
     unknown = sorted(set(mapping) - known)
+    refuse(unknown, SETTINGS, f"{name}: ")
     if unknown:
         raise ValueError(f"{name}: no field is called {unknown[0]!r}; there are {', '.join(sorted(known))}")
     return kind(**mapping)
@@ -279,6 +281,7 @@ def _mapping(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: must be a mapping of settings, got {found!r}")
+    refuse(found, SETTINGS, f"{path}: ")
     return found
 
 

@@ -79,7 +79,7 @@ class VisionArguments:
     )
     ladder: bool = option(False, "Deal the looks out instead, and do not train them: the control.")
     reward: str = option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
-    high_beta: float | None = option(
+    beta_solved: float | None = option(
         None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
     )
     max_answer: int = option(16, "Tokens of an answer at most.")
@@ -121,7 +121,7 @@ class VisionArguments:
 
     def make_parts(self) -> list[Part]:
         """What the run's method changes in a GRPO step."""
-        return [] if self.high_beta is None else [DifficultyKL(self.high_beta)]
+        return [] if self.beta_solved is None else [DifficultyKL(self.beta_solved)]
 
 
 KINDS = (VisionArguments, RLConfig, LoraModelConfig)

@@ -1,0 +1,38 @@
+"""Names that changed: a command line or a YAML that says an old one is told the new one; old records are still read.
+
+SETTINGS                   old name -> new name: the only table of them
+refuse                     one clear line for an old name that somebody writes today
+in_todays_names            a run.json or a report of an older version, in today's names
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+SETTINGS = {  # of a YAML, a flag, or a field of a record
+    "high_beta": "beta_solved",
+}
+
+
+def refuse(names: Iterable[Any], table: dict[str, str], where: str = "") -> None:
+    """Raises `ValueError`, which begins with `where`, for the first of the names that has another one today.
+
+    >>> refuse(["max_steps", "high_beta"], SETTINGS, "own.yaml: ")
+    Traceback (most recent call last):
+    ValueError: own.yaml: 'high_beta' is now called 'beta_solved'
+    """
+    for name in names:
+        if isinstance(name, str) and name in table:
+            raise ValueError(f"{where}{name!r} is now called {table[name]!r}")
+
+
+def in_todays_names(record: Any) -> Any:
+    """What a JSON file of any version holds, with the settings of today.
+
+    >>> in_todays_names({"arguments": {"high_beta": 0.01, "seed": 0}})
+    {'arguments': {'beta_solved': 0.01, 'seed': 0}}
+    """
+    if isinstance(record, list):
+        return [in_todays_names(item) for item in record]
+    if not isinstance(record, dict):
+        return record
+    return {SETTINGS.get(name, name): in_todays_names(value) for name, value in record.items()}

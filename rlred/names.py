@@ -10,6 +10,7 @@ from typing import Any
 
 SETTINGS = {  # of a YAML, a flag, or a field of a record
     "high_beta": "beta_solved",
+    "stop_decided": "early_stop_rollouts",
 }
 
 

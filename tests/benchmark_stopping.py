@@ -18,14 +18,14 @@ from rlred.tiny.makers.overthinker import make_overthinker
 from tests.pairwise import train_in_turns, trainer_of_job
 
 
-def make_trainer(args, stop_decided: bool, folder: str) -> GRPOTrainer:
+def make_trainer(args, early_stop_rollouts: bool, folder: str) -> GRPOTrainer:
     """A run of the recipe, with or without."""
     words = ["--budget_low", str(args.budget_low), "--budget_high", str(args.budget_high), "--modes", '{"max":1}']
     words += ["--max_steps", str(args.steps), "--per_device_train_batch_size", str(args.batch_size)]
     words += ["--output_dir", folder]
     if args.overthinker:
         words += ["--model_name_or_path", str(make_overthinker(args.overthinker))]
-    return trainer_of_job([*words, "--stop_decided", str(stop_decided)])
+    return trainer_of_job([*words, "--early_stop_rollouts", str(early_stop_rollouts)])
 
 
 def main():

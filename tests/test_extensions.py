@@ -80,7 +80,7 @@ def test_a_part_that_there_is_not_is_one_clear_line(name, settings, message, own
     with pytest.raises(ValueError, match=message):
         make_part(name, settings)
     with pytest.raises(ValueError, match="parts: EarlyStop is given twice"):
-        DialArguments(stop_decided=True, parts={"early_stop": {}})
+        DialArguments(early_stop_rollouts=True, parts={"early_stop": {}})
 
 
 def test_a_measure_is_a_column_of_every_report(own, monkeypatch):

@@ -27,7 +27,9 @@ def test_an_old_setting_in_a_record_is_read_as_the_new_one(old):
 
 
 FLAGS = {  # where the new name is a flag
-    "high_beta": lambda flag: parse(Path("none.yaml"), [flag, "1", "--use_cpu", "true"], KINDS),
+    **dict.fromkeys(
+        ["high_beta", "stop_decided"], lambda flag: parse(Path("none.yaml"), [flag, "1", "--use_cpu", "true"], KINDS)
+    ),
 }
 
 

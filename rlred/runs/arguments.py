@@ -81,7 +81,7 @@ class DialArguments:
         None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
     )
 
-    stop_decided: bool = option(
+    early_stop_rollouts: bool = option(
         False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
     )
     merged_rollouts: bool = option(
@@ -181,7 +181,7 @@ class DialArguments:
             parts.append(_from_mapping(ThinkOrNot, "think_or_not", self.think_or_not))
         if self.beta_solved is not None:
             parts.append(DifficultyKL(self.beta_solved))
-        if self.stop_decided:
+        if self.early_stop_rollouts:
             parts.append(EarlyStop())
         if self.merged_rollouts:
             parts.append(MergedRollouts())

@@ -11,6 +11,8 @@ from typing import Any
 SETTINGS = {  # of a YAML, a flag, or a field of a record
     "high_beta": "beta_solved",
     "stop_decided": "early_stop_rollouts",
+    "row_cap": "per_prompt_cap",
+    "eval_row_cap": "eval_per_prompt_cap",
 }
 
 

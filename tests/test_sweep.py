@@ -27,8 +27,8 @@ def ask_reasoner():
     model, tokenizer = load_model("tiny_reasoner")
     questions = list(load_questions("sums", split="test", limit=3))
 
-    def asked(*, modes=("exact", "none"), prompts=WORDING, row_cap=None, path=None, grading=None, **changes):
-        conditions = budget_conditions(prompts, [16, 32], modes, row_cap=row_cap)
+    def asked(*, modes=("exact", "none"), prompts=WORDING, per_prompt_cap=None, path=None, grading=None, **changes):
+        conditions = budget_conditions(prompts, [16, 32], modes, per_prompt_cap=per_prompt_cap)
         sampling = Sampling(**{"max_completion_length": 40, "batch_size": 4, **changes})
         return sweep(model, tokenizer, questions, conditions, sampling=sampling, grading=grading, path=path)
 
@@ -131,13 +131,13 @@ def test_a_killed_evaluation_gives_the_same_table_when_it_is_started_again(tmp_p
 @pytest.fixture(scope="module")
 def cut_and_not(ask_reasoner, tmp_path_factory):
     """One sweep of maxima and free rows, without a row cap and with it, and the ids that the second generated."""
-    path = tmp_path_factory.mktemp("row_cap") / "completions.jsonl"
+    path = tmp_path_factory.mktemp("per_prompt_cap") / "completions.jsonl"
     settings = {"modes": ["max", "none"], "max_completion_length": 64, "num_samples": 4, "batch_size": 12}
-    whole, short = ask_reasoner(**settings), ask_reasoner(**settings, row_cap=1.25, path=path)
+    whole, short = ask_reasoner(**settings), ask_reasoner(**settings, per_prompt_cap=1.25, path=path)
     return whole, short, [ids for line in path.read_text().splitlines()[1:] for ids in json.loads(line)]
 
 
-def test_a_row_cap_saves_tokens_and_bounds_what_it_does_not_leave_alone(cut_and_not):
+def test_a_per_prompt_cap_saves_tokens_and_bounds_what_it_does_not_leave_alone(cut_and_not):
     whole, short, generated = cut_and_not
     for before, after in zip(whole, short, strict=True):
         same = {name: value for name, value in after.items() if name != "cut"}
@@ -156,7 +156,7 @@ def test_a_row_cap_saves_tokens_and_bounds_what_it_does_not_leave_alone(cut_and_
     assert all(bound[name] >= full[name] for name in ("mean_length", "mean_error", "mean_abs_error", "rmse"))
 
 
-def test_trap_lengths_that_a_row_cap_cuts_do_not_look_like_obedience(cut_and_not):
+def test_trap_lengths_that_a_per_prompt_cap_cuts_do_not_look_like_obedience(cut_and_not):
     whole, short, _ = cut_and_not
     as_cut = [{**row, "length": 1.25 * row["budget"] if row["cut"] else row["length"]} for row in short]
     obedience = [measure(outcomes)["rank_correlation"] for outcomes in (whole, short, as_cut)]

@@ -112,7 +112,7 @@ def evaluate(settings: Evaluation, output: Path) -> dict:
         "seed": settings.seed,
         "n_questions": len(questions),
         "temperature": settings.temperature,
-        "row_cap": settings.row_cap,
+        "per_prompt_cap": settings.per_prompt_cap,
         **dict.fromkeys(STAGES),
         "others": {},
     }
@@ -208,7 +208,7 @@ class Measuring:
         """The measures of one sweep."""
         settings, budgets = self.settings, sorted(set(budgets or self.settings.budgets))
         prompts = dataclasses.replace(self.subject.prompts, wording=wording or self.subject.prompts.wording)
-        asked = {"constant_budget": constant_budget, "row_cap": settings.row_cap}
+        asked = {"constant_budget": constant_budget, "per_prompt_cap": settings.per_prompt_cap}
         outcomes = sweep(
             self.model,
             self.tokenizer,

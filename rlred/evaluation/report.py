@@ -159,15 +159,15 @@ def _more(line: dict) -> str:
 
 
 def _cut(report: dict) -> list[str]:
-    """What a row_cap has done to the figures; nothing without one."""
-    if report.get("row_cap") is None:
+    """What a per_prompt_cap has done to the figures; nothing without one."""
+    if report.get("per_prompt_cap") is None:
         return []
     shares = ", ".join(
         f"{part.title} {percent(max(row.get('cut', 0) for row in part.measures['rows']))}" for part in blocks(report)
     )
     return [
-        f"Rows that ask for a maximum were cut at {report['row_cap']:g} times it and then count as wrong, and as long "
-        "as the cap: over budget is exact, accuracy at least and tokens and errors at most what is shown; rank "
+        f"Rows that ask for a maximum were cut at {report['per_prompt_cap']:g} times it and then count as wrong, and "
+        "as long as the cap: over budget is exact, accuracy at least and tokens and errors at most what is shown; rank "
         f"correlation, spread and full length are affected. Largest share of a row cut (%): {shares}."
     ]
 

@@ -38,7 +38,7 @@ class Study:
         self.on, self.output, self.tokenizer = arguments.evaluate, output, tokenizer
         self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
         self.modes = arguments.eval_modes or [arguments.main_mode()]
-        self.held_out, self.prompts, self.row_cap = held_out, prompts, arguments.eval_row_cap
+        self.held_out, self.prompts, self.per_prompt_cap = held_out, prompts, arguments.eval_per_prompt_cap
         self.grading = grading
         self.sampling = Sampling(
             max(training.max_completion_length, 2 * max(self.budgets)),
@@ -61,7 +61,7 @@ class Study:
         state = PartialState()
         if state.is_main_process and not self.has_measured(path, step):
             constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
-            asked = {"constant_budget": constant, "row_cap": self.row_cap}
+            asked = {"constant_budget": constant, "per_prompt_cap": self.per_prompt_cap}
             outcomes = sweep(
                 model,
                 self.tokenizer,
@@ -88,7 +88,7 @@ class Study:
             "modes": self.modes,
             "temperature": self.sampling.temperature,
             "max_completion_length": self.sampling.max_completion_length,
-            "row_cap": self.row_cap,
+            "per_prompt_cap": self.per_prompt_cap,
             "seed": self.sampling.seed,
         }
         told = self.prompts.described()
@@ -122,7 +122,7 @@ class Study:
             "seed": self.sampling.seed,
             "n_questions": len(self.held_out),
             "temperature": self.sampling.temperature,
-            "row_cap": self.row_cap,
+            "per_prompt_cap": self.per_prompt_cap,
             **{stage: read_record(path) if path.exists() else None for stage, path in paths.items()},
             "hindsight_start": hindsight_start,
             "cost": cost,

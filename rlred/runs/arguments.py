@@ -15,7 +15,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
 from rlred.data.budgets import BudgetSampler, Wording, make_wording
 from rlred.data.prompts import Prompts, template_settings
-from rlred.evaluation.row_cap import check_row_cap
+from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import complaint, no_such_flag, option
 from rlred.names import SETTINGS, refuse
 from rlred.train import shipped
@@ -107,7 +107,7 @@ class DialArguments:
     eval_budgets: list[int] = option([], "Budgets of the sweep (default: seven over the training range).")
     eval_modes: list[str] = option([], "Modes of the sweep (default: the mode with the largest weight).")
     eval_temperature: float = option(1.0, "Sampling temperature of the sweep; 0 is greedy.")
-    eval_row_cap: float | None = option(
+    eval_per_prompt_cap: float | None = option(
         None, "End max rows of the sweep at this many times their budget: quicker, and bounds (docs/measures.md)."
     )
     eval_batch_size: int = option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
@@ -132,7 +132,7 @@ class DialArguments:
         for budget in self.eval_budgets:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
-        check_row_cap(self.eval_row_cap, self.eval_modes or [self.main_mode()], "eval_row_cap")
+        check_per_prompt_cap(self.eval_per_prompt_cap, self.eval_modes or [self.main_mode()], "eval_per_prompt_cap")
         # Made once here, so that a wrong value is reported before anything is loaded.
         self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_parts(), self.make_stop()
         self.make_target_search(), self.make_reference_wording()

@@ -20,7 +20,7 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Hindsight, find_traces, relabel, right
+from rlred.training.hindsight import Hindsight, correct, find_traces, relabel
 from rlred.training.traces import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
@@ -101,7 +101,7 @@ def test_right_traces_are_those_that_say_the_answer(reasoner, questions):
         for right in (True, False)
     }
     traces = [{"question": row["question"], "completion_ids": says[right]} for right in (False, True, False, True)]
-    assert right(traces, material_of(reasoner, questions), Correctness()) == [False, True, False, True]
+    assert correct(traces, material_of(reasoner, questions), Correctness()) == [False, True, False, True]
 
 
 def test_sampling_goes_on_where_it_was_cut_off(reasoner, questions, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from rlred.evaluation.settings import Evaluation
 from rlred.flags import parse as parse_flags
 from rlred.names import SETTINGS, in_todays_names
-from rlred.runs.arguments import KINDS, parse, read_config
+from rlred.runs.arguments import KINDS, DialArguments, parse, read_config
 from rlred.training.hindsight import Hindsight
 
 
@@ -47,3 +47,11 @@ def test_no_old_name_is_one_of_today():
     kinds = [*KINDS, Evaluation, Hindsight]
     today = {item.name for kind in kinds for item in dataclasses.fields(kind)}
     assert not set(SETTINGS) & (today | set(SETTINGS.values())) and "max_steps" in today
+
+
+@pytest.mark.parametrize("name, kind, old", [("hindsight_settings", Hindsight, "only_right")])
+def test_an_old_setting_inside_a_mapping_is_refused_likewise(name, kind, old):
+    assert SETTINGS[old] in {item.name for item in dataclasses.fields(kind)}
+    with pytest.raises(ValueError) as raised:
+        DialArguments(**{name: {old: True}})
+    assert str(raised.value) == f"{name}: {old!r} is now called {SETTINGS[old]!r}"

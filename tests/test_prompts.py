@@ -48,7 +48,7 @@ from rlred.runs.grpo import run
 from rlred.runs.tale import sft_rows
 from rlred.tiny.makers.tiny_viewer import build_processor
 from rlred.training.adherence import LogsAdherence
-from rlred.training.hindsight import Hindsight, relabel, right
+from rlred.training.hindsight import Hindsight, correct, relabel
 from rlred.training.traces import Material
 from rlred.vision.gate import LookGate
 from rlred.vision.rows import load_rows
@@ -437,7 +437,7 @@ def test_trap_an_end_that_is_a_special_token_vanishes_in_plain_decoding():
     rows = [{"question": "3+4?", "solution": "7", "completion_ids": own} for own in (ids, hidden)]
     material = Material(tokenizer, Prompts(), rows[:1], BudgetSampler(2, 9), frozenset(), Sampling(8))
     for strict in (False, True):
-        assert right(rows, material, Correctness(require_end_of_thinking=strict)) == [True, False]
+        assert correct(rows, material, Correctness(require_end_of_thinking=strict)) == [True, False]
     assert split_completion(decode(tokenizer, [ids], end)[0]).thinking == "3+4=7"
 
 

@@ -14,6 +14,7 @@ SETTINGS = {  # of a YAML, a flag, or a field of a record
     "row_cap": "per_prompt_cap",
     "eval_row_cap": "eval_per_prompt_cap",
     "only_right": "only_correct",
+    "arms": "variants",
 }
 
 

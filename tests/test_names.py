@@ -8,7 +8,8 @@ import pytest
 from rlred.evaluation.settings import Evaluation
 from rlred.flags import parse as parse_flags
 from rlred.names import SETTINGS, in_todays_names
-from rlred.runs.arguments import KINDS, DialArguments, parse, read_config
+from rlred.runs.arguments import KINDS, SFT_KINDS, DialArguments, parse, read_config
+from rlred.runs.upft import UpftArguments
 from rlred.training.hindsight import Hindsight
 
 
@@ -27,10 +28,11 @@ def test_an_old_setting_in_a_record_is_read_as_the_new_one(old):
     assert in_todays_names(today := {SETTINGS[old]: None}) == today
 
 
-TRAINS, MEASURES = ("high_beta", "stop_decided", "eval_row_cap"), ("row_cap",)
+TRAINS, MEASURES, COMPARES = ("high_beta", "stop_decided", "eval_row_cap"), ("row_cap",), ("arms",)
 FLAGS = {  # the command line that knows the new name
     **dict.fromkeys(TRAINS, lambda flag: parse(Path("none.yaml"), [flag, "1", "--use_cpu", "true"])),
     **dict.fromkeys(MEASURES, lambda flag: parse_flags(Evaluation, ["--budgets", "8", flag, "2"], "rlred evaluate")),
+    **dict.fromkeys(COMPARES, lambda flag: parse(Path("none.yaml"), [flag, "full"], (UpftArguments, *SFT_KINDS))),
 }
 
 

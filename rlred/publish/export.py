@@ -81,11 +81,11 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
 
 def instead_of(run: Path) -> str:
     """What to export in the place of a folder that holds no run with an adapter."""
-    arms = sorted(path.parent for path in run.glob("*/result.json"))
-    adapters = [arm.name for arm in arms if (arm / NEEDED[0]).is_file()]
+    variants = sorted(path.parent for path in run.glob("*/result.json"))
+    adapters = [variant.name for variant in variants if (variant / NEEDED[0]).is_file()]
     if adapters:
-        return f"export one of its arms: {', '.join(adapters)}"
-    whole = [folder.name for folder in (run, *arms) if (folder / "model.safetensors").is_file()]
+        return f"export one of its variants: {', '.join(adapters)}"
+    whole = [folder.name for folder in (run, *variants) if (folder / "model.safetensors").is_file()]
     if whole:
         return f"all weights were trained: {', '.join(whole)} is a model by itself, and needs no export"
     return "export the output folder of a finished recipe"

@@ -37,7 +37,7 @@ def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]
     flags = ["--use_cpu", "true", "--bf16", "false"]
     if not unknown[kinds]:
         arguments, training, model_config = parse(config, flags, (*kinds, LoraModelConfig))
-    elif "arms" in keys:
+    elif "variants" in keys:
         parser = RecipeParser(SFT_KINDS)
         parser.set_defaults_with_config(**keys)
         training, model_config = parser.parse_args_into_dataclasses(args=flags)

@@ -19,6 +19,8 @@ from typing import Any
 
 from .length import Length
 
+RENAMED = {"none": "free"}  # old name -> new name of a mode, in rows and as a parameter; refused with the new one
+
 
 class Reward:
     """The base class of every reward. What it declares holds for all of it, the rewards inside it included."""

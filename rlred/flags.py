@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlred.names import SETTINGS
+from rlred.names import MODES, SETTINGS
 
 EXAMPLE = re.compile(r"rlred |    ")
 
@@ -202,6 +202,9 @@ def complaint(message: str) -> str:
     >>> complaint("argument --max_steps/--max-steps: invalid int value: 'x'")
     "--max_steps: invalid int value: 'x'"
     """
+    old = re.fullmatch(r"argument (--\w+): invalid choice: '(\w+)' \(choose from .*", message)
+    if old and old[2] in MODES:
+        return f"{old[1]}: {old[2]!r} is now called {MODES[old[2]]!r}"
     missing = re.fullmatch(r"the following arguments are required: (.+)", message)
     return f"{missing[1]}: required" if missing else re.sub(r"^argument (--\w+)?(/--[\w-]+)*", r"\1", message)
 

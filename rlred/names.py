@@ -1,8 +1,8 @@
 """Names that changed: a command line or a YAML that says an old one is told the new one; old records are still read.
 
-SETTINGS                   old name -> new name: the only table of them
-refuse                     one clear line for an old name that somebody writes today
-in_todays_names            a run.json or a report of an older version, in today's names
+SETTINGS, MODES     old name -> new name: the only tables of them
+refuse              one clear line for an old name that somebody writes today
+in_todays_names     a run.json or a report of an older version, in today's names
 """
 
 from collections.abc import Iterable
@@ -16,6 +16,7 @@ SETTINGS = {  # of a YAML, a flag, or a field of a record
     "only_right": "only_correct",
     "arms": "variants",
 }
+MODES = {"none": "free"}  # in rows, templates, by_mode, sweeps and reports
 
 
 def refuse(names: Iterable[Any], table: dict[str, str], where: str = "") -> None:
@@ -35,9 +36,19 @@ def in_todays_names(record: Any) -> Any:
 
     >>> in_todays_names({"arguments": {"high_beta": 0.01, "seed": 0}})
     {'arguments': {'beta_solved': 0.01, 'seed': 0}}
+    >>> in_todays_names({"modes": {"none": 1}, "rows": [{"mode": "none", "budget": None}], "scale_rewards": "none"})
+    {'modes': {'free': 1}, 'rows': [{'mode': 'free', 'budget': None}], 'scale_rewards': 'none'}
     """
     if isinstance(record, list):
         return [in_todays_names(item) for item in record]
     if not isinstance(record, dict):
         return record
-    return {SETTINGS.get(name, name): in_todays_names(value) for name, value in record.items()}
+    return {(SETTINGS | MODES).get(name, name): _value(name, value) for name, value in record.items()}
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "mode" and isinstance(value, str):
+        return MODES.get(value, value)
+    if name in ("modes", "eval_modes") and isinstance(value, list):
+        return [MODES.get(mode, mode) for mode in value]
+    return in_todays_names(value)

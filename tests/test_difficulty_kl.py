@@ -132,7 +132,7 @@ def test_the_fast_recipe_trains_and_the_base_stays(tmp_path, monkeypatch):
     log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"][:2]
     assert all({"kl", "rewards/difficulty_length/mean", "rewards/correctness/mean"} <= set(entry) for entry in log)
     report = json.loads((tmp_path / "run" / "adherence.json").read_text())
-    assert [row["mode"] for row in report["trained"]["rows"]] == ["none"]
+    assert [row["mode"] for row in report["trained"]["rows"]] == ["free"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def adapters(tmp_path_factory):
             if "lora_B" in key:
                 torch.nn.init.normal_(weight, std=std)
         model.save_pretrained(folder / name)
-    wording = {"exact": "{question} Think for exactly {budget} tokens.", "none": "{question}"}
+    wording = {"exact": "{question} Think for exactly {budget} tokens.", "free": "{question}"}
     arguments = {"wording": wording, "budget_low": 16, "budget_high": 40, "budget_distribution": "uniform"}
     (folder / "noisy" / "run.json").write_text(json.dumps({"arguments": arguments}))
     return folder

@@ -24,7 +24,7 @@ from rlred.training.hindsight import Hindsight, correct, find_traces, relabel
 from rlred.training.traces import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
-SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "none": 1})
+SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "free": 1})
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_p
             seen.add("max")
             assert any(f"Think for maximum {n + slack} tokens." in prompt for slack in range(5))
         else:
-            seen.add("none")
-    assert seen == {"exact", "max", "none"}
+            seen.add("free")
+    assert seen == {"exact", "max", "free"}
 
 
 def test_trap_batches_bucketed_by_length_have_no_contrast(reasoner, questions, tmp_path):

@@ -1,13 +1,21 @@
 """An old name that somebody writes is refused with the one of today; an old record is read by it."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
+from rlred.data.budgets import Wording
+from rlred.evaluation.evaluate import prompts_of
+from rlred.evaluation.measures import measure
+from rlred.evaluation.predictions import load_predictions
+from rlred.evaluation.report import read_report, to_markdown
 from rlred.evaluation.settings import Evaluation
+from rlred.files import read_record, write_json
 from rlred.flags import parse as parse_flags
-from rlred.names import SETTINGS, in_todays_names
+from rlred.names import MODES, SETTINGS, in_todays_names
+from rlred.rewards import ByMode, base, make_reward
 from rlred.runs.arguments import KINDS, SFT_KINDS, DialArguments, parse, read_config
 from rlred.runs.upft import UpftArguments
 from rlred.training.hindsight import Hindsight
@@ -28,11 +36,15 @@ def test_an_old_setting_in_a_record_is_read_as_the_new_one(old):
     assert in_todays_names(today := {SETTINGS[old]: None}) == today
 
 
+def compared(flag):
+    return parse(Path("none.yaml"), [flag, "full", "--use_cpu", "true"], (UpftArguments, *SFT_KINDS))
+
+
 TRAINS, MEASURES, COMPARES = ("high_beta", "stop_decided", "eval_row_cap"), ("row_cap",), ("arms",)
 FLAGS = {  # the command line that knows the new name
     **dict.fromkeys(TRAINS, lambda flag: parse(Path("none.yaml"), [flag, "1", "--use_cpu", "true"])),
     **dict.fromkeys(MEASURES, lambda flag: parse_flags(Evaluation, ["--budgets", "8", flag, "2"], "rlred evaluate")),
-    **dict.fromkeys(COMPARES, lambda flag: parse(Path("none.yaml"), [flag, "full"], (UpftArguments, *SFT_KINDS))),
+    **dict.fromkeys(COMPARES, compared),
 }
 
 
@@ -57,3 +69,65 @@ def test_an_old_setting_inside_a_mapping_is_refused_likewise(name, kind, old):
     with pytest.raises(ValueError) as raised:
         DialArguments(**{name: {old: True}})
     assert str(raised.value) == f"{name}: {old!r} is now called {SETTINGS[old]!r}"
+
+
+STRICT = {"name": "correctness"}
+
+
+def evaluated(mode):
+    return parse_flags(Evaluation, ["--modes", mode, "--max_completion_length", "9"], "rlred evaluate")
+
+
+REFUSALS = {  # where a mode is named -> how its refusal begins
+    "a YAML's modes": ("modes: ", lambda mode: DialArguments(modes={mode: 1})),
+    "a YAML's eval_modes": ("eval_modes: ", lambda mode: DialArguments(eval_modes=[mode])),
+    "templates": ("wording: ", lambda mode: DialArguments(wording={mode: "{question}"})),
+    "by_mode's parts": (
+        "reward: by_mode: ",
+        lambda mode: make_reward({"name": "by_mode", mode: STRICT}),
+    ),
+    "by_mode's rows": ("mode: ", lambda mode: ByMode()(["4"], [[1]], [mode], solution=["4"], budget=[None])),
+    "a prompt": ("mode: ", lambda mode: Wording().ask("1+1?", None, mode)),
+    "a flag": ("--modes: ", evaluated),
+}
+
+
+@pytest.mark.parametrize("old", MODES)
+@pytest.mark.parametrize("place", REFUSALS)
+def test_an_old_mode_is_one_line_with_the_new_one_and_the_new_one_goes_through(place, old):
+    begins, use = REFUSALS[place]
+    with pytest.raises(ValueError) as raised:
+        use(old)
+    assert str(raised.value) == f"{begins}{old!r} is now called {MODES[old]!r}"
+    use(MODES[old])
+
+
+def test_the_rewards_know_the_same_old_modes_though_they_import_nothing_of_rlred():
+    assert base.RENAMED == MODES
+
+
+OLD_REPORT = {
+    "model": "m", "adapter": "a", "seed": 0, "n_questions": 1,
+    "trained": measure([
+        {"question_id": 0, "level": None, "mode": "none", "budget": None, "length": 9, "thinking_length": None,
+         "correct": 1.0, "truncated": False},
+    ]),
+}  # fmt: skip
+
+
+def test_an_old_report_and_an_old_run_are_read(tmp_path):
+    assert set(OLD_REPORT["trained"]["overall"]) == {"none"}  # as it was written
+    write_json(tmp_path / "adherence.json", OLD_REPORT)
+    told = {"modes": {"none": 1, "max": 0}, "wording": {"none": "{question}!"}, "high_beta": 0.01, "eval_row_cap": None}
+    write_json(tmp_path / "run.json", {"arguments": told, "training": {"scale_rewards": "none"}})
+    report, run = read_report(tmp_path), read_record(tmp_path / "run.json")
+    assert "| free | - | 9.0 |" in to_markdown(report) and set(report["trained"]["overall"]) == {"free"}
+    assert prompts_of(tmp_path).wording == Wording(free="{question}!")
+    assert run["arguments"]["modes"] == {"free": 1, "max": 0} and run["arguments"]["beta_solved"] == 0.01
+    assert run["training"] == {"scale_rewards": "none"}
+
+
+def test_predictions_that_name_an_old_mode_are_read(tmp_path):
+    row = {"question": "1+1?", "completion": "\\boxed{2}", "answer": "2", "length": 9, "mode": "none"}
+    (tmp_path / "old.jsonl").write_text(json.dumps(row) + "\n")
+    assert [outcome["mode"] for outcome in load_predictions(tmp_path / "old.jsonl")[0]] == ["free"]

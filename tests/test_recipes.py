@@ -177,7 +177,7 @@ from rlred.rewards import ByMode, Correctness, ExactLength, MaxLength
 
 rows = [
     {"prompt": [{"role": "user", "content": f"{n}+1=?"}], "solution": str(n + 1), "budget": b, "mode": m}
-    for n in range(4) for b, m in ((8, "exact"), (12, "max"), (None, "none"))
+    for n in range(4) for b, m in ((8, "exact"), (12, "max"), (None, "free"))
 ]
 trainer = GRPOTrainer(
     model=sys.argv[1],

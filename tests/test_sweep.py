@@ -27,7 +27,7 @@ def ask_reasoner():
     model, tokenizer = load_model("tiny_reasoner")
     questions = list(load_questions("sums", split="test", limit=3))
 
-    def asked(*, modes=("exact", "none"), prompts=WORDING, per_prompt_cap=None, path=None, grading=None, **changes):
+    def asked(*, modes=("exact", "free"), prompts=WORDING, per_prompt_cap=None, path=None, grading=None, **changes):
         conditions = budget_conditions(prompts, [16, 32], modes, per_prompt_cap=per_prompt_cap)
         sampling = Sampling(**{"max_completion_length": 40, "batch_size": 4, **changes})
         return sweep(model, tokenizer, questions, conditions, sampling=sampling, grading=grading, path=path)
@@ -63,7 +63,7 @@ def test_conditions_that_end_the_thinking_in_two_ways_are_refused():
 
 
 def test_a_constant_budget_is_asked_for_and_held_against_the_conditions_own():
-    conditions = budget_conditions(Wording(), [16, 32], ["max", "none"], constant_budget=24)
+    conditions = budget_conditions(Wording(), [16, 32], ["max", "free"], constant_budget=24)
     asked = [one.prompt({"question": "3+4=?"}, None).turns[0]["content"] for one in conditions]
     assert [one.labels()["budget"] for one in conditions] == [16, 32, None]
     assert asked[0] == asked[1] and "24 tokens" in asked[0] and "token" not in asked[2]
@@ -80,7 +80,7 @@ def test_every_question_is_asked_at_every_budget_and_sampled_as_often_as_asked_f
     outcomes = ask_reasoner(num_samples=2)
     asked = [(outcome["question_id"], outcome["mode"], outcome["budget"]) for outcome in outcomes]
     assert len(asked) == 18 and all(asked.count(one) == 2 for one in asked)
-    assert {one[1:] for one in asked} == {("exact", 16), ("exact", 32), ("none", None)}
+    assert {one[1:] for one in asked} == {("exact", 16), ("exact", 32), ("free", None)}
 
 
 @pytest.mark.parametrize("kept", [1, 2, 3, 4])
@@ -132,7 +132,7 @@ def test_a_killed_evaluation_gives_the_same_table_when_it_is_started_again(tmp_p
 def cut_and_not(ask_reasoner, tmp_path_factory):
     """One sweep of maxima and free rows, without a row cap and with it, and the ids that the second generated."""
     path = tmp_path_factory.mktemp("per_prompt_cap") / "completions.jsonl"
-    settings = {"modes": ["max", "none"], "max_completion_length": 64, "num_samples": 4, "batch_size": 12}
+    settings = {"modes": ["max", "free"], "max_completion_length": 64, "num_samples": 4, "batch_size": 12}
     whole, short = ask_reasoner(**settings), ask_reasoner(**settings, per_prompt_cap=1.25, path=path)
     return whole, short, [ids for line in path.read_text().splitlines()[1:] for ids in json.loads(line)]
 

@@ -38,6 +38,6 @@ class Shots:
         traces = read_traces(self.traces)
         scores, count = read_scores(self.scores, traces), counter_of(load_tokenizer(self.tokenizer))
         text, report = prune_shots(traces, scores, self.budget, count, keep=self.keep, num_shots=self.num_shots)
-        write_json(self.output, {"none": text + Wording().none})
+        write_json(self.output, {"free": text + Wording().free})
         write_json(self.output.with_suffix(".report.json"), report)
         print(f"{self.output}: {json.dumps(report)}")

@@ -40,7 +40,7 @@ class Generate(Loading, PromptSettings):
 
         models, adapters = ([name] if name else [] for name in (self.model, self.adapter))
         subject = subjects_of(models, adapters, self.wording, self.given())[-1]
-        budgets = [None] if self.mode == "none" else self.budgets
+        budgets = [None] if self.mode == "free" else self.budgets
         model, tokenizer = load_model(subject.model, subject.adapter, Loading.of(self))
         prompts, row = subject.prompts.fitted(tokenizer), {"question": self.question}
         completions = complete(

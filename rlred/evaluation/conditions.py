@@ -1,7 +1,7 @@
 """What a question is asked for: a sweep asks every question under every condition, and a table has a line for each.
 
     Condition           what a sweep asks of one
-    BudgetCondition     a budget in a mode, or nothing (`none`)
+    BudgetCondition     a budget in a mode, or nothing (`free`)
     budget_conditions   the conditions of a table of modes and budgets
 
 A ratio is another one (rlred/compression/rows.py). A condition is a frozen value: it makes the prompt of a row and
@@ -48,7 +48,7 @@ class BudgetCondition:
     """
 
     prompts: Prompts
-    mode: str = "none"
+    mode: str = "free"
     budget: int | None = None
     worded: int | None = None
     limit: int | None = None
@@ -73,14 +73,14 @@ def budget_conditions(
     constant_budget: int | None = None,
     per_prompt_cap: float | None = None,
 ) -> list[BudgetCondition]:
-    """Every mode at every budget; the mode `none` has none and comes once.
+    """Every mode at every budget; the mode `free` has none and comes once.
 
     `prompts` say how a question is asked, fitted to the tokenizer; a `Wording` alone asks without system prompt and
     template settings. With `constant_budget`, every prompt asks for that one. With `per_prompt_cap`, rows that ask for
     a maximum end at that many times it.
 
-    >>> [(one.mode, one.budget) for one in budget_conditions(Wording(), [16, 32], ["max", "none"])]
-    [('max', 16), ('max', 32), ('none', None)]
+    >>> [(one.mode, one.budget) for one in budget_conditions(Wording(), [16, 32], ["max", "free"])]
+    [('max', 16), ('max', 32), ('free', None)]
     """
     prompts = as_prompts(prompts)
     return [
@@ -88,14 +88,14 @@ def budget_conditions(
             prompts,
             mode,
             budget,
-            worded=constant_budget if mode != "none" else None,
+            worded=constant_budget if mode != "free" else None,
             limit=limit_of(mode, budget, per_prompt_cap),
         )
         for mode in modes
-        for budget in (budgets if mode != "none" else [None])
+        for budget in (budgets if mode != "free" else [None])
     ]
 
 
 def free(prompts: Prompts | Wording) -> list[BudgetCondition]:
     """The one condition that asks for nothing."""
-    return budget_conditions(prompts, modes=["none"])
+    return budget_conditions(prompts, modes=["free"])

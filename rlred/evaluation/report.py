@@ -176,7 +176,7 @@ def _by_level(report: dict) -> list[str]:
     """What was done by the difficulty of the questions, where it is known and no budget was asked for."""
     lines = ["| stage | level | n | mean tokens | accuracy | without thinking |", "|---|---|---|---|---|---|"]
     for part in blocks(report):
-        if set(part.measures["overall"]) == {"none"}:
+        if set(part.measures["overall"]) == {"free"}:
             for level, mean in part.measures.get("by_level", {}).items():
                 tokens, accuracy = number(mean["mean_length"], 1), percent(mean["accuracy"])
                 skipped = percent(mean.get("skipped"))  # older reports do not say
@@ -260,7 +260,7 @@ def draw_adherence(report: dict, ink: str = "black"):
                 continue
             asked = [row["budget"] for row in rows]
             budgets.update(asked)
-            only = len(set(block["overall"]) - {"none"}) == 1
+            only = len(set(block["overall"]) - {"free"}) == 1
             style = {"color": part.colour, "linestyle": "-" if mode == "exact" or only else "--"}
             style |= {"marker": "o", "markersize": 4, "label": part.title if only else f"{part.title}, {mode}"}
             left.plot(asked, [row["mean_length"] for row in rows], **style)

@@ -43,7 +43,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
         for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"--{name} must be {smallest} or more, got {getattr(self, name)}")
-        if not self.budgets and self.modes != ["none"]:
+        if not self.budgets and self.modes != ["free"]:
             raise ValueError("--budgets: name the token budgets to ask for, or files with --predictions")
         if self.budgets and min(self.budgets) < 1:
             raise ValueError(f"--budgets must be 1 or more, got {min(self.budgets)}")

@@ -54,7 +54,7 @@ class Study:
         or its sweep was changed: then the earlier files are moved aside.
         """
         path = self.output / "measures" / f"{stage}.json"
-        unasked = set(self.modes) == {"none"}  # nobody asks for a length, so no constant one is a control
+        unasked = set(self.modes) == {"free"}  # nobody asks for a length, so no constant one is a control
         if not self.on or (unasked and stage == "control_constant_length"):
             return
         # Every process has the whole model; the main one measures while the others wait for it.

@@ -39,7 +39,7 @@ def outcomes_of(
                 {
                     "question_id": number,
                     "level": row["family"],
-                    "mode": "none",
+                    "mode": "free",
                     "budget": None,
                     "length": sum(glance.mask),
                     "correct": correctness.grade(glance.answer, row["solution"]) or 0.0,

@@ -172,7 +172,7 @@ def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
     budget = report["trained"]["rows"][-1]["budget"] if report and report.get("trained") else arguments["budget_high"]
     wording = make_wording(arguments["wording"])
     modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
-    prompts = [wording.ask("{question}", None if mode == "none" else budget, mode) for mode in modes]
+    prompts = [wording.ask("{question}", None if mode == "free" else budget, mode) for mode in modes]
     how = "The control is bound to these words; put the number of tokens where the number stands."
     return "thinks for as long as it is told", prompts, how
 
@@ -185,7 +185,7 @@ def trained_budgets(arguments: dict) -> str:
 def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:
     """The same of an adapter that SFT has made: one that is asked for a ratio, or one that is only asked."""
     if "ratio_format" not in arguments:
-        prompt = make_wording(arguments.get("wording", "l1")).ask("{question}", None, "none")
+        prompt = make_wording(arguments.get("wording", "l1")).ask("{question}", None, "free")
         does = "chooses by itself how long to think" if "budgets" in arguments else "reasons"
         return does, [prompt], "It was trained and measured in these words."
     ratio_format = make_ratio_format(arguments["ratio_format"])

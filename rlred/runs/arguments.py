@@ -17,7 +17,7 @@ from rlred.data.budgets import BudgetSampler, Wording, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import complaint, no_such_flag, option
-from rlred.names import SETTINGS, refuse
+from rlred.names import MODES, SETTINGS, refuse
 from rlred.train import shipped
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
@@ -49,7 +49,7 @@ class DialArguments:
     )
     num_questions: int | None = option(None, "Take this many training questions (default: all; 4096 embedded ones).")
 
-    wording: str = option("l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}.")
+    wording: str = option("l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., free: ...}.")
     system_prompt: str | None = option(None, "System prompt of every question that brings none of its own (`system`).")
     end_of_thinking: str | None = option(
         None, "Text that ends the thinking; '' for a model that has none (default: as tokenizer or reward know it)."
@@ -129,6 +129,7 @@ class DialArguments:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.eval_temperature < 0:
             raise ValueError(f"eval_temperature must be 0 or more, got {self.eval_temperature}")
+        refuse(self.eval_modes, MODES, "eval_modes: ")
         for budget in self.eval_budgets:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")

@@ -68,7 +68,7 @@ def noisy_sums(n: int, noise: float, seed: int, split: str) -> list[dict]:
     for row in sums.questions(n, split, seed, family=EMBEDDED):
         addends = [int(number) for number in row["question"].removesuffix("=?").split("+")]
         trace = re.sub(r"=\d+", total, sums.trace(addends, sums.num_necessary(addends)))
-        asked = Wording().ask(row["question"], None, "none")
+        asked = Wording().ask(row["question"], None, "free")
         rows.append({"prompt": f"<|user|>{asked}<|assistant|><think>", "completion": trace})
     return rows
 

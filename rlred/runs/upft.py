@@ -90,9 +90,9 @@ class Experiment:
     def token_rows(self, answers: list[dict], tokenizer, seed: int, length: int | None = None) -> list[dict]:
         """Prefixes of that length and their share of whole answers; without a length, whole answers."""
         whole = self.prompts(tokenizer)
-        worded = replace(whole, wording=Wording(none=self.told.prefix_wording.replace("{question}", Wording().none)))
+        worded = replace(whole, wording=Wording(free=self.told.prefix_wording.replace("{question}", Wording().free)))
         return prefix_rows(
-            *([one.ids(tokenizer, answer["row"], None, "none") for answer in answers] for one in (worded, whole)),
+            *([one.ids(tokenizer, answer["row"], None, "free") for answer in answers] for one in (worded, whole)),
             [answer["completion_ids"] for answer in answers],
             length=length or 1,
             full_share=self.told.full_share if length else 1.0,

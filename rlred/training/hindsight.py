@@ -196,7 +196,7 @@ def relabel(
         for trace in (traces[index] for index in epoch_of(lengths, sampler, settings, rng)):
             mode, _ = sampler.draw(rng)
             n = max(1, length(trace["completion_ids"]))
-            budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
+            budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "free": None}[mode]
             prompt_ids = prompts.ids(tokenizer, trace, budget, mode)
             ids = trace["completion_ids"]
             border = find_end(ids, ends)
@@ -277,7 +277,7 @@ class Start:
     def probe(self, tokenizer, questions: list[dict]) -> Probe:
         """Asks the first questions at the budgets of a grid, in the mode that is drawn most often."""
         settings, modes = self.settings, self.sampler.modes
-        mode = max((mode for mode in modes if mode != "none"), key=modes.get)
+        mode = max((mode for mode in modes if mode != "free"), key=modes.get)
         conditions = budget_conditions(self.prompts, self.sampler.grid(settings.num_probe_budgets), [mode])
         ungraded = Grading(length=self.grading.length, grades=False)
         # At temperature 1 whatever the run's is: a probe compares lengths, and the targets were found so.

@@ -49,7 +49,7 @@ def rows_of(tokenizer, max_steps: int, rng: random.Random) -> Dataset:
             wording, family, think = kinds[number % len(kinds)]
             addends = sums.sample_addends(rng, "train", family)
             row = {"question": sums.question_of(addends)}
-            prompt = prompt_text(tokenizer, WORDINGS[wording].turns(row, None, "none"))
+            prompt = prompt_text(tokenizer, WORDINGS[wording].turns(row, None, "free"))
             enough = sums.num_necessary(addends) + rng.randint(0, MAX_CHECKS)
             rows.append(
                 {"prompt": prompt, "completion": sums.trace(addends, enough) if think else sums.answer(addends)}

@@ -1,8 +1,8 @@
 """Names that changed: a command line or a YAML that says an old one is told the new one; old records are still read.
 
-SETTINGS, MODES     old name -> new name: the only tables of them
-refuse              one clear line for an old name that somebody writes today
-in_todays_names     a run.json or a report of an older version, in today's names
+SETTINGS, MODES, MODELS     old name -> new name: the only tables of them
+refuse                      one clear line for an old name that somebody writes today
+in_todays_names             a run.json or a report of an older version, in today's names
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,7 @@ SETTINGS = {  # of a YAML, a flag, or a field of a record
     "arms": "variants",
 }
 MODES = {"none": "free"}  # in rows, templates, by_mode, sweeps and reports
+MODELS = {"tiny_talker": "tiny_verbose", "tiny_viewer": "tiny_vlm", "tiny_chooser": "tiny_hybrid"}  # embedded ones
 
 
 def refuse(names: Iterable[Any], table: dict[str, str], where: str = "") -> None:

@@ -35,8 +35,8 @@ FLAGS = {
     "compress rows": "traces scores output tokenizer ratios ratio_format ratios_per_question difficulty short_share "
     "unasked levels tolerance unprotected alpaca seed",
     "compress shots": "traces scores output tokenizer budget keep num_shots",
-    "make tiny_talker": "output max_steps batch_size learning_rate seed",
-    "make tiny_viewer": "output steps batch_size learning_rate seed",
+    "make tiny_verbose": "output max_steps batch_size learning_rate seed",
+    "make tiny_vlm": "output steps batch_size learning_rate seed",
     "make tiny_reasoner": "output batch_size seed first_stage skip_steps init",
 }
 FIELDS = [name for name in COMMANDS if name != "train"]  # whose words are accelerate's and the recipe's

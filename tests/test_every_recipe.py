@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from rlred.cli import main as rlred
-from rlred.tiny.makers.chooser import make_chooser
+from rlred.tiny.makers.tiny_hybrid import make_hybrid
 from tests.paths import ROOT
 
 STEP = "--max_steps 1 --logging_steps 1"
@@ -41,7 +41,7 @@ RECIPES = {
     " --max_completion_length 8 --eval_strategy no --variants base plain",
     "shorter_better": TEXT,
     "tale": f"{STEP} --num_questions 16 --num_eval_questions 2 --budgets 48 72 --batch_size 8",
-    "think_or_not": f"{REFERENCE} --model_name_or_path CHOOSER",
+    "think_or_not": f"{REFERENCE} --model_name_or_path HYBRID",
     "thinkprune": TEXT,
     "tokenskip": f"{SFT} --num_questions 16 --num_eval_questions 2 --ratios 1.0 0.5 --eval_ratios 0.3"
     " --max_completion_length 96",
@@ -69,8 +69,8 @@ SAID = {  # what a card must say of its adapter
 
 
 @pytest.fixture(scope="module")
-def chooser(tmp_path_factory):
-    return make_chooser(tmp_path_factory.mktemp("chooser"), max_steps=3)
+def hybrid(tmp_path_factory):
+    return make_hybrid(tmp_path_factory.mktemp("hybrid"), max_steps=3)
 
 
 def test_no_recipe_is_left_out():
@@ -88,8 +88,8 @@ def test_the_commands_of_a_recipes_docstring_name_files_that_are_there(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_first_step_is_exported_and_reported(recipe, tmp_path, monkeypatch, request, capsys):
     output, flags = tmp_path / "run", RECIPES[recipe]
-    if "CHOOSER" in flags:
-        flags = flags.replace("CHOOSER", str(request.getfixturevalue("chooser")))
+    if "HYBRID" in flags:
+        flags = flags.replace("HYBRID", str(request.getfixturevalue("hybrid")))
     monkeypatch.chdir(ROOT)
     start(recipe, flags, output, monkeypatch, capsys)
     check_published(recipe, output, tmp_path, capsys)

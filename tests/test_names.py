@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rlred.cli import find
 from rlred.data.budgets import Wording
 from rlred.evaluation.evaluate import prompts_of
 from rlred.evaluation.measures import measure
@@ -14,10 +15,11 @@ from rlred.evaluation.report import read_report, to_markdown
 from rlred.evaluation.settings import Evaluation
 from rlred.files import read_record, write_json
 from rlred.flags import parse as parse_flags
-from rlred.names import MODES, SETTINGS, in_todays_names
+from rlred.names import MODELS, MODES, SETTINGS, in_todays_names
 from rlred.rewards import ByMode, base, make_reward
 from rlred.runs.arguments import KINDS, SFT_KINDS, DialArguments, parse, read_config
 from rlred.runs.upft import UpftArguments
+from rlred.tiny import resolve_model
 from rlred.training.hindsight import Hindsight
 
 
@@ -131,3 +133,18 @@ def test_predictions_that_name_an_old_mode_are_read(tmp_path):
     row = {"question": "1+1?", "completion": "\\boxed{2}", "answer": "2", "length": 9, "mode": "none"}
     (tmp_path / "old.jsonl").write_text(json.dumps(row) + "\n")
     assert [outcome["mode"] for outcome in load_predictions(tmp_path / "old.jsonl")[0]] == ["free"]
+
+
+@pytest.mark.parametrize("old", MODELS)
+@pytest.mark.parametrize("place", ["", "data/"])
+def test_an_old_embedded_model_is_one_line_with_the_new_one(old, place, tmp_path, monkeypatch):
+    for use, begins in (
+        (lambda: resolve_model(place + old), "model_name_or_path"),
+        (lambda: find(["make", old]), "make"),
+    ):
+        with pytest.raises(ValueError) as raised:
+            use()
+        assert str(raised.value) == f"{begins}: {old!r} is now called {MODELS[old]!r}"
+    (tmp_path / place / old).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model(place + old) == place + old  # a folder of one's own may be called so

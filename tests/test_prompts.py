@@ -46,7 +46,7 @@ from rlred.rewards.length import find_end
 from rlred.runs.arguments import parse
 from rlred.runs.grpo import run
 from rlred.runs.tale import sft_rows
-from rlred.tiny.makers.tiny_viewer import build_processor
+from rlred.tiny.makers.tiny_vlm import build_processor
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Hindsight, correct, relabel
 from rlred.training.traces import Material
@@ -133,7 +133,7 @@ def settings_of(tokenizer) -> dict:
 
 
 def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]:
-    """The ids of QUESTIONS in every other way of rlred, in exact mode for 3 tokens or in mode none."""
+    """The ids of QUESTIONS in every other way of rlred, in exact mode for 3 tokens or in mode free."""
     found, plain = {}, Dataset.from_list(QUESTIONS)
     engine = Recorder(tokenizer)
     sweep(engine, tokenizer, QUESTIONS, budget_conditions(prompts, [3]), sampling=Sampling(8))

@@ -38,7 +38,7 @@ IMPORTS = [
     (
         "transformers.models.siglip.image_processing_pil_siglip",
         "SiglipImageProcessorPil",
-        "make the tiny viewer's image processor with AutoImageProcessor",
+        "make the tiny VLM's image processor with AutoImageProcessor",
     ),
     ("accelerate.commands.launch", "launch_command", "start `accelerate launch` as a program"),
     ("accelerate.commands.launch", "launch_command_parser", "start `accelerate launch` as a program"),

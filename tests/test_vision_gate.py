@@ -20,7 +20,7 @@ from rlred.rewards import make_reward
 from rlred.runs.arguments import parse
 from rlred.runs.visual import KINDS, check
 from rlred.tiny import pictures
-from rlred.tiny.makers.tiny_viewer import LOOKS, build_model, build_processor
+from rlred.tiny.makers.tiny_vlm import LOOKS, build_model, build_processor
 from rlred.vision.gate import GateRollout, LookGate
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
@@ -33,9 +33,9 @@ WORDS = {"red": 1.0, "blue": 0.5, "cyan": 0.25, "purple": 0.125, "green": 0.0625
 
 
 @pytest.fixture(scope="module")
-def viewer(tmp_path_factory):
-    """The folder of a tiny viewer with random weights, but for a head that looks first and then names a colour."""
-    folder = tmp_path_factory.mktemp("viewer")
+def vlm(tmp_path_factory):
+    """The folder of a tiny VLM with random weights, but for a head that looks first and then names a colour."""
+    folder = tmp_path_factory.mktemp("vlm")
     processor = build_processor()
     torch.manual_seed(0)
     model = build_model(processor.tokenizer)
@@ -62,8 +62,8 @@ def asked(rows):
     return [[{"role": "user", "content": row["question"]}] for row in rows], [row["image"] for row in rows]
 
 
-def test_a_glance_is_question_look_image_answer(viewer):
-    model, gate = loaded(viewer)
+def test_a_glance_is_question_look_image_answer(vlm):
+    model, gate = loaded(vlm)
     rows = load_rows("pictures", limit=5)
     glances = gate(model, *asked(rows), looks=list(LOOKS), temperature=0, max_answer=2)
     image, ids = gate.processor.image_token_id, gate.tokenizer.convert_tokens_to_ids(list(LOOKS))
@@ -75,8 +75,8 @@ def test_a_glance_is_question_look_image_answer(viewer):
         assert gate.tokenizer.decode(glance.prompt_ids).endswith("<assistant>")
 
 
-def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends_there(viewer):
-    model, gate = loaded(viewer, looks=WORDS)
+def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends_there(vlm):
+    model, gate = loaded(vlm, looks=WORDS)
     with torch.no_grad():
         model.lm_head.weight.zero_()  # uniform: 5 of 55 tokens are looks, the image token cannot come
     torch.manual_seed(0)
@@ -87,9 +87,9 @@ def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends
     assert all(gate.processor.image_token_id not in g.completion_ids for g in blind)
 
 
-def test_generate_and_training_see_a_glance_alike(viewer):
+def test_generate_and_training_see_a_glance_alike(vlm):
     """The log-probability of each answer token, from generate's logits and from the training forward of all rows."""
-    model, gate = loaded(viewer)
+    model, gate = loaded(vlm)
     rows = load_rows("pictures", limit=4)
     looks = ["<look-1/4>", "<look-1>", "<look-1/16>", "<look-1/4>"]
     found = []
@@ -114,8 +114,8 @@ def test_generate_and_training_see_a_glance_alike(viewer):
         assert (logits[row, -answer - 1 : -1] - by_row[row][:answer]).abs().max() < 1e-5
 
 
-def test_a_thumbnail_opens_the_prompt(viewer):
-    model, gate = loaded(viewer, thumbnail=1 / 16)
+def test_a_thumbnail_opens_the_prompt(vlm):
+    model, gate = loaded(vlm, thumbnail=1 / 16)
     rows = load_rows("pictures", limit=3)
     glances = gate(model, *asked(rows), looks=["<look-1/4>"] * 3, temperature=0, max_answer=2)
     assert [(g.kept, g.full, g.prompt_ids.count(gate.processor.image_token_id)) for g in glances] == [(20, 64, 4)] * 3
@@ -184,8 +184,8 @@ def test_blind_spending_is_the_best_mixture_of_fixed_looks():
     assert blind_accuracy(points, 1.0) == pytest.approx(0.9)
 
 
-def test_a_study_counts_what_was_used(viewer):
-    model, gate = loaded(viewer)
+def test_a_study_counts_what_was_used(vlm):
+    model, gate = loaded(vlm)
     rows = load_rows("pictures", split="test", limit=12, wordings="test")
     fixed = measure_fixed(gate, model, rows, max_answer=2)
     assert [row["all"]["ratio"] for row in fixed.values()] == [1, 0.5, 0.25, 0.125, 0.0625]
@@ -194,8 +194,8 @@ def test_a_study_counts_what_was_used(viewer):
     assert table["all"]["n"] == 12 and sum(table["all"]["looks"].values()) == pytest.approx(1)
 
 
-def test_outcomes_of_pictures_stand_in_the_table_of_every_other_sweep(viewer):
-    model, gate = loaded(viewer)
+def test_outcomes_of_pictures_stand_in_the_table_of_every_other_sweep(vlm):
+    model, gate = loaded(vlm)
     rows = load_rows("pictures", split="test", limit=12, wordings="test")
     outcomes = outcomes_of(gate, model, rows, "<look-1>", temperature=0, max_answer=2)
     table, report = by_family(outcomes), measure(outcomes)
@@ -206,12 +206,12 @@ def test_outcomes_of_pictures_stand_in_the_table_of_every_other_sweep(viewer):
         assert one["length"] == len(one["completion_ids"]) - one["kept"]
 
 
-def test_the_map_of_kept_tokens_shows_a_score_that_favours_the_bottom(viewer, tmp_path):
-    model, gate = loaded(viewer, Reducer(lambda features, k: torch.arange(len(features))))
+def test_the_map_of_kept_tokens_shows_a_score_that_favours_the_bottom(vlm, tmp_path):
+    model, gate = loaded(vlm, Reducer(lambda features, k: torch.arange(len(features))))
     rows = load_rows("pictures", split="test", limit=6)
     shares = position_map(gate, model, rows, "<look-1/4>")
     assert shares == [[0.0] * 8] * 6 + [[4.0] * 8] * 2  # 16 of 64 tokens: the last two rows
-    even, _ = loaded(viewer, Reducer(strategy="pool"))
+    even, _ = loaded(vlm, Reducer(strategy="pool"))
     assert position_map(gate, even, rows, "<look-1>") == [[1.0] * 8] * 8
     draw_positions(shares, tmp_path / "positions.png")
     assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
@@ -226,7 +226,7 @@ MORE = {
 
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)
 def test_the_recipe_trains_saves_and_measures(tmp_path, monkeypatch, capsys, more):
-    # Not the random viewer: two steps of it may earn nothing at all, and then nothing moves.
+    # Not the random VLM: two steps of it may earn nothing at all, and then nothing moves.
     output = tmp_path / "run"
     if "--ladder" in more:
         reward = {"name": "visual_sparsity", "assigned": True, "correctness": {"name": "exact_match"}}
@@ -256,15 +256,15 @@ def test_the_recipe_trains_saves_and_measures(tmp_path, monkeypatch, capsys, mor
     ],
 )
 def test_wrong_settings_vllm_asked_for_pruning_included_are_one_line_before_training(
-    viewer, tmp_path, monkeypatch, capsys, flags, message
+    vlm, tmp_path, monkeypatch, capsys, flags, message
 ):
-    given = ["--model_name_or_path", viewer, "--output_dir", tmp_path / "run", *SMALL, *flags]
+    given = ["--model_name_or_path", vlm, "--output_dir", tmp_path / "run", *SMALL, *flags]
     assert command(monkeypatch, "visual_sparsity", *given) == 2
     assert message in capsys.readouterr().err
 
 
-def test_trap_group_scaling_is_warned_of(viewer, tmp_path, monkeypatch, caplog):
-    given = ["--model_name_or_path", viewer, "--output_dir", tmp_path / "run", "--scale_rewards", "group"]
+def test_trap_group_scaling_is_warned_of(vlm, tmp_path, monkeypatch, caplog):
+    given = ["--model_name_or_path", vlm, "--output_dir", tmp_path / "run", "--scale_rewards", "group"]
     assert command(monkeypatch, "visual_sparsity", *given, "--use_vllm", "true") == 2
     given += ["--looks", "{}"]
     assert command(monkeypatch, "visual_sparsity", *given) == 2

@@ -17,16 +17,16 @@ from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows
 from tests.paths import ROOT
-from tests.vision_recipe import SMALL, VIEWER, command, digest, moved
+from tests.vision_recipe import SMALL, VLM, command, digest, moved
 
 OTHERS = ["<look-1/2>", "<look-1/4>", "<look-1/8>", "<look-1/16>"]
 
 
 @pytest.fixture
 def asking():
-    """The embedded viewer, which may answer 16 tokens or ask for 64 more."""
-    model = AutoModelForImageTextToText.from_pretrained(VIEWER).eval()
-    gate = LookGate(AutoProcessor.from_pretrained(VIEWER), {"<look-1>": 1.0}, 0.25, on_request=True)
+    """The embedded VLM, which may answer 16 tokens or ask for 64 more."""
+    model = AutoModelForImageTextToText.from_pretrained(VLM).eval()
+    gate = LookGate(AutoProcessor.from_pretrained(VLM), {"<look-1>": 1.0}, 0.25, on_request=True)
     SparseVision(model, Reducer(strategy="downsample"), images_per_row=gate.images_per_row)
     model.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids(OTHERS)
     return model, gate
@@ -51,7 +51,7 @@ def test_a_thumbnail_is_answered_or_the_whole_picture_asked_for(asking):
         assert sum(glance.mask) == (3 if requested else 2)  # request, answer and end, or answer and end
         assert glance.answer and glance.answer in gate.tokenizer.decode(glance.completion_ids)
     free = gate(model, prompts, images, temperature=0, max_answer=2)
-    assert [g.completion_ids for g in free] == [  # this viewer does not ask of itself
+    assert [g.completion_ids for g in free] == [  # this VLM does not ask of itself
         g.completion_ids for g in gate(model, prompts, images, [DIRECT] * 4, temperature=0, max_answer=2)
     ]
 

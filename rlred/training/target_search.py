@@ -46,7 +46,7 @@ class TargetSearch:
         if not any(len(part.targets) == 3 for part in find(declared(reward).for_mode("free"), LengthBonus)):
             raise ValueError(
                 "target_search needs the reward length_bonus with three targets (Laser-D), to begin with, for the rows "
-                "of mode none"
+                "of mode free"
             )
         if self.num_questions >= num_questions:
             raise ValueError(

@@ -12,7 +12,7 @@ a look token, at its first or any later place, asks for more.
     <user> [16 image tokens] what color is the dot ? <assistant> <look-1> [64 image tokens] red <eos>
     <user> [16 image tokens] what color is the square ? <assistant> blue <eos>
 
-The look rows of the head must differ: because an untied head was left so (rlred/tiny/makers/tiny_viewer.py), or because
+The look rows of the head must differ: because an untied head was left so (rlred/tiny/makers/tiny_vlm.py), or because
 the looks are words of a pretrained model.
 """
 

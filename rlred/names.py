@@ -15,6 +15,7 @@ SETTINGS = {  # of a YAML, a flag, or a field of a record
     "eval_row_cap": "eval_per_prompt_cap",
     "only_right": "only_correct",
     "arms": "variants",
+    "never": "suppress_tokens",
 }
 MODES = {"none": "free"}  # in rows, templates, by_mode, sweeps and reports
 MODELS = {"tiny_talker": "tiny_verbose", "tiny_viewer": "tiny_vlm", "tiny_chooser": "tiny_hybrid"}  # embedded ones

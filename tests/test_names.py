@@ -19,6 +19,7 @@ from rlred.names import MODELS, MODES, SETTINGS, in_todays_names
 from rlred.rewards import ByMode, base, make_reward
 from rlred.runs.arguments import KINDS, SFT_KINDS, DialArguments, parse, read_config
 from rlred.runs.upft import UpftArguments
+from rlred.runs.visual import VisionArguments
 from rlred.tiny import resolve_model
 from rlred.training.hindsight import Hindsight
 
@@ -38,6 +39,10 @@ def test_an_old_setting_in_a_record_is_read_as_the_new_one(old):
     assert in_todays_names(today := {SETTINGS[old]: None}) == today
 
 
+def sees(flag):
+    return parse(Path("none.yaml"), [flag, "a", "--use_cpu", "true"], (VisionArguments, *KINDS[1:]))
+
+
 def compared(flag):
     return parse(Path("none.yaml"), [flag, "full", "--use_cpu", "true"], (UpftArguments, *SFT_KINDS))
 
@@ -47,6 +52,7 @@ FLAGS = {  # the command line that knows the new name
     **dict.fromkeys(TRAINS, lambda flag: parse(Path("none.yaml"), [flag, "1", "--use_cpu", "true"])),
     **dict.fromkeys(MEASURES, lambda flag: parse_flags(Evaluation, ["--budgets", "8", flag, "2"], "rlred evaluate")),
     **dict.fromkeys(COMPARES, compared),
+    "never": sees,
 }
 
 

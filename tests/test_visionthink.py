@@ -184,7 +184,11 @@ def test_fast_with_pictures_trains_saves_and_measures(tmp_path, monkeypatch):
         ("visionthink", ["--start_steps", "-1"], "start_steps must be 0 or more, got -1"),
         ("visionthink", ["--start_mix", "direct", "<look-1/2>"], "start_mix must name some of direct, <look-1>, got"),
         ("visionthink", ["--start_learning_rate", "0"], "start_learning_rate must be above 0"),
-        ("visionthink", ["--never", "red blue"], "never: 'red blue' must be one token of the vocabulary"),
+        (
+            "visionthink",
+            ["--suppress_tokens", "red blue"],
+            "suppress_tokens: 'red blue' must be one token of the vocabulary",
+        ),
         ("visionthink", ["--looks", '{"ask me": 1.0}'], "looks: 'ask me' must be one token of the vocabulary"),
         ("visionthink", ["--thumbnail", "0"], "keep_ratio must be above 0"),
         ("visionthink", ["--ladder", "true"], "ladder=True: deals looks out"),

@@ -6,16 +6,17 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from rlred.data.prompts import Prompts, prompts_of_record
+from rlred.files import read_record
 
 
 def sees(run: Path) -> bool:
     """Whether a run's folder is one of rlred.runs.visual."""
-    return "looks" in json.loads((run / "run.json").read_text())["arguments"]
+    return "looks" in read_record(run / "run.json")["arguments"]
 
 
 def model_card(run: Path, name: str, base_model: str) -> str:
     """The text of README.md: metadata, what it does, how to load it, what was measured, how it was trained."""
-    settings = json.loads((run / "run.json").read_text())
+    settings = read_record(run / "run.json")
     arguments, training = settings["arguments"], settings["training"]
     questions, reward = arguments["questions"], arguments["reward"]
     data = ModelCardData(
@@ -73,9 +74,11 @@ def usage(name: str, base_model: str, arguments: dict, prompts: Prompts | None =
     question = (
         "question" if not arguments["instruction"] else f'question + "\\n" + {json.dumps(arguments["instruction"])}'
     )
-    never = arguments.get("never") or []
+    suppressed = arguments.get("suppress_tokens") or []
     suppress = (
-        f"\nmodel.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids({never})" if never else ""
+        f"\nmodel.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids({suppressed})"
+        if suppressed
+        else ""
     )
     return f"""```python
 from peft import PeftModel

@@ -66,7 +66,7 @@ class VisionArguments:
     looks: str = option({}, "Look tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
     thumbnail: float | None = option(None, "Open the prompt with the picture at this keep ratio.")
     on_request: bool = option(False, "The thumbnail can be answered; a look token asks for more (VisionThink).")
-    never: list[str] = option([], "Tokens that are never sampled: a model's other look tokens, say.")
+    suppress_tokens: list[str] = option([], "Tokens that are never sampled: a model's other look tokens, say.")
     start_steps: int = option(0, "Steps of imitation before GRPO, so that each choice is about as likely (0: none).")
     start_mix: list[str] = option([], "Its choices in turn: direct, and looks; a name may stand twice.")
     start_learning_rate: float = option(2e-3, "Its learning rate.")
@@ -242,8 +242,8 @@ def load_gate(arguments: VisionArguments, training: GRPOConfig, model_config: Mo
     model, processor = load_model(model_config, training, pictures=True)
     gate = LookGate(sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
-    never = [token_of(gate.tokenizer, text, field="never") for text in arguments.never]
-    model.generation_config.suppress_tokens += never
+    suppressed = [token_of(gate.tokenizer, text, field="suppress_tokens") for text in arguments.suppress_tokens]
+    model.generation_config.suppress_tokens += suppressed
     if arguments.start_steps:
         check_mix(gate, arguments.start_mix)
     return model, gate

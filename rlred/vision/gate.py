@@ -116,7 +116,7 @@ class LookGate:
         else:
             first = [[] if look == DIRECT else [self.ids[look]] for look in looks]
             if not all(first):
-                direct = self._generate(model, asked, vision, max_answer, temperature, never=ids)
+                direct = self._generate(model, asked, vision, max_answer, temperature, suppress_tokens=ids)
                 first = [opening or answer for opening, answer in zip(first, direct, strict=True)]
         answering = temperature if answer_temperature is None else answer_temperature
         glances: list[Glance | None] = [None] * len(asked)
@@ -211,8 +211,10 @@ class LookGate:
     def _text(self, ids: list[int]) -> str:
         return decode(self.tokenizer, [ids], self.prompts.end)[0].strip()
 
-    def _generate(self, model, rows, vision, max_new_tokens, temperature, stops=(), never=()) -> list[list[int]]:
-        """New tokens of each row, the end of sequence or one of `stops` included, none of `never` among them."""
+    def _generate(
+        self, model, rows, vision, max_new_tokens, temperature, stops=(), suppress_tokens=()
+    ) -> list[list[int]]:
+        """New tokens of each row, the end of sequence or one of `stops` included, but no token of `suppress_tokens`."""
         inputs = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         inputs = {name: value.to(model.device) for name, value in {**inputs, **vision}.items()}
         ends = model.generation_config.eos_token_id
@@ -222,7 +224,7 @@ class LookGate:
             **inputs,
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(ends),
-            suppress_tokens=[*model.generation_config.suppress_tokens, *never],
+            suppress_tokens=[*model.generation_config.suppress_tokens, *suppress_tokens],
             **(sampling if temperature else {"do_sample": False}),
         )
         found = []

@@ -25,7 +25,7 @@ from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.settings import Evaluation
-from rlred.evaluation.study import examples
+from rlred.evaluation.stage_evaluation import examples
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import read_record, write_json
 from rlred.rewards import Correctness

@@ -28,7 +28,7 @@ from rlred.data.questions import load_questions
 from rlred.data.references import COLUMNS, sample_references, write_references
 from rlred.evaluation.conditions import free
 from rlred.evaluation.sampling import Grading, Sampling
-from rlred.evaluation.study import Study
+from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.files import write_json
 from rlred.output import checkpoint_of, claim_output
@@ -73,8 +73,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, training, held_out, tokenizer, prompts, grading, output)
-    study.measure("baseline", model)
+    evaluation = StageEvaluation(arguments, training, held_out, tokenizer, prompts, grading, output)
+    evaluation.measure("baseline", model)
     model = with_adapter(model, model_config, training.seed)
     hindsight = None
     if arguments.hindsight:
@@ -84,7 +84,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading)
         folder = output / "hindsight"
         hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)
-        study.measure("hindsight", model, hindsight["num_updates"])
+        evaluation.measure("hindsight", model, hindsight["num_updates"])
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
     rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, tokenizer, prompts.end, grading.length)
@@ -98,9 +98,9 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         callbacks=make_callbacks(arguments, output),
     )
     if search:
-        trainer.add_callback(SearchTargets(search, answers(study, monitor, training)))
+        trainer.add_callback(SearchTargets(search, answers(evaluation, monitor, training)))
     train(trainer, output)
-    report = finish(trainer, study, hindsight, model_config.model_name_or_path, start)
+    report = finish(trainer, evaluation, hindsight, model_config.model_name_or_path, start)
     close(trainer)
     return report
 
@@ -121,15 +121,15 @@ def with_adapter(model, model_config: ModelConfig, seed: int):
     return get_peft_model(model, peft_config)
 
 
-def answers(study: Study, questions, training: GRPOConfig):
+def answers(evaluation: StageEvaluation, questions, training: GRPOConfig):
     """A function from the policy to its outcomes on the monitor's questions, asked for nothing."""
     return functools.partial(
         sweep,
-        tokenizer=study.tokenizer,
+        tokenizer=evaluation.tokenizer,
         questions=list(questions),
-        conditions=free(study.prompts),
-        sampling=study.sampling.at(temperature=training.temperature, num_samples=training.num_generations),
-        grading=study.grading,
+        conditions=free(evaluation.prompts),
+        sampling=evaluation.sampling.at(temperature=training.temperature, num_samples=training.num_generations),
+        grading=evaluation.grading,
         description="searching targets",
     )
 
@@ -141,13 +141,13 @@ def train(trainer: GRPOTrainer, output: Path) -> None:
     trainer.save_state()
 
 
-def finish(trainer: GRPOTrainer, study: Study, hindsight: dict | None, name: str, start: float) -> dict:
+def finish(trainer: GRPOTrainer, evaluation: StageEvaluation, hindsight: dict | None, name: str, start: float) -> dict:
     """Measures what was trained and returns the run's report; `start` is when the run began."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     for stage in ("trained", "control_constant_length"):
-        study.measure(stage, model, trainer.state.global_step)
-    spent = cost(trainer, hindsight, *map(study.rank_correlation, ("hindsight", "trained")), start)
-    return study.report(name, spent, hindsight)
+        evaluation.measure(stage, model, trainer.state.global_step)
+    spent = cost(trainer, hindsight, *map(evaluation.rank_correlation, ("hindsight", "trained")), start)
+    return evaluation.report(name, spent, hindsight)
 
 
 def close(trainer: GRPOTrainer) -> None:

@@ -181,14 +181,14 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     reward = rewards[0]
     correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
     rows = questions_of(arguments, training)
-    study = Study(arguments, gate, reward, correctness)
-    check_held_out(rows, study.rows.get("test", []))
+    evaluation = VisualStageEvaluation(arguments, gate, reward, correctness)
+    check_held_out(rows, evaluation.rows.get("test", []))
     output = claim_output(training, default_output)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
     name = model_config.model_name_or_path
-    report = stage(output / "measures" / "baseline.json", lambda: study.before(model, name, training.seed))
+    report = stage(output / "measures" / "baseline.json", lambda: evaluation.before(model, name, training.seed))
     if report and PartialState().is_main_process:  # where all families want the same look there is nothing to learn
         logger.info("before training\n%s", to_markdown(report))
     peft_config = lora_of(model_config, rf".*(language_model|text_model).*\.{LINEARS}")
@@ -197,7 +197,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         model, peft_config = get_peft_model(model, peft_config), None
         start_by_imitation(model, gate, rows, arguments, training, output / "start")
         if report:
-            started = stage(output / "measures" / "started.json", lambda: study.gates(model))
+            started = stage(output / "measures" / "started.json", lambda: evaluation.gates(model))
             report["gates"] |= {f"started, gate {name}": row for name, row in started.items()}
     rewards[0] = LogsAdherence(reward, training.max_completion_length, (), gate.tokenizer, gate.prompts.end)
     trainer = ComposedGRPOTrainer(
@@ -215,7 +215,9 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     trainer.save_model(str(output))
     trainer.save_state()
     if report:
-        report |= study.after(trainer, report["gates"], has_map=arguments.strategy in ("prune", "package", "merge"))
+        report |= evaluation.after(
+            trainer, report["gates"], has_map=arguments.strategy in ("prune", "package", "merge")
+        )
         report["minutes"] = round((time.time() - start) / 60, 1)
         if PartialState().is_main_process:
             write_report(report, output)
@@ -286,7 +288,7 @@ def check_held_out(rows: list[dict], held_out: list[dict]) -> None:
         )
 
 
-class Study:
+class VisualStageEvaluation:
     """The same held-out rows for every stage: other scenes than in training, and other wordings too."""
 
     def __init__(self, arguments: VisionArguments, gate: LookGate, reward, correctness):

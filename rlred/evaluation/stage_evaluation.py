@@ -30,7 +30,7 @@ def examples(outcomes: list[dict], questions, num_questions: int = 2) -> list[di
     ]
 
 
-class Study:
+class StageEvaluation:
     """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
 
     def __init__(self, arguments, training, held_out, tokenizer, prompts, grading: Grading, output: Path):

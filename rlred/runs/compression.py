@@ -31,7 +31,7 @@ from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
 from rlred.evaluation.sampling import Sampling
 from rlred.files import write_json
-from rlred.output import claim_output
+from rlred.output import prepare_output_dir
 from rlred.runs.arguments import SFT_KINDS
 from rlred.runs.chassis import command, describe, load_both, load_model
 from rlred.training.sft import SupervisedTrainer, config_for
@@ -45,7 +45,7 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
     questions, held_out = load_both(arguments, training.seed)
     dev = dev_questions(arguments, training, questions)
     model, tokenizer = load_model(model_config, training)
-    output, state = claim_output(training, default_output), PartialState()
+    output, state = prepare_output_dir(training, default_output), PartialState()
     if state.is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
     with state.main_process_first():  # the others find what it has made

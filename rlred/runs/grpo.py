@@ -31,7 +31,7 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.files import write_json
-from rlred.output import checkpoint_of, claim_output
+from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of
 from rlred.runs.arguments import KINDS, DialArguments
@@ -62,7 +62,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     model, tokenizer = load_model(model_config, training)
     prompts = prompts.fitted(tokenizer)
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
-    output = claim_output(training, default_output)
+    output = prepare_output_dir(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
     grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
     if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):

@@ -32,7 +32,7 @@ from rlred.evaluation.visual import (
     to_markdown,
 )
 from rlred.files import write_json, write_text
-from rlred.output import checkpoint_of, claim_output
+from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.runs.arguments import LoraModelConfig, RLConfig, option
@@ -183,7 +183,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     rows = questions_of(arguments, training)
     evaluation = VisualStageEvaluation(arguments, gate, reward, correctness)
     check_held_out(rows, evaluation.rows.get("test", []))
-    output = claim_output(training, default_output)
+    output = prepare_output_dir(training, default_output)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 

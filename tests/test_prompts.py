@@ -50,7 +50,7 @@ from rlred.tiny.makers.tiny_vlm import build_processor
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Hindsight, correct, relabel
 from rlred.training.traces import Material
-from rlred.vision.gate import LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.rows import load_rows
 from tests.paths import ROOT
 
@@ -342,8 +342,8 @@ def test_a_gate_asks_behind_the_system_prompt_in_training_and_in_measuring(thumb
     own = [{"role": "system", "content": "name it"}]
     rows = [[{"role": "user", "content": "what color"}], [*own, {"role": "user", "content": "what color"}]]
     processor = build_processor()
-    plain = LookGate(processor, looks, thumbnail)
-    told = LookGate(processor, looks, thumbnail, prompts=Prompts(system_prompt="look here"))
+    plain = VisualBudgetPolicy(processor, looks, thumbnail)
+    told = VisualBudgetPolicy(processor, looks, thumbnail, prompts=Prompts(system_prompt="look here"))
     texts = [[gate.tokenizer.decode(ids) for ids in gate._asked(rows, images)] for gate in (plain, told)]
     for name, text in (("look here", texts[1][0]), ("name it", texts[0][1]), ("name it", texts[1][1])):
         assert name in text and text.index(name) < text.index("what color")
@@ -351,7 +351,7 @@ def test_a_gate_asks_behind_the_system_prompt_in_training_and_in_measuring(thumb
     assert [text.count("<image>") for text in sum(texts, [])] == [0 if thumbnail is None else 16] * 4
     refusing = build_processor()
     refusing.chat_template = REFUSES.replace("m['content']", "m['content'][-1]['text']")
-    folded = LookGate(refusing, looks, None, prompts=Prompts(system_prompt="look here"))
+    folded = VisualBudgetPolicy(refusing, looks, None, prompts=Prompts(system_prompt="look here"))
     assert folded.prompts.folds_system and len(folded._asked(rows, images)) == 2
 
 

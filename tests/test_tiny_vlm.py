@@ -11,7 +11,7 @@ from rlred.evaluation.visual import by_family, outcomes_of
 from rlred.tiny import pictures, resolve_model
 from rlred.tiny.makers import tiny_vlm
 from rlred.tiny.makers.tiny_vlm import LOOKS, Batch, build_model, build_processor, encode, gate_states, spread_looks
-from rlred.vision.gate import LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows
@@ -23,7 +23,7 @@ RATIOS = {look: k / 64 for look, k in LOOKS.items()}
 def vlm():
     folder = resolve_model("tiny_vlm")
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    gate = LookGate(AutoProcessor.from_pretrained(folder), RATIOS)
+    gate = VisualBudgetPolicy(AutoProcessor.from_pretrained(folder), RATIOS)
     SparseVision(model, Reducer(strategy="downsample"), images_per_row=1)
     return model, gate
 

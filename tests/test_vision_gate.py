@@ -21,7 +21,7 @@ from rlred.runs.arguments import parse
 from rlred.runs.visual import KINDS, check
 from rlred.tiny import pictures
 from rlred.tiny.makers.tiny_vlm import LOOKS, build_model, build_processor
-from rlred.vision.gate import GateRollout, LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRolloutFunc
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows, training_rows
@@ -53,7 +53,7 @@ def vlm(tmp_path_factory):
 
 def loaded(folder, reducer=None, **gate):
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    look = LookGate(build_processor(), gate.pop("looks", RATIOS), **gate)
+    look = VisualBudgetPolicy(build_processor(), gate.pop("looks", RATIOS), **gate)
     SparseVision(model, reducer or Reducer(strategy="downsample"), images_per_row=look.images_per_row)
     return model, look
 
@@ -62,17 +62,17 @@ def asked(rows):
     return [[{"role": "user", "content": row["question"]}] for row in rows], [row["image"] for row in rows]
 
 
-def test_a_glance_is_question_look_image_answer(vlm):
+def test_a_rollout_is_question_look_image_answer(vlm):
     model, gate = loaded(vlm)
     rows = load_rows("pictures", limit=5)
-    glances = gate(model, *asked(rows), looks=list(LOOKS), temperature=0, max_answer=2)
+    rollouts = gate(model, *asked(rows), looks=list(LOOKS), temperature=0, max_answer=2)
     image, ids = gate.processor.image_token_id, gate.tokenizer.convert_tokens_to_ids(list(LOOKS))
-    for glance, look, k, token in zip(glances, LOOKS, LOOKS.values(), ids, strict=True):
-        assert (glance.look, glance.kept, glance.full, glance.ratio) == (look, k, 64, k / 64)
-        assert glance.completion_ids[: k + 1] == [token, *[image] * k]
-        assert glance.mask == [1, *[0] * k, *[1] * (len(glance.completion_ids) - k - 1)]
-        assert image not in glance.prompt_ids and image not in glance.completion_ids[k + 1 :]
-        assert gate.tokenizer.decode(glance.prompt_ids).endswith("<assistant>")
+    for rollout, look, k, token in zip(rollouts, LOOKS, LOOKS.values(), ids, strict=True):
+        assert (rollout.look, rollout.kept, rollout.full, rollout.ratio) == (look, k, 64, k / 64)
+        assert rollout.completion_ids[: k + 1] == [token, *[image] * k]
+        assert rollout.mask == [1, *[0] * k, *[1] * (len(rollout.completion_ids) - k - 1)]
+        assert image not in rollout.prompt_ids and image not in rollout.completion_ids[k + 1 :]
+        assert gate.tokenizer.decode(rollout.prompt_ids).endswith("<assistant>")
 
 
 def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends_there(vlm):
@@ -80,14 +80,14 @@ def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends
     with torch.no_grad():
         model.lm_head.weight.zero_()  # uniform: 5 of 55 tokens are looks, the image token cannot come
     torch.manual_seed(0)
-    glances = gate(model, *asked(load_rows("pictures", limit=60)), max_answer=2)
-    blind = [glance for glance in glances if glance.look is None]
+    rollouts = gate(model, *asked(load_rows("pictures", limit=60)), max_answer=2)
+    blind = [rollout for rollout in rollouts if rollout.look is None]
     assert 45 < len(blind) < 60
     assert all((g.kept, g.full, g.mask, g.answer, len(g.completion_ids)) == (0, 64, [1], "", 1) for g in blind)
     assert all(gate.processor.image_token_id not in g.completion_ids for g in blind)
 
 
-def test_generate_and_training_see_a_glance_alike(vlm):
+def test_generate_and_training_see_a_rollout_alike(vlm):
     """The log-probability of each answer token, from generate's logits and from the training forward of all rows."""
     model, gate = loaded(vlm)
     rows = load_rows("pictures", limit=4)
@@ -102,26 +102,26 @@ def test_generate_and_training_see_a_glance_alike(vlm):
 
     model.generate = spying
     prompts, images = asked(rows)
-    glances = gate(model, prompts, images, looks=looks, temperature=1.0, max_answer=2)
+    rollouts = gate(model, prompts, images, looks=looks, temperature=1.0, max_answer=2)
     by_row = dict(zip([1, 0, 3, 2], [found[0][0], *found[1], found[2][0]], strict=True))  # as the looks come
-    width = max(len(g.prompt_ids + g.completion_ids) for g in glances)
-    ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in glances)])
+    width = max(len(g.prompt_ids + g.completion_ids) for g in rollouts)
+    ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in rollouts)])
     pixels = gate.vision(images)
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **pixels).logits
-    for row, glance in enumerate(glances):
-        answer = len(glance.mask) - 1 - glance.kept
+    for row, rollout in enumerate(rollouts):
+        answer = len(rollout.mask) - 1 - rollout.kept
         assert (logits[row, -answer - 1 : -1] - by_row[row][:answer]).abs().max() < 1e-5
 
 
 def test_a_thumbnail_opens_the_prompt(vlm):
     model, gate = loaded(vlm, thumbnail=1 / 16)
     rows = load_rows("pictures", limit=3)
-    glances = gate(model, *asked(rows), looks=["<look-1/4>"] * 3, temperature=0, max_answer=2)
-    assert [(g.kept, g.full, g.prompt_ids.count(gate.processor.image_token_id)) for g in glances] == [(20, 64, 4)] * 3
+    rollouts = gate(model, *asked(rows), looks=["<look-1/4>"] * 3, temperature=0, max_answer=2)
+    assert [(g.kept, g.full, g.prompt_ids.count(gate.processor.image_token_id)) for g in rollouts] == [(20, 64, 4)] * 3
     assert [len(s.index) for s in model.sparse_vision.seen] == [4, 16] * 3
     sampled = gate(model, *asked(rows), max_answer=2)
-    assert all(glance.look for glance in sampled)
+    assert all(rollout.look for rollout in sampled)
     assert [len(row["images"]) for row in training_rows(rows, gate.images_per_row)] == [2] * 3
 
 
@@ -137,7 +137,7 @@ def test_a_thumbnail_opens_the_prompt(vlm):
 )
 def test_looks_that_cannot_be_are_one_clear_line(looks, message):
     with pytest.raises(ValueError, match=message) as raised:
-        LookGate(build_processor(), looks)
+        VisualBudgetPolicy(build_processor(), looks)
     assert "\n" not in str(raised.value)
 
 
@@ -147,7 +147,7 @@ def test_no_image_in_a_row_is_found_before_training(tmp_path):
     with pytest.raises(ValueError, match="row 0 has no image"):
         load_rows(str(path), limit=1)
     with pytest.raises(ValueError, match="a row without an image has nothing to look at"):
-        GateRollout(LookGate(build_processor(), RATIOS))([[{"role": "user", "content": "what?"}]], None)
+        VisualRolloutFunc(VisualBudgetPolicy(build_processor(), RATIOS))([[{"role": "user", "content": "what?"}]], None)
 
 
 def test_rows_keep_their_mix_and_test_questions_are_worded_anew():

@@ -83,16 +83,16 @@ def usage(name: str, base_model: str, arguments: dict, prompts: Prompts | None =
     return f"""```python
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor{needed}
-from rlred.vision.gate import LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 
-gate = LookGate(AutoProcessor.from_pretrained("{name}"), {given}{told})
+gate = VisualBudgetPolicy(AutoProcessor.from_pretrained("{name}"), {given}{told})
 model = AutoModelForImageTextToText.from_pretrained("{base_model}")
 reducer = Reducer(score="{arguments["score"]}", strategy="{arguments["strategy"]}")
 SparseVision(model, reducer, images_per_row=gate.images_per_row){suppress}
 model = PeftModel.from_pretrained(model, "{name}").eval()
 prompt = [{{"role": "user", "content": {question}}}]
-[glance] = gate(model, [prompt], [image], temperature=0, max_answer={arguments["max_answer"]})
-print(glance.look, glance.kept, glance.answer)
+[rollout] = gate(model, [prompt], [image], temperature=0, max_answer={arguments["max_answer"]})
+print(rollout.look, rollout.kept, rollout.answer)
 ```"""

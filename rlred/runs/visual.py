@@ -43,7 +43,7 @@ from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.imitation import check_mix, imitate
 from rlred.training.sft import SFTSettings
 from rlred.training.trainer import ComposedGRPOTrainer, Part
-from rlred.vision.gate import GateRollout, LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRolloutFunc
 from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
@@ -159,11 +159,11 @@ def check_rewards(rewards: list, training: GRPOConfig) -> None:
     """Raises `ValueError` for rewards whose groups would straddle processes, or whose columns no row has."""
     enforce(audit_rewards(training, rewards, {"free"}))
     for reward in map(declared, rewards):
-        missing = [name for name in reward.needs if name not in {*COLUMNS, *GateRollout.columns}]
+        missing = [name for name in reward.needs if name not in {*COLUMNS, *VisualRolloutFunc.columns}]
         if missing:
             raise ValueError(
                 f"reward: {reward.__name__} needs the column {missing[0]!r}, and rows with pictures have "
-                f"{', '.join((*COLUMNS, *GateRollout.columns))}; choose a reward that goes without"
+                f"{', '.join((*COLUMNS, *VisualRolloutFunc.columns))}; choose a reward that goes without"
             )
 
 
@@ -207,7 +207,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         args=training,
         train_dataset=training_rows(rows, gate.images_per_row),
         processing_class=gate.processor,
-        rollout_func=GateRollout(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
+        rollout_func=VisualRolloutFunc(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
         peft_config=peft_config,
         callbacks=watchers(output),
     )
@@ -237,12 +237,16 @@ def questions_of(arguments: VisionArguments, training: GRPOConfig) -> list[dict]
     )
 
 
-def load_gate(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig) -> tuple[Any, LookGate]:
+def load_gate(
+    arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig
+) -> tuple[Any, VisualBudgetPolicy]:
     """The model, which loses visual tokens, and the gate that says how many."""
     settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
     prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
     model, processor = load_model(model_config, training, pictures=True)
-    gate = LookGate(sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
+    gate = VisualBudgetPolicy(
+        sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts
+    )
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
     suppressed = [token_of(gate.tokenizer, text, field="suppress_tokens") for text in arguments.suppress_tokens]
     model.generation_config.suppress_tokens += suppressed
@@ -261,7 +265,7 @@ def write_report(report: dict, output: Path) -> None:
 
 
 def start_by_imitation(
-    model, gate: LookGate, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
+    model, gate: VisualBudgetPolicy, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
 ) -> None:
     """Trains the model's adapter by imitation and keeps it in `folder`; one that is there is loaded instead."""
     if (folder / "adapter_model.safetensors").exists():
@@ -291,7 +295,7 @@ def check_held_out(rows: list[dict], held_out: list[dict]) -> None:
 class VisualStageEvaluation:
     """The same held-out rows for every stage: other scenes than in training, and other wordings too."""
 
-    def __init__(self, arguments: VisionArguments, gate: LookGate, reward, correctness):
+    def __init__(self, arguments: VisionArguments, gate: VisualBudgetPolicy, reward, correctness):
         self.gate, self.weight = gate, next((part.visual_weight for part in find(reward, VisualSparsity)), 0.0)
         self.settings = {"max_answer": arguments.max_answer, "correctness": correctness}
         source = arguments.eval_questions or arguments.questions

@@ -1,8 +1,8 @@
 """Names that changed: a command line or a YAML that says an old one is told the new one; old records are still read.
 
-SETTINGS, MODES, MODELS     old name -> new name: the only tables of them
-refuse                      one clear line for an old name that somebody writes today
-in_todays_names             a run.json or a report of an older version, in today's names
+SETTINGS, MODES, HEADS, MODELS     old name -> new name: the only tables of them
+refuse                             one clear line for an old name that somebody writes today
+in_todays_names                    a run.json or a report of an older version, in today's names
 """
 
 from collections.abc import Iterable
@@ -18,6 +18,7 @@ SETTINGS = {  # of a YAML, a flag, or a field of a record
     "never": "suppress_tokens",
 }
 MODES = {"none": "free"}  # in rows, templates, by_mode, sweeps and reports
+HEADS = {"kept": "selected"}  # of a token selection
 MODELS = {"tiny_talker": "tiny_verbose", "tiny_viewer": "tiny_vlm", "tiny_chooser": "tiny_hybrid"}  # embedded ones
 
 

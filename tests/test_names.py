@@ -15,7 +15,7 @@ from rlred.evaluation.report import read_report, to_markdown
 from rlred.evaluation.settings import Evaluation
 from rlred.files import read_record, write_json
 from rlred.flags import parse as parse_flags
-from rlred.names import MODELS, MODES, SETTINGS, in_todays_names
+from rlred.names import HEADS, MODELS, MODES, SETTINGS, in_todays_names
 from rlred.rewards import ByMode, base, make_reward
 from rlred.runs.arguments import KINDS, SFT_KINDS, DialArguments, parse, read_config
 from rlred.runs.upft import UpftArguments
@@ -154,3 +154,11 @@ def test_an_old_embedded_model_is_one_line_with_the_new_one(old, place, tmp_path
     (tmp_path / place / old).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert resolve_model(place + old) == place + old  # a folder of one's own may be called so
+
+
+@pytest.mark.parametrize("old", HEADS)
+def test_an_old_head_is_one_line_with_the_new_one(old):
+    with pytest.raises(ValueError) as raised:
+        DialArguments(selection={"head": old})
+    assert str(raised.value) == f"selection.head: {old!r} is now called {HEADS[old]!r}"
+    DialArguments(selection={"head": HEADS[old]})

@@ -81,7 +81,7 @@ def make_table(known: Forking, extra: list[str]) -> str:
         steps = [entry for entry in log if "reward" in entry]
         return {
             "curves": {name: [float(entry[key]) for entry in steps] for name, key in CURVES.items()},
-            "kept_fraction": fmean(float(entry.get("selection/kept_fraction", 1.0)) for entry in steps),
+            "selected_fraction": fmean(float(entry.get("selection/selected_fraction", 1.0)) for entry in steps),
             "seconds_per_step": fmean(float(entry["step_time"]) for entry in steps),
         }
 

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable
 
 from .adapt_think import AdaptThink
-from .base import RENAMED, Reward
+from .base import OLD_PARAMETERS, Reward
 from .by_mode import ByMode
 from .correctness import Correctness
 from .cosine_length import CosineLength
@@ -68,8 +68,8 @@ def make_reward(spec: "str | dict") -> Callable:
             f"reward: no reward is named {name!r}; there are {', '.join(REWARDS)}, or a dotted import path"
         )
     for key, value in parameters.items():
-        if key in RENAMED and name in REWARDS:
-            raise ValueError(f"reward: {name}: {key!r} is now called {RENAMED[key]!r}")
+        if key in OLD_PARAMETERS and name in REWARDS:
+            raise ValueError(f"reward: {name}: {key!r} is now called {OLD_PARAMETERS[key]!r}")
         if isinstance(value, dict) and "name" in value:
             parameters[key] = make_reward(value)
         elif key in PARTS and isinstance(value, dict):

@@ -19,7 +19,16 @@ from typing import Any
 
 from .length import Length
 
-RENAMED = {"none": "free"}  # old name -> new name of a mode, in rows and as a parameter; refused with the new one
+# Old name -> new name: of a mode, and of a parameter. Both are refused with the new one.
+OLD_MODES = {"none": "free"}
+OLD_PARAMETERS = OLD_MODES | {
+    "right": "correct",
+    "wrong": "incorrect",
+    "right_short": "correct_short",
+    "right_long": "correct_long",
+    "wrong_short": "incorrect_short",
+    "wrong_long": "incorrect_long",
+}
 
 
 class Reward:

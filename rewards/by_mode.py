@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from .base import RENAMED, Reward, bind, declared
+from .base import OLD_MODES, Reward, bind, declared
 from .correctness import Correctness
 from .exact_length import ExactLength
 from .max_length import MaxLength
@@ -13,8 +13,8 @@ MODES = ("exact", "max", "free")
 
 def check_mode(mode: str) -> None:
     """Raises `ValueError` for a mode that is none of the three."""
-    if mode in RENAMED:
-        raise ValueError(f"mode: {mode!r} is now called {RENAMED[mode]!r}")
+    if mode in OLD_MODES:
+        raise ValueError(f"mode: {mode!r} is now called {OLD_MODES[mode]!r}")
     if mode not in MODES:
         raise ValueError(f"mode must be 'exact', 'max' or 'free', got {mode!r}")
 

@@ -16,7 +16,7 @@ from rlred.evaluation.settings import Evaluation
 from rlred.files import read_record, write_json
 from rlred.flags import parse as parse_flags
 from rlred.names import HEADS, MODELS, MODES, SETTINGS, in_todays_names
-from rlred.rewards import ByMode, base, make_reward
+from rlred.rewards import REWARDS, ByMode, base, make_reward
 from rlred.runs.arguments import KINDS, SFT_KINDS, DialArguments, parse, read_config
 from rlred.runs.upft import UpftArguments
 from rlred.runs.visual import VisionArguments
@@ -111,7 +111,7 @@ def test_an_old_mode_is_one_line_with_the_new_one_and_the_new_one_goes_through(p
 
 
 def test_the_rewards_know_the_same_old_modes_though_they_import_nothing_of_rlred():
-    assert base.RENAMED == MODES
+    assert base.OLD_MODES == MODES
 
 
 OLD_REPORT = {
@@ -162,3 +162,20 @@ def test_an_old_head_is_one_line_with_the_new_one(old):
         DialArguments(selection={"head": old})
     assert str(raised.value) == f"selection.head: {old!r} is now called {HEADS[old]!r}"
     DialArguments(selection={"head": HEADS[old]})
+
+
+@pytest.mark.parametrize("old", base.OLD_PARAMETERS)
+def test_an_old_parameter_of_a_reward_is_one_line_with_the_new_one(old):
+    new = base.OLD_PARAMETERS[old]
+    having = [name for name, kind in REWARDS.items() if new in {item.name for item in dataclasses.fields(kind)}]
+    assert having
+    for name in having:
+        with pytest.raises(ValueError) as raised:
+            make_reward({"name": name, old: 1.0})
+        assert str(raised.value) == f"reward: {name}: {old!r} is now called {new!r}"
+
+
+def test_no_reward_has_a_parameter_of_an_old_name():
+    assert not [
+        kind for kind in REWARDS.values() if {f.name for f in dataclasses.fields(kind)} & {*base.OLD_PARAMETERS}
+    ]

@@ -17,7 +17,7 @@ from rlred.files import read_record, write_json
 from rlred.flags import parse as parse_flags
 from rlred.names import HEADS, MODELS, MODES, SETTINGS, in_todays_names
 from rlred.rewards import REWARDS, ByMode, base, make_reward
-from rlred.runs.arguments import KINDS, SFT_KINDS, DialArguments, parse, read_config
+from rlred.runs.arguments import KINDS, SFT_KINDS, LengthControlArguments, parse, read_config
 from rlred.runs.upft import UpftArguments
 from rlred.runs.visual import VisionArguments
 from rlred.tiny import resolve_model
@@ -75,7 +75,7 @@ def test_no_old_name_is_one_of_today():
 def test_an_old_setting_inside_a_mapping_is_refused_likewise(name, kind, old):
     assert SETTINGS[old] in {item.name for item in dataclasses.fields(kind)}
     with pytest.raises(ValueError) as raised:
-        DialArguments(**{name: {old: True}})
+        LengthControlArguments(**{name: {old: True}})
     assert str(raised.value) == f"{name}: {old!r} is now called {SETTINGS[old]!r}"
 
 
@@ -87,9 +87,9 @@ def evaluated(mode):
 
 
 REFUSALS = {  # where a mode is named -> how its refusal begins
-    "a YAML's modes": ("modes: ", lambda mode: DialArguments(modes={mode: 1})),
-    "a YAML's eval_modes": ("eval_modes: ", lambda mode: DialArguments(eval_modes=[mode])),
-    "templates": ("wording: ", lambda mode: DialArguments(wording={mode: "{question}"})),
+    "a YAML's modes": ("modes: ", lambda mode: LengthControlArguments(modes={mode: 1})),
+    "a YAML's eval_modes": ("eval_modes: ", lambda mode: LengthControlArguments(eval_modes=[mode])),
+    "templates": ("wording: ", lambda mode: LengthControlArguments(wording={mode: "{question}"})),
     "by_mode's parts": (
         "reward: by_mode: ",
         lambda mode: make_reward({"name": "by_mode", mode: STRICT}),
@@ -159,9 +159,9 @@ def test_an_old_embedded_model_is_one_line_with_the_new_one(old, place, tmp_path
 @pytest.mark.parametrize("old", HEADS)
 def test_an_old_head_is_one_line_with_the_new_one(old):
     with pytest.raises(ValueError) as raised:
-        DialArguments(selection={"head": old})
+        LengthControlArguments(selection={"head": old})
     assert str(raised.value) == f"selection.head: {old!r} is now called {HEADS[old]!r}"
-    DialArguments(selection={"head": HEADS[old]})
+    LengthControlArguments(selection={"head": HEADS[old]})
 
 
 @pytest.mark.parametrize("old", base.OLD_PARAMETERS)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 from trl.trainer import utils
 
-from rlred.runs.arguments import DialArguments
+from rlred.runs.arguments import LengthControlArguments
 from rlred.training.token_selection import TokenSelection, select
 from rlred.training.trainer import ComposedGRPOTrainer, Rollouts
 from tests.benchmarks import forking_table
@@ -71,7 +71,7 @@ def likely(entropies, log_probs, mask):
 
 
 def test_a_selector_is_named_in_yaml_by_its_import_path():
-    arguments = DialArguments(selection='{"keep": "tests.test_selection:likely"}')
+    arguments = LengthControlArguments(selection='{"keep": "tests.test_selection:likely"}')
     selection, log_probs = arguments.make_parts()[0], torch.tensor([[-0.1, -3.0, -0.2]])
     assert select(selection, log_probs, log_probs, torch.tensor([[1, 1, 0]])).tolist() == [[True, False, False]]
 

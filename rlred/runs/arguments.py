@@ -32,7 +32,7 @@ from rlred.training.trainer import Part
 
 
 @dataclass
-class DialArguments:
+class LengthControlArguments:
     """Questions, budgets, reward, hindsight start and evaluation of a length-control run.
 
     Fields that say "YAML/JSON" are mappings in YAML and JSON text on the command line.
@@ -250,7 +250,7 @@ class RecipeParser(TrlParser):
         raise ValueError(complaint(message))
 
 
-KINDS = (DialArguments, RLConfig, LoraModelConfig)
+KINDS = (LengthControlArguments, RLConfig, LoraModelConfig)
 SFT_KINDS = (SFTDefaults, LoraModelConfig)
 
 

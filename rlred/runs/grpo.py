@@ -34,7 +34,7 @@ from rlred.files import write_json
 from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of
-from rlred.runs.arguments import KINDS, DialArguments
+from rlred.runs.arguments import KINDS, LengthControlArguments
 from rlred.runs.chassis import command, describe, load_both, load_model, lora_of, num_rows, watchers
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Start, hindsight_start
@@ -44,7 +44,9 @@ from rlred.training.trainer import ComposedGRPOTrainer, Part
 logger = logging.getLogger(__name__)
 
 
-def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
+def run(
+    arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
+) -> dict:
     """Trains a length-controlled adapter and returns its adherence report ({} with evaluate=False)."""
     start = time.time()
     sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
@@ -105,7 +107,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     return report
 
 
-def asked_rows(questions, prompts: Prompts, sampler, arguments: DialArguments, training: GRPOConfig):
+def asked_rows(questions, prompts: Prompts, sampler, arguments: LengthControlArguments, training: GRPOConfig):
     """The rows of the whole run, in the order in which they are trained on."""
     count, each = len(questions), arguments.budgets_per_question
     asked = {"num_rows": num_rows(training, count * each), "budgets_per_question": each, "seed": training.seed}
@@ -161,7 +163,7 @@ def close(trainer: GRPOTrainer) -> None:
     trainer.end()
 
 
-def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
+def make_rewards(arguments: LengthControlArguments, training: GRPOConfig) -> list:
     """The reward that is trained on, and correctness logged raw beside it with weight 0."""
     reward = make_reward(arguments.reward)
     if declared(reward).grades:
@@ -176,7 +178,7 @@ def make_trainer(parts: Sequence[Part], **settings) -> GRPOTrainer:
     return ComposedGRPOTrainer(parts=parts, **settings) if parts else GRPOTrainer(**settings)
 
 
-def make_callbacks(arguments: DialArguments, output: Path) -> list:
+def make_callbacks(arguments: LengthControlArguments, output: Path) -> list:
     """The callbacks of every run, and the early end where it is asked for."""
     stop = arguments.make_stop()
     return [*watchers(output), *([stop] if stop else [])]

@@ -10,7 +10,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig
 from rlred.compression.arguments import CompressionArguments
 from rlred.runs.arguments import (
     SFT_KINDS,
-    DialArguments,
+    LengthControlArguments,
     LoraModelConfig,
     RecipeParser,
     RLConfig,
@@ -21,7 +21,7 @@ from rlred.runs.arguments import (
 from rlred.runs.visual import VisionArguments
 
 # What a recipe's YAML may be read as, beside LoraModelConfig.
-RECIPES = ((DialArguments, RLConfig), (VisionArguments, RLConfig), (CompressionArguments, SFTDefaults))
+RECIPES = ((LengthControlArguments, RLConfig), (VisionArguments, RLConfig), (CompressionArguments, SFTDefaults))
 
 
 def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]:

@@ -6,7 +6,7 @@ earns 0.5 (n / mean length - 1), at most 0.5. The KL weight runs from 0.001, for
 for one that always is.
 
 FAST is a method for models that see; its mechanism is the length of the reasoning. So the embedded default is the tiny
-reasoner, whose questions differ in length and in difficulty: the tiny viewer answers in one word, and has nothing to
+reasoner, whose questions differ in length and in difficulty: the tiny VLM answers in one word, and has nothing to
 shorten. For Qwen2.5-VL: recipes/fast_vision.py.
 
 Differs from the paper: length in tokens (the code counts characters), every right answer of an easy question is paid

@@ -5,7 +5,7 @@ hardest fifth of a batch earns 0.5 (1 - n / mean length) more, not below -0.25; 
 earns 0.5 (n / mean length - 1), at most 0.5. The KL weight runs from 0.001, for a group that is never right, to 0.01,
 for one that always is.
 
-The whole picture stands in the prompt. The embedded default shows the mechanics only: the tiny viewer answers in one
+The whole picture stands in the prompt. The embedded default shows the mechanics only: the tiny VLM answers in one
 word, so there is no length to learn; recipes/fast.py has one, on text, and the differences from the paper.
 
 CPU, minutes    python recipes/fast_vision.py

@@ -10,7 +10,7 @@ for one that did not ask where fewer did. The released code never lifts the firs
 Differs from the paper: the request is one token, and the whole picture follows it in the same turn (TRL 1.16 has tools
 that return images, and refuses them for the chat templates of Qwen2.5-VL and LLaVA, which have no tool turns); exact
 match or math-verify instead of a judge, and no format reward; LoRA on the language model; and with a model that does
-not ask yet, as the embedded viewer, a short start by imitation (`start_steps`), which the paper found to hurt and which
+not ask yet, as the embedded VLM, a short start by imitation (`start_steps`), which the paper found to hurt and which
 has no part in when to ask. Low resolution is a picture shrunk before the tower in LLaVA (`downsample`), and features
 pooled 2 x 2 behind it in Qwen2.5-VL (`pool`).
 

@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Callable
 
 from .adapt_think import AdaptThink
-from .base import Reward
+from .base import OLD_PARAMETERS, Reward
 from .by_mode import ByMode
 from .correctness import Correctness
 from .cosine_length import CosineLength
@@ -70,6 +70,8 @@ def make_reward(spec: "str | dict") -> Callable:
         )
     nested = _rewards_of(factory)
     for key, value in parameters.items():
+        if key in OLD_PARAMETERS and name in REWARDS:
+            raise ValueError(f"reward: {name}: {key!r} is now called {OLD_PARAMETERS[key]!r}")
         if (isinstance(value, dict) and "name" in value) or (isinstance(value, str) and key in nested):
             parameters[key] = make_reward(value)
         elif key in PARTS and isinstance(value, dict):

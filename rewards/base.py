@@ -19,6 +19,17 @@ from typing import Any
 
 from .length import Length
 
+# Old name -> new name: of a mode, and of a parameter. Both are refused with the new one.
+OLD_MODES = {"none": "free"}
+OLD_PARAMETERS = OLD_MODES | {
+    "right": "correct",
+    "wrong": "incorrect",
+    "right_short": "correct_short",
+    "right_long": "correct_long",
+    "wrong_short": "incorrect_short",
+    "wrong_long": "incorrect_long",
+}
+
 
 class Reward:
     """The base class of every reward. What it declares holds for all of it, the rewards inside it included."""

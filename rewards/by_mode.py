@@ -3,15 +3,25 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from .base import Reward, bind, declared
+from .base import OLD_MODES, Reward, bind, declared
 from .correctness import Correctness
 from .exact_length import ExactLength
 from .max_length import MaxLength
 
+MODES = ("exact", "max", "free")
+
+
+def check_mode(mode: str) -> None:
+    """Raises `ValueError` for a mode that is none of the three."""
+    if mode in OLD_MODES:
+        raise ValueError(f"mode: {mode!r} is now called {OLD_MODES[mode]!r}")
+    if mode not in MODES:
+        raise ValueError(f"mode must be 'exact', 'max' or 'free', got {mode!r}")
+
 
 @dataclass(frozen=True)
 class ByMode(Reward):
-    r"""Scores `exact` rows by one reward, `max` rows by another and `none` rows by a third.
+    r"""Scores `exact` rows by one reward, `max` rows by another and `free` rows by a third.
 
     This is the dual objective of L1-Max (2503.04697, section 3.2): eq 1 where the prompt asks for an exact length, eq 2
     where it asks for a maximum. The released code tells the modes apart by the sign of the budget; here they are a
@@ -20,19 +30,19 @@ class ByMode(Reward):
     Range: that of the parts. Raises `ValueError` for a mode that is none of the three, and a part that is no reward.
 
     >>> reward = ByMode(exact=ExactLength(alpha=0.01), max=MaxLength(alpha=0.05))
-    >>> rows = {"solution": ["4"] * 3, "budget": [10, 10, None], "mode": ["exact", "max", "none"]}
+    >>> rows = {"solution": ["4"] * 3, "budget": [10, 10, None], "mode": ["exact", "max", "free"]}
     >>> reward(["\\boxed{4}"] * 3, [[0] * 20] * 3, **rows)
     [0.9, 0.0, 1.0]
     """
 
     exact: Callable = field(default_factory=ExactLength)
     max: Callable = field(default_factory=MaxLength)
-    none: Callable = field(default_factory=Correctness)
+    free: Callable = field(default_factory=Correctness)
 
     __name__ = "by_mode"
 
     def __post_init__(self):
-        for name in ("exact", "max", "none"):
+        for name in ("exact", "max", "free"):
             if not callable(getattr(self, name)):
                 raise ValueError(f"by_mode.{name} must be a reward, got {getattr(self, name)!r}")
 
@@ -53,8 +63,7 @@ class ByMode(Reward):
 
     def for_mode(self, mode: str) -> Reward:
         """The part that scores the rows of a mode. Raises `ValueError` for a mode that is none of the three."""
-        if mode not in ("exact", "max", "none"):
-            raise ValueError(f"mode must be 'exact', 'max' or 'none', got {mode!r}")
+        check_mode(mode)
         return declared(getattr(self, mode)).for_mode(mode)
 
     def decided_after(self, row: dict) -> int | None:
@@ -66,17 +75,15 @@ class ByMode(Reward):
         return self.for_mode(row["mode"]).decided_after(row)
 
     def bind(self, group_size: int | None, ends: Iterable[int]) -> "ByMode":
-        return replace(self, **{name: bind(getattr(self, name), group_size, ends) for name in ("exact", "max", "none")})
+        return replace(self, **{name: bind(getattr(self, name), group_size, ends) for name in MODES})
 
     def _own(self) -> list[Reward]:
-        return [declared(part) for part in (self.exact, self.max, self.none)]
+        return [declared(part) for part in (self.exact, self.max, self.free)]
 
     def __call__(self, completions, completion_ids, mode, **columns) -> list[float | None]:
         rewards: list[float | None] = [None] * len(completions)
-        unknown = set(mode) - {"exact", "max", "none"}
-        if unknown:
-            raise ValueError(f"mode must be 'exact', 'max' or 'none', got {sorted(map(str, unknown))[0]!r}")
-        for name in sorted(set(mode)):
+        for name in sorted(set(mode), key=str):
+            check_mode(name)
             rows = [index for index, value in enumerate(mode) if value == name]
             # One value per row is cut down to these rows; what the trainer passes beside the columns is handed on.
             own = {

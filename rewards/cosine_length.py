@@ -29,10 +29,10 @@ class CosineLength(Reward):
     """
 
     max_length: int
-    right_short: float = 1.0
-    right_long: float = 0.5
-    wrong_short: float = -1.0
-    wrong_long: float = -0.5
+    correct_short: float = 1.0
+    correct_long: float = 0.5
+    incorrect_short: float = -1.0
+    incorrect_long: float = -0.5
     exceed: float | None = None
     correctness: Correctness = field(default_factory=Correctness)
     length: Length = field(default_factory=Length)
@@ -47,14 +47,22 @@ class CosineLength(Reward):
     @classmethod
     def preset(cls, name: str, max_length: int = 4096) -> "CosineLength":
         """The constants of the `paper`, or of `trl`."""
-        paper = {"right_short": 2.0, "right_long": 1.0, "wrong_short": -10.0, "wrong_long": 0.0, "exceed": -10.0}
+        paper = {
+            "correct_short": 2.0,
+            "correct_long": 1.0,
+            "incorrect_short": -10.0,
+            "incorrect_long": 0.0,
+            "exceed": -10.0,
+        }
         return cls(max_length=max_length, **{"paper": paper, "trl": {}}[name])
 
     def score(self, correct: float, n: int) -> float:
         """The reward of one completion of `n` tokens."""
         if self.exceed is not None and n >= self.max_length:
             return self.exceed
-        short, long = (self.right_short, self.right_long) if correct else (self.wrong_short, self.wrong_long)
+        short, long = (
+            (self.correct_short, self.correct_long) if correct else (self.incorrect_short, self.incorrect_long)
+        )
         return long + (short - long) / 2 * (1 + math.cos(math.pi * min(n / self.max_length, 1.0)))
 
     def decided_after(self, row: dict) -> int | None:

@@ -24,7 +24,7 @@ def repeats(ids: list[int], size: int) -> bool:
 
 @dataclass(frozen=True)
 class LengthBonus(Reward):
-    r"""1 for a right answer, `wrong` or `no_answer` for others, plus `bonus` for a right one of at most the target.
+    r"""1 for a right answer, `incorrect` or `no_answer` for others, plus `bonus` for a right one of at most the target.
 
     One target is Laser. Three, for easy, medium and hard groups (accuracy at least 2/3, at least 1/3, less), are
     Laser-D. With `explore`, Laser-DE: a wrong answer *longer* than its target earns the bonus too, if no run of
@@ -43,7 +43,7 @@ class LengthBonus(Reward):
 
     targets: tuple[int, ...]
     bonus: float = 0.5
-    wrong: float = -0.5
+    incorrect: float = -0.5
     no_answer: float = -1.0
     explore: bool = False
     ngram: int = 20
@@ -84,7 +84,7 @@ class LengthBonus(Reward):
         if correct:
             return 1 + (self.bonus if n <= target else 0.0)
         explored = self.explore and n > target and not repeats(ids, self.ngram)
-        return (self.wrong if answered else self.no_answer) + (self.bonus if explored else 0.0)
+        return (self.incorrect if answered else self.no_answer) + (self.bonus if explored else 0.0)
 
     def __call__(
         self, prompts, completions, completion_ids, solution, trainer_state=None, **kwargs

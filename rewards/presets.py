@@ -51,7 +51,7 @@ group_sigmoid = GroupSigmoid(alpha=0.1)
 kimi_length = KimiLength(weight=0.2)
 
 # ShorterBetter (2504.21370): 2 for a correct answer, alpha 0.001 per token. Compares within the group.
-shortest_correct = ShortestCorrect(right=2.0, alpha=0.001)
+shortest_correct = ShortestCorrect(correct=2.0, alpha=0.001)
 
 # ALP (2506.05256): alpha 1e-4 per token, which is ours. Compares within the group.
 solve_rate_penalty = SolveRatePenalty(alpha=1e-4)
@@ -83,7 +83,7 @@ o1_pruner = LengthEfficiency.preset("released")
 adapt_think = AdaptThink(delta=0.05)
 
 # Thinkless (2505.13379): 0.5 for a correct answer with thinking, -1 for an incorrect one.
-thinkless = Thinkless(thinking=0.5, wrong=-1.0)
+thinkless = Thinkless(thinking=0.5, incorrect=-1.0)
 
 # PixelThink (2505.23727): span 500, budgets 96 and 256, stretch 25. Column: difficulty, 0 to 10.
 uncertainty_budget = UncertaintyBudget()

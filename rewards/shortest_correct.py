@@ -14,20 +14,20 @@ from .length import Length
 class ShortestCorrect(Reward):
     r"""Correctness minus a price for the distance to the shortest right length of the group.
 
-    r = right * c - alpha * |n - L|, where L is the length of the group's shortest right completion, or the group's mean
-    length where none is right. Wrong answers pay as well.
+    r = correct * c - alpha * |n - L|, where L is the length of the group's shortest correct completion, or its mean
+    length where none is correct. Incorrect answers are penalised as well.
 
-    Range: (-inf, right]. A row whose solution cannot be parsed is None. Raises `ValueError` for a negative constant and
-    for groups of one.
+    Range: (-inf, correct]. A row whose solution cannot be parsed is None. Raises `ValueError` for a negative constant
+    and for groups of one.
 
-    Source: ShorterBetter (2504.21370) and its released code: right 2.0, alpha 0.001.
+    Source: ShorterBetter (2504.21370) and its released code: correct 2.0, alpha 0.001.
 
     >>> reward = ShortestCorrect(alpha=0.01)
     >>> reward(["q"] * 3, ["\\boxed{4}"] * 2 + ["\\boxed{5}"], [[0] * 10, [0] * 30, [0] * 20], solution=["4"] * 3)
     [2.0, 1.8, -0.1]
     """
 
-    right: float = 2.0
+    correct: float = 2.0
     alpha: float = 0.001
     group_size: int | None = None
     correctness: Correctness = field(default_factory=Correctness)
@@ -38,7 +38,7 @@ class ShortestCorrect(Reward):
     group_relative = True
 
     def __post_init__(self):
-        check_non_negative("shortest_correct.right", self.right)
+        check_non_negative("shortest_correct.correct", self.correct)
         check_non_negative("shortest_correct.alpha", self.alpha)
         check_group_size("shortest_correct", self.group_size)
 
@@ -51,5 +51,5 @@ class ShortestCorrect(Reward):
             aim = min(right) if right else fmean(lengths.values())
             for index, n in lengths.items():
                 if grades[index] is not None:
-                    rewards[index] = self.right * grades[index] - self.alpha * abs(n - aim)
+                    rewards[index] = self.correct * grades[index] - self.alpha * abs(n - aim)
         return rewards

@@ -9,9 +9,10 @@ from .correctness import Correctness, text_of
 
 @dataclass(frozen=True)
 class Thinkless(Reward):
-    r"""1 for a right answer without thinking, `thinking` for a right one with, `wrong` for any other.
+    r"""1 for a right answer without thinking, `thinking` for a right one with, `incorrect` for any other.
 
-    Range: [wrong, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` unless wrong < thinking <= 1.
+    Range: [incorrect, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` unless
+    incorrect < thinking <= 1.
 
     Source: Thinkless (2505.13379), 1 - gamma for a right answer with thinking; its released code has 0.5, later 0.8.
 
@@ -21,22 +22,23 @@ class Thinkless(Reward):
     """
 
     thinking: float = 0.5
-    wrong: float = -1.0
+    incorrect: float = -1.0
     correctness: Correctness = field(default_factory=Correctness)
 
     __name__ = "thinkless"
     needs = ("solution",)
 
     def __post_init__(self):
-        if not self.wrong < self.thinking <= 1:
+        if not self.incorrect < self.thinking <= 1:
             raise ValueError(
-                f"thinkless.thinking must be above wrong and at most 1, got {self.thinking!r} and wrong={self.wrong!r}"
+                f"thinkless.thinking must be above incorrect and at most 1, got {self.thinking!r} and "
+                f"incorrect={self.incorrect!r}"
             )
 
     def score(self, correct: float, skipped: bool) -> float:
         """The reward of one completion."""
         if not correct:
-            return self.wrong
+            return self.incorrect
         return 1.0 if skipped else self.thinking
 
     def __call__(self, completions, solution, **kwargs) -> list[float | None]:

@@ -4,6 +4,9 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from rlred.names import in_todays_names
 
 
 def write_text(path: Path, text: str) -> None:
@@ -20,6 +23,11 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def read_record(path: Path) -> Any:
+    """A run.json or a report that this version or an older one has written, in today's names."""
+    return in_todays_names(json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_json(path: Path, value: object) -> None:

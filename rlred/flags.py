@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlred.names import MODES, SETTINGS
+
 EXAMPLE = re.compile(r"rlred |    ")
 
 
@@ -200,6 +202,9 @@ def complaint(message: str) -> str:
     >>> complaint("argument --max_steps/--max-steps: invalid int value: 'x'")
     "--max_steps: invalid int value: 'x'"
     """
+    old = re.fullmatch(r"argument (--\w+): invalid choice: '(\w+)' \(choose from .*", message)
+    if old and old[2] in MODES:
+        return f"{old[1]}: {old[2]!r} is now called {MODES[old[2]]!r}"
     missing = re.fullmatch(r"the following arguments are required: (.+)", message)
     return f"{missing[1]}: required" if missing else re.sub(r"^argument (--\w+)?(/--[\w-]+)*", r"\1", message)
 
@@ -209,8 +214,13 @@ def no_such_flag(word: str, flags: Sequence[str]) -> str:
 
     >>> no_such_flag("--max_stepz=3", ["--max_steps", "--seed"])
     '--max_stepz: there is no such flag; did you mean --max_steps?'
+    >>> no_such_flag("--high-beta", ["--max_steps", "--beta_solved"])
+    '--high-beta is now called --beta_solved'
     """
     word = word.partition("=")[0]
+    renamed = SETTINGS.get(word.removeprefix("--").replace("-", "_"))
+    if word.startswith("--") and f"--{renamed}" in flags:
+        return f"{word} is now called --{renamed}"
     if not word.startswith("-"):
         return f"{word!r}: nothing takes this word; see --help"
     near = difflib.get_close_matches(word, flags, n=1)

@@ -14,7 +14,7 @@ from trl import GRPOConfig
 logger = logging.getLogger(__name__)
 
 
-def claim_output(training: GRPOConfig, default: Path) -> Path:
+def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     """The folder of this run, made by the main process; a finished run is never written over.
 
     Without `--output_dir` the first free of `default`, `default-2`, ... is taken. Raises `ValueError` for a named
@@ -113,12 +113,12 @@ def is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def outside_cause(error: BaseException | None) -> str | None:
+def external_failure(error: BaseException | None) -> str | None:
     """What outside this program ended a run: a full disk, or a server that is gone; None for everything else.
 
-    >>> outside_cause(OSError(errno.ENOSPC, "No space left on device"))
+    >>> external_failure(OSError(errno.ENOSPC, "No space left on device"))
     'the disk is full'
-    >>> outside_cause(KeyError("budget")) is None
+    >>> external_failure(KeyError("budget")) is None
     True
     """
     while error is not None:
@@ -132,7 +132,7 @@ def outside_cause(error: BaseException | None) -> str | None:
     return None
 
 
-def how_to_go_on(training: GRPOConfig) -> str:
+def resume_hint(training: GRPOConfig) -> str:
     """Where a run that broke off can be taken up."""
     found = last_checkpoint(Path(training.output_dir)) if training.output_dir else None
     start = f"from {found}" if found else "from its start: no checkpoint was written to its end"

@@ -1,7 +1,7 @@
 """What stopping rollouts where their reward is decided saves: tokens and seconds, a step with beside a step without.
 
     python -m tests.benchmark_stopping --budget_low 4 --budget_high 12
-    python -m tests.benchmark_stopping --overthinker outputs/overthinker      from the board's base, made there once
+    python -m tests.benchmark_stopping --overthinking outputs/tiny_overthinking   from the board's base, made there once
 
 Two runs of `recipes/l1_maxlen.yaml` on maximum budgets far below the base's length, without the hindsight start, with
 the same random numbers at the start of each step, a step of the one after a step of the other.
@@ -14,18 +14,18 @@ from pathlib import Path
 
 from trl import GRPOTrainer
 
-from rlred.tiny.makers.overthinker import make_overthinker
+from rlred.tiny.makers.tiny_overthinking import make_overthinking
 from tests.pairwise import train_in_turns, trainer_of_job
 
 
-def make_trainer(args, stop_decided: bool, folder: str) -> GRPOTrainer:
+def make_trainer(args, early_stop_rollouts: bool, folder: str) -> GRPOTrainer:
     """A run of the recipe, with or without."""
     words = ["--budget_low", str(args.budget_low), "--budget_high", str(args.budget_high), "--modes", '{"max":1}']
     words += ["--max_steps", str(args.steps), "--per_device_train_batch_size", str(args.batch_size)]
     words += ["--output_dir", folder]
-    if args.overthinker:
-        words += ["--model_name_or_path", str(make_overthinker(args.overthinker))]
-    return trainer_of_job([*words, "--stop_decided", str(stop_decided)])
+    if args.overthinking:
+        words += ["--model_name_or_path", str(make_overthinking(args.overthinking))]
+    return trainer_of_job([*words, "--early_stop_rollouts", str(early_stop_rollouts)])
 
 
 def main():
@@ -34,7 +34,7 @@ def main():
     parser.add_argument("--budget_high", type=int, default=12)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch_size", type=int, default=48)
-    parser.add_argument("--overthinker", type=Path, help="start from an overthinking base, kept in this folder")
+    parser.add_argument("--overthinking", type=Path, help="start from an overthinking base, kept in this folder")
     parser.add_argument("--every", type=int, default=5, help="steps per line of the table")
     args = parser.parse_args()
 

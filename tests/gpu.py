@@ -52,7 +52,7 @@ TOY_HINDSIGHT = {
     "sources": {"brief": 16, "stopped": 32, "continued": 16},
     "num_bins": 3,
     "empty_bins": "warn",
-    "only_right": True,
+    "only_correct": True,
     "train_answer": True,
     "batch_size": 8,
     "max_updates": 2,

@@ -94,7 +94,7 @@ def step(model_folder, name, batch_size, accumulation) -> dict:
     trainer.train()
     parameters = trainer.accelerator.unwrap_model(trainer.model).named_parameters()  # tied ones once
     weights = {name: value.detach().clone() for name, value in parameters}
-    return {"weights": weights, "kept": trainer.state.log_history[0].get("selection/kept_fraction")}
+    return {"weights": weights, "kept": trainer.state.log_history[0].get("selection/selected_fraction")}
 
 
 if __name__ == "__main__":

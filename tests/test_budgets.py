@@ -16,7 +16,7 @@ def test_the_wording_of_l1_is_the_default():
     asked = "1+1=? Let's think step by step and output the final answer within \\boxed{}."
     assert Wording().ask("1+1=?", 512, "exact") == asked + " Think for exactly 512 tokens."
     assert Wording().ask("1+1=?", 512, "max") == asked + " Think for maximum 512 tokens."
-    assert Wording().ask("1+1=?", None, "none") == asked
+    assert Wording().ask("1+1=?", None, "free") == asked
     assert WORDINGS["l1_released"].ask("1+1=?", 512, "exact") == asked + " Think for 512 tokens."
 
 
@@ -30,7 +30,7 @@ def test_a_question_keeps_its_own_braces():
     [
         ({"exact": "Think for {budget} tokens."}, "wording.exact has no {question}"),
         ({"exact": "{question} Think."}, "wording.exact needs the placeholder {budget}"),
-        ({"none": "{question} {budget}"}, "wording.none must not contain"),
+        ({"free": "{question} {budget}"}, "wording.free must not contain"),
         ({"exact": "{question} {budget}", "max": "{question} {budget}"}, "the same sentence"),
         ({"exact": "{question} Think for maximum {budget} tokens, please."}, "wording.exact says 'maximum'"),
         ({"max": "{question} Think for exactly {budget} tokens, please."}, "wording.max says 'exactly'"),
@@ -44,7 +44,7 @@ def test_trap_a_wording_that_contradicts_its_mode(templates, message):
 
 
 @pytest.mark.parametrize(
-    "budget, mode", [(None, "exact"), (0, "max"), (-5, "exact"), (1.5, "max"), (True, "max"), (5, "none"), (5, "some")]
+    "budget, mode", [(None, "exact"), (0, "max"), (-5, "exact"), (1.5, "max"), (True, "max"), (5, "free"), (5, "some")]
 )
 def test_trap_no_sentinel_budgets(budget, mode):
     with pytest.raises(ValueError, match="budget|mode"):
@@ -74,10 +74,10 @@ def test_a_sampler_that_cannot_draw(settings, message):
 
 @given(st.integers(1, 500), st.integers(1, 500), st.sampled_from(["uniform", "log_uniform"]), st.integers())
 def test_budgets_stay_in_their_range(low, width, distribution, seed):
-    sampler = BudgetSampler(low, low + width, distribution, modes={"exact": 1, "max": 2, "none": 1})
+    sampler = BudgetSampler(low, low + width, distribution, modes={"exact": 1, "max": 2, "free": 1})
     rng = random.Random(seed)
     for mode, budget in (sampler.draw(rng) for _ in range(20)):
-        assert (budget is None) == (mode == "none")
+        assert (budget is None) == (mode == "free")
         assert budget is None or low <= budget <= low + width
     assert sampler.grid(5)[0] == low and sampler.grid(5)[-1] == low + width
 

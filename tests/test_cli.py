@@ -20,8 +20,8 @@ HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "matplotlib", "math
 FLAGS = {
     "evaluate": "model adapter questions questions_config split question_column solution_column more_questions "
     "num_questions num_samples budgets modes baselines wording system_prompt chat_template_kwargs end_of_thinking "
-    "paraphrase out_of_range max_completion_length row_cap require_end_of_thinking temperature batch_size dtype seed "
-    "vllm output trust_remote_code predictions columns ratios prediction_budgets tokenizer",
+    "paraphrase out_of_range max_completion_length per_prompt_cap require_end_of_thinking temperature batch_size dtype "
+    "seed vllm output trust_remote_code predictions columns ratios prediction_budgets tokenizer",
     "generate": "model adapter budgets mode wording system_prompt chat_template_kwargs end_of_thinking "
     "max_completion_length temperature dtype seed trust_remote_code",
     "reference": "output model questions questions_config split question_column solution_column num_questions "
@@ -35,8 +35,8 @@ FLAGS = {
     "compress rows": "traces scores output tokenizer ratios ratio_format ratios_per_question difficulty short_share "
     "unasked levels tolerance unprotected alpaca seed",
     "compress shots": "traces scores output tokenizer budget keep num_shots",
-    "make tiny_talker": "output max_steps batch_size learning_rate seed",
-    "make tiny_viewer": "output steps batch_size learning_rate seed",
+    "make tiny_verbose": "output max_steps batch_size learning_rate seed",
+    "make tiny_vlm": "output steps batch_size learning_rate seed",
     "make tiny_reasoner": "output batch_size seed first_stage skip_steps init",
 }
 FIELDS = [name for name in COMMANDS if name != "train"]  # whose words are accelerate's and the recipe's

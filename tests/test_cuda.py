@@ -33,7 +33,7 @@ HINDSIGHT = {
 }
 RUNS = {
     "l1_exact": f"{TEXT} --eval_budgets 16 48",
-    "l1_maxlen": f"{TEXT} --eval_budgets 16 48 --hindsight false --stop_decided true",
+    "l1_maxlen": f"{TEXT} --eval_budgets 16 48 --hindsight false --early_stop_rollouts true",
     "forking_tokens": TEXT,
     "visual_sparsity": f"{GPU} --max_steps 1 --num_eval_questions 2 --per_device_train_batch_size 12",
 }

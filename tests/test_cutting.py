@@ -283,7 +283,7 @@ def test_shared_cases():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_talkers_texts_keep_their_sums_and_lines(seed):
+def test_the_verbose_models_texts_keep_their_sums_and_lines(seed):
     rng = random.Random(seed)
     text = talk.trace([rng.randint(1, 99) for _ in range(4)], rng).split("</think>")[0]
     spans = [text[span.start : span.end] for span in split_spans(text)]

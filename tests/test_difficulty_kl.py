@@ -103,7 +103,7 @@ def test_it_trains(random_model, tmp_path):
     "settings, message",
     [
         ({"beta": 0.0}, "beta must be above 0"),
-        ({"beta": 0.1}, "at most high_beta=0.01, got 0.1"),
+        ({"beta": 0.1}, "at most beta_solved=0.01, got 0.1"),
         ({"reward": lambda completions, **kwargs: [0.0] * len(completions)}, "needs the reward 'correctness'"),
     ],
 )
@@ -132,14 +132,14 @@ def test_the_fast_recipe_trains_and_the_base_stays(tmp_path, monkeypatch):
     log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"][:2]
     assert all({"kl", "rewards/difficulty_length/mean", "rewards/correctness/mean"} <= set(entry) for entry in log)
     report = json.loads((tmp_path / "run" / "adherence.json").read_text())
-    assert [row["mode"] for row in report["trained"]["rows"]] == ["none"]
+    assert [row["mode"] for row in report["trained"]["rows"]] == ["free"]
 
 
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--beta", "0"], "beta must be above 0 and at most high_beta=0.01, got 0.0"),
-        (["--high_beta", "0.0001"], "beta must be above 0 and at most high_beta=0.0001, got 0.001"),
+        (["--beta", "0"], "beta must be above 0 and at most beta_solved=0.01, got 0.0"),
+        (["--beta_solved", "0.0001"], "beta must be above 0 and at most beta_solved=0.0001, got 0.001"),
         (
             ["--reward", '{"name":"difficulty_length","quantile":2}'],
             "difficulty_length.quantile must be between 0 and 1",

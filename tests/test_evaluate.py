@@ -25,7 +25,7 @@ def adapters(tmp_path_factory):
             if "lora_B" in key:
                 torch.nn.init.normal_(weight, std=std)
         model.save_pretrained(folder / name)
-    wording = {"exact": "{question} Think for exactly {budget} tokens.", "none": "{question}"}
+    wording = {"exact": "{question} Think for exactly {budget} tokens.", "free": "{question}"}
     arguments = {"wording": wording, "budget_low": 16, "budget_high": 40, "budget_distribution": "uniform"}
     (folder / "noisy" / "run.json").write_text(json.dumps({"arguments": arguments}))
     return folder
@@ -70,10 +70,10 @@ def test_an_adapter_is_asked_outside_what_it_was_trained_on(adapters, tmp_path):
     assert "in other words" in paired and "long_sums" not in paired and "outside" not in paired
 
 
-def test_a_report_says_what_a_row_cap_has_done_to_it(tmp_path):
-    report = evaluate(tmp_path / "out", "--modes", "max", "--row_cap", "1.5")
+def test_a_report_says_what_a_per_prompt_cap_has_done_to_it(tmp_path):
+    report = evaluate(tmp_path / "out", "--modes", "max", "--per_prompt_cap", "1.5")
     shares = [row["cut"] for row in report["baseline"]["rows"]]
-    assert report["row_cap"] == 1.5 and max(shares) > 0
+    assert report["per_prompt_cap"] == 1.5 and max(shares) > 0
     table = (tmp_path / "out" / "adherence.md").read_text()
     assert "cut at 1.5 times it" in table and f"{100 * max(shares):.1f}" in table
 
@@ -91,8 +91,8 @@ BAD = [
     ("--model a b --adapter c", "with --adapter, name the one model"),
     ("--adapter c c", "--adapter: the same one is named twice"),
     ("--max_completion_length 0", "--max_completion_length must be 1 or more, got 0"),
-    ("--row_cap 0.5 --modes max", "--row_cap must be 1 or more times the budget, got 0.5"),
-    ("--row_cap 2", "--row_cap=2: only rows that ask for a maximum are cut, and the modes are ['exact']"),
+    ("--per_prompt_cap 0.5 --modes max", "--per_prompt_cap must be 1 or more times the budget, got 0.5"),
+    ("--per_prompt_cap 2", "--per_prompt_cap=2: only rows that ask for a maximum are cut, and the modes are ['exact']"),
     ("--num_samples 0", "--num_samples must be 1 or more"),
     ("--batch_size 0", "--batch_size must be 1 or more"),
     ("--wording {", "--wording '{' is not JSON"),

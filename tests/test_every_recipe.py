@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from rlred.cli import main as rlred
-from rlred.tiny.makers.chooser import make_chooser
+from rlred.tiny.makers.tiny_hybrid import make_hybrid
 from tests.paths import ROOT
 
 STEP = "--max_steps 1 --logging_steps 1"
@@ -38,14 +38,15 @@ RECIPES = {
     "laser": f'{TEXT} --target_search {{"num_questions":4,"every":1}}',
     "o1_pruner": REFERENCE,
     "rho1": f"{SFT} --num_rows 16 --num_clean_rows 16 --reference_steps 1 --num_eval_questions 2"
-    " --max_completion_length 8 --eval_strategy no --arms base plain",
+    " --max_completion_length 8 --eval_strategy no --variants base plain",
     "shorter_better": TEXT,
     "tale": f"{STEP} --num_questions 16 --num_eval_questions 2 --budgets 48 72 --batch_size 8",
-    "think_or_not": f"{REFERENCE} --model_name_or_path CHOOSER",
+    "think_or_not": f"{REFERENCE} --model_name_or_path HYBRID",
     "thinkprune": TEXT,
     "tokenskip": f"{SFT} --num_questions 16 --num_eval_questions 2 --ratios 1.0 0.5 --eval_ratios 0.3"
     " --max_completion_length 96",
-    "upft": f"{SFT} --num_questions 32 --num_eval_questions 2 --trained_tokens 40 --eval_strategy no --arms base upft",
+    "upft": f"{SFT} --num_questions 32 --num_eval_questions 2 --trained_tokens 40 --eval_strategy no"
+    " --variants base upft",
     "visionthink": f"{VISUAL} --start_steps 1",
     "visual_sparsity": VISUAL,
 }
@@ -56,7 +57,7 @@ REPORTED = {  # what a page must say of a run
     "upft": "<td>upft</td>",
     **dict.fromkeys(("fast_vision", "visionthink", "visual_sparsity"), "Visual tokens and accuracy"),
 }
-ARMS = {"rho1": "plain-0", "upft": "upft-0"}  # comparisons: a folder of arms, each resumed by itself
+VARIANTS = {"rho1": "plain-0", "upft": "upft-0"}  # comparisons: a folder of variants, each resumed by itself
 SAID = {  # what a card must say of its adapter
     "l1_exact": "Think for exactly 48 tokens.",
     "l1_maxlen": "Think for maximum 48 tokens.",
@@ -68,8 +69,8 @@ SAID = {  # what a card must say of its adapter
 
 
 @pytest.fixture(scope="module")
-def chooser(tmp_path_factory):
-    return make_chooser(tmp_path_factory.mktemp("chooser"), max_steps=3)
+def hybrid(tmp_path_factory):
+    return make_hybrid(tmp_path_factory.mktemp("hybrid"), max_steps=3)
 
 
 def test_no_recipe_is_left_out():
@@ -87,8 +88,8 @@ def test_the_commands_of_a_recipes_docstring_name_files_that_are_there(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_first_step_is_exported_and_reported(recipe, tmp_path, monkeypatch, request, capsys):
     output, flags = tmp_path / "run", RECIPES[recipe]
-    if "CHOOSER" in flags:
-        flags = flags.replace("CHOOSER", str(request.getfixturevalue("chooser")))
+    if "HYBRID" in flags:
+        flags = flags.replace("HYBRID", str(request.getfixturevalue("hybrid")))
     monkeypatch.chdir(ROOT)
     start(recipe, flags, output, monkeypatch, capsys)
     check_published(recipe, output, tmp_path, capsys)
@@ -105,12 +106,12 @@ def start(recipe, flags, output, monkeypatch, capsys):
 
 def resumed(recipe, flags, output, monkeypatch, capsys):
     """The run goes on as one that was stopped after the checkpoint of its first step: what came later is not there."""
-    trained = output / ARMS.get(recipe, "")
+    trained = output / VARIANTS.get(recipe, "")
     for name in ("adapter_model.safetensors", "model.safetensors", "result.json"):
         (trained / name).unlink(missing_ok=True)
     done = {path: path.stat().st_mtime_ns for path in output.rglob("*.jsonl")}
-    if recipe in ARMS:
-        flags = f"{flags} --arms {ARMS[recipe].removesuffix('-0')}"
+    if recipe in VARIANTS:
+        flags = f"{flags} --variants {VARIANTS[recipe].removesuffix('-0')}"
     elif recipe == "tale":
         (trained / "run.json").unlink()  # written last: without it the run is unfinished
     else:
@@ -125,9 +126,9 @@ def resumed(recipe, flags, output, monkeypatch, capsys):
 def check_published(recipe, output, tmp_path, capsys):
     """What a first step leaves can be exported and reported."""
     trained = output / ("upft-0" if recipe == "upft" else "")
-    if recipe in ARMS:
+    if recipe in VARIANTS:
         assert rlred(["export", str(output), "--output", str(tmp_path / "none")]) == 2
-        said = {"rho1": "all weights were trained: plain-0 is a model by itself", "upft": "one of its arms: upft-0"}
+        said = {"rho1": "all weights were trained: plain-0 is a model by itself", "upft": "one of its variants: upft-0"}
         assert said[recipe] in capsys.readouterr().err
         assert rlred(["report", str(output)]) == 0 and REPORTED[recipe] in (output / "report.html").read_text()
         if recipe == "rho1":

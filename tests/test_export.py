@@ -102,7 +102,7 @@ def test_a_run_on_pictures_is_published_with_its_visual_report(tmp_path, monkeyp
 
 
 def test_a_card_says_what_a_policy_with_pictures_does():
-    arguments = {"looks": {"<tool_call>": 1.0}, "thumbnail": 0.25, "on_request": True, "never": ["<a>"]}
+    arguments = {"looks": {"<tool_call>": 1.0}, "thumbnail": 0.25, "on_request": True, "suppress_tokens": ["<a>"]}
     arguments |= {"instruction": "Ask.\nOr not.", "score": "maxmin", "strategy": "pool", "max_answer": 9}
     assert "answers from 25 % of a picture's tokens, or asks for more (`<tool_call>` 100 %)" in card.does(arguments)
     assert "for as long as the question is hard" in card.does({**arguments, "looks": {}})

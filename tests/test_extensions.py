@@ -9,7 +9,7 @@ from rlred.data.table_files import FORMATS
 from rlred.evaluation.measures import MEASURES, measure
 from rlred.evaluation.report import to_markdown
 from rlred.rewards import REWARDS, make_reward
-from rlred.runs.arguments import DialArguments
+from rlred.runs.arguments import LengthControlArguments
 from rlred.training.early_stop import EarlyStop
 from rlred.training.parts import PARTS, make_part
 from rlred.training.token_selection import TokenSelection
@@ -60,7 +60,9 @@ def test_a_reward_is_named_like_its_file():
 def test_a_part_of_ones_own_is_reached_from_a_yaml(name, registered, own, monkeypatch):
     if registered:
         monkeypatch.setitem(PARTS, name, "own_things:Halved")
-    parts = DialArguments(selection={"fraction": 0.5}, parts={name: {"share": 0.25}, "early_stop": None}).make_parts()
+    parts = LengthControlArguments(
+        selection={"fraction": 0.5}, parts={name: {"share": 0.25}, "early_stop": None}
+    ).make_parts()
     assert parts[0] == TokenSelection(fraction=0.5) and parts[1].share == 0.25 and parts[2] == EarlyStop()
 
 
@@ -80,7 +82,7 @@ def test_a_part_that_there_is_not_is_one_clear_line(name, settings, message, own
     with pytest.raises(ValueError, match=message):
         make_part(name, settings)
     with pytest.raises(ValueError, match="parts: EarlyStop is given twice"):
-        DialArguments(stop_decided=True, parts={"early_stop": {}})
+        LengthControlArguments(early_stop_rollouts=True, parts={"early_stop": {}})
 
 
 def test_a_measure_is_a_column_of_every_report(own, monkeypatch):

@@ -61,7 +61,7 @@ ASKED = ("prompt", "question", "solution", "mode", "budget")
 SMALL = "--max_steps 3 --logging_steps 1 --lora_r 4 --num_eval_questions 4 --learning_rate 0.01 --warmup_steps 0"
 GROUPS = "--per_device_train_batch_size 8 --num_generations 4"
 HINDSIGHT = '--hindsight_settings {"num_samples":32,"max_updates":2,"batch_size":8,"probe_every":2,' + (
-    '"num_probe_questions":2,"cooldown_updates":1,"only_right":true,"train_answer":true}'
+    '"num_probe_questions":2,"cooldown_updates":1,"only_correct":true,"train_answer":true}'
 )
 GOLDENS = {
     "l1_exact": Golden(f"{SMALL} {GROUPS} {HINDSIGHT} --num_questions 32 --eval_budgets 16 48", ASKED),

@@ -21,10 +21,10 @@ from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.evaluation.traces import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Hindsight, find_traces, relabel, right
+from rlred.training.hindsight import Hindsight, correct, find_traces, relabel
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
-SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "none": 1})
+SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "free": 1})
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_p
             seen.add("max")
             assert any(f"Think for maximum {n + slack} tokens." in prompt for slack in range(5))
         else:
-            seen.add("none")
-    assert seen == {"exact", "max", "none"}
+            seen.add("free")
+    assert seen == {"exact", "max", "free"}
 
 
 def test_trap_batches_bucketed_by_length_have_no_contrast(reasoner, questions, tmp_path):
@@ -101,7 +101,7 @@ def test_right_traces_are_those_that_say_the_answer(reasoner, questions):
         for right in (True, False)
     }
     traces = [{"question": row["question"], "completion_ids": says[right]} for right in (False, True, False, True)]
-    assert right(traces, material_of(reasoner, questions), Correctness()) == [False, True, False, True]
+    assert correct(traces, material_of(reasoner, questions), Correctness()) == [False, True, False, True]
 
 
 def test_sampling_goes_on_where_it_was_cut_off(reasoner, questions, tmp_path, monkeypatch):

@@ -146,7 +146,7 @@ def a_budget_is_worded_or_refused(spec, question, budget, mode):
     except ValueError as error:
         assert str(error)
     else:
-        assert question in text and (mode == "none" or str(budget) in text)
+        assert question in text and (mode == "free" or str(budget) in text)
 
 
 @given(
@@ -165,7 +165,7 @@ def budgets_are_drawn_or_refused(low, high, distribution, choices, modes, random
         return
     mode, budget = sampler.draw(random)
     assert modes[mode] > 0
-    assert (budget is None) == (mode == "none")
+    assert (budget is None) == (mode == "free")
     assert budget is None or sampler.bounds[0] <= budget <= sampler.bounds[1]
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from trl import GRPOConfig
 
-from rlred.output import checkpoint_of, how_to_go_on, is_whole, last_checkpoint, outside_cause
+from rlred.output import checkpoint_of, external_failure, is_whole, last_checkpoint, resume_hint
 from rlred.training.hindsight import Hindsight, ended_at
 from tests.paths import ROOT
 from tests.test_recipes import SMALL, _flag, arguments, run
@@ -88,12 +88,12 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_afterwards(finished, 
 def test_a_server_that_is_gone_is_named():
     with pytest.raises(urllib.error.URLError) as caught:
         urllib.request.urlopen("http://127.0.0.1:9/generate/", timeout=5)
-    assert outside_cause(caught.value).startswith("a server does not answer")
-    assert outside_cause(RuntimeError("shapes differ")) is None
+    assert external_failure(caught.value).startswith("a server does not answer")
+    assert external_failure(RuntimeError("shapes differ")) is None
 
 
 def test_the_way_on_is_named(finished):
-    assert how_to_go_on(GRPOConfig(str(finished), use_cpu=True, bf16=False)).endswith(
+    assert resume_hint(GRPOConfig(str(finished), use_cpu=True, bf16=False)).endswith(
         f"from {finished / 'checkpoint-2'}"
     )
 

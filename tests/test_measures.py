@@ -45,15 +45,15 @@ def test_accuracy_at_full_length_leaves_out_early_stops_and_completions_that_wer
 
 
 def test_free_rows_have_no_errors():
-    report = measure([outcome(0, None, 33, mode="none"), outcome(0, 10, 10), outcome(0, 20, 20)])
-    free = next(line for line in report["rows"] if line["mode"] == "none")
+    report = measure([outcome(0, None, 33, mode="free"), outcome(0, 10, 10), outcome(0, 20, 20)])
+    free = next(line for line in report["rows"] if line["mode"] == "free")
     assert free["budget"] is None and free["mean_error"] is None and free["mean_length"] == 33
-    assert report["overall"]["none"]["mean_abs_error"] is None and report["overall"]["none"]["mean_length"] == 33
+    assert report["overall"]["free"]["mean_abs_error"] is None and report["overall"]["free"]["mean_length"] == 33
 
 
 def test_step_metrics():
     rows = [outcome(0, 10, 10), outcome(0, 20, 30), outcome(1, 40, 30, mode="max"), outcome(1, 20, 10, mode="max")]
-    metrics = step_metrics([*rows, outcome(2, None, 5, mode="none")])
+    metrics = step_metrics([*rows, outcome(2, None, 5, mode="free")])
     assert metrics["adherence/mean_abs_error"] == pytest.approx((0 + 0.5 + 0.25 + 0.5) / 4)
     assert metrics["adherence/over_budget"] == 0.25
     assert metrics["adherence/max/over_budget"] == 0
@@ -61,7 +61,7 @@ def test_step_metrics():
     assert metrics["adherence/rank_correlation"] == pytest.approx(1)
     # Upper half: 40 alone (30 tokens), lower: 10, 20, 20 (10, 30, 10); asked 2.4 times as much, used 1.8 times.
     assert metrics["adherence/spread_ratio"] == pytest.approx((1.8 - 1) / (2.4 - 1))
-    assert step_metrics([outcome(0, None, 5, mode="none")]) == {}
+    assert step_metrics([outcome(0, None, 5, mode="free")]) == {}
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=3, max_size=30))

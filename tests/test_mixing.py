@@ -26,7 +26,7 @@ from rlred.runs.compression import run
 from tests.paths import ROOT
 from tests.test_tokenskip import RATIOS, flags, talked
 
-BASE = ROOT / "data" / "tiny_talker"
+BASE = ROOT / "data" / "tiny_verbose"
 WORDS = RATIO_FORMATS["words"]
 
 
@@ -262,7 +262,7 @@ def test_astar_takes_the_path_that_costs_least():
     """The second round of the search, against the costs of both open paths from plain forward passes."""
     text = "3+7=10\nLet me check\n10+2=12\nthe final answer\nso 12\nand check 12\ncheck"
     steps, question, answer = text.split("\n"), "3+7+2=?", "12"
-    scorer = make_scorer("astar", "tiny_talker")
+    scorer = make_scorer("astar", "tiny_verbose")
     spans = scorer(text, question=question, answer=answer)
     assert [text[start:end] for start, end, _ in spans] == steps
     importance = [score for _, _, score in scorer.importance(text, question, answer)]
@@ -349,7 +349,7 @@ def test_the_neighbours_as_commands(tmp_path, capsys):
     for command in (
         f"compress traces --num_questions 16 --num_samples 3 --temperature 1 "
         f"--max_completion_length 96 --output {traces}",
-        f"compress scores --traces {traces} --scorer astar --scorer_model tiny_talker --output {scores}",
+        f"compress scores --traces {traces} --scorer astar --scorer_model tiny_verbose --output {scores}",
         f"{base} --scores {scores} --difficulty length --unasked --output {tmp_path / 'litecot.jsonl'}",
         f"{base} --scores {scores} --short_share 0.7 --ratios_per_question 3 --output {tmp_path / 'tldr.jsonl'}",
         f"{base} --levels 0.4 0.2 0.2 0.1 0.1 --alpaca {tmp_path / 'a.json'} --output {tmp_path / 'levels.jsonl'}",
@@ -367,7 +367,7 @@ def test_the_neighbours_as_commands(tmp_path, capsys):
     capsys.readouterr()
     wording = (tmp_path / "shots.json").read_text()
     command = (
-        "evaluate --model tiny_talker --questions short_sums --modes none --num_questions 4 --max_completion_length 64"
+        "evaluate --model tiny_verbose --questions short_sums --modes free --num_questions 4 --max_completion_length 64"
     )
     assert rlred([*command.split(), "--wording", wording, "--output", str(tmp_path / "eval")]) == 0
     assert (tmp_path / "eval" / "adherence.md").exists()

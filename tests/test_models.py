@@ -44,7 +44,7 @@ def test_what_it_is_told_reaches_the_model_and_the_tokenizer(random_model, monke
 
 
 def test_pictures_bring_a_processor():
-    model, processor = load_model("tiny_viewer", pictures=True)
+    model, processor = load_model("tiny_vlm", pictures=True)
     assert isinstance(processor, ProcessorMixin) and model.dtype == torch.float32
     assert processor.tokenizer.pad_token is not None
 

@@ -79,7 +79,7 @@ def test_every_recipe_can_be_planned(path, capsys):
 
 def test_sft_reads_its_rows_and_generates_none():
     arguments, training, model_config = read_recipe(ROOT / "recipes" / "tokenskip.yaml")
-    plan = Plan(shape_of("tiny_talker"), arguments, training, model_config, devices=2, prompt_length=20)
+    plan = Plan(shape_of("tiny_verbose"), arguments, training, model_config, devices=2, prompt_length=20)
     assert plan.rollouts == 32 * 2 * 2 and plan.row_length == 20 + 128
     assert plan.longest() == plan.rollouts * plan.row_length and plan.memory()["key-value cache"] == 0
     assert plan.arithmetic() == plan.shape.parameters * 4 * plan.longest()  # nothing is sampled

@@ -133,7 +133,7 @@ def test_the_same_layouts_as_parquet_csv_and_gz(tmp_path):
     (tmp_path / "p.csv").write_text('question,output,answer,length,budget\n4*5?,"It is 20, yes.",20,5,\n1+1?,3,2,1,8\n')
     outcomes, note = load_predictions(tmp_path / "p.csv")
     assert [(one["length"], one["budget"], one["mode"], one["correct"]) for one in outcomes] == [
-        (5, None, "none", 1),
+        (5, None, "free", 1),
         (1, 8, "exact", 0),
     ]
     with gzip.open(tmp_path / "p.jsonl.gz", "wt", encoding="utf-8-sig") as file:
@@ -221,7 +221,7 @@ REFUSED = [
     ({"ratio": "half"}, ["line 3", "ratio must be a number", "'half'"]),
     ({"ratio": -1}, ["line 3", "ratio must be above 0", "-1"]),
     ({"budget": 8, "mode": "about"}, ["line 3", "mode must be one of", "'about'"]),
-    ({"budget": 8, "mode": "none"}, ["line 3", "budget must be None", "8"]),
+    ({"budget": 8, "mode": "free"}, ["line 3", "budget must be None", "8"]),
 ]
 
 

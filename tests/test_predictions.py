@@ -87,7 +87,7 @@ def test_real_problems_in_the_files_form(tmp_path):
         row["output"] = "The answer is " + row["output"].split("#### ")[1] + "."
     outcomes, note = load_predictions(write(tmp_path / "gsm8k.jsonl", saved))
     assert note["n"] >= 1000 and note["accuracy"] == 1
-    assert {outcome["mode"] for outcome in outcomes} == {"none"}
+    assert {outcome["mode"] for outcome in outcomes} == {"free"}
 
 
 BAD = [

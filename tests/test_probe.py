@@ -253,7 +253,7 @@ def heard(tmp_path, sampler, reward=None, sources=("free",), model="tiny_reasone
 def test_budgets_around_the_natural_lengths_are_left_in_peace(tmp_path):
     assert heard(tmp_path, BudgetSampler(16, 110)) == []
     assert heard(tmp_path, BudgetSampler(40, 80, modes={"max": 1}), MaxLength(alpha=0.05)) == []
-    assert heard(tmp_path, BudgetSampler(1, 2, modes={"none": 1}), model="data/tiny_reasoner") == []
+    assert heard(tmp_path, BudgetSampler(1, 2, modes={"free": 1}), model="data/tiny_reasoner") == []
 
 
 def test_trap_budgets_below_the_natural_lengths_cost_next_to_nothing_to_ignore(tmp_path):

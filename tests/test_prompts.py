@@ -47,10 +47,10 @@ from rlred.rewards.length import find_end
 from rlred.runs.arguments import parse
 from rlred.runs.grpo import run
 from rlred.runs.tale import sft_rows
-from rlred.tiny.makers.tiny_viewer import build_processor
+from rlred.tiny.makers.tiny_vlm import build_processor
 from rlred.training.adherence import LogsAdherence
-from rlred.training.hindsight import Hindsight, relabel, right
-from rlred.vision.gate import LookGate
+from rlred.training.hindsight import Hindsight, correct, relabel
+from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.rows import load_rows
 from tests.paths import ROOT
 
@@ -125,7 +125,7 @@ def trained_ids(tiny, tmp_path_factory):
 
 def settings_of(tokenizer) -> dict:
     """A setting that changes what the template writes; {} where it has none."""
-    turns = Wording().turns(QUESTIONS[0], None, "none")
+    turns = Wording().turns(QUESTIONS[0], None, "free")
     tried = [{"enable_thinking": value} for value in (False, True)]
     tried += [{"reasoning_effort": "high"}, {"date_string": "1 Jan 2000"}]
     plain = prompt_text(tokenizer, turns)
@@ -133,7 +133,7 @@ def settings_of(tokenizer) -> dict:
 
 
 def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]:
-    """The ids of QUESTIONS in every other way of rlred, in exact mode for 3 tokens or in mode none."""
+    """The ids of QUESTIONS in every other way of rlred, in exact mode for 3 tokens or in mode free."""
     found, plain = {}, Dataset.from_list(QUESTIONS)
     engine = Recorder(tokenizer)
     sweep(engine, tokenizer, QUESTIONS, budget_conditions(prompts, [3]), sampling=Sampling(8))
@@ -172,12 +172,12 @@ def asked_elsewhere(prompts: Prompts, tokenizer, monkeypatch) -> dict[str, list]
     words = RATIO_FORMATS["words"].fitted(tokenizer, prompts)
     found["compression"] = [words.prompt_ids(row["question"], 1.0, tokenizer, row["system"]) for row in QUESTIONS]
     scorer = SelfInformation(torch.nn.Identity(), tokenizer, prompts, window=10**5)
-    texts = [Wording().ask(row["question"], None, "none") for row in QUESTIONS]
+    texts = [Wording().ask(row["question"], None, "free") for row in QUESTIONS]
     found["scores"] = [scorer._before(text) for text in texts[:1]]  # the second one's own system text is not told
     found["card"] = []
     for row in QUESTIONS:
         names = {"tokenizer": tokenizer}
-        exec(snippet(prompts, prompts.turns(row, None, "none")), names)
+        exec(snippet(prompts, prompts.turns(row, None, "free")), names)
         found["card"].append(names["inputs"]["input_ids"][0].tolist())
     return found
 
@@ -191,12 +191,12 @@ def test_a_familys_prompt_is_the_same_in_training_and_in_every_measure(family, t
             prompts = Prompts(Wording(), system, settings).fitted(tokenizer)
             rows = {
                 mode: Dataset.from_list(list(ask(QUESTIONS, prompts, [(mode, budget)] * 2)))
-                for mode, budget in (("exact", 3), ("none", None))
+                for mode, budget in (("exact", 3), ("free", None))
             }
             trained = {mode: trained_ids(own, tokenizer, settings) for mode, own in rows.items()}
             seen.add(json.dumps(trained["exact"]))
             for name, ids in asked_elsewhere(prompts, tokenizer, monkeypatch).items():
-                wanted = trained["exact" if name in ("sweep", "hindsight", "generate") else "none"]
+                wanted = trained["exact" if name in ("sweep", "hindsight", "generate") else "free"]
                 wanted = sorted(wanted, key=len) if name == "hindsight" else wanted[: len(ids)]
                 assert ids == wanted, (name, system, settings)
             texts = [tokenizer.decode(ids) for ids in trained["exact"]]
@@ -251,9 +251,9 @@ def findings(tokenizer, tiny, tmp_path, prompts, reward=None, questions=QUESTION
 def test_trap_a_template_that_takes_no_system_turn_gets_it_in_the_user_turn(template, tiny, tmp_path):
     tokenizer = byte_tokenizer(template)
     prompts = Prompts(system_prompt=SYSTEM).fitted(tokenizer)
-    [turn] = prompts.turns(QUESTIONS[0], None, "none")
+    [turn] = prompts.turns(QUESTIONS[0], None, "free")
     assert turn["role"] == "user" and turn["content"].startswith(f"{SYSTEM}\n\nWhat is 3+4?")
-    assert f"{SYSTEM}\n\nWhat" in tokenizer.decode(prompts.ids(tokenizer, QUESTIONS[0], None, "none"))
+    assert f"{SYSTEM}\n\nWhat" in tokenizer.decode(prompts.ids(tokenizer, QUESTIONS[0], None, "free"))
     assert findings(tokenizer, tiny, tmp_path, prompts) == [("warning", "system_prompt")]
     assert findings(tokenizer, tiny, tmp_path, Prompts()) == []  # nothing to say where there is no system prompt
     own = findings(tokenizer, tiny, tmp_path, Prompts(), questions=QUESTIONS)  # a row brings its own
@@ -262,7 +262,7 @@ def test_trap_a_template_that_takes_no_system_turn_gets_it_in_the_user_turn(temp
 
 
 def test_trap_a_prompt_for_another_template_is_one_clear_line():
-    turns = Prompts(system_prompt=SYSTEM).turns(QUESTIONS[0], None, "none")  # not fitted
+    turns = Prompts(system_prompt=SYSTEM).turns(QUESTIONS[0], None, "free")  # not fitted
     with pytest.raises(ValueError, match=r"chat_template: refuses the turns \['system', 'user'\]: no system"):
         prompt_text(byte_tokenizer(REFUSES), turns)
 
@@ -270,9 +270,9 @@ def test_trap_a_prompt_for_another_template_is_one_clear_line():
 @pytest.mark.parametrize("family", ["idefics3", "llava_next", "smolvlm"])
 def test_trap_a_template_that_drops_strings_gets_parts(family, tiny, tmp_path):
     tokenizer = byte_tokenizer(TEMPLATES[family])
-    assert "3+4" not in prompt_text(tokenizer, Wording().turns(QUESTIONS[0], None, "none"))
+    assert "3+4" not in prompt_text(tokenizer, Wording().turns(QUESTIONS[0], None, "free"))
     prompts = Prompts(system_prompt=SYSTEM).fitted(tokenizer)
-    text = prompt_text(tokenizer, prompts.asked(prompts.turns(QUESTIONS[0], None, "none")))
+    text = prompt_text(tokenizer, prompts.asked(prompts.turns(QUESTIONS[0], None, "free")))
     assert "3+4" in text and SYSTEM in text
     assert ("error", "chat_template") not in findings(tokenizer, tiny, tmp_path, prompts)
 
@@ -293,7 +293,7 @@ def test_trap_a_template_that_writes_todays_date_is_said(tiny, tmp_path):
 def test_trap_a_prompt_that_ends_the_thinking_asks_for_no_end_of_it(tiny, tmp_path):
     tokenizer, needs = byte_tokenizer(TEMPLATES["qwen3"]), Correctness(require_end_of_thinking=True)
     closed, reward = Prompts(chat_template_kwargs={"enable_thinking": False}), ExactLength(correctness=needs)
-    assert prompt_text(tokenizer, closed.asked(closed.turns(QUESTIONS[0], None, "none"))).endswith("</think>\n\n")
+    assert prompt_text(tokenizer, closed.asked(closed.turns(QUESTIONS[0], None, "free"))).endswith("</think>\n\n")
     assert findings(tokenizer, tiny, tmp_path, closed, reward) == [("error", "correctness.require_end_of_thinking")]
     assert findings(tokenizer, tiny, tmp_path, Prompts(), reward) == []
     assert findings(tokenizer, tiny, tmp_path, closed) == []
@@ -302,7 +302,7 @@ def test_trap_a_prompt_that_ends_the_thinking_asks_for_no_end_of_it(tiny, tmp_pa
 def test_trap_a_completion_is_never_rendered_by_a_template_that_strips_thinking():
     tokenizer = byte_tokenizer(TEMPLATES["deepseek_r1_distill"])
     said = "3+4=7</think>\\boxed{7}"
-    turns = Wording().turns(QUESTIONS[0], None, "none")
+    turns = Wording().turns(QUESTIONS[0], None, "free")
     rendered = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": said}], tokenize=False)
     assert "3+4=7" not in rendered  # the trap is there
     [row] = sft_rows([{**QUESTIONS[0], "completion": said}], tokenizer, Wording())
@@ -331,8 +331,8 @@ def test_what_is_no_setting_of_a_template_is_refused(value, message):
 
 def test_a_blank_system_text_is_none():
     for blank in (None, "", "  \n"):
-        assert len(Prompts(system_prompt=blank).turns({"question": "?", "system": blank}, None, "none")) == 1
-        [first, _] = Prompts(system_prompt=SYSTEM).turns({"question": "?", "system": blank}, None, "none")
+        assert len(Prompts(system_prompt=blank).turns({"question": "?", "system": blank}, None, "free")) == 1
+        [first, _] = Prompts(system_prompt=SYSTEM).turns({"question": "?", "system": blank}, None, "free")
         assert first == {"role": "system", "content": SYSTEM}
 
 
@@ -342,8 +342,8 @@ def test_a_gate_asks_behind_the_system_prompt_in_training_and_in_measuring(thumb
     own = [{"role": "system", "content": "name it"}]
     rows = [[{"role": "user", "content": "what color"}], [*own, {"role": "user", "content": "what color"}]]
     processor = build_processor()
-    plain = LookGate(processor, looks, thumbnail)
-    told = LookGate(processor, looks, thumbnail, prompts=Prompts(system_prompt="look here"))
+    plain = VisualBudgetPolicy(processor, looks, thumbnail)
+    told = VisualBudgetPolicy(processor, looks, thumbnail, prompts=Prompts(system_prompt="look here"))
     texts = [[gate.tokenizer.decode(ids) for ids in gate._asked(rows, images)] for gate in (plain, told)]
     for name, text in (("look here", texts[1][0]), ("name it", texts[0][1]), ("name it", texts[1][1])):
         assert name in text and text.index(name) < text.index("what color")
@@ -351,7 +351,7 @@ def test_a_gate_asks_behind_the_system_prompt_in_training_and_in_measuring(thumb
     assert [text.count("<image>") for text in sum(texts, [])] == [0 if thumbnail is None else 16] * 4
     refusing = build_processor()
     refusing.chat_template = REFUSES.replace("m['content']", "m['content'][-1]['text']")
-    folded = LookGate(refusing, looks, None, prompts=Prompts(system_prompt="look here"))
+    folded = VisualBudgetPolicy(refusing, looks, None, prompts=Prompts(system_prompt="look here"))
     assert folded.prompts.folds_system and len(folded._asked(rows, images)) == 2
 
 
@@ -437,7 +437,7 @@ def test_trap_an_end_that_is_a_special_token_vanishes_in_plain_decoding():
     rows = [{"question": "3+4?", "solution": "7", "completion_ids": own} for own in (ids, hidden)]
     material = Material(tokenizer, Prompts(), rows[:1], BudgetSampler(2, 9), frozenset(), Sampling(8))
     for strict in (False, True):
-        assert right(rows, material, Correctness(require_end_of_thinking=strict)) == [True, False]
+        assert correct(rows, material, Correctness(require_end_of_thinking=strict)) == [True, False]
     assert split_completion(decode(tokenizer, [ids], end)[0]).thinking == "3+4=7"
 
 
@@ -457,12 +457,12 @@ def test_the_end_is_told_once_to_everything_that_asks_for_it():
     tokenizer = byte_tokenizer(CHAT, special=("[THINK]", "[/THINK]"))
     [token] = end_ids(tokenizer, "[/THINK]")[0]
     thinking = Length("thinking")
-    reward = ByMode(exact=ExactLength(length=thinking), max=MaxLength(length=thinking), none=Correctness())
+    reward = ByMode(exact=ExactLength(length=thinking), max=MaxLength(length=thinking), free=Correctness())
     told = tell_end(reward, "[/THINK]", tokenizer)
-    ends = (told.exact.correctness, told.max.correctness, told.none)
+    ends = (told.exact.correctness, told.max.correctness, told.free)
     assert {part.end_of_thinking for part in ends} == {"[/THINK]"}
     assert told.exact.length([1, 2, token, 3]) == told.max.length([1, 2, token]) == 2
-    assert reward.none.end_of_thinking == "</think>"  # a reward is a value: the first one is as it was
+    assert reward.free.end_of_thinking == "</think>"  # a reward is a value: the first one is as it was
     for name in ("adapt_think", "thinkless", "shortest_correct"):
         assert tell_end(make_reward(name), "[/THINK]", tokenizer).correctness.end_of_thinking == "[/THINK]"
     assert tell_end(ExactMatch(), "[/THINK]", tokenizer).answer_mark == "[/THINK]"
@@ -593,7 +593,7 @@ def test_a_tokenizer_without_any_special_token_is_refused():
 
 def test_rows_of_unequal_length_are_padded_with_the_end_of_sequence(tiny):
     tokenizer = with_pad_token(byte_tokenizer(CHAT, pad_token=None))
-    rows = [Wording().turns(row, None, "none") for row in QUESTIONS]
+    rows = [Wording().turns(row, None, "free") for row in QUESTIONS]
     greedy = Sampling(6, temperature=0.0)
     together = complete(tiny, tokenizer, rows, greedy)
     assert together == [complete(tiny, tokenizer, [row], greedy)[0] for row in rows]

@@ -32,7 +32,7 @@ SMALL = {
     "lora_r": 4,
     "hindsight_settings": json.dumps(
         {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}
-        | {"cooldown_updates": 1, "only_right": True, "train_answer": True}
+        | {"cooldown_updates": 1, "only_correct": True, "train_answer": True}
     ),
 }
 
@@ -105,9 +105,9 @@ def test_the_saved_adapter_gives_the_adherence_that_was_measured(base, tmp_path)
 
 
 def test_a_start_on_right_answers_needs_an_update_of_them(base, tmp_path):
-    settings = json.dumps({"num_samples": 9, "batch_size": 9, "only_right": True})
+    settings = json.dumps({"num_samples": 9, "batch_size": 9, "only_correct": True})
     flags = {"evaluate": False, "hindsight_settings": settings, "output_dir": tmp_path / "run"}
-    with pytest.raises(ValueError, match=r"hindsight: only \d of \d sampled completions are right \(only_right\)"):
+    with pytest.raises(ValueError, match=r"hindsight: only \d of \d sampled completions are correct \(only_correct\)"):
         run(*arguments("l1_exact", base, **flags), tmp_path)
 
 
@@ -177,7 +177,7 @@ from rlred.rewards import ByMode, Correctness, ExactLength, MaxLength
 
 rows = [
     {"prompt": [{"role": "user", "content": f"{n}+1=?"}], "solution": str(n + 1), "budget": b, "mode": m}
-    for n in range(4) for b, m in ((8, "exact"), (12, "max"), (None, "none"))
+    for n in range(4) for b, m in ((8, "exact"), (12, "max"), (None, "free"))
 ]
 trainer = GRPOTrainer(
     model=sys.argv[1],

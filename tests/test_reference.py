@@ -66,7 +66,7 @@ def test_o1_pruner_samples_its_own_reference_and_trains(tmp_path):
     assert len(rows) == 16 and min(rows["reference_length"]) > 5
     assert (tmp_path / "run" / "adapter_model.safetensors").exists()
     assert report["control_constant_length"] is None  # nobody asks for a length
-    assert set(report["trained"]["overall"]) == {"none"} and report["trained"]["by_level"]
+    assert set(report["trained"]["overall"]) == {"free"} and report["trained"]["by_level"]
     assert "## By difficulty" in (tmp_path / "run" / "adherence.md").read_text()
 
 

@@ -42,7 +42,7 @@ from tests.test_recipes import arguments
 from tests.test_rewards import NEEDED
 
 RIGHT, WRONG = "2+2</think>\\boxed{4}", "</think>\\boxed{5}"
-SLOTS = ("exact", "max", "none")
+SLOTS = ("exact", "max", "free")
 EVERY = [make_reward({"name": name, **NEEDED.get(name, {})}) for name in sorted(REWARDS)]
 EVERY += [LengthBonus(targets=(20,)), VisualSparsity(assigned=True), ByMode(max=ShortestCorrect())]
 RELATIVE = [reward for reward in EVERY if reward.group_relative]  # the last is by_mode
@@ -186,7 +186,7 @@ class TestTheAudit:
         assert list(audit_columns([ByMode(max=needs)], rows, {"exact", "max"})) == []
         [finding] = audit_columns([ByMode(exact=needs)], rows, {"exact", "max"})
         assert "2 of 2 rows" in finding.advice
-        assert list(audit_columns([ByMode(none=needs)], rows.remove_columns("difficulty"), {"exact", "max"})) == []
+        assert list(audit_columns([ByMode(free=needs)], rows.remove_columns("difficulty"), {"exact", "max"})) == []
 
     def test_rewards_of_one_name_are_refused(self, tmp_path):
         training = config(tmp_path, local_batch=4)
@@ -215,8 +215,8 @@ def test_trap_half_a_group_inside_by_mode_is_not_scored_in_silence():
 
 
 def test_ends_reach_a_reward_inside_by_mode():
-    reward = bind(ByMode(max=Truncation(limit=40), none=GroupSigmoid()), group_size=4, ends={7, 2})
-    assert reward.max.ends == reward.none.ends == (2, 7)
+    reward = bind(ByMode(max=Truncation(limit=40), free=GroupSigmoid()), group_size=4, ends={7, 2})
+    assert reward.max.ends == reward.free.ends == (2, 7)
     assert score(reward)[:2] == [1.0, 1.0]  # they end in 7
     assert score(bind(ByMode(max=Truncation(limit=40)), 4, {2}))[:2] == [0.0, 0.0]
 
@@ -298,7 +298,7 @@ STRICT, THINKING = Correctness(require_end_of_thinking=True), Length("thinking",
         (ByMode(), Correctness(), Length()),
         (ByMode(exact=ExactLength(correctness=STRICT), max=MaxLength(correctness=STRICT)), STRICT, Length()),
         (ByMode(exact=think_format_reward, max=MaxLength(correctness=STRICT, length=THINKING)), STRICT, THINKING),
-        (ByMode(exact=think_format_reward, max=think_format_reward, none=STRICT), STRICT, Length()),
+        (ByMode(exact=think_format_reward, max=think_format_reward, free=STRICT), STRICT, Length()),
         (VisualSparsity(correctness=ExactMatch()), ExactMatch(), Length()),
         (think_format_reward, "the default", Length()),
     ],
@@ -309,7 +309,7 @@ def test_the_grade_and_the_length_of_a_reward_are_those_of_its_first_part_that_h
 
 def test_find_looks_into_by_mode():
     inner = LengthBonus(targets=(1, 2, 3))
-    assert find(ByMode(none=inner), LengthBonus) == [inner] and find(MaxLength(), LengthBonus, MaxLength) == [
+    assert find(ByMode(free=inner), LengthBonus) == [inner] and find(MaxLength(), LengthBonus, MaxLength) == [
         MaxLength()
     ]
     assert find(think_format_reward, MaxLength) == []
@@ -350,8 +350,8 @@ def test_a_grade_is_trained_on_alone_and_others_have_it_beside_them(tmp_path):
 
 
 def test_a_reward_inside_by_mode_is_given_its_reference_columns(tmp_path):
-    needs = {"name": "by_mode", "none": {"name": "length_efficiency", "accuracy_weight": 1.0}}
-    flags = {"reward": json.dumps(needs), "modes": '{"none":1}', "hindsight": False, "evaluate": False}
+    needs = {"name": "by_mode", "free": {"name": "length_efficiency", "accuracy_weight": 1.0}}
+    flags = {"reward": json.dumps(needs), "modes": '{"free":1}', "hindsight": False, "evaluate": False}
     flags |= {"num_questions": 4, "reference_samples": 2, "max_steps": 1, "save_steps": 1}
     run(*arguments("l1_maxlen", "tiny_reasoner", output_dir=tmp_path / "run", **flags), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "run" / "reference.jsonl").read_text().splitlines()]
@@ -361,7 +361,7 @@ def test_a_reward_inside_by_mode_is_given_its_reference_columns(tmp_path):
 
 
 def test_no_reference_is_sampled_for_a_part_that_scores_no_row(tmp_path):
-    unused = {"name": "by_mode", "max": {"name": "max_length"}, "none": {"name": "adapt_think"}}
+    unused = {"name": "by_mode", "max": {"name": "max_length"}, "free": {"name": "adapt_think"}}
     flags = {"reward": json.dumps(unused), "hindsight": False, "evaluate": False, "max_steps": 1, "save_steps": 1}
     run(*arguments("l1_maxlen", "tiny_reasoner", output_dir=tmp_path / "run", **flags), tmp_path)
     assert not (tmp_path / "run" / "reference.jsonl").exists()

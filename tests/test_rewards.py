@@ -117,7 +117,7 @@ def test_by_mode_follows_each_row():
         completion_ids=[[0] * 20] * 5,
         solution=["4"] * 5,
         budget=[10, 10, None, 30, 30],
-        mode=["exact", "max", "none", "max", "exact"],
+        mode=["exact", "max", "free", "max", "exact"],
         trainer_state=object(),
         other_column=[1, 2, 3, 4, 5],
     )

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 from trl.trainer import utils
 
-from rlred.runs.arguments import DialArguments
+from rlred.runs.arguments import LengthControlArguments
 from rlred.training.token_selection import TokenSelection, select
 from rlred.training.trainer import ComposedGRPOTrainer, Rollouts
 from tests.benchmarks import forking_table
@@ -71,7 +71,7 @@ def likely(entropies, log_probs, mask):
 
 
 def test_a_selector_is_named_in_yaml_by_its_import_path():
-    arguments = DialArguments(selection='{"keep": "tests.test_selection:likely"}')
+    arguments = LengthControlArguments(selection='{"keep": "tests.test_selection:likely"}')
     selection, log_probs = arguments.make_parts()[0], torch.tensor([[-0.1, -3.0, -0.2]])
     assert select(selection, log_probs, log_probs, torch.tensor([[1, 1, 0]])).tolist() == [[True, False, False]]
 
@@ -156,9 +156,11 @@ LORA = LoraConfig(target_modules="all-linear", r=4, init_lora_weights="gaussian"
 
 @pytest.mark.parametrize("peft_config", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("pieces", [1, 4])
-def test_the_head_on_kept_positions_has_the_loss_and_gradient_of_masking_afterwards(random_model, peft_config, pieces):
+def test_the_head_on_selected_positions_has_the_loss_and_gradient_of_masking_afterwards(
+    random_model, peft_config, pieces
+):
     found = {}
-    for head in ("kept", "all"):
+    for head in ("selected", "all"):
         torch.manual_seed(0)
         selection = TokenSelection(fraction=0.2, divide_by="selected", head=head)
         trainer = make_trainer(random_model, ComposedGRPOTrainer, parts=[selection], peft_config=peft_config)
@@ -168,7 +170,7 @@ def test_the_head_on_kept_positions_has_the_loss_and_gradient_of_masking_afterwa
         noise = torch.randn(log_probs.shape, generator=torch.Generator().manual_seed(1))
         batch["old_per_token_logps"] = log_probs + 0.3 * noise
         found[head] = gradient(trainer, batch, pieces), trainer._metrics["train"]
-    (kept, metrics), (whole, expected) = found["kept"], found["all"]
+    (kept, metrics), (whole, expected) = found["selected"], found["all"]
     assert (kept - whole).norm() <= 1e-6 * whole.norm() and whole.norm() > 1e-4
     for name in ("entropy", "clip_ratio/region_mean"):
         assert metrics[name] == pytest.approx(expected[name], rel=1e-5) and metrics[name][0] > 0
@@ -254,7 +256,7 @@ def test_a_training_run_logs_what_it_selects(random_model):
     trainer = make_trainer(random_model, ComposedGRPOTrainer, parts=[selection], config=config)
     trainer.train()
     entry = trainer.state.log_history[0]
-    assert float(entry["selection/kept_fraction"]) == pytest.approx(0.25, abs=0.01)
+    assert float(entry["selection/selected_fraction"]) == pytest.approx(0.25, abs=0.01)
     assert float(entry["selection/gradient_scale"]) == pytest.approx(4, abs=0.2)
     assert 0 <= float(entry["selection/in_thinking"]) <= 1 and float(entry["selection/threshold"]) > 0
     assert len(trainer._logs["extra"]["forking_tokens"]) > 0
@@ -297,6 +299,6 @@ def test_the_rows_of_the_table_begin_from_one_start_and_differ_by_their_selectio
     every, bottom = (json.loads((tmp_path / f"{row}-0" / "result.json").read_text()) for row in ("all", "bottom_80"))
     assert every["curves"]["reward"][0] == bottom["curves"]["reward"][0]  # the same start and the same rollouts
     assert every["curves"]["grad_norm"][0] != bottom["curves"]["grad_norm"][0]
-    assert every["kept_fraction"] == 1 and bottom["kept_fraction"] == pytest.approx(0.8, abs=0.01)
+    assert every["selected_fraction"] == 1 and bottom["selected_fraction"] == pytest.approx(0.8, abs=0.01)
     table = capsys.readouterr().out
     assert "## mean_abs_error\n\n| | steps 1-1 | steps 2-2 |" in table and (tmp_path / "table.md").read_text() in table

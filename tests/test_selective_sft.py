@@ -8,7 +8,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from rlred.runs import rho1, upft
 from rlred.runs.arguments import parse
-from rlred.runs.comparison import run_arms
+from rlred.runs.comparison import run_variants
 from rlred.training.selective_sft import HighestExcess, excess, prefix_rows, static_labels, with_fused_head
 from rlred.training.sft import SupervisedTrainer
 from rlred.training.token_selection import TokenSelection
@@ -173,7 +173,7 @@ def test_wrong_prefixes_are_named(settings, message):
         prefix_rows([], [], [], **settings)
 
 
-def test_the_arms_of_upft_train_on_as_many_tokens():
+def test_the_variants_of_upft_train_on_as_many_tokens():
     rows = [{"input_ids": [1] * n, "completion_mask": [0] + [1] * (n - 1)} for n in (3, 5)]
     taken = upft.up_to(rows, 11)["completion_mask"]
     assert list(map(sum, taken)) == [2, 4, 2, 4]  # 8 are not enough, 12 are
@@ -184,15 +184,15 @@ def test_the_arms_of_upft_train_on_as_many_tokens():
 def test_a_comparison_goes_on_where_it_was_left(tmp_path):
     calls = []
 
-    def run(arm, seed, output):
-        calls.append((arm, seed))
+    def run(variant, seed, output):
+        calls.append((variant, seed))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return {"seed": seed}
 
     with pytest.raises(KeyboardInterrupt):
-        run_arms(tmp_path, ["a", "b"], [0, 1], run)
-    results = run_arms(tmp_path, ["a", "b"], [0, 1], run)
+        run_variants(tmp_path, ["a", "b"], [0, 1], run)
+    results = run_variants(tmp_path, ["a", "b"], [0, 1], run)
     assert calls == [("a", 0), ("b", 0), ("a", 1), ("a", 1), ("b", 1)]
     assert results == {"a": [{"seed": 0}, {"seed": 1}], "b": [{"seed": 0}, {"seed": 1}]}
 
@@ -207,24 +207,24 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_arm_trains_and_is_measured(name, tmp_path):
+def test_every_variant_trains_and_is_measured(name, tmp_path):
     kind, experiment = RECIPES[name]
     flags = {**SMALL[name], "lora_r": 4, "eval_strategy": "no", "output_dir": tmp_path}
     flags = [word for field, value in flags.items() for word in (f"--{field}", str(value))]
     told, training, model_config = parse(ROOT / "recipes" / f"{name}.yaml", flags, kinds=(kind, SFTConfig, ModelConfig))
-    results = run_arms(tmp_path, told.arms, told.seeds, experiment(told, training, model_config).run)
-    assert set(results) == set(told.arms)
-    for arm, [row] in results.items():
+    results = run_variants(tmp_path, told.variants, told.seeds, experiment(told, training, model_config).run)
+    assert set(results) == set(told.variants)
+    for variant, [row] in results.items():
         if name == "rho1":  # eight tokens are too few for an answer
             assert row["accuracy"] == 0
-        elif arm == "base":  # it knows most of the sums
+        elif variant == "base":  # it knows most of the sums
             assert row["accuracy"] > 0.3
-        trained = arm not in ("base", "reference")
+        trained = variant not in ("base", "reference")
         assert (row["tokens_read"] > 0) == trained
-        assert any((tmp_path / f"{arm}-0").glob("*.safetensors")) == trained
+        assert any((tmp_path / f"{variant}-0").glob("*.safetensors")) == trained
     if name == "rho1":
-        read = {row["tokens_read"] for arm, [row] in results.items() if arm not in ("base", "reference")}
-        assert len(read) == 1  # the same rows for every arm
+        read = {row["tokens_read"] for variant, [row] in results.items() if variant not in ("base", "reference")}
+        assert len(read) == 1  # the same rows for every variant
 
 
 @pytest.mark.parametrize(
@@ -234,12 +234,16 @@ def test_every_yaml_parses(path):
     kind, _ = RECIPES[path.stem.removesuffix("_paper")]
     flags = ["--bf16", "false", "--use_cpu", "true"] if "paper" in path.stem else []
     told, _, _ = parse(path, flags, kinds=(kind, SFTConfig, ModelConfig))
-    assert set(told.arms) <= set(type(told)().arms)
+    assert set(told.variants) <= set(type(told)().variants)
 
 
 @pytest.mark.parametrize(
     "flags, message",
-    [("--arms best", "arms must be among"), ("--noise 1", "noise must be"), ("--fraction 0", "selection.fraction")],
+    [
+        ("--variants best", "variants must be among"),
+        ("--noise 1", "noise must be"),
+        ("--fraction 0", "selection.fraction"),
+    ],
 )
 def test_wrong_arguments_are_named(flags, message):
     with pytest.raises(ValueError, match=message):

@@ -118,7 +118,7 @@ def rows_of(n, low=4, high=40, **modes):
     return training_rows(load_questions("sums", limit=64), Wording(), sampler, num_rows=n, seed=1)
 
 
-def trainer_of(model, tokenizer, folder, rewards, stop_decided, **changes):
+def trainer_of(model, tokenizer, folder, rewards, early_stop_rollouts, **changes):
     training = GRPOConfig(
         str(folder),
         per_device_train_batch_size=16,
@@ -137,7 +137,7 @@ def trainer_of(model, tokenizer, folder, rewards, stop_decided, **changes):
         args=training,
         train_dataset=rows_of(4),
         processing_class=tokenizer,
-        parts=[EarlyStop()] if stop_decided else [],
+        parts=[EarlyStop()] if early_stop_rollouts else [],
     )
 
 
@@ -225,7 +225,7 @@ def test_a_recipe_stops_its_rollouts(tmp_path):
     logs = {}
     for stop in (True, False):
         output = tmp_path / str(stop)
-        run(*arguments("l1_maxlen", "tiny_reasoner", output_dir=output, stop_decided=stop, **flags), tmp_path)
+        run(*arguments("l1_maxlen", "tiny_reasoner", output_dir=output, early_stop_rollouts=stop, **flags), tmp_path)
         logs[stop] = json.loads((output / "trainer_state.json").read_text())["log_history"][0]
     assert logs[True]["adherence/stopped"] > 0.5 and "adherence/stopped" not in logs[False]
     assert logs[True]["completions/max_length"] <= 26 < logs[False]["completions/max_length"]

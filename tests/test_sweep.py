@@ -27,8 +27,8 @@ def ask_reasoner():
     model, tokenizer = load_model("tiny_reasoner")
     questions = list(load_questions("sums", split="test", limit=3))
 
-    def asked(*, modes=("exact", "none"), prompts=WORDING, row_cap=None, path=None, grading=None, **changes):
-        conditions = budget_conditions(prompts, [16, 32], modes, row_cap=row_cap)
+    def asked(*, modes=("exact", "free"), prompts=WORDING, per_prompt_cap=None, path=None, grading=None, **changes):
+        conditions = budget_conditions(prompts, [16, 32], modes, per_prompt_cap=per_prompt_cap)
         sampling = Sampling(**{"max_completion_length": 40, "batch_size": 4, **changes})
         return sweep(model, tokenizer, questions, conditions, sampling=sampling, grading=grading, path=path)
 
@@ -63,7 +63,7 @@ def test_conditions_that_end_the_thinking_in_two_ways_are_refused():
 
 
 def test_a_constant_budget_is_asked_for_and_held_against_the_conditions_own():
-    conditions = budget_conditions(Wording(), [16, 32], ["max", "none"], constant_budget=24)
+    conditions = budget_conditions(Wording(), [16, 32], ["max", "free"], constant_budget=24)
     asked = [one.prompt({"question": "3+4=?"}, None).turns[0]["content"] for one in conditions]
     assert [one.labels()["budget"] for one in conditions] == [16, 32, None]
     assert asked[0] == asked[1] and "24 tokens" in asked[0] and "token" not in asked[2]
@@ -80,7 +80,7 @@ def test_every_question_is_asked_at_every_budget_and_sampled_as_often_as_asked_f
     outcomes = ask_reasoner(num_samples=2)
     asked = [(outcome["question_id"], outcome["mode"], outcome["budget"]) for outcome in outcomes]
     assert len(asked) == 18 and all(asked.count(one) == 2 for one in asked)
-    assert {one[1:] for one in asked} == {("exact", 16), ("exact", 32), ("none", None)}
+    assert {one[1:] for one in asked} == {("exact", 16), ("exact", 32), ("free", None)}
 
 
 @pytest.mark.parametrize("kept", [1, 2, 3, 4])
@@ -131,13 +131,13 @@ def test_a_killed_evaluation_gives_the_same_table_when_it_is_started_again(tmp_p
 @pytest.fixture(scope="module")
 def cut_and_not(ask_reasoner, tmp_path_factory):
     """One sweep of maxima and free rows, without a row cap and with it, and the ids that the second generated."""
-    path = tmp_path_factory.mktemp("row_cap") / "completions.jsonl"
-    settings = {"modes": ["max", "none"], "max_completion_length": 64, "num_samples": 4, "batch_size": 12}
-    whole, short = ask_reasoner(**settings), ask_reasoner(**settings, row_cap=1.25, path=path)
+    path = tmp_path_factory.mktemp("per_prompt_cap") / "completions.jsonl"
+    settings = {"modes": ["max", "free"], "max_completion_length": 64, "num_samples": 4, "batch_size": 12}
+    whole, short = ask_reasoner(**settings), ask_reasoner(**settings, per_prompt_cap=1.25, path=path)
     return whole, short, [ids for line in path.read_text().splitlines()[1:] for ids in json.loads(line)]
 
 
-def test_a_row_cap_saves_tokens_and_bounds_what_it_does_not_leave_alone(cut_and_not):
+def test_a_per_prompt_cap_saves_tokens_and_bounds_what_it_does_not_leave_alone(cut_and_not):
     whole, short, generated = cut_and_not
     for before, after in zip(whole, short, strict=True):
         same = {name: value for name, value in after.items() if name != "cut"}
@@ -156,7 +156,7 @@ def test_a_row_cap_saves_tokens_and_bounds_what_it_does_not_leave_alone(cut_and_
     assert all(bound[name] >= full[name] for name in ("mean_length", "mean_error", "mean_abs_error", "rmse"))
 
 
-def test_trap_lengths_that_a_row_cap_cuts_do_not_look_like_obedience(cut_and_not):
+def test_trap_lengths_that_a_per_prompt_cap_cuts_do_not_look_like_obedience(cut_and_not):
     whole, short, _ = cut_and_not
     as_cut = [{**row, "length": 1.25 * row["budget"] if row["cut"] else row["length"]} for row in short]
     obedience = [measure(outcomes)["rank_correlation"] for outcomes in (whole, short, as_cut)]

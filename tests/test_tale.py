@@ -14,7 +14,7 @@ from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
 from rlred.runs.tale import TaleArguments, run, search_budgets, sft_rows
 from rlred.tiny import resolve_adapter, resolve_model
-from rlred.tiny.makers.overthinker import make_overthinker
+from rlred.tiny.makers.tiny_overthinking import make_overthinking
 
 BUDGETS = [24, 48, 72]
 WORDING = make_wording("l1")
@@ -93,12 +93,12 @@ def test_a_model_that_is_never_right_has_no_budget_to_learn(random_model):
         )
 
 
-def test_the_overthinker_is_made_once_from_the_bases_own_long_answers(tmp_path):
-    folder = make_overthinker(tmp_path, num_questions=32, max_steps=2)
+def test_the_overthinking_model_is_made_once_from_the_bases_own_long_answers(tmp_path):
+    folder = make_overthinking(tmp_path, num_questions=32, max_steps=2)
     made, base = (load_file(f"{path}/model.safetensors") for path in (folder, resolve_model("tiny_reasoner")))
     assert made.keys() == base.keys()
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not made[name].equal(base[name])
     written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert make_overthinker(tmp_path, num_questions=32) == folder
+    assert make_overthinking(tmp_path, num_questions=32) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == written

@@ -91,15 +91,15 @@ class TestTargets:
         assert reward.targets_at(state) == expected and reward.targets_at(None) == targets
         same = LengthBonus(targets=expected)
         texts = {"prompts": ["q"] * 2, "completions": [RIGHT] * 2, "completion_ids": [[7] * 8, [7] * 30]}
-        for kind, other in ((reward, same), (ByMode(none=reward), ByMode(none=same))):
-            columns = {**texts, "solution": ["4"] * 2, "mode": ["none"] * 2}
+        for kind, other in ((reward, same), (ByMode(free=reward), ByMode(free=same))):
+            columns = {**texts, "solution": ["4"] * 2, "mode": ["free"] * 2}
             assert kind(**columns, trainer_state=state) == other(**columns)
 
     def test_a_search_is_for_the_rows_without_a_budget_wherever_their_reward_stands(self):
         search, reward = TargetSearch(num_questions=4), LengthBonus(targets=(1, 2, 3))
         search.check(reward, 64)
-        search.check(ByMode(none=reward), 64)
-        for other in (ByMode(exact=reward), ByMode(none=LengthBonus(targets=(9,))), MaxLength(), think_format_reward):
+        search.check(ByMode(free=reward), 64)
+        for other in (ByMode(exact=reward), ByMode(free=LengthBonus(targets=(9,))), MaxLength(), think_format_reward):
             with pytest.raises(ValueError, match="needs the reward length_bonus with three targets"):
                 search.check(other, 64)
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from recipes.think_or_not import run_from_chooser
+from recipes.think_or_not import run_from_hybrid
 from rlred.data.budgets import WORDINGS
 from rlred.data.models import load_model
 from rlred.data.questions import load_questions
@@ -20,7 +20,7 @@ from rlred.evaluation.sweep import sweep
 from rlred.rewards import AdaptThink, Thinkless, make_reward
 from rlred.runs.arguments import parse
 from rlred.tiny import resolve_model, sums
-from rlred.tiny.makers.chooser import BATCH, make_chooser, rows_of
+from rlred.tiny.makers.tiny_hybrid import BATCH, make_hybrid, rows_of
 from rlred.tokens import token_of
 from rlred.training.think_or_not import ThinkOrNot, control_weights, first_tokens
 from rlred.training.trainer import ComposedGRPOTrainer
@@ -248,7 +248,7 @@ def test_the_recipe_trains_and_says_how_often_it_skips(yaml, tmp_path):
     small += " --max_steps 3 --logging_steps 1 --lora_r 4 --model_name_or_path tiny_reasoner --reference_samples 2"
     small += " --learning_rate 0.01 --warmup_steps 0"  # so that the trained one skips sometimes
     output = tmp_path / "run"
-    report = run_from_chooser(*arguments(yaml, *small.split(), "--output_dir", output), tmp_path / "unused")
+    report = run_from_hybrid(*arguments(yaml, *small.split(), "--output_dir", output), tmp_path / "unused")
 
     weights = load_file(output / "adapter_model.safetensors")
     assert any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name)
@@ -271,13 +271,13 @@ def test_the_recipe_trains_and_says_how_often_it_skips(yaml, tmp_path):
     assert "| without thinking |" in (output / "adherence.md").read_text()
 
 
-def test_the_chooser_is_made_once_and_shown_every_sum_both_ways(tmp_path):
-    folder = make_chooser(tmp_path / "chooser", max_steps=3)
+def test_the_hybrid_is_made_once_and_shown_every_sum_both_ways(tmp_path):
+    folder = make_hybrid(tmp_path / "hybrid", max_steps=3)
     made, base = (load_file(f"{path}/model.safetensors") for path in (folder, resolve_model("tiny_reasoner")))
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not made[name].equal(base[name])
     written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert make_chooser(folder) == folder
+    assert make_hybrid(folder) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
     # It can be loaded and asked, with either switch.
     model, tokenizer = load_model(str(folder))
@@ -288,7 +288,7 @@ def test_the_chooser_is_made_once_and_shown_every_sum_both_ways(tmp_path):
     assert [len(rows) for rows in outcomes] == [4, 4]
 
 
-def test_the_choosers_practice_is_both_ways_for_either_switch_and_for_none():
+def test_the_hybrids_practice_is_both_ways_for_either_switch_and_for_none():
     _, tokenizer = load_model(resolve_model("tiny_reasoner"))
     texts = [tokenizer.decode(ids) for ids in rows_of(tokenizer, 3, random.Random(0))["input_ids"]]
     assert len(texts) == 3 * BATCH

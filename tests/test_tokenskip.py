@@ -28,7 +28,7 @@ from rlred.runs.compression import run
 from rlred.tiny import sums, talk
 from tests.paths import ROOT
 
-BASE = ROOT / "data" / "tiny_talker"
+BASE = ROOT / "data" / "tiny_verbose"
 RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 
@@ -43,7 +43,7 @@ def model():
 
 
 def talked(n):
-    """Traces as the talker says them, without asking it."""
+    """Traces as the verbose model says them, without asking it."""
     rng, traces = random.Random(0), []
     for row in sums.questions(n, "train", family="short_sums"):
         addends = [int(part) for part in row["question"].removesuffix("=?").split("+")]
@@ -338,7 +338,7 @@ def test_every_yaml_of_the_recipe_parses(path):
 def test_the_stages_as_commands(tmp_path, capsys):
     traces, scores, rows = (tmp_path / f"{name}.jsonl" for name in ("traces", "scores", "rows"))
     sample = f"compress traces --num_questions 24 --max_completion_length 96 --temperature 1 --output {traces}"
-    score = f"compress scores --traces {traces} --scorer question --scorer_model tiny_talker --output {scores}"
+    score = f"compress scores --traces {traces} --scorer question --scorer_model tiny_verbose --output {scores}"
     cut_them = f"compress rows --traces {traces} --scores {scores} --output {rows} --alpaca {tmp_path / 'alpaca.json'}"
     for command in (sample, score, cut_them):
         assert rlred(command.split()) == 0
@@ -356,7 +356,7 @@ def test_the_stages_as_commands(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_the_talker_says_what_its_sum_needs_and_more(tokenizer):
+def test_the_verbose_model_says_what_its_sum_needs_and_more(tokenizer):
     for trace in talked(50):
         count = lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
         [half] = cut(trace["thinking"], [], [0.5], count)

@@ -29,7 +29,7 @@ PARTS = {
     "selection": TokenSelection(fraction=0.5),
     "think_or_not": ThinkOrNot(baseline="group"),
     "control_weight": ThinkOrNot(forced=False, baseline="group", control_weight=0.1),
-    "high_beta": DifficultyKL(0.01),
+    "beta_solved": DifficultyKL(0.01),
     "early_stop": EarlyStop(),
 }
 TOGETHER = [
@@ -95,7 +95,7 @@ def test_every_combination_of_parts_trains_or_is_refused_for_what_it_means(names
     assert any(not torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
     log = trainer.state.log_history[0]
     assert all(math.isfinite(float(value)) for value in log.values())
-    shown = {"selection": "selection/kept_fraction", "early_stop": "adherence/stopped"}
+    shown = {"selection": "selection/selected_fraction", "early_stop": "adherence/stopped"}
     shown |= dict.fromkeys(("think_or_not", "control_weight"), "think_or_not/skipped")
     assert {shown[name] for name in names if name in shown} <= set(log)
     if "early_stop" in names:
@@ -103,7 +103,7 @@ def test_every_combination_of_parts_trains_or_is_refused_for_what_it_means(names
     if "think_or_not" in names:
         assert log["think_or_not/skipped"] == 0.5
     if "selection" in names:
-        assert log["selection/kept_fraction"] == pytest.approx(0.5, abs=0.05)
+        assert log["selection/selected_fraction"] == pytest.approx(0.5, abs=0.05)
 
 
 def batch_of(trainer):

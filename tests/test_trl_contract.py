@@ -38,7 +38,7 @@ IMPORTS = [
     (
         "transformers.models.siglip.image_processing_pil_siglip",
         "SiglipImageProcessorPil",
-        "make the tiny viewer's image processor with AutoImageProcessor",
+        "make the tiny VLM's image processor with AutoImageProcessor",
     ),
     ("accelerate.commands.launch", "launch_command", "start `accelerate launch` as a program"),
     ("accelerate.commands.launch", "launch_command_parser", "start `accelerate launch` as a program"),
@@ -237,7 +237,9 @@ def test_a_hook_on_the_backbone_may_cut_what_the_head_reads(model):
     hook = model.base_model.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
     model(input_ids=torch.tensor([[11, 12, 13]]), labels=torch.tensor([[11, 12, 13]]), fused_lm_head=True)
     hook.remove()
-    message = broken("the fused forward passes by model.base_model", "score_kept", "hook what makes the hidden states")
+    message = broken(
+        "the fused forward passes by model.base_model", "score_selected", "hook what makes the hidden states"
+    )
     assert [tuple(hidden.shape[:2]) for hidden in seen] == [(1, 3)], message
 
 

@@ -20,8 +20,8 @@ from rlred.rewards import make_reward
 from rlred.runs.arguments import parse
 from rlred.runs.visual import KINDS, check
 from rlred.tiny import pictures
-from rlred.tiny.makers.tiny_viewer import LOOKS, build_model, build_processor
-from rlred.vision.gate import GateRollout, LookGate
+from rlred.tiny.makers.tiny_vlm import LOOKS, build_model, build_processor
+from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRolloutFunc
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows, training_rows
@@ -33,9 +33,9 @@ WORDS = {"red": 1.0, "blue": 0.5, "cyan": 0.25, "purple": 0.125, "green": 0.0625
 
 
 @pytest.fixture(scope="module")
-def viewer(tmp_path_factory):
-    """The folder of a tiny viewer with random weights, but for a head that looks first and then names a colour."""
-    folder = tmp_path_factory.mktemp("viewer")
+def vlm(tmp_path_factory):
+    """The folder of a tiny VLM with random weights, but for a head that looks first and then names a colour."""
+    folder = tmp_path_factory.mktemp("vlm")
     processor = build_processor()
     torch.manual_seed(0)
     model = build_model(processor.tokenizer)
@@ -53,7 +53,7 @@ def viewer(tmp_path_factory):
 
 def loaded(folder, reducer=None, **gate):
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    look = LookGate(build_processor(), gate.pop("looks", RATIOS), **gate)
+    look = VisualBudgetPolicy(build_processor(), gate.pop("looks", RATIOS), **gate)
     SparseVision(model, reducer or Reducer(strategy="downsample"), images_per_row=look.images_per_row)
     return model, look
 
@@ -62,34 +62,34 @@ def asked(rows):
     return [[{"role": "user", "content": row["question"]}] for row in rows], [row["image"] for row in rows]
 
 
-def test_a_glance_is_question_look_image_answer(viewer):
-    model, gate = loaded(viewer)
+def test_a_rollout_is_question_look_image_answer(vlm):
+    model, gate = loaded(vlm)
     rows = load_rows("pictures", limit=5)
-    glances = gate(model, *asked(rows), looks=list(LOOKS), temperature=0, max_answer=2)
+    rollouts = gate(model, *asked(rows), looks=list(LOOKS), temperature=0, max_answer=2)
     image, ids = gate.processor.image_token_id, gate.tokenizer.convert_tokens_to_ids(list(LOOKS))
-    for glance, look, k, token in zip(glances, LOOKS, LOOKS.values(), ids, strict=True):
-        assert (glance.look, glance.kept, glance.full, glance.ratio) == (look, k, 64, k / 64)
-        assert glance.completion_ids[: k + 1] == [token, *[image] * k]
-        assert glance.mask == [1, *[0] * k, *[1] * (len(glance.completion_ids) - k - 1)]
-        assert image not in glance.prompt_ids and image not in glance.completion_ids[k + 1 :]
-        assert gate.tokenizer.decode(glance.prompt_ids).endswith("<assistant>")
+    for rollout, look, k, token in zip(rollouts, LOOKS, LOOKS.values(), ids, strict=True):
+        assert (rollout.look, rollout.kept, rollout.full, rollout.ratio) == (look, k, 64, k / 64)
+        assert rollout.completion_ids[: k + 1] == [token, *[image] * k]
+        assert rollout.mask == [1, *[0] * k, *[1] * (len(rollout.completion_ids) - k - 1)]
+        assert image not in rollout.prompt_ids and image not in rollout.completion_ids[k + 1 :]
+        assert gate.tokenizer.decode(rollout.prompt_ids).endswith("<assistant>")
 
 
-def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends_there(viewer):
-    model, gate = loaded(viewer, looks=WORDS)
+def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends_there(vlm):
+    model, gate = loaded(vlm, looks=WORDS)
     with torch.no_grad():
         model.lm_head.weight.zero_()  # uniform: 5 of 55 tokens are looks, the image token cannot come
     torch.manual_seed(0)
-    glances = gate(model, *asked(load_rows("pictures", limit=60)), max_answer=2)
-    blind = [glance for glance in glances if glance.look is None]
+    rollouts = gate(model, *asked(load_rows("pictures", limit=60)), max_answer=2)
+    blind = [rollout for rollout in rollouts if rollout.look is None]
     assert 45 < len(blind) < 60
     assert all((g.kept, g.full, g.mask, g.answer, len(g.completion_ids)) == (0, 64, [1], "", 1) for g in blind)
     assert all(gate.processor.image_token_id not in g.completion_ids for g in blind)
 
 
-def test_generate_and_training_see_a_glance_alike(viewer):
+def test_generate_and_training_see_a_rollout_alike(vlm):
     """The log-probability of each answer token, from generate's logits and from the training forward of all rows."""
-    model, gate = loaded(viewer)
+    model, gate = loaded(vlm)
     rows = load_rows("pictures", limit=4)
     looks = ["<look-1/4>", "<look-1>", "<look-1/16>", "<look-1/4>"]
     found = []
@@ -102,26 +102,26 @@ def test_generate_and_training_see_a_glance_alike(viewer):
 
     model.generate = spying
     prompts, images = asked(rows)
-    glances = gate(model, prompts, images, looks=looks, temperature=1.0, max_answer=2)
+    rollouts = gate(model, prompts, images, looks=looks, temperature=1.0, max_answer=2)
     by_row = dict(zip([1, 0, 3, 2], [found[0][0], *found[1], found[2][0]], strict=True))  # as the looks come
-    width = max(len(g.prompt_ids + g.completion_ids) for g in glances)
-    ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in glances)])
+    width = max(len(g.prompt_ids + g.completion_ids) for g in rollouts)
+    ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in rollouts)])
     pixels = gate.vision(images)
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **pixels).logits
-    for row, glance in enumerate(glances):
-        answer = len(glance.mask) - 1 - glance.kept
+    for row, rollout in enumerate(rollouts):
+        answer = len(rollout.mask) - 1 - rollout.kept
         assert (logits[row, -answer - 1 : -1] - by_row[row][:answer]).abs().max() < 1e-5
 
 
-def test_a_thumbnail_opens_the_prompt(viewer):
-    model, gate = loaded(viewer, thumbnail=1 / 16)
+def test_a_thumbnail_opens_the_prompt(vlm):
+    model, gate = loaded(vlm, thumbnail=1 / 16)
     rows = load_rows("pictures", limit=3)
-    glances = gate(model, *asked(rows), looks=["<look-1/4>"] * 3, temperature=0, max_answer=2)
-    assert [(g.kept, g.full, g.prompt_ids.count(gate.processor.image_token_id)) for g in glances] == [(20, 64, 4)] * 3
+    rollouts = gate(model, *asked(rows), looks=["<look-1/4>"] * 3, temperature=0, max_answer=2)
+    assert [(g.kept, g.full, g.prompt_ids.count(gate.processor.image_token_id)) for g in rollouts] == [(20, 64, 4)] * 3
     assert [len(s.index) for s in model.sparse_vision.seen] == [4, 16] * 3
     sampled = gate(model, *asked(rows), max_answer=2)
-    assert all(glance.look for glance in sampled)
+    assert all(rollout.look for rollout in sampled)
     assert [len(row["images"]) for row in training_rows(rows, gate.images_per_row)] == [2] * 3
 
 
@@ -137,7 +137,7 @@ def test_a_thumbnail_opens_the_prompt(viewer):
 )
 def test_looks_that_cannot_be_are_one_clear_line(looks, message):
     with pytest.raises(ValueError, match=message) as raised:
-        LookGate(build_processor(), looks)
+        VisualBudgetPolicy(build_processor(), looks)
     assert "\n" not in str(raised.value)
 
 
@@ -147,7 +147,7 @@ def test_no_image_in_a_row_is_found_before_training(tmp_path):
     with pytest.raises(ValueError, match="row 0 has no image"):
         load_rows(str(path), limit=1)
     with pytest.raises(ValueError, match="a row without an image has nothing to look at"):
-        GateRollout(LookGate(build_processor(), RATIOS))([[{"role": "user", "content": "what?"}]], None)
+        VisualRolloutFunc(VisualBudgetPolicy(build_processor(), RATIOS))([[{"role": "user", "content": "what?"}]], None)
 
 
 def test_rows_keep_their_mix_and_test_questions_are_worded_anew():
@@ -184,8 +184,8 @@ def test_blind_spending_is_the_best_mixture_of_fixed_looks():
     assert blind_accuracy(points, 1.0) == pytest.approx(0.9)
 
 
-def test_a_study_counts_what_was_used(viewer):
-    model, gate = loaded(viewer)
+def test_a_study_counts_what_was_used(vlm):
+    model, gate = loaded(vlm)
     rows = load_rows("pictures", split="test", limit=12, wordings="test")
     fixed = measure_fixed(gate, model, rows, max_answer=2)
     assert [row["all"]["ratio"] for row in fixed.values()] == [1, 0.5, 0.25, 0.125, 0.0625]
@@ -194,8 +194,8 @@ def test_a_study_counts_what_was_used(viewer):
     assert table["all"]["n"] == 12 and sum(table["all"]["looks"].values()) == pytest.approx(1)
 
 
-def test_outcomes_of_pictures_stand_in_the_table_of_every_other_sweep(viewer):
-    model, gate = loaded(viewer)
+def test_outcomes_of_pictures_stand_in_the_table_of_every_other_sweep(vlm):
+    model, gate = loaded(vlm)
     rows = load_rows("pictures", split="test", limit=12, wordings="test")
     outcomes = outcomes_of(gate, model, rows, "<look-1>", temperature=0, max_answer=2)
     table, report = by_family(outcomes), measure(outcomes)
@@ -206,12 +206,12 @@ def test_outcomes_of_pictures_stand_in_the_table_of_every_other_sweep(viewer):
         assert one["length"] == len(one["completion_ids"]) - one["kept"]
 
 
-def test_the_map_of_kept_tokens_shows_a_score_that_favours_the_bottom(viewer, tmp_path):
-    model, gate = loaded(viewer, Reducer(lambda features, k: torch.arange(len(features))))
+def test_the_map_of_kept_tokens_shows_a_score_that_favours_the_bottom(vlm, tmp_path):
+    model, gate = loaded(vlm, Reducer(lambda features, k: torch.arange(len(features))))
     rows = load_rows("pictures", split="test", limit=6)
     shares = position_map(gate, model, rows, "<look-1/4>")
     assert shares == [[0.0] * 8] * 6 + [[4.0] * 8] * 2  # 16 of 64 tokens: the last two rows
-    even, _ = loaded(viewer, Reducer(strategy="pool"))
+    even, _ = loaded(vlm, Reducer(strategy="pool"))
     assert position_map(gate, even, rows, "<look-1>") == [[1.0] * 8] * 8
     draw_positions(shares, tmp_path / "positions.png")
     assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
@@ -226,7 +226,7 @@ MORE = {
 
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)
 def test_the_recipe_trains_saves_and_measures(tmp_path, monkeypatch, capsys, more):
-    # Not the random viewer: two steps of it may earn nothing at all, and then nothing moves.
+    # Not the random VLM: two steps of it may earn nothing at all, and then nothing moves.
     output = tmp_path / "run"
     if "--ladder" in more:
         reward = {"name": "visual_sparsity", "assigned": True, "correctness": {"name": "exact_match"}}
@@ -256,15 +256,15 @@ def test_the_recipe_trains_saves_and_measures(tmp_path, monkeypatch, capsys, mor
     ],
 )
 def test_wrong_settings_vllm_asked_for_pruning_included_are_one_line_before_training(
-    viewer, tmp_path, monkeypatch, capsys, flags, message
+    vlm, tmp_path, monkeypatch, capsys, flags, message
 ):
-    given = ["--model_name_or_path", viewer, "--output_dir", tmp_path / "run", *SMALL, *flags]
+    given = ["--model_name_or_path", vlm, "--output_dir", tmp_path / "run", *SMALL, *flags]
     assert command(monkeypatch, "visual_sparsity", *given) == 2
     assert message in capsys.readouterr().err
 
 
-def test_trap_group_scaling_is_warned_of(viewer, tmp_path, monkeypatch, caplog):
-    given = ["--model_name_or_path", viewer, "--output_dir", tmp_path / "run", "--scale_rewards", "group"]
+def test_trap_group_scaling_is_warned_of(vlm, tmp_path, monkeypatch, caplog):
+    given = ["--model_name_or_path", vlm, "--output_dir", tmp_path / "run", "--scale_rewards", "group"]
     assert command(monkeypatch, "visual_sparsity", *given, "--use_vllm", "true") == 2
     given += ["--looks", "{}"]
     assert command(monkeypatch, "visual_sparsity", *given) == 2

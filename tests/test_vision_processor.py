@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoProcessor, Idefics3Processor, LlavaProcessor, PreTrainedTokenizerFast
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from rlred.tiny.makers.tiny_viewer import build_processor
+from rlred.tiny.makers.tiny_vlm import build_processor
 from rlred.vision.processor import KeepRatio, SparseLlavaProcessor, keep_mark, sparse_processor, with_keep_ratio
 
 TEMPLATE = "{% for m in messages %}{% for p in m['content'] %}{{ '<image>' if p['type'] == 'image' else p['text'] }} {% endfor %}{% endfor %}"  # noqa: E501

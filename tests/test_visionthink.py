@@ -12,21 +12,21 @@ from rlred.runs.visual import KINDS, check
 from rlred.tokens import token_of
 from rlred.training.imitation import batch_of, imitate
 from rlred.training.sft import SFTSettings
-from rlred.vision.gate import DIRECT, GateRollout, LookGate
+from rlred.vision.budget_policy import DIRECT, VisualBudgetPolicy, VisualRolloutFunc
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows
 from tests.paths import ROOT
-from tests.vision_recipe import SMALL, VIEWER, command, digest, moved
+from tests.vision_recipe import SMALL, VLM, command, digest, moved
 
 OTHERS = ["<look-1/2>", "<look-1/4>", "<look-1/8>", "<look-1/16>"]
 
 
 @pytest.fixture
 def asking():
-    """The embedded viewer, which may answer 16 tokens or ask for 64 more."""
-    model = AutoModelForImageTextToText.from_pretrained(VIEWER).eval()
-    gate = LookGate(AutoProcessor.from_pretrained(VIEWER), {"<look-1>": 1.0}, 0.25, on_request=True)
+    """The embedded VLM, which may answer 16 tokens or ask for 64 more."""
+    model = AutoModelForImageTextToText.from_pretrained(VLM).eval()
+    gate = VisualBudgetPolicy(AutoProcessor.from_pretrained(VLM), {"<look-1>": 1.0}, 0.25, on_request=True)
     SparseVision(model, Reducer(strategy="downsample"), images_per_row=gate.images_per_row)
     model.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids(OTHERS)
     return model, gate
@@ -41,17 +41,17 @@ def test_a_thumbnail_is_answered_or_the_whole_picture_asked_for(asking):
     rows = load_rows("pictures", limit=4)
     prompts, images = asked(rows)
     assert gate.choices == [DIRECT, "<look-1>"]
-    glances = gate(model, prompts, images, gate.choices * 2, temperature=0, max_answer=2)
+    rollouts = gate(model, prompts, images, gate.choices * 2, temperature=0, max_answer=2)
     image = gate.processor.image_token_id
-    for glance, choice in zip(glances, gate.choices * 2, strict=True):
+    for rollout, choice in zip(rollouts, gate.choices * 2, strict=True):
         requested = choice != DIRECT
-        assert glance.prompt_ids.count(image) == 16  # low resolution stands in the prompt
-        assert (glance.look, glance.ratio) == (choice if requested else None, 1.25 if requested else 0.25)
-        assert glance.completion_ids.count(image) == glance.mask.count(0) == (64 if requested else 0)
-        assert sum(glance.mask) == (3 if requested else 2)  # request, answer and end, or answer and end
-        assert glance.answer and glance.answer in gate.tokenizer.decode(glance.completion_ids)
+        assert rollout.prompt_ids.count(image) == 16  # low resolution stands in the prompt
+        assert (rollout.look, rollout.ratio) == (choice if requested else None, 1.25 if requested else 0.25)
+        assert rollout.completion_ids.count(image) == rollout.mask.count(0) == (64 if requested else 0)
+        assert sum(rollout.mask) == (3 if requested else 2)  # request, answer and end, or answer and end
+        assert rollout.answer and rollout.answer in gate.tokenizer.decode(rollout.completion_ids)
     free = gate(model, prompts, images, temperature=0, max_answer=2)
-    assert [g.completion_ids for g in free] == [  # this viewer does not ask of itself
+    assert [g.completion_ids for g in free] == [  # this VLM does not ask of itself
         g.completion_ids for g in gate(model, prompts, images, [DIRECT] * 4, temperature=0, max_answer=2)
     ]
 
@@ -74,17 +74,17 @@ def test_generate_and_training_see_both_kinds_alike(asking):
     model, gate = asking
     rows = load_rows("pictures", limit=4)
     prompts, images = asked(rows)
-    glances = gate(model, prompts, images, gate.choices * 2, temperature=0, max_answer=1)
-    width = max(len(g.prompt_ids + g.completion_ids) for g in glances)
-    ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in glances)])
+    rollouts = gate(model, prompts, images, gate.choices * 2, temperature=0, max_answer=1)
+    width = max(len(g.prompt_ids + g.completion_ids) for g in rollouts)
+    ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in rollouts)])
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **gate.vision(images)).logits[:, -2]
         logits[:, model.generation_config.suppress_tokens + list(gate.ids.values())] = -torch.inf
-    assert logits.argmax(-1).tolist() == [g.completion_ids[-1] for g in glances]
+    assert logits.argmax(-1).tolist() == [g.completion_ids[-1] for g in rollouts]
     with torch.no_grad():
-        alone = [model(**batch_of(gate, [g], [i])).loss.item() for g, i in zip(glances, images, strict=True)]
-        together = model(**batch_of(gate, glances, images)).loss.item()
-    tokens = [sum(g.mask) for g in glances]
+        alone = [model(**batch_of(gate, [g], [i])).loss.item() for g, i in zip(rollouts, images, strict=True)]
+        together = model(**batch_of(gate, rollouts, images)).loss.item()
+    tokens = [sum(g.mask) for g in rollouts]
     assert together == pytest.approx(sum(a * n for a, n in zip(alone, tokens, strict=True)) / sum(tokens), rel=1e-4)
 
 
@@ -121,17 +121,17 @@ def test_a_written_glance_is_what_would_have_been_generated(asking):
     model, gate = asking
     rows = load_rows("pictures", limit=2)
     generated = gate(model, *asked(rows), gate.choices, temperature=0, max_answer=2)
-    assert gate.written(*asked(rows), gate.choices, [glance.answer for glance in generated]) == generated
+    assert gate.written(*asked(rows), gate.choices, [rollout.answer for rollout in generated]) == generated
 
 
 def test_rollouts_say_who_asked(asking, monkeypatch):
     model, gate = asking
-    rollout = GateRollout(gate, max_answer=2)
+    rollout = VisualRolloutFunc(gate, max_answer=2)
     rows = load_rows("pictures", limit=2)
     choices = iter([gate.choices])
-    glances = gate(model, *asked(rows), next(choices), max_answer=2)
-    monkeypatch.setattr(LookGate, "__call__", lambda self, *args, **kwargs: glances)
-    monkeypatch.setattr("rlred.vision.gate.unwrap_model_for_generation", lambda *args: torch.no_grad())
+    rollouts = gate(model, *asked(rows), next(choices), max_answer=2)
+    monkeypatch.setattr(VisualBudgetPolicy, "__call__", lambda self, *args, **kwargs: rollouts)
+    monkeypatch.setattr("rlred.vision.budget_policy.unwrap_model_for_generation", lambda *args: torch.no_grad())
     prompts = [
         [{"role": "user", "content": [{"type": "image", "image": row["image"]}, {"type": "text", "text": "?"}]}]
         for row in rows
@@ -184,13 +184,17 @@ def test_fast_with_pictures_trains_saves_and_measures(tmp_path, monkeypatch):
         ("visionthink", ["--start_steps", "-1"], "start_steps must be 0 or more, got -1"),
         ("visionthink", ["--start_mix", "direct", "<look-1/2>"], "start_mix must name some of direct, <look-1>, got"),
         ("visionthink", ["--start_learning_rate", "0"], "start_learning_rate must be above 0"),
-        ("visionthink", ["--never", "red blue"], "never: 'red blue' must be one token of the vocabulary"),
+        (
+            "visionthink",
+            ["--suppress_tokens", "red blue"],
+            "suppress_tokens: 'red blue' must be one token of the vocabulary",
+        ),
         ("visionthink", ["--looks", '{"ask me": 1.0}'], "looks: 'ask me' must be one token of the vocabulary"),
         ("visionthink", ["--thumbnail", "0"], "keep_ratio must be above 0"),
         ("visionthink", ["--ladder", "true"], "ladder=True: deals looks out"),
         ("visionthink", ["--reward", '{"name":"request_threshold","penalty":2}'], "request_threshold.penalty must be"),
         ("visual_sparsity", ["--on_request", "true"], "on_request=True needs a thumbnail"),
-        ("fast_vision", ["--beta", "0"], "beta must be above 0 and at most high_beta=0.01, got 0.0"),
+        ("fast_vision", ["--beta", "0"], "beta must be above 0 and at most beta_solved=0.01, got 0.0"),
         ("fast_vision", ["--on_request", "false"], "looks must name 2 different tokens or more"),
     ],
 )
@@ -211,7 +215,7 @@ def test_every_yaml_parses_and_passes_its_checks(path, monkeypatch, caplog):
     check(arguments, training, model_config)
     assert arguments.on_request and training.scale_rewards == "none" and not caplog.records
     kind = RequestThreshold if "visionthink" in path.stem else DifficultyLength
-    assert isinstance(make_reward(arguments.reward), kind) and (arguments.high_beta is None) == (
+    assert isinstance(make_reward(arguments.reward), kind) and (arguments.beta_solved is None) == (
         "vision" == path.stem[:6]
     )
     assert model_config.use_peft and model_config.lora_target_modules is None

@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from rlred.runs.visual import check_held_out
-from tests.vision_recipe import SMALL, VIEWER, command, digest, moved
+from tests.vision_recipe import SMALL, VLM, command, digest, moved
 
 
 def given(output, *flags):
@@ -43,7 +43,7 @@ def test_the_model_settings_are_heeded(tmp_path, monkeypatch, capsys):
     config = json.loads((output / "adapter_config.json").read_text())
     assert (config["r"], set(config["target_modules"])) == (3, {"q_proj", "v_proj"})
     # Bits cannot be had on this machine: what matters is that the setting is not passed over in silence.
-    again = ["--model_name_or_path", str(VIEWER), "--load_in_4bit", "true", "--evaluate", "false"]
+    again = ["--model_name_or_path", str(VLM), "--load_in_4bit", "true", "--evaluate", "false"]
     assert command(monkeypatch, "visual_sparsity", *given(tmp_path / "bits", *again)) == 2
     assert "cannot be loaded" in capsys.readouterr().err
 

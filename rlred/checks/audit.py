@@ -78,7 +78,7 @@ def audit_config(
             # A public LCPO port: thinking fell from 8045 to 3 tokens while the answer grew from 399 to 1376.
             advice = "a policy that pays only for its thinking moves the reasoning into the answer; count completions"
             yield warning("reward.length.count", "thinking", advice)
-    yield from _start(training, hindsight, use_peft, bool(sampled_modes(sampler) - {"none"}))
+    yield from _start(training, hindsight, use_peft, bool(sampled_modes(sampler) - {"free"}))
 
 
 def sampled_modes(sampler: BudgetSampler) -> set[str]:
@@ -135,7 +135,7 @@ def _devices(training: GRPOConfig) -> Iterator[Finding]:
 
 
 def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]:
-    if sampled_modes(sampler) - {"none"}:
+    if sampled_modes(sampler) - {"free"}:
         try:
             check_headroom(sampler.bounds[1], training.max_completion_length)
         except ValueError as problem:
@@ -221,7 +221,7 @@ def audit_probe(
     """Findings about budgets beside what `model` does by itself; `sources` make the traces that it learns from."""
     if Path(probe.model).name != Path(model).name:
         yield warning("probe", str(probe.path), f"is of {probe.model}, and this run trains {model}; probe that")
-    if not sampled_modes(sampler) - {"none"}:
+    if not sampled_modes(sampler) - {"free"}:
         return
     for reward, _ in length_rewards(rewards, sampler, ExactLength):
         yield from _below_natural(probe, reward, sampler)

@@ -10,6 +10,7 @@ import sys
 import warnings
 
 from rlred.flags import described, parse
+from rlred.names import MODELS, refuse
 
 COMMANDS = {  # a name of one or two words -> its class, imported when it is called or listed
     "train": "rlred.cli.train:Train",
@@ -26,8 +27,8 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "compress rows": "rlred.cli.compress_rows:Rows",
     "compress shots": "rlred.cli.compress_shots:Shots",
     "make tiny_reasoner": "rlred.tiny.makers.tiny_reasoner:MakeReasoner",
-    "make tiny_talker": "rlred.tiny.makers.tiny_talker:MakeTalker",
-    "make tiny_viewer": "rlred.tiny.makers.tiny_viewer:MakeViewer",
+    "make tiny_verbose": "rlred.tiny.makers.tiny_verbose:MakeVerbose",
+    "make tiny_vlm": "rlred.tiny.makers.tiny_vlm:MakeVLM",
 }
 FAMILIES = {
     "compress": "chains of thought with fewer words, stage by stage",
@@ -70,6 +71,8 @@ def find(argv: list[str]) -> tuple[str, list[str]]:
     own = [name.removeprefix(f"{family} ") for name in COMMANDS if name.startswith(f"{family} ")] if family else []
     known = own or [*(name for name in COMMANDS if " " not in name), *FAMILIES]
     said = argv[1:2] if family else argv[:1]
+    if family:
+        refuse(said, MODELS, f"{family}: ")
     wrong = f"{said[0]!r}: there is no such command" if said else "name a command"
     raise ValueError(f"{f'{family}: ' if family else ''}{wrong}; there are {', '.join(known)}")
 

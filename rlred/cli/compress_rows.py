@@ -4,7 +4,7 @@ from pathlib import Path
 from rlred.cli.compress_shared import AskedByRatio, must_not_exist, read_traces
 from rlred.compression.mixing import DIFFICULTIES
 from rlred.flags import option, required
-from rlred.tiny import TINY_TALKER
+from rlred.tiny import TINY_VERBOSE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Rows(AskedByRatio):
     traces: Path = required("Of `rlred compress traces`.", metavar="FILE")
     scores: Path | None = option(None, "Of `rlred compress scores`; needed without --levels.", metavar="FILE")
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
-    tokenizer: str = option(TINY_TALKER, "The target model's; ratios are shares of its tokens.")
+    tokenizer: str = option(TINY_VERBOSE, "The target model's; ratios are shares of its tokens.")
     ratios: list[float] = option([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], "Shares of the thinking to keep.")
     ratios_per_question: int = option(1, "Rows that a trace gives.", metavar="N")
     difficulty: str | None = option(None, "Cut easy questions shorter (LiteCoT)", choices=DIFFICULTIES, metavar="BY")

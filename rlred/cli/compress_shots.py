@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rlred.cli.compress_shared import must_not_exist, read_traces
 from rlred.flags import option, required
-from rlred.tiny import TINY_TALKER
+from rlred.tiny import TINY_VERBOSE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Shots:
     traces: Path = required("Of `rlred compress traces`.", metavar="FILE")
     scores: Path = required("Of `rlred compress scores`.", metavar="FILE")
     output: Path = required("Wording for `rlred evaluate`; must not exist.", metavar="FILE")
-    tokenizer: str = option(TINY_TALKER, "The target model's; the budget is in its tokens.")
+    tokenizer: str = option(TINY_VERBOSE, "The target model's; the budget is in its tokens.")
     budget: int = required("Of all examples together.", metavar="TOKENS")
     keep: float = option(0.5, "Examples are chosen as if each were cut to this ratio.", metavar="RATIO")
     num_shots: int | None = option(None, "At most that many.", metavar="N")
@@ -38,6 +38,6 @@ class Shots:
         traces = read_traces(self.traces)
         scores, count = read_scores(self.scores, traces), counter_of(load_tokenizer(self.tokenizer))
         text, report = prune_shots(traces, scores, self.budget, count, keep=self.keep, num_shots=self.num_shots)
-        write_json(self.output, {"none": text + Wording().none})
+        write_json(self.output, {"free": text + Wording().free})
         write_json(self.output.with_suffix(".report.json"), report)
         print(f"{self.output}: {json.dumps(report)}")

@@ -5,7 +5,7 @@ from rlred.cli.compress_shared import AskedByRatio, must_not_exist
 from rlred.data.models import Loading
 from rlred.data.sources import QuestionSource
 from rlred.flags import option, required
-from rlred.tiny import TINY_TALKER
+from rlred.tiny import TINY_VERBOSE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Traces(Loading, AskedByRatio, QuestionSource):
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
     from_file: Path | None = option(None, "Read completions from this file instead of sampling them.", metavar="FILE")
     columns: list[str] = option([], "Of that file.", metavar="NAME=COLUMN")
-    model: str = option(TINY_TALKER, "A folder, a Hub id, or an embedded model.")
+    model: str = option(TINY_VERBOSE, "A folder, a Hub id, or an embedded model.")
     questions: str = option("short_sums", "Embedded, a JSON/JSONL/Parquet/CSV file, or a Hub id.")
     num_questions: int | None = option(None, "Default: all; 4,096 embedded ones.", metavar="N")
     num_samples: int = option(1, "Completions of each question.", metavar="N")

@@ -34,15 +34,15 @@ class Generate(Loading, PromptSettings):
         """Prints what the model thinks of the question at each budget, and how long."""
         from rlred.data.models import load_model
         from rlred.data.prompts import decode
-        from rlred.evaluation.evaluate import subjects_of
+        from rlred.evaluation.evaluate import candidates_of
         from rlred.evaluation.sampling import Sampling
         from rlred.evaluation.sweep import complete
 
         models, adapters = ([name] if name else [] for name in (self.model, self.adapter))
-        subject = subjects_of(models, adapters, self.wording, self.given())[-1]
-        budgets = [None] if self.mode == "none" else self.budgets
-        model, tokenizer = load_model(subject.model, subject.adapter, Loading.of(self))
-        prompts, row = subject.prompts.fitted(tokenizer), {"question": self.question}
+        candidate = candidates_of(models, adapters, self.wording, self.given())[-1]
+        budgets = [None] if self.mode == "free" else self.budgets
+        model, tokenizer = load_model(candidate.model, candidate.adapter, Loading.of(self))
+        prompts, row = candidate.prompts.fitted(tokenizer), {"question": self.question}
         completions = complete(
             model,
             tokenizer,

@@ -14,7 +14,7 @@ from rlred.flags import option
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One way to choose what goes: a scorer, and whether numbers and operators are protected from it; or `levels`."""
 
     scorer: str
@@ -111,7 +111,7 @@ class CompressionArguments:
             raise ValueError("difficulty=failures: num_samples must be 2 or more, got 1: one sample is always right")
         if self.reweight_steps is not None:
             self._check_reweighting()
-        self.make_ratio_format(), self.arms()
+        self.make_ratio_format(), self.variants()
 
     def _check_reweighting(self) -> None:
         if self.reweight_steps < 1:
@@ -122,7 +122,7 @@ class CompressionArguments:
             raise ValueError(f"reweight_rate must be above 0, got {self.reweight_rate}")
         if min(self.ratios) == 1:
             raise ValueError("reweight_steps: ratios must hold one below 1, got none")
-        if any(arm.scorer == "levels" for arm in self.arms()):
+        if any(variant.scorer == "levels" for variant in self.variants()):
             raise ValueError("reweight_steps: rows of the scorer 'levels' have no ratio; train them without it")
 
     def asked_ratios(self) -> list[float]:
@@ -135,14 +135,14 @@ class CompressionArguments:
         found = replace(make_ratio_format(self.ratio_format), prompts=Prompts(Wording(), *settings))
         return found if tokenizer is None else found.fitted(tokenizer)
 
-    def arms(self) -> list[Arm]:
+    def variants(self) -> list[Variant]:
         """The scorer, then the controls."""
-        arms = []
+        variants = []
         for name in (self.scorer, *self.controls):
-            arm = Arm(name.removesuffix("-unprotected"), not name.endswith("-unprotected"))
-            if arm.scorer not in SCORERS and name != "levels":
-                raise ValueError(f"scorer: none is called {arm.scorer!r}; there are {', '.join(SCORERS)}, levels")
-            if arm in arms:
-                raise ValueError(f"controls: {arm.name!r} is named twice")
-            arms.append(arm)
-        return arms
+            variant = Variant(name.removesuffix("-unprotected"), not name.endswith("-unprotected"))
+            if variant.scorer not in SCORERS and name != "levels":
+                raise ValueError(f"scorer: none is called {variant.scorer!r}; there are {', '.join(SCORERS)}, levels")
+            if variant in variants:
+                raise ValueError(f"controls: {variant.name!r} is named twice")
+            variants.append(variant)
+        return variants

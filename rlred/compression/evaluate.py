@@ -14,7 +14,6 @@ TokenSkip's released code multiplies `max_new_tokens` by the ratio on MATH, so p
 is the cut. Here the cap is the same for all, and how many completions reach it is in the table.
 """
 
-import json
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, perc
 from rlred.evaluation.report import write_report as write_adherence
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import complete, outcomes_of, stop_ids, sweep
-from rlred.files import write_json, write_text
+from rlred.files import read_record, write_json, write_text
 from rlred.rewards.length import find_end
 
 BASE_TITLE = "base, asked in the same words"
@@ -214,7 +213,7 @@ def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: 
     """
     adapter = evaluation.adapter
     record = Path(adapter) / "run.json"
-    told = json.loads(record.read_text()) if record.is_file() else {}
+    told = read_record(record) if record.is_file() else {}
     arguments = told.get("arguments") or {}
     if "ratio_format" not in arguments:
         raise ValueError(f"--adapter {adapter}: {record} does not say how a ratio is asked for; it is not tokenskip's")

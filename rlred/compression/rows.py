@@ -92,7 +92,7 @@ class RatioFormat:
 
 _FINAL = "\n\nThe final answer is: $\\boxed{{answer}}$"
 RATIO_FORMATS = {
-    "words": RatioFormat("", Wording().none + "{marker}", " Think within {ratio} of the tokens."),
+    "words": RatioFormat("", Wording().free + "{marker}", " Think within {ratio} of the tokens."),
     # TokenSkip's released format (hemingkx/TokenSkip ef02f53), byte for byte. For Qwen the marker is plain text.
     "tokenskip_qwen": RatioFormat(
         _BOXED,

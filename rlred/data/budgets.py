@@ -16,10 +16,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from rlred.names import MODES as RENAMED
+from rlred.names import refuse
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Mode = Literal["exact", "max", "none"]
+Mode = Literal["exact", "max", "free"]
 MODES: tuple[str, ...] = get_args(Mode)
 DISTRIBUTIONS = ("uniform", "log_uniform", "choices")
 
@@ -38,21 +41,21 @@ class Wording:
 
     >>> Wording().ask("What is 2+2?", 64, "max")
     "What is 2+2? Let's think step by step and output the final answer within \\boxed{}. Think for maximum 64 tokens."
-    >>> Wording().ask("What is 2+2?", None, "none")
+    >>> Wording().ask("What is 2+2?", None, "free")
     "What is 2+2? Let's think step by step and output the final answer within \\boxed{}."
     """
 
     exact: str = _L1_QUESTION + " Think for exactly {budget} tokens."
     max: str = _L1_QUESTION + " Think for maximum {budget} tokens."
-    none: str = _L1_QUESTION
+    free: str = _L1_QUESTION
 
     def __post_init__(self):
         for mode in MODES:
             template = getattr(self, mode)
             if "{question}" not in template:
                 raise ValueError(f"wording.{mode} has no {{question}} placeholder: {template!r}")
-            if ("{budget}" in template) != (mode != "none"):
-                wanted = "must not contain" if mode == "none" else "needs"
+            if ("{budget}" in template) != (mode != "free"):
+                wanted = "must not contain" if mode == "free" else "needs"
                 raise ValueError(f"wording.{mode} {wanted} the placeholder {{budget}}: {template!r}")
         if self.exact == self.max:
             raise ValueError(
@@ -83,8 +86,8 @@ WORDINGS = {
     "l1": Wording(),
     "l1_released": Wording(exact=_L1_QUESTION + " Think for {budget} tokens."),
     # Thinking switched on and off in the prompt, in Qwen3's words.
-    "think": Wording(none=_L1_QUESTION + " /think"),
-    "no_think": Wording(none=_L1_QUESTION + " /no_think"),
+    "think": Wording(free=_L1_QUESTION + " /think"),
+    "no_think": Wording(free=_L1_QUESTION + " /no_think"),
     # To see how far the control hangs on L1's sentence: nothing is trained on this one.
     "paraphrase": Wording(
         exact=_L1_QUESTION + " Use {budget} tokens for your thinking, neither more nor fewer.",
@@ -105,6 +108,7 @@ def make_wording(spec: "str | dict[str, str] | Wording") -> Wording:
         if spec not in WORDINGS:
             raise ValueError(f"wording: no preset named {spec!r}; there are {', '.join(WORDINGS)}, or give templates")
         return WORDINGS[spec]
+    refuse(spec, RENAMED, "wording: ")
     unknown = set(spec) - set(MODES)
     if unknown:
         raise ValueError(f"wording: unknown mode {sorted(unknown)[0]!r}; templates are named {', '.join(MODES)}")
@@ -117,8 +121,8 @@ def make_wording(spec: "str | dict[str, str] | Wording") -> Wording:
 def wording_flag(text: str, flag: str = "--wording") -> str | dict[str, str]:
     """What a flag says of a wording: JSON templates, or a preset's name. Raises `ValueError` for JSON that is broken.
 
-    >>> wording_flag("l1"), wording_flag('{"none": "{question}"}')
-    ('l1', {'none': '{question}'})
+    >>> wording_flag("l1"), wording_flag('{"free": "{question}"}')
+    ('l1', {'free': '{question}'})
     """
     if not text.lstrip().startswith("{"):
         return text
@@ -133,11 +137,12 @@ def wording_flag(text: str, flag: str = "--wording") -> str | dict[str, str]:
 
 def check_budget(budget: int | None, mode: Mode) -> None:
     """Raises `ValueError` unless `budget` is a positive int for exact and max rows and None for free ones."""
+    refuse([mode], RENAMED, "mode: ")
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if mode == "none":
+    if mode == "free":
         if budget is not None:
-            raise ValueError(f"budget must be None where mode is 'none', got {budget!r}")
+            raise ValueError(f"budget must be None where mode is 'free', got {budget!r}")
     elif isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a whole number of tokens, 1 or more, where mode is {mode!r}; got {budget!r}")
 
@@ -177,6 +182,7 @@ class BudgetSampler:
             check_budget(self.high, "exact")
             if self.low >= self.high:
                 raise ValueError(f"budget_low must be below budget_high, got {self.low} and {self.high}")
+        refuse(self.modes, RENAMED, "modes: ")
         for mode, weight in self.modes.items():
             if mode not in MODES:
                 raise ValueError(f"modes: must be among {', '.join(MODES)}, got {mode!r}")
@@ -207,9 +213,9 @@ class BudgetSampler:
         return sorted({round(low + (high - low) * step) for step in steps})
 
     def draw(self, rng: random.Random) -> tuple[str, int | None]:
-        """One (mode, budget) pair; the budget is None for mode `none`."""
+        """One (mode, budget) pair; the budget is None for mode `free`."""
         mode = rng.choices(list(self.modes), weights=list(self.modes.values()))[0]
-        if mode == "none":
+        if mode == "free":
             return mode, None
         if self.distribution == "choices":
             return mode, rng.choice(self.choices)

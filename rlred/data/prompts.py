@@ -52,10 +52,10 @@ _LEFT, _RIGHT = ("", "x", "7", ".", ")", "}", "$", " ", "\n", "\n\n", ".\n"), ("
 class Prompts:
     """How a row is asked. Raises `ValueError` for settings that do not belong to a chat template.
 
-    >>> Prompts(system_prompt="Be brief.").turns({"question": "1+1?"}, None, "none")[0]
+    >>> Prompts(system_prompt="Be brief.").turns({"question": "1+1?"}, None, "free")[0]
     {'role': 'system', 'content': 'Be brief.'}
-    >>> folded = Prompts(Wording(none="{question}"), "Be brief.", folds_system=True)
-    >>> folded.turns({"question": "1+1?"}, None, "none")
+    >>> folded = Prompts(Wording(free="{question}"), "Be brief.", folds_system=True)
+    >>> folded.turns({"question": "1+1?"}, None, "free")
     [{'role': 'user', 'content': 'Be brief.\\n\\n1+1?'}]
     """
 

@@ -67,7 +67,7 @@ class Baselines:
         self.grading = (grading or Grading()).fitted(self.asker.end_of_thinking, tokenizer)
         self.forcing = forcing or Forcing(end=self.asker.end)
         self.stops = stop_ids(model, tokenizer)
-        self.prompts = [self.asker.ids(tokenizer, row, None, "none") for row in questions]
+        self.prompts = [self.asker.ids(tokenizer, row, None, "free") for row in questions]
         self.free = self.complete(self.prompts, sampling)
 
     def complete(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
@@ -77,7 +77,7 @@ class Baselines:
 
     def brevity(self, request: str = " Be concise: use as few words as you can.") -> list[dict]:
         """Asked in words to be brief."""
-        prompts = [self.asker.ids(self.tokenizer, row, None, "none", request) for row in self.questions]
+        prompts = [self.asker.ids(self.tokenizer, row, None, "free", request) for row in self.questions]
         brief = self.complete(prompts, self.sampling)
         return [one for condition in self.conditions for one in self.outcomes(brief, condition)]
 

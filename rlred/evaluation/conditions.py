@@ -1,7 +1,7 @@
 """What a question is asked for: a sweep asks every question under every condition, and a table has a line for each.
 
     Condition           what a sweep asks of one
-    BudgetCondition     a budget in a mode, or nothing (`none`)
+    BudgetCondition     a budget in a mode, or nothing (`free`)
     budget_conditions   the conditions of a table of modes and budgets
 
 A ratio is another one (rlred/compression/rows.py). A condition is a frozen value: it makes the prompt of a row and
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from rlred.data.budgets import Wording
 from rlred.data.prompts import Prompt, Prompts, as_prompts
-from rlred.evaluation.row_cap import limit_of
+from rlred.evaluation.per_prompt_cap import limit_of
 
 
 class Condition(Protocol):
@@ -41,14 +41,14 @@ class BudgetCondition:
 
     `worded` is the budget that the prompt names, where it is another than the one that the outcome is held against:
     the control that has learned a length, but not to listen. `limit` ends a completion early
-    (rlred/evaluation/row_cap.py).
+    (rlred/evaluation/per_prompt_cap.py).
 
     >>> BudgetCondition(Prompts(), "max", 32).labels()
     {'mode': 'max', 'budget': 32}
     """
 
     prompts: Prompts
-    mode: str = "none"
+    mode: str = "free"
     budget: int | None = None
     worded: int | None = None
     limit: int | None = None
@@ -71,16 +71,16 @@ def budget_conditions(
     modes: Sequence[str] = ("exact",),
     *,
     constant_budget: int | None = None,
-    row_cap: float | None = None,
+    per_prompt_cap: float | None = None,
 ) -> list[BudgetCondition]:
-    """Every mode at every budget; the mode `none` has none and comes once.
+    """Every mode at every budget; the mode `free` has none and comes once.
 
     `prompts` say how a question is asked, fitted to the tokenizer; a `Wording` alone asks without system prompt and
-    template settings. With `constant_budget`, every prompt asks for that one. With `row_cap`, rows that ask for a
-    maximum end at that many times it.
+    template settings. With `constant_budget`, every prompt asks for that one. With `per_prompt_cap`, rows that ask for
+    a maximum end at that many times it.
 
-    >>> [(one.mode, one.budget) for one in budget_conditions(Wording(), [16, 32], ["max", "none"])]
-    [('max', 16), ('max', 32), ('none', None)]
+    >>> [(one.mode, one.budget) for one in budget_conditions(Wording(), [16, 32], ["max", "free"])]
+    [('max', 16), ('max', 32), ('free', None)]
     """
     prompts = as_prompts(prompts)
     return [
@@ -88,14 +88,14 @@ def budget_conditions(
             prompts,
             mode,
             budget,
-            worded=constant_budget if mode != "none" else None,
-            limit=limit_of(mode, budget, row_cap),
+            worded=constant_budget if mode != "free" else None,
+            limit=limit_of(mode, budget, per_prompt_cap),
         )
         for mode in modes
-        for budget in (budgets if mode != "none" else [None])
+        for budget in (budgets if mode != "free" else [None])
     ]
 
 
 def free(prompts: Prompts | Wording) -> list[BudgetCondition]:
     """The one condition that asks for nothing."""
-    return budget_conditions(prompts, modes=["none"])
+    return budget_conditions(prompts, modes=["free"])

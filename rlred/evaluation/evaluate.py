@@ -25,15 +25,15 @@ from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.settings import Evaluation
-from rlred.evaluation.study import examples
+from rlred.evaluation.stage_evaluation import examples
 from rlred.evaluation.sweep import sample_of, sweep
-from rlred.files import write_json
+from rlred.files import read_record, write_json
 from rlred.rewards import Correctness
 from rlred.tiny import TINY_REASONER, sums
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """A model to be measured: a base, or an adapter on its base, asked in the words that it was trained on."""
 
     name: str
@@ -42,19 +42,20 @@ class Subject:
     prompts: Prompts
 
 
-def subjects_of(models: list[str], adapters: list[str], wording: str | None, given: dict) -> list[Subject]:
+def candidates_of(models: list[str], adapters: list[str], wording: str | None, given: dict) -> list[Candidate]:
     """The base first, then every adapter; or every model that was named.
 
     `wording` and `given`, more fields of `Prompts`, stand before what an adapter's run says.
     """
     given = {**given, "wording": make_wording(wording_flag(wording))} if wording else given
     adapted = [
-        Subject(name, base_of(name, models), name, dataclasses.replace(prompts_of(name), **given)) for name in adapters
+        Candidate(name, base_of(name, models), name, dataclasses.replace(prompts_of(name), **given))
+        for name in adapters
     ]
     if adapted:
         first = adapted[0]
-        return [Subject(first.model, first.model, None, first.prompts), *adapted]
-    return [Subject(name, name, None, Prompts(**given)) for name in models or [TINY_REASONER]]
+        return [Candidate(first.model, first.model, None, first.prompts), *adapted]
+    return [Candidate(name, name, None, Prompts(**given)) for name in models or [TINY_REASONER]]
 
 
 def base_of(adapter: str | None, named: list[str]) -> str:
@@ -67,7 +68,7 @@ def base_of(adapter: str | None, named: list[str]) -> str:
 def prompts_of(adapter: str | None) -> Prompts:
     """How an adapter was asked in training; in L1's words, without system prompt, where that is not known."""
     run = Path(adapter or "") / "run.json"
-    return prompts_of_record(json.loads(run.read_text()) if run.is_file() else {})
+    return prompts_of_record(read_record(run) if run.is_file() else {})
 
 
 def wording_of(adapter: str | None) -> Wording:
@@ -78,7 +79,7 @@ def wording_of(adapter: str | None) -> Wording:
 def trained_range(adapter: str | None, budgets: list[int]) -> tuple[int, int]:
     """The smallest and the largest budget that an adapter was trained on; of `budgets` where that is not known."""
     run = Path(adapter or "") / "run.json"
-    arguments = json.loads(run.read_text())["arguments"] if run.is_file() else {}
+    arguments = read_record(run)["arguments"] if run.is_file() else {}
     if "budget_low" not in arguments:
         return min(budgets), max(budgets)
     if arguments.get("budget_distribution") == "choices":
@@ -89,7 +90,7 @@ def trained_range(adapter: str | None, budgets: list[int]) -> tuple[int, int]:
 def claim(settings: Evaluation, output: Path) -> None:
     """Notes in the folder what is measured there. Raises `ValueError` where that is something else already."""
     path, plain = output / "evaluation.json", dataclasses.asdict(settings)
-    before = json.loads(path.read_text()) if path.exists() else plain
+    before = read_record(path) if path.exists() else plain
     changed = [name for name in before if before[name] != plain.get(name)]
     if changed:
         name = changed[0]
@@ -101,35 +102,35 @@ def claim(settings: Evaluation, output: Path) -> None:
 
 
 def evaluate(settings: Evaluation, output: Path) -> dict:
-    """Measures every subject, writes adherence.{json,md,png} into `output` and returns the report."""
-    subjects = subjects_of(settings.model, settings.adapter, settings.wording, settings.given())
+    """Measures every candidate, writes adherence.{json,md,png} into `output` and returns the report."""
+    candidates = candidates_of(settings.model, settings.adapter, settings.wording, settings.given())
     questions = _questions(settings, settings.questions)
     families = {source: _questions(settings, source) for source in settings.more_questions}
     claim(settings, output)
     report = {
-        "model": subjects[0].model,
+        "model": candidates[0].model,
         "adapter": settings.adapter[0] if settings.adapter else None,
         "seed": settings.seed,
         "n_questions": len(questions),
         "temperature": settings.temperature,
-        "row_cap": settings.row_cap,
+        "per_prompt_cap": settings.per_prompt_cap,
         **dict.fromkeys(STAGES),
         "others": {},
     }
-    for number, subject in enumerate(subjects):
-        model, tokenizer = _load(subject, settings)
-        subject = dataclasses.replace(subject, prompts=subject.prompts.fitted(tokenizer))
-        run = Measuring(settings, output / "measures", subject, model, tokenizer)
+    for number, candidate in enumerate(candidates):
+        model, tokenizer = _load(candidate, settings)
+        candidate = dataclasses.replace(candidate, prompts=candidate.prompts.fitted(tokenizer))
+        run = Measuring(settings, output / "measures", candidate, model, tokenizer)
         if number == 0:
             report["baseline"] = run("baseline", questions)
             report |= run.baselines(questions)
-        elif number == 1 and subject.adapter:
+        elif number == 1 and candidate.adapter:
             report["trained"] = run("trained", questions)
             middle = sorted(set(settings.budgets))[len(set(settings.budgets)) // 2] if settings.budgets else None
             if middle:
                 report["control_constant_length"] = run("control_constant_length", questions, constant_budget=middle)
         else:
-            report["others"][subject.name] = run(f"model-{number}", questions)
+            report["others"][candidate.name] = run(f"model-{number}", questions)
         if number == (1 if settings.adapter else 0):
             report["others"] |= _elsewhere(run, questions, families)
     write_report(report, output)
@@ -140,7 +141,7 @@ def _elsewhere(run: "Measuring", questions, families) -> dict:
     """The first model (or adapter) outside what it was trained on: other budgets, other words, other questions."""
     found, settings = {}, run.settings
     if settings.out_of_range:
-        low, high = trained_range(run.subject.adapter, settings.budgets)
+        low, high = trained_range(run.candidate.adapter, settings.budgets)
         about = {"title": f"budgets outside the trained range of {low} to {high}", "comparable": False}
         found["out_of_range"] = about | run("out_of_range", questions, budgets=[max(1, low // 2), 2 * high])
     if settings.paraphrase:
@@ -167,12 +168,12 @@ def _questions(settings: Evaluation, source: str) -> list[dict]:
     return sample_of(rows, settings.num_questions)
 
 
-def _load(subject: Subject, settings: Evaluation):
+def _load(candidate: Candidate, settings: Evaluation):
     if not settings.vllm:
-        return load_model(subject.model, subject.adapter, Loading.of(settings))
+        return load_model(candidate.model, candidate.adapter, Loading.of(settings))
     from rlred.evaluation.vllm import VllmModel
 
-    model = VllmModel(subject.model, subject.adapter, Loading.of(settings))
+    model = VllmModel(candidate.model, candidate.adapter, Loading.of(settings))
     return model, model.llm.get_tokenizer()
 
 
@@ -182,7 +183,7 @@ class Measuring:
 
     settings: Evaluation
     folder: Path
-    subject: Subject
+    candidate: Candidate
     model: Any
     tokenizer: Any
 
@@ -207,8 +208,8 @@ class Measuring:
     ) -> dict:
         """The measures of one sweep."""
         settings, budgets = self.settings, sorted(set(budgets or self.settings.budgets))
-        prompts = dataclasses.replace(self.subject.prompts, wording=wording or self.subject.prompts.wording)
-        asked = {"constant_budget": constant_budget, "row_cap": settings.row_cap}
+        prompts = dataclasses.replace(self.candidate.prompts, wording=wording or self.candidate.prompts.wording)
+        asked = {"constant_budget": constant_budget, "per_prompt_cap": settings.per_prompt_cap}
         outcomes = sweep(
             self.model,
             self.tokenizer,
@@ -231,7 +232,7 @@ class Measuring:
             self.model,
             self.tokenizer,
             questions,
-            budget_conditions(self.subject.prompts, sorted(settings.budgets), [mode]),
+            budget_conditions(self.candidate.prompts, sorted(settings.budgets), [mode]),
             sampling=self.sampling(settings.budgets),
             grading=self.grading,
             folder=self.folder,

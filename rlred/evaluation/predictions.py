@@ -37,6 +37,7 @@ from rlred.evaluation.prediction_files import (
     without_repeats,
 )
 from rlred.evaluation.report import STAGES
+from rlred.names import MODES as RENAMED
 from rlred.rewards import Correctness
 from rlred.rewards.answer_text import answer_for, visible
 from rlred.rewards.correctness import boxed_answer
@@ -216,12 +217,13 @@ class _Reader:
     def condition(self, values: dict) -> tuple[str, int | None, float | None]:
         mode = values.get("mode")
         mode = self.asked["mode"] if is_missing(mode) else str(mode).strip().lower()
+        mode = RENAMED.get(mode, mode)  # files of older versions are read
         budget = whole_in(values.get("budget", self.asked["budget"]), "budget", 1)
         ratio = number_in(values.get("ratio", self.asked["ratio"]), "ratio")
         if ratio is not None and ratio <= 0:
             raise ValueError(f"ratio must be above 0, a share of the length at ratio 1; got {ratio:g}")
         if budget is None and ratio is None and mode in MODES:
-            mode = "none"
+            mode = "free"
         if ratio is None or mode not in MODES:
             check_budget(budget, mode)
         return mode, budget, ratio

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from rlred.evaluation.measures import MEASURES, paired_difference
-from rlred.files import write_json, write_text
+from rlred.files import read_record, write_json, write_text
 
 STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
 TITLES = {
@@ -159,15 +159,15 @@ def _more(line: dict) -> str:
 
 
 def _cut(report: dict) -> list[str]:
-    """What a row_cap has done to the figures; nothing without one."""
-    if report.get("row_cap") is None:
+    """What a per_prompt_cap has done to the figures; nothing without one."""
+    if report.get("per_prompt_cap") is None:
         return []
     shares = ", ".join(
         f"{part.title} {percent(max(row.get('cut', 0) for row in part.measures['rows']))}" for part in blocks(report)
     )
     return [
-        f"Rows that ask for a maximum were cut at {report['row_cap']:g} times it and then count as wrong, and as long "
-        "as the cap: over budget is exact, accuracy at least and tokens and errors at most what is shown; rank "
+        f"Rows that ask for a maximum were cut at {report['per_prompt_cap']:g} times it and then count as wrong, and "
+        "as long as the cap: over budget is exact, accuracy at least and tokens and errors at most what is shown; rank "
         f"correlation, spread and full length are affected. Largest share of a row cut (%): {shares}."
     ]
 
@@ -176,7 +176,7 @@ def _by_level(report: dict) -> list[str]:
     """What was done by the difficulty of the questions, where it is known and no budget was asked for."""
     lines = ["| stage | level | n | mean tokens | accuracy | without thinking |", "|---|---|---|---|---|---|"]
     for part in blocks(report):
-        if set(part.measures["overall"]) == {"none"}:
+        if set(part.measures["overall"]) == {"free"}:
             for level, mean in part.measures.get("by_level", {}).items():
                 tokens, accuracy = number(mean["mean_length"], 1), percent(mean["accuracy"])
                 skipped = percent(mean.get("skipped"))  # older reports do not say
@@ -260,7 +260,7 @@ def draw_adherence(report: dict, ink: str = "black"):
                 continue
             asked = [row["budget"] for row in rows]
             budgets.update(asked)
-            only = len(set(block["overall"]) - {"none"}) == 1
+            only = len(set(block["overall"]) - {"free"}) == 1
             style = {"color": part.colour, "linestyle": "-" if mode == "exact" or only else "--"}
             style |= {"marker": "o", "markersize": 4, "label": part.title if only else f"{part.title}, {mode}"}
             left.plot(asked, [row["mean_length"] for row in rows], **style)
@@ -323,7 +323,7 @@ def read_report(folder: Path) -> dict:
     if not path.is_file():
         raise ValueError(f"{folder}: there is no adherence.json")
     try:
-        return json.loads(path.read_text())
+        return read_record(path)
     except json.JSONDecodeError as problem:
         raise ValueError(f"{path}: cannot be read as JSON: {problem}") from None
 

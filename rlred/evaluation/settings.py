@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rlred.data.budgets import MODES
 from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings, QuestionSource
-from rlred.evaluation.row_cap import check_row_cap
+from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import option
 
 BASELINES = ("brevity", "truncation", "s1_forcing")
@@ -31,7 +31,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
     out_of_range: bool = option(False, "Also budgets beyond the trained ones.")
     baselines: list[str] = option([], "On the base as well", choices=BASELINES, metavar="NAME")
     max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")
-    row_cap: float | None = option(None, "End max rows at this many times their budget.", metavar="TIMES")
+    per_prompt_cap: float | None = option(None, "End max rows at this many times their budget.", metavar="TIMES")
     require_end_of_thinking: bool = option(False, "An answer without the end of thinking is wrong.")
     temperature: float = option(1.0, "0 is greedy.", metavar="T")
     batch_size: int = option(128, "Completions generated at once.", metavar="N")
@@ -43,7 +43,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
         for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"--{name} must be {smallest} or more, got {getattr(self, name)}")
-        if not self.budgets and self.modes != ["none"]:
+        if not self.budgets and self.modes != ["free"]:
             raise ValueError("--budgets: name the token budgets to ask for, or files with --predictions")
         if self.budgets and min(self.budgets) < 1:
             raise ValueError(f"--budgets must be 1 or more, got {min(self.budgets)}")
@@ -51,7 +51,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
             raise ValueError(f"--max_completion_length must be 1 or more, got {self.max_completion_length}")
         if self.max_completion_length is None and not self.budgets:
             raise ValueError("--max_completion_length: without --budgets, say where a completion is cut")
-        check_row_cap(self.row_cap, self.modes, "--row_cap")
+        check_per_prompt_cap(self.per_prompt_cap, self.modes, "--per_prompt_cap")
         if self.adapter and len(self.model) > 1:
             raise ValueError("--model: with --adapter, name the one model that they belong to, or none")
         for name in ("model", "adapter"):

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 
 from rlred.data.prompts import Conversation, Prompt, decode, end_ids, prompt_ids
 from rlred.evaluation.conditions import Condition
-from rlred.evaluation.row_cap import longest
+from rlred.evaluation.per_prompt_cap import longest
 from rlred.evaluation.row_limits import ShowTokens, StopAt
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.files import write_text
@@ -198,7 +198,7 @@ def sweep(
     completions while the sweep runs, so that one which was interrupted goes on.
 
     Where a condition has a limit, an outcome says whether its completion was `cut` there; one that was counts as
-    incorrect, and as long as the cap (rlred/evaluation/row_cap.py says what that changes).
+    incorrect, and as long as the cap (rlred/evaluation/per_prompt_cap.py says what that changes).
     """
     ends = {condition.end_of_thinking for condition in conditions}
     if len(ends) != 1:

@@ -75,7 +75,7 @@ class Material:
 
     def free_prompt(self, row: dict, request: str = "") -> list[int]:
         """The ids that ask a question without a budget."""
-        return self.prompts.ids(self.tokenizer, row, None, "none", request)
+        return self.prompts.ids(self.tokenizer, row, None, "free", request)
 
     def ids(self, text: str) -> tuple[int, ...]:
         """The ids of a text inside a completion."""
@@ -108,7 +108,7 @@ class Material:
 def free(material: Material, count: int, rng: random.Random) -> list[Job]:
     """Questions asked for budgets that the sampler draws; or without, where a number would only disturb the model."""
     rows = rng.choices(material.questions, k=count)
-    drawn = [material.sampler.draw(rng) if material.asks_budgets else ("none", None) for _ in range(count)]
+    drawn = [material.sampler.draw(rng) if material.asks_budgets else ("free", None) for _ in range(count)]
     asked = ask(rows, material.prompts, drawn)
     render = material.prompts.asked
     cap = material.sampling.max_completion_length

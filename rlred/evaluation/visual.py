@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from rlred.evaluation.measures import summary
 from rlred.evaluation.sweep import stop_ids
 from rlred.rewards import ExactMatch
-from rlred.vision.gate import LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy
 
 
 def outcomes_of(
-    gate: LookGate,
+    gate: VisualBudgetPolicy,
     model,
     rows: list[dict],
     look: str | None = None,
@@ -22,7 +22,7 @@ def outcomes_of(
     batch_size: int = 128,
     **settings,
 ) -> list[dict]:
-    """What each row's glance came to: the outcome that every sweep has (rlred/evaluation/sweep.py), and what was seen.
+    """What each row's rollout came to: the outcome that every sweep has (rlred/evaluation/sweep.py), and what was seen.
 
     Its `level` is the question's family and its `length` the tokens that the policy chose; beside them stand the `look`
     that was taken and the visual tokens that were `kept` of the `full` picture. `look` is one choice for all rows;
@@ -33,22 +33,22 @@ def outcomes_of(
         some = rows[start : start + batch_size]
         prompts = [[{"role": "user", "content": row["question"]}] for row in some]
         looks = None if look is None else [look] * len(some)
-        glances = gate(model, prompts, [row["image"] for row in some], looks, **settings)
-        for number, (row, glance) in enumerate(zip(some, glances, strict=True), start):
+        rollouts = gate(model, prompts, [row["image"] for row in some], looks, **settings)
+        for number, (row, rollout) in enumerate(zip(some, rollouts, strict=True), start):
             found.append(
                 {
                     "question_id": number,
                     "level": row["family"],
-                    "mode": "none",
+                    "mode": "free",
                     "budget": None,
-                    "length": sum(glance.mask),
-                    "correct": correctness.grade(glance.answer, row["solution"]) or 0.0,
-                    "truncated": glance.completion_ids[-1] not in stops,
-                    "completion": glance.answer,
-                    "completion_ids": glance.completion_ids,
-                    "look": glance.look,
-                    "kept": glance.kept,
-                    "full": glance.full,
+                    "length": sum(rollout.mask),
+                    "correct": correctness.grade(rollout.answer, row["solution"]) or 0.0,
+                    "truncated": rollout.completion_ids[-1] not in stops,
+                    "completion": rollout.answer,
+                    "completion_ids": rollout.completion_ids,
+                    "look": rollout.look,
+                    "kept": rollout.kept,
+                    "full": rollout.full,
                 }
             )
     return found
@@ -77,7 +77,7 @@ def by_family(outcomes: list[dict]) -> dict[str, dict]:
     return {"all": table_row(outcomes), **{family: table_row(some) for family, some in sorted(families.items())}}
 
 
-def measure_fixed(gate: LookGate, model, rows: list[dict], **settings) -> dict[str, dict]:
+def measure_fixed(gate: VisualBudgetPolicy, model, rows: list[dict], **settings) -> dict[str, dict]:
     """Each choice for all questions, greedily: what question-blind spending comes to, and the seconds that it takes."""
     found = {}
     for look in gate.choices:
@@ -121,7 +121,7 @@ def optima(fixed: dict[str, dict], visual_weight: float) -> dict[str, dict[str, 
     return found
 
 
-def position_map(gate: LookGate, model, rows: list[dict], look: str, cells: int = 8) -> list[list[float]]:
+def position_map(gate: VisualBudgetPolicy, model, rows: list[dict], look: str, cells: int = 8) -> list[list[float]]:
     """Where in the pictures the kept tokens lie: cells x cells shares, 1 = as many as if spread evenly.
 
     A score that favours the bottom of every picture, as text-to-image attention does, shows here.

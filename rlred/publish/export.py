@@ -19,6 +19,7 @@ from rlred.data.budgets import make_wording
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
 from rlred.evaluation.report import number, percent, to_markdown
+from rlred.files import read_record
 from rlred.publish import visual_card as card
 
 TAKEN = (
@@ -80,11 +81,11 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
 
 def instead_of(run: Path) -> str:
     """What to export in the place of a folder that holds no run with an adapter."""
-    arms = sorted(path.parent for path in run.glob("*/result.json"))
-    adapters = [arm.name for arm in arms if (arm / NEEDED[0]).is_file()]
+    variants = sorted(path.parent for path in run.glob("*/result.json"))
+    adapters = [variant.name for variant in variants if (variant / NEEDED[0]).is_file()]
     if adapters:
-        return f"export one of its arms: {', '.join(adapters)}"
-    whole = [folder.name for folder in (run, *arms) if (folder / "model.safetensors").is_file()]
+        return f"export one of its variants: {', '.join(adapters)}"
+    whole = [folder.name for folder in (run, *variants) if (folder / "model.safetensors").is_file()]
     if whole:
         return f"all weights were trained: {', '.join(whole)} is a model by itself, and needs no export"
     return "export the output folder of a finished recipe"
@@ -98,7 +99,7 @@ def base_is_local(run: Path) -> bool:
 
 def merge_adapter(run: Path, base: str, folder: Path) -> None:
     """Saves base and adapter as one model."""
-    settings = json.loads((run / "run.json").read_text())
+    settings = read_record(run / "run.json")
     told = settings.get("model") or settings["arguments"]  # of TALE, whose arguments say how its base is read
     trusted = settings.get("training", {}).get("trust_remote_code", False)
     # Merged at the precision of training: into quantised weights an adapter could not be folded.
@@ -114,7 +115,7 @@ def model_card(run: Path, name: str, base_model: str) -> str:
     """The text of README.md: metadata, how to ask, what was measured, how it was trained."""
     if card.sees(run):
         return card.model_card(run, name, base_model)
-    settings = json.loads((run / "run.json").read_text())
+    settings = read_record(run / "run.json")
     budgets = "modes" in settings["arguments"]  # a length-control run; the others are SFT
     tags = ["grpo", "lora", "length-control"] if budgets else ["sft", "lora"]
     does, prompts, how = asked_budgets(run, settings) if budgets else asked_otherwise(settings["arguments"])
@@ -171,7 +172,7 @@ def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
     budget = report["trained"]["rows"][-1]["budget"] if report and report.get("trained") else arguments["budget_high"]
     wording = make_wording(arguments["wording"])
     modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
-    prompts = [wording.ask("{question}", None if mode == "none" else budget, mode) for mode in modes]
+    prompts = [wording.ask("{question}", None if mode == "free" else budget, mode) for mode in modes]
     how = "The control is bound to these words; put the number of tokens where the number stands."
     return "thinks for as long as it is told", prompts, how
 
@@ -184,7 +185,7 @@ def trained_budgets(arguments: dict) -> str:
 def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:
     """The same of an adapter that SFT has made: one that is asked for a ratio, or one that is only asked."""
     if "ratio_format" not in arguments:
-        prompt = make_wording(arguments.get("wording", "l1")).ask("{question}", None, "none")
+        prompt = make_wording(arguments.get("wording", "l1")).ask("{question}", None, "free")
         does = "chooses by itself how long to think" if "budgets" in arguments else "reasons"
         return does, [prompt], "It was trained and measured in these words."
     ratio_format = make_ratio_format(arguments["ratio_format"])
@@ -202,7 +203,7 @@ def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:
 def adherence_of(run: Path) -> dict | None:
     """The run's adherence report, where there is one."""
     path = run / "adherence.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_record(path) if path.is_file() else None
 
 
 def measured(run: Path, name: str) -> list[str]:

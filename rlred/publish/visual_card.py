@@ -6,16 +6,17 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from rlred.data.prompts import Prompts, prompts_of_record
+from rlred.files import read_record
 
 
 def sees(run: Path) -> bool:
     """Whether a run's folder is one of rlred.runs.visual."""
-    return "looks" in json.loads((run / "run.json").read_text())["arguments"]
+    return "looks" in read_record(run / "run.json")["arguments"]
 
 
 def model_card(run: Path, name: str, base_model: str) -> str:
     """The text of README.md: metadata, what it does, how to load it, what was measured, how it was trained."""
-    settings = json.loads((run / "run.json").read_text())
+    settings = read_record(run / "run.json")
     arguments, training = settings["arguments"], settings["training"]
     questions, reward = arguments["questions"], arguments["reward"]
     data = ModelCardData(
@@ -73,23 +74,25 @@ def usage(name: str, base_model: str, arguments: dict, prompts: Prompts | None =
     question = (
         "question" if not arguments["instruction"] else f'question + "\\n" + {json.dumps(arguments["instruction"])}'
     )
-    never = arguments.get("never") or []
+    suppressed = arguments.get("suppress_tokens") or []
     suppress = (
-        f"\nmodel.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids({never})" if never else ""
+        f"\nmodel.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids({suppressed})"
+        if suppressed
+        else ""
     )
     return f"""```python
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor{needed}
-from rlred.vision.gate import LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 
-gate = LookGate(AutoProcessor.from_pretrained("{name}"), {given}{told})
+gate = VisualBudgetPolicy(AutoProcessor.from_pretrained("{name}"), {given}{told})
 model = AutoModelForImageTextToText.from_pretrained("{base_model}")
 reducer = Reducer(score="{arguments["score"]}", strategy="{arguments["strategy"]}")
 SparseVision(model, reducer, images_per_row=gate.images_per_row){suppress}
 model = PeftModel.from_pretrained(model, "{name}").eval()
 prompt = [{{"role": "user", "content": {question}}}]
-[glance] = gate(model, [prompt], [image], temperature=0, max_answer={arguments["max_answer"]})
-print(glance.look, glance.kept, glance.answer)
+[rollout] = gate(model, [prompt], [image], temperature=0, max_answer={arguments["max_answer"]})
+print(rollout.look, rollout.kept, rollout.answer)
 ```"""

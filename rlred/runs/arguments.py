@@ -16,8 +16,9 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 from rlred.checks.probe_file import with_probe
 from rlred.data.budgets import BudgetSampler, Wording, make_wording
 from rlred.data.prompts import Prompts, template_settings
-from rlred.evaluation.row_cap import check_row_cap
+from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import complaint, no_such_flag, option
+from rlred.names import MODES, SETTINGS, refuse
 from rlred.train import shipped
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
@@ -32,7 +33,7 @@ from rlred.training.trainer import Part
 
 
 @dataclass
-class DialArguments:
+class LengthControlArguments:
     """Questions, budgets, reward, hindsight start and evaluation of a length-control run.
 
     Fields that say "YAML/JSON" are mappings in YAML and JSON text on the command line.
@@ -49,7 +50,7 @@ class DialArguments:
     )
     num_questions: int | None = option(None, "Take this many training questions (default: all; 4096 embedded ones).")
 
-    wording: str = option("l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., none: ...}.")
+    wording: str = option("l1", "Preset name, or templates per mode as YAML/JSON: {exact: ..., max: ..., free: ...}.")
     system_prompt: str | None = option(None, "System prompt of every question that brings none of its own (`system`).")
     end_of_thinking: str | None = option(
         None, "Text that ends the thinking; '' for a model that has none (default: as tokenizer or reward know it)."
@@ -77,11 +78,11 @@ class DialArguments:
         {},
         "Search length_bonus's targets: fields of rlred.training.target_search.TargetSearch, YAML/JSON; empty: given.",
     )
-    high_beta: float | None = option(
+    beta_solved: float | None = option(
         None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
     )
 
-    stop_decided: bool = option(
+    early_stop_rollouts: bool = option(
         False, "End each rollout where its reward is decided (max_length: delta / alpha past the budget); saves tokens."
     )
     merged_rollouts: bool = option(
@@ -111,7 +112,7 @@ class DialArguments:
     eval_budgets: list[int] = option([], "Budgets of the sweep (default: seven over the training range).")
     eval_modes: list[str] = option([], "Modes of the sweep (default: the mode with the largest weight).")
     eval_temperature: float = option(1.0, "Sampling temperature of the sweep; 0 is greedy.")
-    eval_row_cap: float | None = option(
+    eval_per_prompt_cap: float | None = option(
         None, "End max rows of the sweep at this many times their budget: quicker, and bounds (docs/measures.md)."
     )
     eval_batch_size: int = option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
@@ -133,10 +134,11 @@ class DialArguments:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.eval_temperature < 0:
             raise ValueError(f"eval_temperature must be 0 or more, got {self.eval_temperature}")
+        refuse(self.eval_modes, MODES, "eval_modes: ")
         for budget in self.eval_budgets:
             if budget < 1:
                 raise ValueError(f"eval_budgets must be 1 or more, got {budget}")
-        check_row_cap(self.eval_row_cap, self.eval_modes or [self.main_mode()], "eval_row_cap")
+        check_per_prompt_cap(self.eval_per_prompt_cap, self.eval_modes or [self.main_mode()], "eval_per_prompt_cap")
         # Made once here, so that a wrong value is reported before anything is loaded.
         self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_parts(), self.make_stop()
         self.make_target_search(), self.make_reference_wording()
@@ -183,9 +185,9 @@ class DialArguments:
             parts.append(_from_mapping(TokenSelection, "selection", self.selection))
         if self.think_or_not:
             parts.append(_from_mapping(ThinkOrNot, "think_or_not", self.think_or_not))
-        if self.high_beta is not None:
-            parts.append(DifficultyKL(self.high_beta))
-        if self.stop_decided:
+        if self.beta_solved is not None:
+            parts.append(DifficultyKL(self.beta_solved))
+        if self.early_stop_rollouts:
             parts.append(EarlyStop())
         if self.merged_rollouts:
             parts.append(MergedRollouts())
@@ -212,6 +214,7 @@ class DialArguments:
 def _from_mapping(kind: type, name: str, mapping: dict):
     known = {item.name for item in fields(kind)}
     unknown = sorted(set(mapping) - known)
+    refuse(unknown, SETTINGS, f"{name}: ")
     if unknown:
         raise ValueError(f"{name}: no field is called {unknown[0]!r}; there are {', '.join(sorted(known))}")
     return kind(**mapping)
@@ -252,7 +255,7 @@ class RecipeParser(TrlParser):
         raise ValueError(complaint(message))
 
 
-KINDS = (DialArguments, RLConfig, LoraModelConfig)
+KINDS = (LengthControlArguments, RLConfig, LoraModelConfig)
 SFT_KINDS = (SFTDefaults, LoraModelConfig)
 
 
@@ -294,6 +297,7 @@ def _mapping(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: must be a mapping of settings, got {found!r}")
+    refuse(found, SETTINGS, f"{path}: ")
     return found
 
 
@@ -320,7 +324,7 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
         if not told or not path.is_file():
             raise ValueError(f"--config: no such file: {' '.join(told) or '(none given)'}")
     settings = read_config(path) if path != default_config or path.is_file() else {}
-    if DialArguments in kinds and (probe := _told("probe", argv, settings)):
+    if LengthControlArguments in kinds and (probe := _told("probe", argv, settings)):
         settings = with_probe(settings, probe)
     if "--print_config" in argv:
         print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")

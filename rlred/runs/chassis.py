@@ -28,15 +28,15 @@ from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
 from rlred.files import write_json
 from rlred.flags import parse_known
-from rlred.output import how_to_go_on, outside_cause
-from rlred.runs.arguments import DialArguments, parse
+from rlred.output import external_failure, resume_hint
+from rlred.runs.arguments import LengthControlArguments, parse
 from rlred.tiny import sums
 from rlred.training.callbacks import CollapseAlarm, KeepBest, SkipBadUpdates
 
 logger = logging.getLogger(__name__)
 
 
-def load_both(arguments: DialArguments, seed: int):
+def load_both(arguments: LengthControlArguments, seed: int):
     """Training questions, and the held-out ones that are never trained on."""
     columns = {"question_column": arguments.question_column, "solution_column": arguments.solution_column}
     questions = load_questions(
@@ -110,7 +110,7 @@ def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
     return max(groups_per_batch, rows)
 
 
-def describe(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:
+def describe(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:
     """Every setting of the run, as it was used."""
     plain = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
     trained = training.to_sanitized_dict()
@@ -140,7 +140,7 @@ def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], pag
             report = run(*told, Path("outputs") / recipe.stem)
         except Exception as error:
             if isinstance(placed, TrainingArguments):
-                error.add_note(how_to_go_on(placed))
+                error.add_note(resume_hint(placed))
             raise
         return (Path(placed.output_dir) / page).read_text(encoding="utf-8") if report else None
 
@@ -175,7 +175,7 @@ def ended(work: Callable[[], str | None]) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 2
     except Exception as error:
-        cause = outside_cause(error)
+        cause = external_failure(error)
         if cause is None:
             raise
         print("; ".join([f"error: {cause}", *getattr(error, "__notes__", [])]), file=sys.stderr)

@@ -1,6 +1,6 @@
 """Several ways of one experiment, each with several seeds, side by side in one table.
 
-Each run leaves result.json in `<folder>/<arm>-<seed>/`; what is there is not run again, so a comparison that was
+Each run leaves result.json in `<folder>/<variant>-<seed>/`; what is there is not run again, so a comparison that was
 interrupted goes on.
 """
 
@@ -22,24 +22,24 @@ from rlred.runs.chassis import command, describe
 logger = logging.getLogger(__name__)
 
 
-def run_arms(
-    folder: Path, arms: Iterable[str], seeds: Iterable[int], run: Callable[[str, int, Path], dict]
+def run_variants(
+    folder: Path, variants: Iterable[str], seeds: Iterable[int], run: Callable[[str, int, Path], dict]
 ) -> dict[str, list[dict]]:
-    """The results of every arm, one per seed; `run(arm, seed, output)` makes those that are not there yet."""
+    """The results of every variant, one per seed; `run(variant, seed, output)` makes those that are not there yet."""
     results: dict[str, list[dict]] = {}
     for seed in seeds:
-        for arm in arms:
-            output = folder / f"{arm}-{seed}"
+        for variant in variants:
+            output = folder / f"{variant}-{seed}"
             path = output / "result.json"
             if not path.exists():
-                logger.info("%s, seed %d", arm, seed)
-                write_json(path, run(arm, seed, output))
-            results.setdefault(arm, []).append(json.loads(path.read_text()))
+                logger.info("%s, seed %d", variant, seed)
+                write_json(path, run(variant, seed, output))
+            results.setdefault(variant, []).append(json.loads(path.read_text()))
     return results
 
 
 def to_markdown(results: dict[str, list[dict]], digits: int = 3) -> str:
-    """A line per arm: the mean over its seeds of every number in its results, and each seed's where there are several.
+    """A line per variant: the mean over its seeds of every number in its results, and each seed's where it has several.
 
     >>> print(to_markdown({"a": [{"accuracy": 0.5}, {"accuracy": 0.75}]}))
     | | accuracy |
@@ -48,13 +48,13 @@ def to_markdown(results: dict[str, list[dict]], digits: int = 3) -> str:
     """
     names = [name for name, value in next(iter(results.values()))[0].items() if isinstance(value, int | float)]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for arm, rows in results.items():
+    for variant, rows in results.items():
         cells = []
         for name in names:
             values = [round(row[name], digits) for row in rows]
             each = f" ({' '.join(f'{value:g}' for value in values)})" if len(values) > 1 else ""
             cells.append(f"{round(fmean(row[name] for row in rows), digits):g}{each}")
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -68,10 +68,10 @@ def fresh_model(model_config: ModelConfig, seed: int):
 
 
 def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
-    """The command line of an SFT recipe with arms.
+    """The command line of an SFT recipe with variants.
 
-    `arguments_kind` has the fields `arms` and `seeds`; `experiment(arguments, training, model_config)` has the method
-    `run` that `run_arms` calls.
+    `arguments_kind` has the fields `variants` and `seeds`; `experiment(arguments, training, model_config)` has the
+    method `run` that `run_variants` calls.
     """
 
     def run(told, training: SFTConfig, model_config: ModelConfig, default_output: Path) -> dict:
@@ -80,14 +80,14 @@ def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
         folder, one = Path(training.output_dir), experiment(told, training, model_config).run
         record = describe(told, training, model_config)
 
-        def run_one(arm: str, seed: int, output: Path) -> dict:
-            result = one(arm, seed, output)
+        def run_one(variant: str, seed: int, output: Path) -> dict:
+            result = one(variant, seed, output)
             if (output / "adapter_model.safetensors").is_file():  # what `rlred export` reads
                 trained = {**record["training"], "seed": seed}
-                write_json(output / "run.json", {**record, "arm": arm, "training": trained})
+                write_json(output / "run.json", {**record, "variant": variant, "training": trained})
             return result
 
-        results = run_arms(folder, told.arms, told.seeds, run_one)
+        results = run_variants(folder, told.variants, told.seeds, run_one)
         write_text(folder / "table.md", to_markdown(results) + "\n")
         return results
 

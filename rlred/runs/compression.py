@@ -12,7 +12,7 @@ from accelerate import PartialState
 from peft import PeftModel
 from trl import ModelConfig, SFTConfig, get_peft_config
 
-from rlred.compression.arguments import Arm, CompressionArguments
+from rlred.compression.arguments import CompressionArguments, Variant
 from rlred.compression.evaluate import (
     BASE_TITLE,
     TRUNCATION_TITLE,
@@ -31,7 +31,7 @@ from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
 from rlred.evaluation.sampling import Sampling
 from rlred.files import write_json
-from rlred.output import claim_output
+from rlred.output import prepare_output_dir
 from rlred.runs.arguments import SFT_KINDS
 from rlred.runs.chassis import command, describe, load_both, load_model
 from rlred.training.sft import SupervisedTrainer, config_for
@@ -45,7 +45,7 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
     questions, held_out = load_both(arguments, training.seed)
     dev = dev_questions(arguments, training, questions)
     model, tokenizer = load_model(model_config, training)
-    output, state = claim_output(training, default_output), PartialState()
+    output, state = prepare_output_dir(training, default_output), PartialState()
     if state.is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
     with state.main_process_first():  # the others find what it has made
@@ -61,14 +61,14 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
     if arguments.evaluate and state.is_main_process:
         outcomes = sweep(arguments, model, tokenizer, held_out, output, "base")
         blocks["base"] = {"title": BASE_TITLE, "rows": measure_ratios(outcomes)}
-    for number, arm in enumerate(arguments.arms()):
+    for number, variant in enumerate(arguments.variants()):
         with state.main_process_first():
-            rows = make_rows_of(arm, arguments, training, model_config, tokenizer, traces, output)
-        folder = output / "controls" / arm.name if number else output
+            rows = make_rows_of(variant, arguments, training, model_config, tokenizer, traces, output)
+        folder = output / "controls" / variant.name if number else output
         mixing = make_mixing(arguments, training, rows, tokenizer, dev, bounds, folder) if dev else None
         adapted = train(rows, training, model_config, tokenizer, folder, mixing)
         if arguments.evaluate and state.is_main_process:
-            blocks |= measure_arm(arm, number, arguments, adapted, tokenizer, held_out, output)
+            blocks |= measure_variant(variant, number, arguments, adapted, tokenizer, held_out, output)
         state.wait_for_everyone()
     if not blocks:
         return {}
@@ -110,24 +110,24 @@ def make_traces(arguments, training, model, tokenizer, questions, output: Path) 
 
 
 def make_rows_of(
-    arm: Arm, arguments, training, model_config, tokenizer, traces: list[dict], output: Path
+    variant: Variant, arguments, training, model_config, tokenizer, traces: list[dict], output: Path
 ) -> list[dict]:
-    """Scores the traces as the arm says and cuts them at every ratio, or drops levels of them."""
-    path, ratio_format = output / f"rows.{arm.name}.jsonl", arguments.make_ratio_format(tokenizer)
-    if arm.scorer == "levels":
+    """Scores the traces as the variant says and cuts them at every ratio, or drops levels of them."""
+    path, ratio_format = output / f"rows.{variant.name}.jsonl", arguments.make_ratio_format(tokenizer)
+    if variant.scorer == "levels":
         settings = {"draws": arguments.ratios_per_question, "seed": training.seed}
         return rows_stage(path, lambda: make_level_rows(traces, arguments.levels, tokenizer, ratio_format, **settings))
-    own = None if arm.scorer in (*MODEL_FREE, "llmlingua2") else model_config.model_name_or_path
+    own = None if variant.scorer in (*MODEL_FREE, "llmlingua2") else model_config.model_name_or_path
     scorer_model, dtype = arguments.scorer_model or own, model_config.dtype or "float32"
     asked = None if arguments.scorer_model else ratio_format.prompts  # another model has other settings
-    scorer = make_scorer(arm.scorer, scorer_model, seed=training.seed, dtype=dtype, prompts=asked)
-    name = f"{arm.scorer}/{scorer_model or ''}/{training.seed}"
-    spans = scores_stage(output / f"scores.{arm.scorer}.jsonl", traces, scorer, name)
+    scorer = make_scorer(variant.scorer, scorer_model, seed=training.seed, dtype=dtype, prompts=asked)
+    name = f"{variant.scorer}/{scorer_model or ''}/{training.seed}"
+    spans = scores_stage(output / f"scores.{variant.scorer}.jsonl", traces, scorer, name)
     cutting = Cutting(
         arguments.ratios,
         arguments.ratios_per_question,
         tolerance=arguments.tolerance,
-        protect=arm.protect,
+        protect=variant.protect,
         ask_ratio=arguments.ask_ratio,
         difficulty=arguments.difficulty,
         short_share=None if arguments.reweight_steps else arguments.short_share,  # the sampler draws that share
@@ -223,10 +223,12 @@ def sweep(
     )
 
 
-def measure_arm(arm: Arm, number: int, arguments, model, tokenizer, held_out: list[dict], output: Path) -> dict:
+def measure_variant(
+    variant: Variant, number: int, arguments, model, tokenizer, held_out: list[dict], output: Path
+) -> dict:
     """The block of one adapter; the first one's truncation beside it."""
-    outcomes = sweep(arguments, model, tokenizer, held_out, output, arm.name)
-    blocks = {arm.name: {"title": f"trained on {arm.name}", "rows": measure_ratios(outcomes)}}
+    outcomes = sweep(arguments, model, tokenizer, held_out, output, variant.name)
+    blocks = {variant.name: {"title": f"trained on {variant.name}", "rows": measure_ratios(outcomes)}}
     if number == 0:
         cut_off = truncated(model, tokenizer, held_out, outcomes, arguments.make_ratio_format(tokenizer))
         blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}

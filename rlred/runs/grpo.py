@@ -29,13 +29,13 @@ from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import free
 from rlred.evaluation.references import COLUMNS, sample_references, write_references
 from rlred.evaluation.sampling import Grading, Sampling
-from rlred.evaluation.study import Study
+from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.files import write_json
-from rlred.output import checkpoint_of, claim_output
+from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of
-from rlred.runs.arguments import KINDS, DialArguments
+from rlred.runs.arguments import KINDS, LengthControlArguments
 from rlred.runs.chassis import command, describe, load_both, load_model, lora_of, num_rows, watchers
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Start, hindsight_start
@@ -45,7 +45,9 @@ from rlred.training.trainer import ComposedGRPOTrainer, Part
 logger = logging.getLogger(__name__)
 
 
-def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
+def run(
+    arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
+) -> dict:
     """Trains a length-controlled adapter and returns its adherence report ({} with evaluate=False)."""
     start = time.time()
     sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
@@ -63,7 +65,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     model, tokenizer = load_model(model_config, training)
     prompts = prompts.fitted(tokenizer)
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
-    output = claim_output(training, default_output)
+    output = prepare_output_dir(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
     grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
     if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
@@ -74,8 +76,8 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    study = Study(arguments, training, held_out, tokenizer, prompts, grading, output)
-    study.measure("baseline", model)
+    evaluation = StageEvaluation(arguments, training, held_out, tokenizer, prompts, grading, output)
+    evaluation.measure("baseline", model)
     model = with_adapter(model, model_config, training.seed)
     hindsight = None
     if arguments.hindsight:
@@ -85,7 +87,7 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading)
         folder = output / "hindsight"
         hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)
-        study.measure("hindsight", model, hindsight["num_updates"])
+        evaluation.measure("hindsight", model, hindsight["num_updates"])
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
     rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, tokenizer, prompts.end, grading.length)
@@ -99,14 +101,14 @@ def run(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfi
         callbacks=make_callbacks(arguments, output),
     )
     if search:
-        trainer.add_callback(SearchTargets(search, answers(study, monitor, training)))
+        trainer.add_callback(SearchTargets(search, answers(evaluation, monitor, training)))
     train(trainer, output)
-    report = finish(trainer, study, hindsight, model_config.model_name_or_path, start)
+    report = finish(trainer, evaluation, hindsight, model_config.model_name_or_path, start)
     close(trainer)
     return report
 
 
-def audit(arguments: DialArguments, training: GRPOConfig, model_config: ModelConfig, sampler, rewards) -> None:
+def audit(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, sampler, rewards) -> None:
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
     if arguments.probe:
@@ -115,7 +117,7 @@ def audit(arguments: DialArguments, training: GRPOConfig, model_config: ModelCon
         enforce(audit_probe(probe, training, sampler, rewards, model=name, sources=sources))
 
 
-def asked_rows(questions, prompts: Prompts, sampler, arguments: DialArguments, training: GRPOConfig):
+def asked_rows(questions, prompts: Prompts, sampler, arguments: LengthControlArguments, training: GRPOConfig):
     """The rows of the whole run, in the order in which they are trained on."""
     count, each = len(questions), arguments.budgets_per_question
     asked = {"num_rows": num_rows(training, count * each), "budgets_per_question": each, "seed": training.seed}
@@ -131,15 +133,15 @@ def with_adapter(model, model_config: ModelConfig, seed: int):
     return get_peft_model(model, peft_config)
 
 
-def answers(study: Study, questions, training: GRPOConfig):
+def answers(evaluation: StageEvaluation, questions, training: GRPOConfig):
     """A function from the policy to its outcomes on the monitor's questions, asked for nothing."""
     return functools.partial(
         sweep,
-        tokenizer=study.tokenizer,
+        tokenizer=evaluation.tokenizer,
         questions=list(questions),
-        conditions=free(study.prompts),
-        sampling=study.sampling.at(temperature=training.temperature, num_samples=training.num_generations),
-        grading=study.grading,
+        conditions=free(evaluation.prompts),
+        sampling=evaluation.sampling.at(temperature=training.temperature, num_samples=training.num_generations),
+        grading=evaluation.grading,
         description="searching targets",
     )
 
@@ -151,13 +153,13 @@ def train(trainer: GRPOTrainer, output: Path) -> None:
     trainer.save_state()
 
 
-def finish(trainer: GRPOTrainer, study: Study, hindsight: dict | None, name: str, start: float) -> dict:
+def finish(trainer: GRPOTrainer, evaluation: StageEvaluation, hindsight: dict | None, name: str, start: float) -> dict:
     """Measures what was trained and returns the run's report; `start` is when the run began."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     for stage in ("trained", "control_constant_length"):
-        study.measure(stage, model, trainer.state.global_step)
-    spent = cost(trainer, hindsight, *map(study.rank_correlation, ("hindsight", "trained")), start)
-    return study.report(name, spent, hindsight)
+        evaluation.measure(stage, model, trainer.state.global_step)
+    spent = cost(trainer, hindsight, *map(evaluation.rank_correlation, ("hindsight", "trained")), start)
+    return evaluation.report(name, spent, hindsight)
 
 
 def close(trainer: GRPOTrainer) -> None:
@@ -171,7 +173,7 @@ def close(trainer: GRPOTrainer) -> None:
     trainer.end()
 
 
-def make_rewards(arguments: DialArguments, training: GRPOConfig) -> list:
+def make_rewards(arguments: LengthControlArguments, training: GRPOConfig) -> list:
     """The reward that is trained on, and correctness logged raw beside it with weight 0."""
     reward = make_reward(arguments.reward)
     if declared(reward).grades:
@@ -186,7 +188,7 @@ def make_trainer(parts: Sequence[Part], **settings) -> GRPOTrainer:
     return ComposedGRPOTrainer(parts=parts, **settings) if parts else GRPOTrainer(**settings)
 
 
-def make_callbacks(arguments: DialArguments, output: Path) -> list:
+def make_callbacks(arguments: LengthControlArguments, output: Path) -> list:
     """The callbacks of every run, and the early end where it is asked for."""
     stop = arguments.make_stop()
     return [*watchers(output), *([stop] if stop else [])]

@@ -10,7 +10,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig
 from rlred.compression.arguments import CompressionArguments
 from rlred.runs.arguments import (
     SFT_KINDS,
-    DialArguments,
+    LengthControlArguments,
     LoraModelConfig,
     RecipeParser,
     RLConfig,
@@ -21,7 +21,7 @@ from rlred.runs.arguments import (
 from rlred.runs.visual import VisionArguments
 
 # What a recipe's YAML may be read as, beside LoraModelConfig.
-RECIPES = ((DialArguments, RLConfig), (VisionArguments, RLConfig), (CompressionArguments, SFTDefaults))
+RECIPES = ((LengthControlArguments, RLConfig), (VisionArguments, RLConfig), (CompressionArguments, SFTDefaults))
 
 
 def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]:
@@ -37,7 +37,7 @@ def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]
     flags = ["--use_cpu", "true", "--bf16", "false"]
     if not unknown[kinds]:
         arguments, training, model_config = parse(config, flags, (*kinds, LoraModelConfig))
-    elif "arms" in keys:
+    elif "variants" in keys:
         parser = RecipeParser(SFT_KINDS)
         parser.set_defaults_with_config(**keys)
         training, model_config = parser.parse_args_into_dataclasses(args=flags)

@@ -24,7 +24,7 @@ from rlred.training.selective_sft import HighestExcess, static_labels, with_fuse
 from rlred.training.sft import SupervisedTrainer, config_for
 from rlred.training.token_selection import TokenSelection
 
-ARMS = ("base", "reference", "plain", "dynamic", "static", "random")
+VARIANTS = ("base", "reference", "plain", "dynamic", "static", "random")
 EMBEDDED = "long_sums"
 
 
@@ -32,7 +32,7 @@ EMBEDDED = "long_sums"
 class RhoArguments:
     """What a run can be told beside TRL's SFTConfig and ModelConfig."""
 
-    arms: list[str] = option(list(ARMS), "Rows of the table.")
+    variants: list[str] = option(list(VARIANTS), "Rows of the table.")
     seeds: list[int] = option([0], "Seeds of each.")
     fraction: float = option(0.6, "Share of the tokens that carries the loss.")
     corpus: str = option(EMBEDDED, "Text to train on: 'long_sums' (embedded), a local file or a Hub id.")
@@ -49,9 +49,9 @@ class RhoArguments:
     max_completion_length: int = option(120, "Cap of their completions, in tokens.")
 
     def __post_init__(self):
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
+        for variant in self.variants:
+            if variant not in VARIANTS:
+                raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {variant!r}")
         if not 0 <= self.noise < 1:
             raise ValueError(f"noise must be at least 0 and below 1, got {self.noise}")
         TokenSelection(fraction=self.fraction)
@@ -68,7 +68,7 @@ def noisy_sums(n: int, noise: float, seed: int, split: str) -> list[dict]:
     for row in sums.questions(n, split, seed, family=EMBEDDED):
         addends = [int(number) for number in row["question"].removesuffix("=?").split("+")]
         trace = re.sub(r"=\d+", total, sums.trace(addends, sums.num_necessary(addends)))
-        asked = Wording().ask(row["question"], None, "none")
+        asked = Wording().ask(row["question"], None, "free")
         rows.append({"prompt": f"<|user|>{asked}<|assistant|><think>", "completion": trace})
     return rows
 
@@ -85,7 +85,7 @@ def load_texts(source: str, column: str, n: int, *, noise: float = 0.0, seed: in
 
 
 class Experiment:
-    """One arm after the other, from the same base and on the same rows."""
+    """One variant after the other, from the same base and on the same rows."""
 
     def __init__(self, told: RhoArguments, training: SFTConfig, model_config: ModelConfig):
         self.told, self.training, self.model_config = told, training, model_config
@@ -111,27 +111,27 @@ class Experiment:
         trainer.fit()
         return trainer.model
 
-    def run(self, arm: str, seed: int, output: Path) -> dict:
-        """Trains one arm and measures it."""
+    def run(self, variant: str, seed: int, output: Path) -> dict:
+        """Trains one variant and measures it."""
         told, start = self.told, time.time()
         model, tokenizer = fresh_model(self.model_config, seed)
-        needs_reference = arm not in ("base", "plain")
+        needs_reference = variant not in ("base", "plain")
         reference = self.reference(seed, output.parent / f"reference-model-{seed}") if needs_reference else None
         parts = {
-            "model": reference if arm == "reference" else model,
+            "model": reference if variant == "reference" else model,
             "args": config_for(self.training, output, seed=seed),
             "train_dataset": load_texts(told.corpus, told.text_column, told.num_rows, noise=told.noise, seed=seed),
             "eval_dataset": load_texts(told.clean, told.clean_column, 128, held_out=True),
             "processing_class": tokenizer,
         }
-        selection = TokenSelection(keep="random" if arm == "random" else "top", fraction=told.fraction)
-        choose = HighestExcess(selection, reference, model) if arm in ("dynamic", "random") else None
+        selection = TokenSelection(keep="random" if variant == "random" else "top", fraction=told.fraction)
+        choose = HighestExcess(selection, reference, model) if variant in ("dynamic", "random") else None
         trainer = SupervisedTrainer(choose=choose, **parts)
-        if arm == "static":
+        if variant == "static":
             trainer.train_dataset = static_labels(
                 trainer.train_dataset, trainer.model, reference, selection, pad_token_id=tokenizer.pad_token_id
             )
-        if arm not in ("base", "reference"):
+        if variant not in ("base", "reference"):
             trainer.fit()
         log = list(trainer.state.log_history)
         final = trainer.evaluate()

@@ -179,7 +179,7 @@ def sft_rows(found: Sequence[dict], tokenizer, prompts: Prompts | Wording) -> Da
     """Prompt and completion ids: the question without a budget, and the completion that was enough for it."""
     prompts, rows = as_prompts(prompts), []
     for row in found:
-        prompt = prompt_text(tokenizer, prompts.asked(prompts.turns(row, None, "none")))
+        prompt = prompt_text(tokenizer, prompts.asked(prompts.turns(row, None, "free")))
         rows.append({"prompt": prompt, "completion": row["completion"]})
     return features(rows, tokenizer)
 

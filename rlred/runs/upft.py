@@ -21,21 +21,21 @@ from rlred.tiny import sums
 from rlred.training.selective_sft import prefix_rows
 from rlred.training.sft import SupervisedTrainer, config_for
 
-ARMS = ("base", "full", "rft", "upft")
+VARIANTS = ("base", "full", "rft", "upft")
 
 
 @dataclass
 class UpftArguments:
     """What a run can be told beside TRL's SFTConfig and ModelConfig."""
 
-    arms: list[str] = option(list(ARMS), "Rows of the table.")
+    variants: list[str] = option(list(VARIANTS), "Rows of the table.")
     seeds: list[int] = option([0], "Seeds of each.")
     prefix_length: int = option(8, "Tokens of a prefix.")
     full_share: float = option(0.1, "Share of the rows that are whole samples.")
     prefix_wording: str = option("{question}", "The user turn before a prefix; {question} is the question as worded.")
     system_prompt: str | None = option(None, "System prompt of every question that brings none of its own.")
     chat_template_kwargs: str = option({}, "Settings of the chat template, as YAML/JSON: {enable_thinking: false}.")
-    trained_tokens: int = option(60_000, "Completion tokens that an arm trains on, over all its updates.")
+    trained_tokens: int = option(60_000, "Completion tokens that a variant trains on, over all its updates.")
     questions: str = option("sums", "Questions to sample answers to: 'sums' (embedded), a local file or a Hub id.")
     num_questions: int = option(1024, "How many of them.")
     eval_questions: str | None = option(None, "Held-out questions (default: the training source's test split).")
@@ -44,9 +44,9 @@ class UpftArguments:
     sample_batch_size: int = option(128, "Completions generated at once.")
 
     def __post_init__(self):
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
+        for variant in self.variants:
+            if variant not in VARIANTS:
+                raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {variant!r}")
         if "{question}" not in self.prefix_wording:
             raise ValueError(f"prefix_wording has no {{question}} placeholder: {self.prefix_wording!r}")
         self.chat_template_kwargs = template_settings(self.chat_template_kwargs)
@@ -67,7 +67,7 @@ def up_to(rows: list[dict], tokens: int) -> Dataset:
 
 
 class Experiment:
-    """One arm after the other, from the same base and its same samples."""
+    """One variant after the other, from the same base and its same samples."""
 
     def __init__(self, told: UpftArguments, training: SFTConfig, model_config: ModelConfig):
         self.told, self.training, self.model_config = told, training, model_config
@@ -90,23 +90,23 @@ class Experiment:
     def token_rows(self, answers: list[dict], tokenizer, seed: int, length: int | None = None) -> list[dict]:
         """Prefixes of that length and their share of whole answers; without a length, whole answers."""
         whole = self.prompts(tokenizer)
-        worded = replace(whole, wording=Wording(none=self.told.prefix_wording.replace("{question}", Wording().none)))
+        worded = replace(whole, wording=Wording(free=self.told.prefix_wording.replace("{question}", Wording().free)))
         return prefix_rows(
-            *([one.ids(tokenizer, answer["row"], None, "none") for answer in answers] for one in (worded, whole)),
+            *([one.ids(tokenizer, answer["row"], None, "free") for answer in answers] for one in (worded, whole)),
             [answer["completion_ids"] for answer in answers],
             length=length or 1,
             full_share=self.told.full_share if length else 1.0,
             seed=seed,
         )
 
-    def run(self, arm: str, seed: int, output: Path) -> dict:
-        """Trains one arm and measures it."""
+    def run(self, variant: str, seed: int, output: Path) -> dict:
+        """Trains one variant and measures it."""
         told, start = self.told, time.time()
         model, tokenizer = fresh_model(self.model_config, seed)
         answers = self.answers(model, tokenizer, "train", seed, output.parent / f"samples-{seed}.jsonl")
-        answers = [answer for answer in answers if not answer["truncated"] and (answer["correct"] or arm != "rft")]
+        answers = [answer for answer in answers if not answer["truncated"] and (answer["correct"] or variant != "rft")]
         right = [answer for answer in self.answers(model, tokenizer, "test", seed + 1000) if answer["correct"]]
-        rows = self.token_rows(answers, tokenizer, seed, told.prefix_length if arm == "upft" else None)
+        rows = self.token_rows(answers, tokenizer, seed, told.prefix_length if variant == "upft" else None)
         trainer = SupervisedTrainer(
             model=model,
             args=config_for(self.training, output, seed=seed),
@@ -114,7 +114,7 @@ class Experiment:
             eval_dataset=Dataset.from_list(self.token_rows(right, tokenizer, seed)),
             processing_class=tokenizer,
         )
-        if arm != "base":
+        if variant != "base":
             trainer.fit()
         log = list(trainer.state.log_history)
         final = trainer.evaluate()

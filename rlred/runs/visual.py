@@ -32,7 +32,7 @@ from rlred.evaluation.visual import (
     to_markdown,
 )
 from rlred.files import write_json, write_text
-from rlred.output import checkpoint_of, claim_output
+from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.runs.arguments import LoraModelConfig, RLConfig, option
@@ -43,7 +43,7 @@ from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.imitation import check_mix, imitate
 from rlred.training.sft import SFTSettings
 from rlred.training.trainer import ComposedGRPOTrainer, Part
-from rlred.vision.gate import GateRollout, LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRolloutFunc
 from rlred.vision.model import SparseVision
 from rlred.vision.processor import sparse_processor
 from rlred.vision.reduce import Reducer
@@ -66,7 +66,7 @@ class VisionArguments:
     looks: str = option({}, "Look tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
     thumbnail: float | None = option(None, "Open the prompt with the picture at this keep ratio.")
     on_request: bool = option(False, "The thumbnail can be answered; a look token asks for more (VisionThink).")
-    never: list[str] = option([], "Tokens that are never sampled: a model's other look tokens, say.")
+    suppress_tokens: list[str] = option([], "Tokens that are never sampled: a model's other look tokens, say.")
     start_steps: int = option(0, "Steps of imitation before GRPO, so that each choice is about as likely (0: none).")
     start_mix: list[str] = option([], "Its choices in turn: direct, and looks; a name may stand twice.")
     start_learning_rate: float = option(2e-3, "Its learning rate.")
@@ -79,7 +79,7 @@ class VisionArguments:
     )
     ladder: bool = option(False, "Deal the looks out instead, and do not train them: the control.")
     reward: str = option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
-    high_beta: float | None = option(
+    beta_solved: float | None = option(
         None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
     )
     max_answer: int = option(16, "Tokens of an answer at most.")
@@ -121,7 +121,7 @@ class VisionArguments:
 
     def make_parts(self) -> list[Part]:
         """What the run's method changes in a GRPO step."""
-        return [] if self.high_beta is None else [DifficultyKL(self.high_beta)]
+        return [] if self.beta_solved is None else [DifficultyKL(self.beta_solved)]
 
 
 KINDS = (VisionArguments, RLConfig, LoraModelConfig)
@@ -157,13 +157,13 @@ def check(arguments: VisionArguments, training: GRPOConfig, model_config: ModelC
 
 def check_rewards(rewards: list, training: GRPOConfig) -> None:
     """Raises `ValueError` for rewards whose groups would straddle processes, or whose columns no row has."""
-    enforce(audit_rewards(training, rewards, {"none"}))
+    enforce(audit_rewards(training, rewards, {"free"}))
     for reward in map(declared, rewards):
-        missing = [name for name in reward.needs if name not in {*COLUMNS, *GateRollout.columns}]
+        missing = [name for name in reward.needs if name not in {*COLUMNS, *VisualRolloutFunc.columns}]
         if missing:
             raise ValueError(
                 f"reward: {reward.__name__} needs the column {missing[0]!r}, and rows with pictures have "
-                f"{', '.join((*COLUMNS, *GateRollout.columns))}; choose a reward that goes without"
+                f"{', '.join((*COLUMNS, *VisualRolloutFunc.columns))}; choose a reward that goes without"
             )
 
 
@@ -181,14 +181,14 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     reward = rewards[0]
     correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
     rows = questions_of(arguments, training)
-    study = Study(arguments, gate, reward, correctness)
-    check_held_out(rows, study.rows.get("test", []))
-    output = claim_output(training, default_output)
+    evaluation = VisualStageEvaluation(arguments, gate, reward, correctness)
+    check_held_out(rows, evaluation.rows.get("test", []))
+    output = prepare_output_dir(training, default_output)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
     name = model_config.model_name_or_path
-    report = stage(output / "measures" / "baseline.json", lambda: study.before(model, name, training.seed))
+    report = stage(output / "measures" / "baseline.json", lambda: evaluation.before(model, name, training.seed))
     if report and PartialState().is_main_process:  # where all families want the same look there is nothing to learn
         logger.info("before training\n%s", to_markdown(report))
     peft_config = lora_of(model_config, rf".*(language_model|text_model).*\.{LINEARS}")
@@ -197,7 +197,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         model, peft_config = get_peft_model(model, peft_config), None
         start_by_imitation(model, gate, rows, arguments, training, output / "start")
         if report:
-            started = stage(output / "measures" / "started.json", lambda: study.gates(model))
+            started = stage(output / "measures" / "started.json", lambda: evaluation.gates(model))
             report["gates"] |= {f"started, gate {name}": row for name, row in started.items()}
     rewards[0] = LogsAdherence(reward, training.max_completion_length, (), gate.tokenizer, gate.prompts.end)
     trainer = ComposedGRPOTrainer(
@@ -207,7 +207,7 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
         args=training,
         train_dataset=training_rows(rows, gate.images_per_row),
         processing_class=gate.processor,
-        rollout_func=GateRollout(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
+        rollout_func=VisualRolloutFunc(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
         peft_config=peft_config,
         callbacks=watchers(output),
     )
@@ -215,7 +215,9 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     trainer.save_model(str(output))
     trainer.save_state()
     if report:
-        report |= study.after(trainer, report["gates"], has_map=arguments.strategy in ("prune", "package", "merge"))
+        report |= evaluation.after(
+            trainer, report["gates"], has_map=arguments.strategy in ("prune", "package", "merge")
+        )
         report["minutes"] = round((time.time() - start) / 60, 1)
         if PartialState().is_main_process:
             write_report(report, output)
@@ -235,15 +237,19 @@ def questions_of(arguments: VisionArguments, training: GRPOConfig) -> list[dict]
     )
 
 
-def load_gate(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig) -> tuple[Any, LookGate]:
+def load_gate(
+    arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig
+) -> tuple[Any, VisualBudgetPolicy]:
     """The model, which loses visual tokens, and the gate that says how many."""
     settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
     prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
     model, processor = load_model(model_config, training, pictures=True)
-    gate = LookGate(sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts)
+    gate = VisualBudgetPolicy(
+        sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts
+    )
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
-    never = [token_of(gate.tokenizer, text, field="never") for text in arguments.never]
-    model.generation_config.suppress_tokens += never
+    suppressed = [token_of(gate.tokenizer, text, field="suppress_tokens") for text in arguments.suppress_tokens]
+    model.generation_config.suppress_tokens += suppressed
     if arguments.start_steps:
         check_mix(gate, arguments.start_mix)
     return model, gate
@@ -259,7 +265,7 @@ def write_report(report: dict, output: Path) -> None:
 
 
 def start_by_imitation(
-    model, gate: LookGate, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
+    model, gate: VisualBudgetPolicy, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
 ) -> None:
     """Trains the model's adapter by imitation and keeps it in `folder`; one that is there is loaded instead."""
     if (folder / "adapter_model.safetensors").exists():
@@ -286,10 +292,10 @@ def check_held_out(rows: list[dict], held_out: list[dict]) -> None:
         )
 
 
-class Study:
+class VisualStageEvaluation:
     """The same held-out rows for every stage: other scenes than in training, and other wordings too."""
 
-    def __init__(self, arguments: VisionArguments, gate: LookGate, reward, correctness):
+    def __init__(self, arguments: VisionArguments, gate: VisualBudgetPolicy, reward, correctness):
         self.gate, self.weight = gate, next((part.visual_weight for part in find(reward, VisualSparsity)), 0.0)
         self.settings = {"max_answer": arguments.max_answer, "correctness": correctness}
         source = arguments.eval_questions or arguments.questions

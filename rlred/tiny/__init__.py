@@ -1,23 +1,27 @@
-"""The embedded models: a reasoner with its sums, a talker that says more than it needs, a viewer with its pictures."""
+"""The embedded models: a reasoner of sums, a verbose model that says more than it needs, a VLM of small pictures."""
 
 from pathlib import Path
 
-TINY_REASONER, TINY_TALKER, TINY_VIEWER = "tiny_reasoner", "tiny_talker", "tiny_viewer"
+from rlred.names import MODELS, refuse
+
+TINY_REASONER, TINY_VERBOSE, TINY_VLM = "tiny_reasoner", "tiny_verbose", "tiny_vlm"
 L1_MAXLEN = "l1_maxlen"  # an adapter of the reasoner that keeps budgets
 
 
 def resolve_model(name: str) -> str:
-    """The folder of an embedded model, `tiny_reasoner`, `tiny_talker` or `tiny_viewer`; any other name as it is.
+    """The folder of an embedded model, `tiny_reasoner`, `tiny_verbose` or `tiny_vlm`; any other name as it is.
 
     In a checkout it lies in data/, in an installed wheel beside this file. A published adapter records its base as it
     is called in a checkout, `data/tiny_reasoner`: that is the embedded one in every other folder too. Raises
-    `ValueError` where neither is there.
+    `ValueError` where neither is there, and for the name that a model had before.
 
     >>> resolve_model("data/tiny_reasoner") in ("data/tiny_reasoner", resolve_model("tiny_reasoner"))
     True
     """
     own = name if Path(name).is_dir() else name.removeprefix("data/")
-    if own not in (TINY_REASONER, TINY_TALKER, TINY_VIEWER):
+    if not Path(name).is_dir():
+        refuse([own], MODELS, "model_name_or_path: ")
+    if own not in (TINY_REASONER, TINY_VERBOSE, TINY_VLM):
         return name
     found = _embedded(own, "model.safetensors")
     if found is None:

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 MIN_ADDENDS, MAX_ADDENDS = 3, 12
-# How many numbers a sum has. The tiny reasoner has never seen long_sums; short_sums are the tiny talker's. The tiny
-# chooser's mixed_sums have few enough to be added without thinking (head_sums), or far too many for it.
+# How many numbers a sum has. The tiny reasoner has never seen long_sums; short_sums are the tiny verbose
+# model's. The tiny hybrid model's mixed_sums have few enough to be added without thinking (head_sums), or far too many.
 FAMILIES = {
     "sums": range(MIN_ADDENDS, MAX_ADDENDS + 1),
     "long_sums": range(13, 16),

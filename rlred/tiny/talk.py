@@ -1,7 +1,7 @@
-r"""The tiny talker's language: the sums of sums.py, thought through with more words than they need.
+r"""The tiny verbose model's language: the sums of sums.py, thought through with more words than they need.
 
-The tiny reasoner's own thinking is numbers and operators only, which nothing may cut. The talker says one line for each
-addition, with an equation that is needed and words that are not:
+The tiny reasoner's own thinking is numbers and operators only, which nothing may cut. The verbose model says one line
+for each addition, with an equation that is needed and words that are not:
 
     Let's think step by step and 3+7=10 for the step.
     Think and check the step 10+2=12 exactly.

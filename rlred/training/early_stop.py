@@ -42,16 +42,18 @@ def check_stopping(training: GRPOConfig) -> None:
     """Raises `ValueError` for settings beside which rows cannot be stopped one by one, or would be lost."""
     if training.mask_truncated_completions:
         raise ValueError(
-            "mask_truncated_completions=True: every stopped rollout would be masked; set it to false, or stop_decided"
+            "mask_truncated_completions=True: every stopped rollout would be masked; set it to false, "
+            "or early_stop_rollouts"
         )
     if training.use_transformers_continuous_batching:
         raise ValueError(
-            "use_transformers_continuous_batching=True: it takes no limit per row; set it to false, or stop_decided"
+            "use_transformers_continuous_batching=True: it takes no limit per row; set it to false, "
+            "or early_stop_rollouts"
         )
     if training.use_vllm and (training.vllm_mode != "colocate" or training.vllm_tensor_parallel_size > 1):
         raise ValueError(
             f"vllm_mode={training.vllm_mode!r}, vllm_tensor_parallel_size={training.vllm_tensor_parallel_size}: TRL "
-            "sends one limit for all rows there; use 'colocate' and 1, or set stop_decided to false"
+            "sends one limit for all rows there; use 'colocate' and 1, or set early_stop_rollouts to false"
         )
 
 
@@ -64,7 +66,9 @@ class EarlyStop(Part):
 
     def check_trainer(self, trainer):
         if trainer.rollout_func is not None:
-            raise ValueError("stop_decided=True: rollouts of a rollout function are not stopped here; set it to false")
+            raise ValueError(
+                "early_stop_rollouts=True: rollouts of a rollout function are not stopped here; set it to false"
+            )
 
     def limits(self, trainer: ComposedGRPOTrainer, rows: Sequence[dict]) -> list[int]:
         weights, cap = trainer.reward_weights.tolist(), trainer.max_completion_length

@@ -10,8 +10,8 @@ not move the stop, no group of rollouts holds a budget-dependent difference to l
     cool      some more updates at a falling rate, which settle the lengths that the high one leaves loose
 
 No teacher: every completion is the right length for the question that asks for its own. No labels either, unless
-`only_right` keeps what is right beside being as long as asked; RL then starts from about the base's own accuracy. The
-idea is hindsight relabelling (Hindsight Experience Replay, 1707.01495) applied to lengths.
+`only_correct` keeps what is correct beside being as long as asked; RL then starts from about the base's own accuracy.
+The idea is hindsight relabelling (Hindsight Experience Replay, 1707.01495) applied to lengths.
 
 Each stage leaves its result in `<output>/hindsight/` and is not done twice: traces.jsonl, checkpoints, adapter.
 """
@@ -72,8 +72,8 @@ class Hindsight:
     """A maximum budget is the completion's length plus 0 to this many tokens."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
-    only_right: bool = False
-    """Whether only completions with the right answer are kept; needs the answers, and `train_answer` keeps them so."""
+    only_correct: bool = False
+    """Whether only completions with a correct answer are kept; needs the answers, and `train_answer` keeps them so."""
     target_correlation: float = 0.9
     """The cool-down begins when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
@@ -122,7 +122,7 @@ def find_traces(
 ) -> tuple[list[dict], list[dict]]:
     """The traces to learn from, the model's own and those of `settings.sources`, and the table of their bins.
 
-    A completion that did not end by itself has no length of its own, and is dropped; with `only_right` those are kept
+    A completion that did not end by itself has no length of its own, and is dropped; with `only_correct` those are kept
     that end in their question's answer. Raises `ValueError` where too few are left, or a bin is empty that must not be.
     """
     found: list[dict] = []
@@ -135,13 +135,13 @@ def find_traces(
     cap = material.sampling.max_completion_length
     _enough(traces, found, settings, f"ended before max_completion_length={cap}; raise it")
     lengths = [grading.length(trace["completion_ids"]) for trace in traces]
-    kept = right(traces, material, grading.correctness) if settings.only_right else [True] * len(traces)
+    kept = correct(traces, material, grading.correctness) if settings.only_correct else [True] * len(traces)
     bins = Bins(*material.sampler.bounds, settings.num_bins)
     rows = table(traces, lengths, kept, bins)
-    if settings.only_right:
-        logger.info("hindsight: %d of %d completions are right and kept", sum(kept), len(traces))
+    if settings.only_correct:
+        logger.info("hindsight: %d of %d completions are correct and kept", sum(kept), len(traces))
         ended, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
-        _enough(traces, ended, settings, "are right (only_right); raise num_samples, or keep them all")
+        _enough(traces, ended, settings, "are correct (only_correct); raise num_samples, or keep them all")
     if settings.sources:
         inside = [trace for trace in traces if bins.of(grading.length(trace["completion_ids"])) is not None]
         logger.info("hindsight: what there is of each length\n%s", described(rows))
@@ -164,7 +164,7 @@ def _enough(traces, of, settings: Hindsight, what: str) -> None:
         )
 
 
-def right(traces, material: Material, correctness: Correctness) -> list[bool]:
+def correct(traces, material: Material, correctness: Correctness) -> list[bool]:
     """Whether each trace ends in its question's answer."""
     solutions = {row["question"]: row["solution"] for row in material.questions}
     texts = decode(material.tokenizer, [trace["completion_ids"] for trace in traces], thinking_end(correctness))
@@ -196,7 +196,7 @@ def relabel(
         for trace in (traces[index] for index in epoch_of(lengths, sampler, settings, rng)):
             mode, _ = sampler.draw(rng)
             n = max(1, length(trace["completion_ids"]))
-            budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "none": None}[mode]
+            budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "free": None}[mode]
             prompt_ids = prompts.ids(tokenizer, trace, budget, mode)
             ids = trace["completion_ids"]
             border = find_end(ids, ends)
@@ -277,7 +277,7 @@ class Start:
     def probe(self, tokenizer, questions: list[dict]) -> Probe:
         """Asks the first questions at the budgets of a grid, in the mode that is drawn most often."""
         settings, modes = self.settings, self.sampler.modes
-        mode = max((mode for mode in modes if mode != "none"), key=modes.get)
+        mode = max((mode for mode in modes if mode != "free"), key=modes.get)
         conditions = budget_conditions(self.prompts, self.sampler.grid(settings.num_probe_budgets), [mode])
         ungraded = Grading(length=self.grading.length, grades=False)
         # At temperature 1 whatever the run's is: a probe compares lengths, and the targets were found so.

@@ -15,10 +15,10 @@ from transformers import TrainerState, TrainingArguments
 
 from rlred.data.golds import one_of
 from rlred.training.sft import SFTSettings, SupervisedTrainer, config_for
-from rlred.vision.gate import Glance, LookGate
+from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRollout
 
 
-def check_mix(gate: LookGate, mix: Sequence[str]) -> None:
+def check_mix(gate: VisualBudgetPolicy, mix: Sequence[str]) -> None:
     """Raises `ValueError` for a mix that is empty or has other choices than the gate's."""
     unknown = sorted(set(mix) - set(gate.choices))
     if unknown or not mix:
@@ -27,7 +27,7 @@ def check_mix(gate: LookGate, mix: Sequence[str]) -> None:
 
 def imitate(
     model,
-    gate: LookGate,
+    gate: VisualBudgetPolicy,
     rows: list[dict],
     mix: Sequence[str],
     settings: SFTSettings,
@@ -61,7 +61,7 @@ def imitate(
 class Written:
     """A collator of turns: each is a row, answered as it should be with the choice whose turn it is."""
 
-    gate: LookGate
+    gate: VisualBudgetPolicy
     rows: list[dict]
     mix: tuple[str, ...]
 
@@ -75,12 +75,12 @@ class Written:
         return batch_of(self.gate, self.gate.written(prompts, images, choices, answers), images)
 
 
-def batch_of(gate: LookGate, glances: Sequence[Glance], images: Sequence) -> dict[str, torch.Tensor]:
-    """Glances as a batch, padded on the left: ids (B, T), `labels` -100 but for what the policy said, and pictures."""
-    rows = [glance.prompt_ids + glance.completion_ids for glance in glances]
+def batch_of(gate: VisualBudgetPolicy, rollouts: Sequence[VisualRollout], images: Sequence) -> dict[str, torch.Tensor]:
+    """Rollouts as a batch, padded on the left: ids (B, T), `labels` -100 but for what the policy said, and pictures."""
+    rows = [rollout.prompt_ids + rollout.completion_ids for rollout in rollouts]
     batch = gate.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
     labels = torch.full_like(batch["input_ids"], -100)
-    for row, glance in enumerate(glances):
-        own, said = slice(-len(glance.mask), None), torch.tensor(glance.mask, dtype=torch.bool)
+    for row, rollout in enumerate(rollouts):
+        own, said = slice(-len(rollout.mask), None), torch.tensor(rollout.mask, dtype=torch.bool)
         labels[row, own] = batch["input_ids"][row, own].where(said, labels[row, own])
     return {**batch, **gate.vision(images), "labels": labels}

@@ -3,6 +3,7 @@
 import pkgutil
 from dataclasses import fields
 
+from rlred.names import SETTINGS, refuse
 from rlred.training.trainer import Part
 
 PARTS = {
@@ -32,6 +33,7 @@ def make_part(name: str, settings: dict, field: str | None = None) -> Part:
         ) from error
     known = sorted(item.name for item in fields(kind))
     unknown = sorted(set(settings) - set(known))
+    refuse(unknown, SETTINGS, f"{field}: ")
     if unknown:
         raise ValueError(f"{field}: no field is called {unknown[0]!r}; there are {', '.join(known)}")
     return kind(**settings)

@@ -65,7 +65,7 @@ class HighestExcess:
         reference = self.reference.to(trainer.args.device)
         scores = torch.cat([excess(trainer.model, reference, batch).flatten() for batch in batches])
         mask = torch.cat([(batch["labels"][:, 1:] != -100).flatten() for batch in batches])
-        kept = select(
+        selected = select(
             self.selection,
             scores,
             scores,
@@ -75,7 +75,7 @@ class HighestExcess:
             seed=trainer.args.seed + trainer.state.global_step,
         )
         sizes = [batch["labels"][:, 1:].numel() for batch in batches]
-        for batch, part in zip(batches, kept.split(sizes), strict=True):
+        for batch, part in zip(batches, selected.split(sizes), strict=True):
             labels = batch["labels"]
             labels[:, 1:] = labels[:, 1:].masked_fill(~part.view_as(labels[:, 1:]), -100)
 
@@ -94,8 +94,8 @@ def static_labels(rows: Dataset, model, reference, selection: TokenSelection, *,
         for values, labels in zip(excess(model, reference, batch), batch["labels"][:, 1:], strict=True):
             scores.append(values.cpu())
             masks.append((labels != -100).cpu())
-    kept = select(selection, torch.cat(scores), torch.cat(scores), torch.cat(masks))
-    parts = kept.split([len(mask) for mask in masks])
+    selected = select(selection, torch.cat(scores), torch.cat(scores), torch.cat(masks))
+    parts = selected.split([len(mask) for mask in masks])
     labels = [
         [-100] + [token if keep else -100 for token, keep in zip(row["input_ids"][1:], part.tolist(), strict=False)]
         for row, part in zip(rows, parts, strict=True)

@@ -43,10 +43,10 @@ class TargetSearch:
     def check(self, reward, num_questions: int) -> None:
         """Raises `ValueError` for a reward without three targets, or where no question is left to train on."""
         # The search asks without a budget: the reward in question is the one that scores such rows.
-        if not any(len(part.targets) == 3 for part in find(declared(reward).for_mode("none"), LengthBonus)):
+        if not any(len(part.targets) == 3 for part in find(declared(reward).for_mode("free"), LengthBonus)):
             raise ValueError(
                 "target_search needs the reward length_bonus with three targets (Laser-D), to begin with, for the rows "
-                "of mode none"
+                "of mode free"
             )
         if self.num_questions >= num_questions:
             raise ValueError(

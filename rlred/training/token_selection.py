@@ -7,7 +7,7 @@ name, and differ: which tokens are ranked together, when, and what the loss is d
     when         once, with the policy that sampled them; ties are broken by position, so the share is exact
     divided by   `all` tokens (the paper's formula) or the `selected` ones (its released code: 1 / fraction as large)
 
-The head then runs on the kept positions only (rlred/training/masked_head.py), unless the loss reads the others too.
+The head then runs on the selected positions only (rlred/training/masked_head.py), unless the loss reads the others too.
 Measured: see docs/selection.md.
 
 TRL's own `top_entropy_quantile` ranks each micro-batch by itself, with the policy of that moment, and keeps all ties.
@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from rlred.data.prompts import end_ids
+from rlred.names import HEADS, refuse
 from rlred.rewards.length import find_end
 from rlred.training.trainer import ComposedGRPOTrainer, Part, Rollouts
 
@@ -39,13 +40,13 @@ Selector = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class TokenSelection(Part):
     """Which completion tokens carry the policy gradient; a KL term has all of them.
 
-    Logs `selection/kept_fraction`, `selection/threshold` (the lowest kept entropy; of `bottom` the highest),
-    `selection/gradient_scale` (what the loss of a kept token is multiplied by), `selection/in_thinking` (share of the
-    kept tokens before the end of thinking), and each completion's most frequent kept tokens in the completions table.
+    Logs `selection/selected_fraction`, `selection/threshold` (the lowest selected entropy; of `bottom` the highest),
+    `selection/gradient_scale` (what the loss of a selected token is multiplied by), `selection/in_thinking` (share of
+    the selected tokens before the end of thinking), and each completion's most frequent ones in the completions table.
 
-    While the head runs on kept positions, TRL's metrics `entropy` and `clip_ratio/*` take the other tokens as they were
-    when the rollout was scored. TRL's entropy bonus is over all tokens. Raises `ValueError` for a value out of range,
-    and beside TRL's own `top_entropy_quantile`.
+    While the head runs on selected positions, TRL's metrics `entropy` and `clip_ratio/*` take the other tokens as they
+    were when the rollout was scored. TRL's entropy bonus is over all tokens. Raises `ValueError` for a value out of
+    range, and beside TRL's own `top_entropy_quantile`.
 
     >>> TokenSelection(keep="bottom", fraction=0.8).keep
     'bottom'
@@ -54,13 +55,13 @@ class TokenSelection(Part):
     keep: str | Selector = "top"
     """`top` (highest entropies), `bottom`, `random`, or a function of one's own, itself or as `module:function`."""
     fraction: float = 0.2
-    """Share of the tokens that is kept; not asked of a function of one's own."""
+    """Share of the tokens that is selected; not asked of a function of one's own."""
     divide_by: str = "all"
     """`all` tokens or the `selected` ones."""
     end_of_thinking: str | None = None
     """The text that ends the thinking, for `selection/in_thinking`; None: the run's."""
-    head: str = "kept"
-    """Positions that the language-model head scores in the loss: the `kept` ones, or `all`. The result is the same."""
+    head: str = "selected"
+    """Positions that the language-model head scores in the loss: the `selected` ones, or `all`, with one result."""
 
     def __post_init__(self):
         if self.selector() is None and self.keep not in KEEPS:
@@ -71,8 +72,9 @@ class TokenSelection(Part):
             raise ValueError(f"selection.fraction must be above 0 and at most 1, got {self.fraction!r}")
         if self.divide_by not in ("all", "selected"):
             raise ValueError(f"selection.divide_by must be 'all' or 'selected', got {self.divide_by!r}")
-        if self.head not in ("kept", "all"):
-            raise ValueError(f"selection.head must be 'kept' or 'all', got {self.head!r}")
+        refuse([self.head], HEADS, "selection.head: ")
+        if self.head not in ("selected", "all"):
+            raise ValueError(f"selection.head must be 'selected' or 'all', got {self.head!r}")
 
     def selector(self) -> Selector | None:
         """The function of one's own, where `keep` is one or names one."""
@@ -98,7 +100,7 @@ class TokenSelection(Part):
 
     def check_trainer(self, trainer: ComposedGRPOTrainer) -> None:
         readers = readers_of_all_tokens(trainer)
-        if readers and self.head == "kept":
+        if readers and self.head == "selected":
             logger.warning(
                 "selection.head: with this %s the loss reads all tokens, so the head runs on all", readers[0]
             )
@@ -106,7 +108,7 @@ class TokenSelection(Part):
     def token_weights(self, rollouts: Rollouts) -> torch.Tensor:
         trainer, mask = rollouts.trainer, rollouts.mask
         log_probs, entropies = rollouts.scores
-        kept = select(
+        selected = select(
             self,
             entropies,
             log_probs,
@@ -115,14 +117,14 @@ class TokenSelection(Part):
             rank=trainer.accelerator.process_index,
             seed=trainer.args.seed + trainer._step,
         )
-        counts = trainer.accelerator.gather(torch.stack([kept.sum(), mask.sum()]).unsqueeze(0)).sum(0).float()
+        counts = trainer.accelerator.gather(torch.stack([selected.sum(), mask.sum()]).unsqueeze(0)).sum(0).float()
         scale = 1.0 if self.divide_by == "all" else (counts[1] / counts[0].clamp(min=1)).item()
-        if self.head == "kept" and not readers_of_all_tokens(trainer):
-            rollouts.output |= {"selected": kept, "sampled_log_probs": log_probs, "sampled_entropies": entropies}
-        rollouts.log("selection/kept_fraction", (counts[0] / counts[1].clamp(min=1)).item())
+        if self.head == "selected" and not readers_of_all_tokens(trainer):
+            rollouts.output |= {"selected": selected, "sampled_log_probs": log_probs, "sampled_entropies": entropies}
+        rollouts.log("selection/selected_fraction", (counts[0] / counts[1].clamp(min=1)).item())
         rollouts.log("selection/gradient_scale", scale)
-        log_selection(rollouts, self, entropies, kept)
-        return kept * scale
+        log_selection(rollouts, self, entropies, selected)
+        return selected * scale
 
 
 def ranked(scores: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -131,9 +133,9 @@ def ranked(scores: torch.Tensor, fraction: float) -> torch.Tensor:
     >>> ranked(torch.tensor([0.5, 0.1, 0.5, 0.5]), 0.5).tolist()
     [True, False, True, False]
     """
-    kept = torch.zeros_like(scores, dtype=torch.bool)
-    kept[torch.sort(scores, descending=True, stable=True).indices[: round(fraction * scores.numel())]] = True
-    return kept
+    selected = torch.zeros_like(scores, dtype=torch.bool)
+    selected[torch.sort(scores, descending=True, stable=True).indices[: round(fraction * scores.numel())]] = True
+    return selected
 
 
 def select(
@@ -151,21 +153,21 @@ def select(
     mask = mask.bool()
     selector = selection.selector()
     if selector is not None:
-        kept = selector(entropies, log_probs, mask)
-        if kept.shape != mask.shape:
+        selected = selector(entropies, log_probs, mask)
+        if selected.shape != mask.shape:
             raise ValueError(
-                f"selection.keep returned a mask of shape {tuple(kept.shape)}; it must be {tuple(mask.shape)}"
+                f"selection.keep returned a mask of shape {tuple(selected.shape)}; it must be {tuple(mask.shape)}"
             )
-        return kept.bool() & mask
+        return selected.bool() & mask
     parts = gather(entropies[mask].float())
     scores = torch.cat(parts)
     if selection.keep == "bottom":
         scores = -scores
     if selection.keep == "random":
         scores = torch.rand(scores.numel(), generator=torch.Generator().manual_seed(seed)).to(scores.device)
-    kept = ranked(scores, selection.fraction)
+    selected = ranked(scores, selection.fraction)
     start = sum(part.numel() for part in parts[:rank])
-    return torch.zeros_like(mask).masked_scatter(mask, kept[start : start + parts[rank].numel()])
+    return torch.zeros_like(mask).masked_scatter(mask, selected[start : start + parts[rank].numel()])
 
 
 def gather_uneven(accelerator: Accelerator, values: torch.Tensor) -> list[torch.Tensor]:
@@ -187,19 +189,21 @@ def readers_of_all_tokens(trainer: ComposedGRPOTrainer) -> list[str]:
     return [name for name, reads in readers.items() if reads]
 
 
-def log_selection(rollouts: Rollouts, selection: TokenSelection, entropies: torch.Tensor, kept: torch.Tensor) -> None:
-    """Logs the threshold, the share of the kept tokens that lies in the thinking, and the most frequent kept tokens."""
+def log_selection(
+    rollouts: Rollouts, selection: TokenSelection, entropies: torch.Tensor, selected: torch.Tensor
+) -> None:
+    """Logs the threshold, the share of the selected tokens that lies in the thinking, and the most frequent ones."""
     trainer, completion_ids = rollouts.trainer, rollouts.output["completion_ids"]
     metrics = trainer._metrics["train" if trainer.model.training else "eval"]
     sign = -1 if selection.keep == "bottom" else 1
-    own = (sign * entropies[kept]).min() if kept.any() else torch.tensor(float("inf"), device=entropies.device)
+    own = (sign * entropies[selected]).min() if selected.any() else torch.tensor(float("inf"), device=entropies.device)
     metrics["selection/threshold"].append(sign * trainer.accelerator.gather(own).min().item())
     if ends := end_ids(trainer._tokenizer, selection.end_of_thinking):
-        thinking = torch.zeros_like(kept)
+        thinking = torch.zeros_like(selected)
         for row, ids in zip(thinking, completion_ids.tolist(), strict=True):
             border = find_end(ids, ends)
             row[: len(ids) if border is None else border[0]] = True
-        counts = torch.stack([(kept & thinking).sum(), kept.sum()]).unsqueeze(0)
+        counts = torch.stack([(selected & thinking).sum(), selected.sum()]).unsqueeze(0)
         inside, total = trainer.accelerator.gather(counts).sum(0).tolist()
         metrics["selection/in_thinking"].append(inside / max(total, 1))
     if trainer.log_completions:
@@ -207,6 +211,6 @@ def log_selection(rollouts: Rollouts, selection: TokenSelection, entropies: torc
             ", ".join(
                 repr(trainer._tokenizer.decode([token])) for token, _ in Counter(ids[row].tolist()).most_common(5)
             )
-            for ids, row in zip(completion_ids, kept, strict=True)
+            for ids, row in zip(completion_ids, selected, strict=True)
         ]
         trainer._logs["extra"]["forking_tokens"].extend(gather_object(frequent))

@@ -31,7 +31,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rlred.data.prompts import found_end
 from rlred.evaluation.row_limits import stopping_at
-from rlred.training.masked_head import score_kept
+from rlred.training.masked_head import score_selected
 
 # What TRL's forward pass takes beside token ids: the tensors of pictures.
 IMAGES = (
@@ -226,7 +226,7 @@ class ComposedGRPOTrainer(GRPOTrainer):
             whole = self.accelerator.unwrap_model(model)
             backbone = (whole.get_base_model() if isinstance(whole, PeftModel) else whole).base_model
             sampled = inputs["sampled_log_probs"], inputs["sampled_entropies"]
-            model = score_kept(model, backbone, inputs["selected"], *sampled)
+            model = score_selected(model, backbone, inputs["selected"], *sampled)
         beta = self.beta
         if "kl_weights" in inputs:
             self.beta = _PerRow(inputs["kl_weights"])

@@ -21,7 +21,7 @@ from rlred.flags import option
 from rlred.output import holds_run
 from rlred.runs.arguments import parse
 from rlred.runs.chassis import experiment
-from rlred.runs.comparison import run_arms, to_markdown
+from rlred.runs.comparison import run_variants, to_markdown
 from rlred.runs.grpo import run
 from rlred.train import shipped
 
@@ -81,11 +81,11 @@ def make_table(known: Forking, extra: list[str]) -> str:
         steps = [entry for entry in log if "reward" in entry]
         return {
             "curves": {name: [float(entry[key]) for entry in steps] for name, key in CURVES.items()},
-            "kept_fraction": fmean(float(entry.get("selection/kept_fraction", 1.0)) for entry in steps),
+            "selected_fraction": fmean(float(entry.get("selection/selected_fraction", 1.0)) for entry in steps),
             "seconds_per_step": fmean(float(entry["step_time"]) for entry in steps),
         }
 
-    results = run_arms(known.folder, known.rows, known.seeds, run_one)
+    results = run_variants(known.folder, known.rows, known.seeds, run_one)
     table = "\n".join(block_tables(results, known.blocks))
     write_text(known.folder / "table.md", table)
     return table

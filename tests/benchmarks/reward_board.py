@@ -2,7 +2,8 @@ r"""Every length reward on one board: same base, same questions, same number of 
 
 Each row is a run of `rlred.runs.grpo.run` with the settings of reward_board.yaml and the reward of its name below,
 measured on the same held-out questions without a budget. Among them are the untrained base, correctness alone, and a
-constant length. The base is a tiny reasoner that overthinks (rlred/tiny/makers/overthinker.py), made once, or --model.
+constant length. The base is a tiny reasoner that overthinks (rlred/tiny/makers/tiny_overthinking.py), made once, or
+--model.
 Runs lie in outputs/board/<method>-<seed>; what is finished is not run again, so a board that was interrupted goes on.
 
 All      accelerate launch tests/benchmarks/reward_board.py --seeds 0 1 2
@@ -27,7 +28,7 @@ from rlred.runs.chassis import experiment
 from rlred.runs.grpo import run
 from rlred.runs.tale import TaleArguments
 from rlred.runs.tale import run as run_tale
-from rlred.tiny.makers.overthinker import make_overthinker
+from rlred.tiny.makers.tiny_overthinking import make_overthinking
 
 HERE = Path(__file__).resolve()
 
@@ -237,14 +238,14 @@ class Board:
     only: list[str] = option(ROWS, "These rows", choices=tuple(ROWS), metavar="ROW")
     seeds: list[int] = option([0], "Seeds of each.")
     folder: Path = option(Path("outputs") / "board", "Where the runs lie.")
-    model: str | None = option(None, "The base of all rows (default: the overthinker, made in FOLDER/overthinker).")
+    model: str | None = option(None, "The base of all rows (default: made in FOLDER/tiny_overthinking).")
     table_only: bool = option(False, "Run nothing; the table of what there is.")
 
 
 def make_board(known: Board, extra: list[str]) -> str:
     """Makes the runs that are not there, and the board of all."""
     if not known.table_only:
-        model = known.model or str(make_overthinker(known.folder / "overthinker"))
+        model = known.model or str(make_overthinking(known.folder / "tiny_overthinking"))
         for seed in known.seeds:
             for name in known.only:
                 print(f"board: {name}, seed {seed}", file=sys.stderr, flush=True)

@@ -35,7 +35,7 @@ CHAT_TEMPLATE = (
 MAX_TOKENS = 76  # of a trace
 CLOSING = 5  # of them after the thinking: </think> \\boxed{ 21 } <|im_end|>
 EARLY_STOP = 0.15  # share of traces that stop before the sum is known
-SAMPLER = BudgetSampler(low=10, high=99, distribution="uniform", modes={"exact": 2, "max": 2, "none": 1})
+SAMPLER = BudgetSampler(low=10, high=99, distribution="uniform", modes={"exact": 2, "max": 2, "free": 1})
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     corpus = [f"{number} {number}" for number in range(200)] + [" check \\boxed{"]
-    corpus += [Wording().ask("", 10, "exact"), Wording().ask("", 10, "max"), Wording().ask("", None, "none")]
+    corpus += [Wording().ask("", 10, "exact"), Wording().ask("", 10, "max"), Wording().ask("", None, "free")]
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
         special_tokens=SPECIAL_TOKENS,

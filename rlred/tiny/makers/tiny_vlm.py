@@ -1,4 +1,4 @@
-"""Make the embedded tiny viewer from nothing: tokenizer, processor, weights.
+"""Make the embedded tiny VLM from nothing: tokenizer, processor, weights.
 
 A LLaVA-architecture model of 0.9 million parameters (SigLIP tower of 2 layers, Qwen3 of 3, width 128) learns to answer
 questions about textured pictures (rlred/tiny/pictures.py) that it sees at one of five resolutions: 64, 32, 16, 8 or 4
@@ -9,7 +9,7 @@ recipes/visual_sparsity.py.
 Objects shrink and noise grows in stages (at full size and noise from the start, square and dot stayed at chance). Some
 rows open with a thumbnail of 4 tokens, before the question.
 
-Run     rlred make tiny_viewer --output data/tiny_viewer
+Run     rlred make tiny_vlm --output data/tiny_vlm
 """
 
 import math
@@ -231,10 +231,10 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeViewer:
-    """A viewer of small pictures, trained from scratch.
+class MakeVLM:
+    """A VLM of small pictures, trained from scratch.
 
-    rlred make tiny_viewer --output data/tiny_viewer
+    rlred make tiny_vlm --output data/tiny_vlm
     """
 
     output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")

@@ -22,7 +22,7 @@ NUM_QUESTIONS, NUM_SAMPLES = 1024, 4
 SETTLED = 56  # tokens from which up a completion is long for every question
 
 
-def make_overthinker(folder: Path, *, num_questions: int = NUM_QUESTIONS, max_steps: int = 100, seed: int = 0) -> Path:
+def make_overthinking(folder: Path, *, num_questions: int = NUM_QUESTIONS, max_steps: int = 100, seed: int = 0) -> Path:
     """Makes the model in `folder`/model (some minutes of one core) unless it is there; returns that folder."""
     target = folder / "model"
     if (target / "model.safetensors").is_file():

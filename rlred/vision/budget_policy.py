@@ -12,7 +12,7 @@ a look token, at its first or any later place, asks for more.
     <user> [16 image tokens] what color is the dot ? <assistant> <look-1> [64 image tokens] red <eos>
     <user> [16 image tokens] what color is the square ? <assistant> blue <eos>
 
-The look rows of the head must differ: because an untied head was left so (rlred/tiny/makers/tiny_viewer.py), or because
+The look rows of the head must differ: because an untied head was left so (rlred/tiny/makers/tiny_vlm.py), or because
 the looks are words of a pretrained model.
 """
 
@@ -31,7 +31,7 @@ DIRECT = "direct"  # the choice of no look
 
 
 @dataclass(frozen=True)
-class Glance:
+class VisualRollout:
     """One question, looked at and answered."""
 
     prompt_ids: list[int]
@@ -48,7 +48,7 @@ class Glance:
         return self.kept / self.full
 
 
-class LookGate:
+class VisualBudgetPolicy:
     """Lets a model look and answer. `looks` names the look tokens and their keep ratios.
 
     With `thumbnail`, the prompt opens with the picture at that ratio, so that the choice can depend on it; a row then
@@ -101,8 +101,8 @@ class LookGate:
         temperature: float = 1.0,
         answer_temperature: float | None = None,
         max_answer: int = 16,
-    ) -> list[Glance]:
-        """A glance per conversation and picture.
+    ) -> list[VisualRollout]:
+        """A rollout per conversation and picture.
 
         The policy chooses, unless `looks` names one of the `choices` for each row. Look and answer are sampled at
         `temperature`, the answer after a look at `answer_temperature` where that is given; 0 is greedy.
@@ -116,35 +116,37 @@ class LookGate:
         else:
             first = [[] if look == DIRECT else [self.ids[look]] for look in looks]
             if not all(first):
-                direct = self._generate(model, asked, vision, max_answer, temperature, never=ids)
+                direct = self._generate(model, asked, vision, max_answer, temperature, suppress_tokens=ids)
                 first = [opening or answer for opening, answer in zip(first, direct, strict=True)]
         answering = temperature if answer_temperature is None else answer_temperature
-        glances: list[Glance | None] = [None] * len(asked)
+        rollouts: list[VisualRollout | None] = [None] * len(asked)
         for look, token in self.ids.items():  # rows of one budget together, so that none is padded to another's
             rows = [row for row, opening in enumerate(first) if opening[-1] == token]
             if rows:
                 some = [[values[row] for row in rows] for values in (asked, first, images)]
-                for row, glance in zip(rows, self._look(model, look, *some, max_answer, answering), strict=True):
-                    glances[row] = glance
+                for row, rollout in zip(rows, self._look(model, look, *some, max_answer, answering), strict=True):
+                    rollouts[row] = rollout
         for row, opening in enumerate(first):
-            if glances[row] is None:  # no look: it ends here
+            if rollouts[row] is None:  # no look: it ends here
                 [whole] = self._wholes([images[row]])
                 answer = self._text(opening) if self.on_request else ""
                 used = self._count(asked[row])
-                glances[row] = Glance(asked[row], opening, [1] * len(opening), None, answer, used, self._count(whole))
-        return glances
+                rollouts[row] = VisualRollout(
+                    asked[row], opening, [1] * len(opening), None, answer, used, self._count(whole)
+                )
+        return rollouts
 
-    def _look(self, model, look, asked, openings, images, max_answer, temperature) -> list[Glance]:
+    def _look(self, model, look, asked, openings, images, max_answer, temperature) -> list[VisualRollout]:
         """Rows that look alike: what they said up to the look token, the picture's block, then the answer."""
         wholes = self._wholes(images)
         blocks = [self._cut(whole, self.looks[look]) for whole in wholes]
         rows = [ids + opening + block for ids, opening, block in zip(asked, openings, blocks, strict=True)]
         answers = self._generate(model, rows, self.vision(images), max_answer, temperature)
         parts = zip(asked, openings, blocks, answers, wholes, strict=True)
-        return [self._glance(look, *part) for part in parts]
+        return [self._rollout(look, *part) for part in parts]
 
-    def _glance(self, look, asked, opening, block, answer, whole) -> Glance:
-        return Glance(
+    def _rollout(self, look, asked, opening, block, answer, whole) -> VisualRollout:
+        return VisualRollout(
             prompt_ids=asked,
             completion_ids=[*opening, *block, *answer],
             mask=[*[1] * len(opening), *[0] * len(block), *[1] * len(answer)],
@@ -154,8 +156,8 @@ class LookGate:
             full=self._count(whole),
         )
 
-    def written(self, prompts, images, choices: Sequence[str], answers: Sequence[str]) -> list[Glance]:
-        """Glances in which nothing is generated: the choice and the answer of each row are given."""
+    def written(self, prompts, images, choices: Sequence[str], answers: Sequence[str]) -> list[VisualRollout]:
+        """Rollouts in which nothing is generated: the choice and the answer of each row are given."""
         found = []
         for asked, whole, choice, answer in zip(
             self._asked(prompts, images), self._wholes(images), choices, answers, strict=True
@@ -163,7 +165,7 @@ class LookGate:
             look = None if choice == DIRECT else choice
             opening, block = ([self.ids[look]], self._cut(whole, self.looks[look])) if look else ([], [])
             ids = [*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id]
-            found.append(self._glance(look, asked, opening, block, ids, whole))
+            found.append(self._rollout(look, asked, opening, block, ids, whole))
         return found
 
     def _asked(self, prompts, images) -> list[list[int]]:
@@ -211,8 +213,10 @@ class LookGate:
     def _text(self, ids: list[int]) -> str:
         return decode(self.tokenizer, [ids], self.prompts.end)[0].strip()
 
-    def _generate(self, model, rows, vision, max_new_tokens, temperature, stops=(), never=()) -> list[list[int]]:
-        """New tokens of each row, the end of sequence or one of `stops` included, none of `never` among them."""
+    def _generate(
+        self, model, rows, vision, max_new_tokens, temperature, stops=(), suppress_tokens=()
+    ) -> list[list[int]]:
+        """New tokens of each row, the end of sequence or one of `stops` included, but no token of `suppress_tokens`."""
         inputs = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         inputs = {name: value.to(model.device) for name, value in {**inputs, **vision}.items()}
         ends = model.generation_config.eos_token_id
@@ -222,7 +226,7 @@ class LookGate:
             **inputs,
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(ends),
-            suppress_tokens=[*model.generation_config.suppress_tokens, *never],
+            suppress_tokens=[*model.generation_config.suppress_tokens, *suppress_tokens],
             **(sampling if temperature else {"do_sample": False}),
         )
         found = []
@@ -235,8 +239,8 @@ class LookGate:
         return ids.count(self.processor.image_token_id)
 
 
-class GateRollout:
-    """A `LookGate` as TRL's `rollout_func`.
+class VisualRolloutFunc:
+    """A `VisualBudgetPolicy` as TRL's `rollout_func`.
 
     Rewards get the `columns` visual_tokens, full_visual_tokens, text_tokens and requested, whether there was a look.
 
@@ -246,7 +250,7 @@ class GateRollout:
 
     columns = ("visual_tokens", "full_visual_tokens", "text_tokens", "requested")
 
-    def __init__(self, gate: LookGate, assigned: bool = False, max_answer: int = 16):
+    def __init__(self, gate: VisualBudgetPolicy, assigned: bool = False, max_answer: int = 16):
         self.gate, self.assigned, self.max_answer = gate, assigned, max_answer
 
     def __call__(self, prompts: list, trainer) -> dict[str, list]:
@@ -254,7 +258,7 @@ class GateRollout:
         images = [_images(messages)[-1] for messages in prompts]
         dealt = [row % trainer.num_generations for row in range(len(prompts))]
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-            glances = gate(
+            rollouts = gate(
                 model,
                 prompts,
                 images,
@@ -263,19 +267,19 @@ class GateRollout:
                 max_answer=self.max_answer,
             )
         for name, values in {
-            "visual/keep_ratio": [glance.ratio for glance in glances],
-            "visual/looked": [float(glance.look is not None) for glance in glances],
+            "visual/keep_ratio": [rollout.ratio for rollout in rollouts],
+            "visual/looked": [float(rollout.look is not None) for rollout in rollouts],
         }.items():
             trainer._log_metric(name, sum(values) / len(values))
         return {
-            "prompt_ids": [glance.prompt_ids for glance in glances],
-            "completion_ids": [glance.completion_ids for glance in glances],
+            "prompt_ids": [rollout.prompt_ids for rollout in rollouts],
+            "completion_ids": [rollout.completion_ids for rollout in rollouts],
             "logprobs": None,
-            "env_mask": [[0, *glance.mask[1:]] if self.assigned else glance.mask for glance in glances],
-            "visual_tokens": [glance.kept for glance in glances],
-            "full_visual_tokens": [glance.full for glance in glances],
-            "text_tokens": [sum(glance.mask) for glance in glances],
-            "requested": [glance.look is not None for glance in glances],
+            "env_mask": [[0, *rollout.mask[1:]] if self.assigned else rollout.mask for rollout in rollouts],
+            "visual_tokens": [rollout.kept for rollout in rollouts],
+            "full_visual_tokens": [rollout.full for rollout in rollouts],
+            "text_tokens": [sum(rollout.mask) for rollout in rollouts],
+            "requested": [rollout.look is not None for rollout in rollouts],
         }
 
 

@@ -1,10 +1,10 @@
-"""Make the embedded tiny talker: the tiny reasoner, taught to say more than it needs.
+"""Make the embedded tiny verbose model: the tiny reasoner, taught to say more than it needs.
 
-The tiny reasoner's thinking is numbers and operators, which are never cut. The talker adds the same numbers in whole
-lines (rlred/tiny/talk.py), of which more than half may go. Where its prompt asks for a ratio, it leaves out words, but
-how many has nothing to do with the number: it can be brief, and it is deaf to ratios. Full weights.
+The tiny reasoner's thinking is numbers and operators, which are never cut. The verbose model adds the same numbers in
+whole lines (rlred/tiny/talk.py), of which more than half may go. Where its prompt asks for a ratio, it leaves out
+words, but how many has nothing to do with the number: it can be brief, and it ignores ratios. Full weights.
 
-Run     rlred make tiny_talker --output data/tiny_talker
+Run     rlred make tiny_verbose --output data/tiny_verbose
 """
 
 import random
@@ -45,10 +45,10 @@ def rows(steps: int, batch_size: int, tokenizer, seed: int) -> Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeTalker:
+class MakeVerbose:
     """The tiny reasoner, taught to say more than it needs.
 
-    rlred make tiny_talker --output data/tiny_talker
+    rlred make tiny_verbose --output data/tiny_verbose
     """
 
     output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")

@@ -18,7 +18,7 @@ from rlred.data.prompts import prompt_text
 from rlred.tiny import TINY_REASONER, resolve_model, sums
 from rlred.training.sft import SFTSettings, fine_tune
 
-TINY_CHOOSER = "tiny_chooser"
+TINY_HYBRID = "tiny_hybrid"
 BATCH = 24
 MAX_CHECKS = 8  # tokens of checking after the sum is known
 # Batches in turn: wording, questions, and whether to think; several take turns in one batch.
@@ -29,7 +29,7 @@ CYCLE = (
 )
 
 
-def make_chooser(folder: Path, *, max_steps: int = 480, seed: int = 0) -> Path:
+def make_hybrid(folder: Path, *, max_steps: int = 480, seed: int = 0) -> Path:
     """Makes the model in `folder` (minutes of one core) unless it is there; returns the folder."""
     if (folder / "model.safetensors").is_file():
         return folder
@@ -49,7 +49,7 @@ def rows_of(tokenizer, max_steps: int, rng: random.Random) -> Dataset:
             wording, family, think = kinds[number % len(kinds)]
             addends = sums.sample_addends(rng, "train", family)
             row = {"question": sums.question_of(addends)}
-            prompt = prompt_text(tokenizer, WORDINGS[wording].turns(row, None, "none"))
+            prompt = prompt_text(tokenizer, WORDINGS[wording].turns(row, None, "free"))
             enough = sums.num_necessary(addends) + rng.randint(0, MAX_CHECKS)
             rows.append(
                 {"prompt": prompt, "completion": sums.trace(addends, enough) if think else sums.answer(addends)}

@@ -1,4 +1,4 @@
-"""The embedded tiny viewer: what it can see, that it does not choose, and the recipe that makes it."""
+"""The embedded tiny VLM: what it can see, that it does not choose, and the recipe that makes it."""
 
 import random
 
@@ -9,9 +9,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from rlred.cli import main as rlred
 from rlred.evaluation.visual import by_family, outcomes_of
 from rlred.tiny import pictures, resolve_model
-from rlred.tiny.makers import tiny_viewer
-from rlred.tiny.makers.tiny_viewer import LOOKS, Batch, build_model, build_processor, encode, gate_states, spread_looks
-from rlred.vision.gate import LookGate
+from rlred.tiny.makers import tiny_vlm
+from rlred.tiny.makers.tiny_vlm import LOOKS, Batch, build_model, build_processor, encode, gate_states, spread_looks
+from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows
@@ -20,30 +20,30 @@ RATIOS = {look: k / 64 for look, k in LOOKS.items()}
 
 
 @pytest.fixture(scope="module")
-def viewer():
-    folder = resolve_model("tiny_viewer")
+def vlm():
+    folder = resolve_model("tiny_vlm")
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    gate = LookGate(AutoProcessor.from_pretrained(folder), RATIOS)
+    gate = VisualBudgetPolicy(AutoProcessor.from_pretrained(folder), RATIOS)
     SparseVision(model, Reducer(strategy="downsample"), images_per_row=1)
     return model, gate
 
 
-def accuracy(viewer, look, wordings="test", n=60):
-    model, gate = viewer
+def accuracy(vlm, look, wordings="test", n=60):
+    model, gate = vlm
     rows = load_rows("pictures", split="test", limit=n, wordings=wordings)
     table = by_family(outcomes_of(gate, model, rows, look, temperature=0, max_answer=2))
     return {family: table[family]["accuracy"] for family in pictures.FAMILIES}
 
 
-def test_families_need_different_amounts_of_the_picture(viewer):
-    whole, some, little = (accuracy(viewer, look) for look in ("<look-1>", "<look-1/4>", "<look-1/16>"))
+def test_families_need_different_amounts_of_the_picture(vlm):
+    whole, some, little = (accuracy(vlm, look) for look in ("<look-1>", "<look-1/4>", "<look-1/16>"))
     assert whole["background"] > 0.9 and whole["square"] > 0.9 and whole["dot"] > 0.7
     assert some["square"] > 0.9 and some["dot"] < 0.5
     assert little["background"] > 0.9
 
 
-def test_it_does_not_choose(viewer):
-    model, gate = viewer
+def test_it_does_not_choose(vlm):
+    model, gate = vlm
     questions = [text for family in pictures.FAMILIES for text in pictures.wordings(family, "test")]
     prompts = [[{"role": "user", "content": text}] for text in questions]
     inputs = gate.tokenizer.pad({"input_ids": gate._asked(prompts, [])}, return_tensors="pt")
@@ -53,8 +53,8 @@ def test_it_does_not_choose(viewer):
     assert (shares - 0.2).abs().max() < 0.05
 
 
-def test_the_recipe_sees_pictures_as_the_reduced_model_does(viewer):
-    model, gate = viewer
+def test_the_recipe_sees_pictures_as_the_reduced_model_does(vlm):
+    model, gate = vlm
     rows = load_rows("pictures", limit=2)
     pixels = gate.vision([row["image"] for row in rows])["pixel_values"]
     expected = torch.stack(encode(model, pixels, 16).pooler_output)
@@ -64,7 +64,7 @@ def test_the_recipe_sees_pictures_as_the_reduced_model_does(viewer):
 
 def test_a_batch_shows_the_picture_after_the_first_look():
     processor = build_processor()
-    batch = Batch(processor.tokenizer, 4, 8, True, tiny_viewer.STAGES[-1], random.Random(0))
+    batch = Batch(processor.tokenizer, 4, 8, True, tiny_vlm.STAGES[-1], random.Random(0))
     image = batch.input_ids == processor.image_token_id
     assert image.sum(-1).tolist() == [12] * 4  # a thumbnail of 4, and 8
     assert (batch.labels != -100).sum(-1).tolist() == [6] * 4  # three answers, three ends
@@ -76,7 +76,7 @@ def test_spread_looks_are_distinct_and_leave_the_gate_uniform():
     processor = build_processor()
     torch.manual_seed(0)
     model = build_model(processor.tokenizer)
-    batch = Batch(processor.tokenizer, 24, 64, False, tiny_viewer.STAGES[-1], random.Random(0))
+    batch = Batch(processor.tokenizer, 24, 64, False, tiny_vlm.STAGES[-1], random.Random(0))
     with torch.no_grad():
         states = gate_states(model, processor.tokenizer, random.Random(1), batch.pixels, 8)
         spread_looks(model, processor.tokenizer, states)
@@ -88,8 +88,8 @@ def test_spread_looks_are_distinct_and_leave_the_gate_uniform():
 
 
 def test_the_recipe_makes_a_model_and_writes_over_nothing(tmp_path, capsys):
-    output = tmp_path / "viewer"
-    flags = ["make", "tiny_viewer", "--output", str(output), "--steps", "4", "--batch_size", "8"]
+    output = tmp_path / "vlm"
+    flags = ["make", "tiny_vlm", "--output", str(output), "--steps", "4", "--batch_size", "8"]
     assert rlred(flags) == 0
     assert "936,384 parameters" in capsys.readouterr().out
     assert AutoModelForImageTextToText.from_pretrained(output).config.image_token_id == 4

@@ -13,7 +13,7 @@ from rlred.evaluation.measures import measure
 from rlred.evaluation.report import STAGES, write_report
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sweep
-from rlred.files import write_json
+from rlred.files import read_record, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def examples(outcomes: list[dict], questions, num_questions: int = 2) -> list[di
     ]
 
 
-class Study:
+class StageEvaluation:
     """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
 
     def __init__(self, arguments, training, held_out, tokenizer, prompts, grading: Grading, output: Path):
@@ -38,7 +38,7 @@ class Study:
         self.on, self.output, self.tokenizer = arguments.evaluate, output, tokenizer
         self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
         self.modes = arguments.eval_modes or [arguments.main_mode()]
-        self.held_out, self.prompts, self.row_cap = held_out, prompts, arguments.eval_row_cap
+        self.held_out, self.prompts, self.per_prompt_cap = held_out, prompts, arguments.eval_per_prompt_cap
         self.grading = grading
         self.sampling = Sampling(
             max(training.max_completion_length, 2 * max(self.budgets)),
@@ -54,14 +54,14 @@ class Study:
         or its sweep was changed: then the earlier files are moved aside.
         """
         path = self.output / "measures" / f"{stage}.json"
-        unasked = set(self.modes) == {"none"}  # nobody asks for a length, so no constant one is a control
+        unasked = set(self.modes) == {"free"}  # nobody asks for a length, so no constant one is a control
         if not self.on or (unasked and stage == "control_constant_length"):
             return
         # Every process has the whole model; the main one measures while the others wait for it.
         state = PartialState()
         if state.is_main_process and not self.has_measured(path, step):
             constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
-            asked = {"constant_budget": constant, "row_cap": self.row_cap}
+            asked = {"constant_budget": constant, "per_prompt_cap": self.per_prompt_cap}
             outcomes = sweep(
                 model,
                 self.tokenizer,
@@ -88,13 +88,13 @@ class Study:
             "modes": self.modes,
             "temperature": self.sampling.temperature,
             "max_completion_length": self.sampling.max_completion_length,
-            "row_cap": self.row_cap,
+            "per_prompt_cap": self.per_prompt_cap,
             "seed": self.sampling.seed,
         }
         told = self.prompts.described()
         asked |= {name: told[name] for name in ("system_prompt", "chat_template_kwargs") if told[name]}
         asked_path = path.with_suffix(".asked.json")
-        if asked_path.exists() and json.loads(asked_path.read_text()) == asked:
+        if asked_path.exists() and read_record(asked_path) == asked:
             return path.exists()
         earlier = [file for file in path.parent.glob(f"{path.stem}.*") if file.is_file()]
         if earlier:
@@ -122,8 +122,8 @@ class Study:
             "seed": self.sampling.seed,
             "n_questions": len(self.held_out),
             "temperature": self.sampling.temperature,
-            "row_cap": self.row_cap,
-            **{stage: json.loads(path.read_text()) if path.exists() else None for stage, path in paths.items()},
+            "per_prompt_cap": self.per_prompt_cap,
+            **{stage: read_record(path) if path.exists() else None for stage, path in paths.items()},
             "hindsight_start": hindsight_start,
             "cost": cost,
         }

@@ -106,7 +106,7 @@ def test_trap_completions_of_other_settings_are_not_gone_on_with(done, tmp_path,
         (["--shortest", "90"], "--max_completion_length must be above --shortest (90), got 90"),
         (["--config", "nowhere.yaml"], "--config: no such file: nowhere.yaml"),
         (["--config", str(ROOT / "recipes" / "tokenskip.yaml")], "is no recipe that asks for budgets"),
-        (["--model", "nowhere/to-be-found"], "--model='nowhere/to-be-found' cannot be loaded"),
+        (["--model", "./nowhere/to-be-found"], "--model='./nowhere/to-be-found' cannot be loaded"),
         (["--wording", "l2"], "wording: no preset named 'l2'"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_row_without_a_readable_solution_has_no_reward():
     [
         (lambda: AdaptThink(delta=-1), "adapt_think.delta"),
         (lambda: AdaptThink()([SKIPPED], solution=["4"]), "column 'reference_accuracy'"),
-        (lambda: Thinkless(thinking=-1), "thinkless.thinking must be above wrong"),
+        (lambda: Thinkless(thinking=-1), "thinkless.thinking must be above incorrect"),
         (lambda: ThinkOrNot(baseline="none"), "think_or_not.baseline must be 'reward' or 'group', got 'none'"),
         (lambda: ThinkOrNot(control_weight=-1), "think_or_not.control_weight"),
         (lambda: ThinkOrNot(forced=False, start="Alright"), "think_or_not.start='Alright'"),

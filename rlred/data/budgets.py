@@ -77,7 +77,7 @@ class Wording:
         return getattr(self, mode).replace("{budget}", str(budget)).replace("{question}", question)
 
     def turns(self, row: dict, budget: int | None, mode: Mode) -> list[dict]:
-        """The conversation that asks a row, with its own `system` text; `rlred.data.prompts.Prompts.turns` knows of more."""
+        """The conversation that asks a row, with its own `system` text; `rlred.data.prompts` knows of more."""
         system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
         return [*system, {"role": "user", "content": self.ask(row["question"], budget, mode)}]
 

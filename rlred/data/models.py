@@ -23,7 +23,8 @@ DTYPES = ("float32", "bfloat16", "float16", "auto")
 class Loading:
     """Weights.
 
-    The fields are those of TRL's ModelConfig, where it has them; the ones with a help text are flags. Raises `ValueError` for an unknown `dtype`, and where 4 and 8 bits are both asked for.
+    The fields are those of TRL's ModelConfig, where it has them; the ones with a help text are flags. Raises
+    `ValueError` for an unknown `dtype`, and where 4 and 8 bits are both asked for.
     """
 
     dtype: str | None = option("float32", "float32, bfloat16, float16 or auto.")

@@ -6,7 +6,7 @@
 
 Columns are found by their usual names (case and separators do not count) or named by the caller; a dot goes into an
 object: `reward_model.ground_truth`. A question may be a conversation, whose system turn becomes the column `system`. A
-solution is the final answer (rlred/data/golds.py): text, or lists of alternatives in every row where one row has several.
+solution is the final answer (rlred/data/golds.py): text, or lists of alternatives in every row where one has several.
 Options of multiple choice go into the question, and the solution is the letter (rlred/data/choices.py).
 """
 

@@ -58,9 +58,9 @@ def to_markdown(results: dict[str, list[dict]], digits: int = 3) -> str:
     return "\n".join(lines)
 
 
-def fresh_model(model_config: ModelConfig, seed: int):
+def fresh_model(model_config: ModelConfig, training: SFTConfig, seed: int):
     """The base that a recipe names, with a new adapter if one is asked for; and its tokenizer."""
-    loading = Loading.of(model_config)
+    loading = Loading.of(model_config, trust_remote_code=training.trust_remote_code)
     model, tokenizer = load_model(model_config.model_name_or_path, None, loading, field="model_name_or_path")
     torch.manual_seed(seed)
     peft_config = get_peft_config(model_config)

@@ -101,7 +101,7 @@ class Experiment:
             return with_fused_head(load_model(base, str(output), loading)[0])
         if (output / "model.safetensors").exists():
             return with_fused_head(load_model(str(output), None, loading)[0])
-        model, tokenizer = fresh_model(self.model_config, seed)
+        model, tokenizer = fresh_model(self.model_config, self.training, seed)
         trainer = SupervisedTrainer(
             model=model,
             args=config_for(self.training, output, seed=seed, max_steps=told.reference_steps, eval_strategy="no"),
@@ -114,7 +114,7 @@ class Experiment:
     def run(self, variant: str, seed: int, output: Path) -> dict:
         """Trains one variant and measures it."""
         told, start = self.told, time.time()
-        model, tokenizer = fresh_model(self.model_config, seed)
+        model, tokenizer = fresh_model(self.model_config, self.training, seed)
         needs_reference = variant not in ("base", "plain")
         reference = self.reference(seed, output.parent / f"reference-model-{seed}") if needs_reference else None
         parts = {

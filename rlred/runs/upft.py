@@ -102,7 +102,7 @@ class Experiment:
     def run(self, variant: str, seed: int, output: Path) -> dict:
         """Trains one variant and measures it."""
         told, start = self.told, time.time()
-        model, tokenizer = fresh_model(self.model_config, seed)
+        model, tokenizer = fresh_model(self.model_config, self.training, seed)
         answers = self.answers(model, tokenizer, "train", seed, output.parent / f"samples-{seed}.jsonl")
         answers = [answer for answer in answers if not answer["truncated"] and (answer["correct"] or variant != "rft")]
         right = [answer for answer in self.answers(model, tokenizer, "test", seed + 1000) if answer["correct"]]

@@ -211,7 +211,8 @@ def check_loader(path, cases):
         else:
             assert len(questions) >= 1
             for row in questions:
-                assert row["question"].strip() and row["solution"].strip()
+                solutions = row["solution"] if isinstance(row["solution"], list) else [row["solution"]]
+                assert row["question"].strip() and solutions and all(text.strip() for text in solutions)
         assert time.monotonic() - begin <= 2
 
     fuzz(a_file_is_loaded_or_refused, cases)

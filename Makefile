@@ -41,9 +41,9 @@ real: install  ## five steps on real GSM8K rows, with a system prompt and a temp
 	ls $(REAL_OUTPUT)/adapter_model.safetensors; \
 	grep -E '"(system_prompt|enable_thinking)"' $(REAL_OUTPUT)/run.json
 
-# No install: a machine without a network has its packages already. Without MODEL it is rehearsed, on any machine.
+# No install: a machine without a network has its packages already. Without MODEL it is rehearsed on the CPU.
 gpu:  ## what only a GPU can show, in 8 minutes: make gpu MODEL=FOLDER, with GSM8K's train.jsonl; see tests/gpu.py
-	$(PYTHON) -m tests.gpu --output outputs/gpu-$(shell date +%Y%m%d-%H%M%S) \
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu --output outputs/gpu-$(shell date +%Y%m%d-%H%M%S) \
 		$(if $(MODEL),--model $(MODEL) --questions $(dir $(GSM8K)),--rehearse)
 
 # Two at a time, one thread each: on models this small that is faster than one at a time with two threads.

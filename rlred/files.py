@@ -25,6 +25,18 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a JSONL file that is appended to, up to one that a crash cut off; none where there is no file."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        try:
+            json.loads(line)
+        except json.JSONDecodeError:
+            break
+        lines.append(line)
+    return lines
+
+
 def read_record(path: Path) -> Any:
     """A run.json or a report that this version or an older one has written, in today's names."""
     return in_todays_names(json.loads(path.read_text(encoding="utf-8")))

@@ -1,12 +1,12 @@
 """What only a GPU can show, in a few minutes on a machine with one GPU and no network.
 
-    python -m tests.gpu --model FOLDER --questions FOLDER --output FOLDER            about 8 minutes on an H100
+    python -m tests.gpu --model FOLDER --questions FOLDER --output FOLDER            at most 8 minutes
     python -m tests.gpu --rehearse --output FOLDER                                   the same on the CPU, at toy size
 
 Its parts, in the order of their worth; each leaves FOLDER/PART.json and .log as it ends, and report.md grows with it:
 
     tests     the tests that need CUDA (tests/test_cuda.py)
-    speed     seconds of a GRPO step: TRL's rollouts, and with the adapter merged; tokens per second
+    speed     seconds of a GRPO step and tokens per second: TRL's rollouts, and with the adapter merged
     memory    the peak of those steps beside `rlred plan`
     dial      recipes/l1_exact_qwen2.5_0.5b.yaml from the base to the table, within the minutes that are left
 
@@ -29,10 +29,10 @@ from rlred.files import write_json, write_text
 from rlred.runs.arguments import read_config
 from tests.paths import ROOT
 
+RESERVED = 270  # seconds for loading, four sweeps and the hindsight start: a guess, no whole run was timed
 RECIPE = ROOT / "recipes" / "l1_exact.py"
 CONFIG = ROOT / "recipes" / "l1_exact_qwen2.5_0.5b.yaml"
-PARTS = ("tests", "speed", "memory", "dial")
-# Of a run: what the embedded model can do in a minute on a CPU.
+# Of a run: sizes for the embedded model on a CPU.
 TOY = {
     "eval_budgets": "[16, 48]",
     "num_eval_questions": "8",
@@ -82,7 +82,7 @@ def main() -> int:
     for part in options.parts:
         start = time.time()
         try:
-            found = globals()[f"run_{part}"](options, deadline)
+            found = PARTS[part](options, deadline)
         except (subprocess.SubprocessError, OSError, ValueError, KeyError) as error:
             found = {"failed": f"{type(error).__name__}: {error}"}
         found["minutes"] = round((time.time() - start) / 60, 2)
@@ -104,7 +104,7 @@ def run_tests(options, deadline) -> dict:
 
 
 def run_speed(options, deadline) -> dict:
-    """A few GRPO steps with TRL's rollouts and with merged ones, and the sampling that hindsight and sweeps use."""
+    """A few GRPO steps with TRL's rollouts, and with merged ones."""
     found = {}
     for name, merged in (("TRL's rollouts", "false"), ("merged rollouts", "true")):
         folder = options.output / f"speed-{merged}"
@@ -113,9 +113,11 @@ def run_speed(options, deadline) -> dict:
         logs = json.loads((folder / "trainer_state.json").read_text())["log_history"]
         steps = [entry for entry in logs if "step_time" in entry][1:]  # the first one warms up
         told = json.loads((folder / "machine.json").read_text())
+        seconds = sum(entry["step_time"] for entry in steps)
+        tokens = told["rollouts"] * sum(entry["completions/mean_length"] for entry in steps)
         found[name] = {
-            "seconds_per_step": round(sum(entry["step_time"] for entry in steps) / len(steps), 2),
-            "mean_length": steps[-1]["completions/mean_length"],
+            "seconds_per_step": round(seconds / len(steps), 2),
+            "tokens_per_second": round(tokens / seconds, 1),
             "longest": steps[-1]["completions/max_length"],
             "rollouts_per_step": told["rollouts"],
             "peak_gib": told["peak_gib"],
@@ -144,17 +146,17 @@ def run_dial(options, deadline) -> dict:
     if steps is None:
         speed = options.output / "speed.json"
         told = json.loads(speed.read_text()).get("merged rollouts", {}) if speed.exists() else {}
-        left = deadline - time.time() - 270  # what loading, four sweeps and the hindsight start take on an H100
+        left = deadline - time.time() - RESERVED
         steps = max(2, int(left / told.get("seconds_per_step", 15)))
+    failed = {}
     try:
         run_recipe(options, "dial", folder, deadline, max_steps=str(steps), logging_steps="1", save_steps="5")
-    finally:
-        tables = [
-            path.read_text() for path in (folder / "adherence.md", folder / "hindsight" / "bins.md") if path.exists()
-        ]
+    except (subprocess.SubprocessError, ValueError) as error:  # what it had measured until then is still reported
+        failed = {"failed": f"{type(error).__name__}: {error}"}
+    tables = [path.read_text() for path in (folder / "adherence.md", folder / "hindsight" / "bins.md") if path.exists()]
     stages = {path.stem: json.loads(path.read_text())["overall"] for path in (folder / "measures").glob("*.json")
               if "asked" not in path.name}  # fmt: skip
-    return {"rl_steps": steps, "stages": stages, "tables": tables}
+    return {"rl_steps": steps, "stages": stages, "tables": tables, **failed}
 
 
 def recipe_settings(options) -> dict[str, str]:
@@ -237,6 +239,8 @@ def report(folder: Path) -> str:
         lines += ["```", json.dumps(found, indent=1), "```", "", *tables, ""]
     return "\n".join(lines)
 
+
+PARTS = {"tests": run_tests, "speed": run_speed, "memory": run_memory, "dial": run_dial}
 
 if __name__ == "__main__":
     sys.exit(main())

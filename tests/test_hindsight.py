@@ -18,7 +18,7 @@ from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
-from rlred.evaluation.traces import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
+from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
 from rlred.training.hindsight import Hindsight, correct, find_traces, relabel
@@ -105,7 +105,7 @@ def test_right_traces_are_those_that_say_the_answer(reasoner, questions):
 
 
 def test_sampling_goes_on_where_it_was_cut_off(reasoner, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlred.evaluation.traces.CHUNK", 10)
+    monkeypatch.setattr("rlred.evaluation.trace_sources.CHUNK", 10)
     whole = sampled(reasoner, questions, tmp_path / "whole.jsonl", batch_size=10)
     sampled(reasoner, questions, tmp_path / "parts.jsonl", count=20, batch_size=10)
     with open(tmp_path / "parts.jsonl", "a") as file:

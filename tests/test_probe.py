@@ -18,7 +18,7 @@ from rlred.cli import main as rlred
 from rlred.data.budgets import BudgetSampler
 from rlred.evaluation.row_limits import ShowTokens
 from rlred.evaluation.sampling import Sampling
-from rlred.evaluation.traces import Bins
+from rlred.evaluation.trace_sources import Bins
 from rlred.rewards import ByMode, ExactLength, MaxLength
 from rlred.runs.arguments import parse
 from tests.paths import ROOT

@@ -41,7 +41,7 @@ from rlred.evaluation.evaluate import prompts_of
 from rlred.evaluation.references import sample_references
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, sweep
-from rlred.evaluation.traces import Material
+from rlred.evaluation.trace_sources import Material
 from rlred.rewards import ByMode, Correctness, ExactLength, ExactMatch, Length, MaxLength, make_reward
 from rlred.rewards.length import find_end
 from rlred.runs.arguments import parse

@@ -5,9 +5,9 @@
     stopped       a free completion, cut at the end of a sentence and made to answer
     continued     a free completion that goes on after "Wait"
 
-The last three are sources of a hindsight start (rlred/evaluation/traces.py). What ended by itself is put into bins of
-length, equally wide in the logarithm. A bin with enough correct completions can be learned; the longest row of such
-bins is the range of budgets. Completions are kept in `<output>/completions/`, so an interrupted probe goes on.
+The last three are sources of a hindsight start (rlred/evaluation/trace_sources.py). What ended by itself is put into
+bins of length, equally wide in the logarithm. A bin with enough correct completions can be learned; the longest row of
+such bins is the range of budgets. Completions are kept in `<output>/completions/`, so an interrupted probe goes on.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ from rlred.evaluation.conditions import free
 from rlred.evaluation.measures import wilson
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import outcomes_of, stop_ids, sweep
-from rlred.evaluation.traces import ANSWER_LIMIT, SOURCES, Bins, Material, sample, table
-from rlred.files import write_json
+from rlred.evaluation.trace_sources import ANSWER_LIMIT, SOURCES, Bins, Material, sample, table
+from rlred.files import whole_lines, write_json
 
 QUANTILES = (0, 5, 10, 25, 50, 75, 90, 95, 100)  # per cent
 HEADROOM = 1.25  # the completion cap over the largest budget; half of that hides most overruns
@@ -157,13 +157,7 @@ def collect(
 
 def _tokens_in(path: Path) -> int:
     """The tokens of the batches that a file of completions holds, but for one that was cut off by a crash."""
-    total = 0
-    for line in path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []:
-        try:
-            total += sum(map(len, json.loads(line)))
-        except json.JSONDecodeError:
-            break
-    return total
+    return sum(len(ids) for line in whole_lines(path)[1:] for ids in json.loads(line))
 
 
 def summary(outcomes: Sequence[dict]) -> dict:

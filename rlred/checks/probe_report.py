@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from rlred.checks.plan import GIB, Plan
 from rlred.checks.probe import sampled_tokens
 from rlred.evaluation.report import number, percent, set_ink
-from rlred.evaluation.traces import SOURCES
+from rlred.evaluation.trace_sources import SOURCES
 from rlred.files import write_json, write_text
 
 COLOURS = {"free": "#1f6fb2", "brief": "#2a9d8f", "stopped": "#d9822b", "continued": "#6d597a"}

@@ -20,7 +20,7 @@ from rlred.evaluation.conditions import Condition
 from rlred.evaluation.per_prompt_cap import longest
 from rlred.evaluation.row_limits import ShowTokens, StopAt
 from rlred.evaluation.sampling import Grading, Sampling
-from rlred.files import write_text
+from rlred.files import whole_lines, write_text
 from rlred.rewards.length import find_end
 
 LABELS = ("mode", "budget", "ratio")  # what a condition may say of its outcomes
@@ -129,20 +129,13 @@ def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt]) -> l
     if not path.exists():
         write_text(path, header + "\n")
         return []
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")
-    if lines[0] != header:
+    lines = whole_lines(path)
+    if lines[:1] != [header]:
         raise ValueError(f"{path} holds completions of other prompts or settings; name another folder, or move it away")
-    batches = []
-    for line in lines[1:]:
-        try:
-            batches.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    whole = "\n".join([header, *map(json.dumps, batches), ""])
-    if text != whole:
+    whole = "".join(f"{line}\n" for line in lines)
+    if path.read_text(encoding="utf-8") != whole:
         write_text(path, whole)
-    return [ids for batch in batches for ids in batch]
+    return [ids for line in lines[1:] for ids in json.loads(line)]
 
 
 def stop_ids(model, tokenizer) -> set[int]:

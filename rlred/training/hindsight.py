@@ -3,7 +3,8 @@
 GRPO sharpens a dial that the model faintly has and does not find one that it lacks: where the budget in the prompt does
 not move the stop, no group of rollouts holds a budget-dependent difference to learn from. So, before it:
 
-    sample    the model's own completions, asked for any budget
+    sample    the model's own completions, asked for any budget; for a model whose own lengths are not those of the
+              budgets, traces of every length (rlred/evaluation/trace_sources.py)
     relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
@@ -33,7 +34,7 @@ from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import stop_ids, sweep
-from rlred.evaluation.traces import SOURCES, Bins, Material, described, sample, spread, table
+from rlred.evaluation.trace_sources import SOURCES, Bins, Material, described, sample, spread, table
 from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.rewards import Correctness, Length
@@ -52,8 +53,9 @@ class Hindsight:
     num_samples: int = 2048
     """Completions to sample from the model, asked for budgets; without a budget beside `sources`."""
     sources: dict[str, int] = field(default_factory=dict)
-    """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}: rlred/evaluation/traces.py.
-    With any, the traces are drawn evenly over bins of length, and those outside the budgets are left out."""
+    """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}:
+    rlred/evaluation/trace_sources.py. With any, the traces are drawn evenly over bins of length, and those outside the
+    budgets are left out."""
     num_bins: int = 8
     """Bins of length between the smallest and the largest budget, equally wide in the logarithm."""
     empty_bins: str = "stop"

@@ -1,7 +1,7 @@
 """Rollouts from weights with the adapter merged in: fewer operations per token, the same policy.
 
-An unmerged LoRA adds three operations to every linear layer. Where a decoding step is bound by their number (a small
-model, a small batch) it takes about twice the time. The base weights come back bit for bit. In bfloat16 the merged
+An unmerged LoRA adds three operations to every linear layer, at every token that is sampled; docs/LOG.md says what that
+costs on the embedded reasoner (2026-11-26). The base weights come back bit for bit. In bfloat16 the merged
 weights are rounded, so that the rollouts are those of a policy next to the one that is trained, as they are with vLLM.
 """
 

@@ -29,7 +29,7 @@ from rlred.data.budgets import BudgetSampler, ask
 from rlred.data.prompts import Prompts, end_ids, prompt_ids
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete
-from rlred.files import write_text
+from rlred.files import whole_lines, write_text
 from rlred.rewards.length import find_end
 
 CHUNK = 512  # completions between two saves
@@ -228,18 +228,6 @@ def read_traces(lines: Sequence[str]) -> tuple[list[dict], int]:
     chunks = [json.loads(line) for line in lines]
     traces = [trace for chunk in chunks for trace in chunk["traces"]]
     return traces, chunks[-1]["sampled"] if chunks else 0
-
-
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a JSONL file up to one that was cut off by a crash."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            json.loads(line)
-        except json.JSONDecodeError:
-            break
-        lines.append(line)
-    return lines
 
 
 @dataclass(frozen=True)

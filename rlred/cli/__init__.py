@@ -27,6 +27,7 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "compress rows": "rlred.cli.compress_rows:Rows",
     "compress shots": "rlred.cli.compress_shots:Shots",
     "make tiny_reasoner": "rlred.tiny.makers.tiny_reasoner:MakeReasoner",
+    "make tiny_sorter": "rlred.tiny.makers.tiny_sorter:MakeSorter",
     "make tiny_verbose": "rlred.tiny.makers.tiny_verbose:MakeVerbose",
     "make tiny_vlm": "rlred.tiny.makers.tiny_vlm:MakeVLM",
 }

@@ -1,6 +1,6 @@
 """Question rows from anywhere: `question` and `solution`, and a `system` turn where a source has one.
 
-    load_questions("sums", split="test", limit=64)                the embedded task, procedural; or "long_sums"
+    load_questions("sums", split="test", limit=64)                an embedded task, procedural: rlred.tiny.QUESTIONS
     load_questions("../shared/data/gsm8k/train.jsonl")            a local JSON, JSONL, Parquet or CSV file, also gzipped
     load_questions("agentica-org/DeepScaleR-Preview-Dataset")     a dataset of the Hub
 
@@ -33,7 +33,7 @@ from rlred.data.choices import (
 )
 from rlred.data.golds import clean, from_json_text, is_missing, is_prose, solution_of, value_at, worked_answer
 from rlred.data.table_files import check_file, kind_of, names_of, read_rows
-from rlred.tiny import sums
+from rlred.tiny import QUESTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -221,10 +221,10 @@ def load_questions(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"the number of questions must be 1 or more, got {limit}")
-    if source in sums.FAMILIES:
+    if source in QUESTIONS:
         if split not in ("train", "test"):
             raise ValueError(f"the embedded task {source!r} has the splits 'train' and 'test', got {split!r}")
-        return _numbered(sums.questions(limit or 4096, split, seed, family=source))
+        return _numbered(QUESTIONS[source](limit or 4096, split, seed))
     raw, names = read_source(source, split, config)
     if not len(raw):
         raise ValueError(f"{source}: has no rows (split {split!r})")

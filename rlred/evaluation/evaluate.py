@@ -29,7 +29,7 @@ from rlred.evaluation.stage_evaluation import examples
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import read_record, write_json
 from rlred.rewards import Correctness
-from rlred.tiny import TINY_REASONER, sums
+from rlred.tiny import QUESTIONS, TINY_REASONER
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _questions(settings: Evaluation, source: str) -> list[dict]:
         config=settings.questions_config if first else None,
         question_column=settings.question_column if first else None,
         solution_column=settings.solution_column if first else None,
-        limit=settings.num_questions if source in sums.FAMILIES else None,
+        limit=settings.num_questions if source in QUESTIONS else None,
     )
     return sample_of(rows, settings.num_questions)
 

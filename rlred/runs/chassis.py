@@ -30,7 +30,7 @@ from rlred.files import write_json
 from rlred.flags import parse_known
 from rlred.output import external_failure, resume_hint
 from rlred.runs.arguments import LengthControlArguments, parse
-from rlred.tiny import sums
+from rlred.tiny import QUESTIONS
 from rlred.training.callbacks import CollapseAlarm, KeepBest, SkipBadUpdates
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def load_both(arguments: LengthControlArguments, seed: int):
         source,
         split=arguments.eval_split,
         config=arguments.eval_config or arguments.questions_config,
-        limit=arguments.num_eval_questions if source in sums.FAMILIES else None,
+        limit=arguments.num_eval_questions if source in QUESTIONS else None,
         **(columns if source == arguments.questions else {}),
     )
     shared = set(questions["question"]) & set(held_out["question"])

@@ -19,7 +19,7 @@ from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.runs.arguments import option
 from rlred.runs.comparison import fresh_model, main_of
-from rlred.tiny import sums
+from rlred.tiny import QUESTIONS, sums
 from rlred.training.selective_sft import HighestExcess, static_labels, with_fused_head
 from rlred.training.sft import SupervisedTrainer, config_for
 from rlred.training.token_selection import TokenSelection
@@ -147,7 +147,7 @@ class Experiment:
     def accuracy(self, model, tokenizer, temperature: float) -> float:
         """Share of right answers to the held-out questions."""
         told = self.told
-        limit = told.num_eval_questions if told.eval_questions in sums.FAMILIES else None
+        limit = told.num_eval_questions if told.eval_questions in QUESTIONS else None
         held_out = sample_of(load_questions(told.eval_questions, split="test", limit=limit), told.num_eval_questions)
         outcomes = sweep(
             model,

@@ -31,7 +31,7 @@ from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
 from rlred.runs.chassis import command, use_all_cores
-from rlred.tiny import L1_MAXLEN, resolve_adapter, sums
+from rlred.tiny import L1_MAXLEN, QUESTIONS, resolve_adapter
 from rlred.training.sft import SFTSettings, fine_tune
 
 
@@ -79,7 +79,7 @@ class TaleArguments:
 
     def load_both(self) -> list[list[dict]]:
         """Training and held-out questions."""
-        embedded, found = self.questions in sums.FAMILIES, []
+        embedded, found = self.questions in QUESTIONS, []
         for split, limit, seed in (
             ("train", self.num_questions, self.seed),
             (self.eval_split, self.num_eval_questions, 0),

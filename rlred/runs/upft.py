@@ -17,7 +17,7 @@ from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.runs.arguments import option
 from rlred.runs.comparison import fresh_model, main_of
-from rlred.tiny import sums
+from rlred.tiny import QUESTIONS
 from rlred.training.selective_sft import prefix_rows
 from rlred.training.sft import SupervisedTrainer, config_for
 
@@ -81,7 +81,7 @@ class Experiment:
         told, prompts = self.told, self.prompts(tokenizer)
         source = told.eval_questions or told.questions if split == "test" else told.questions
         n = told.num_eval_questions if split == "test" else told.num_questions
-        questions = load_questions(source, split=split, limit=n if source in sums.FAMILIES else None)
+        questions = load_questions(source, split=split, limit=n if source in QUESTIONS else None)
         questions = sample_of(questions, n)
         sampling = Sampling(told.max_completion_length, batch_size=told.sample_batch_size, seed=seed)
         outcomes = sweep(model, tokenizer, questions, free(prompts), sampling=sampling, path=path)

@@ -1,15 +1,29 @@
-"""The embedded models: a reasoner of sums, a verbose model that says more than it needs, a VLM of small pictures."""
+"""The embedded models, and the embedded questions by name.
 
+tiny_reasoner   adds numbers and counts its tokens aloud
+tiny_sorter     sorts numbers and does not count
+tiny_verbose    says more than it needs
+tiny_vlm        looks at small pictures
+"""
+
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from rlred.names import MODELS, refuse
+from rlred.tiny import sorting, sums
 
-TINY_REASONER, TINY_VERBOSE, TINY_VLM = "tiny_reasoner", "tiny_verbose", "tiny_vlm"
+TINY_REASONER, TINY_SORTER, TINY_VERBOSE, TINY_VLM = "tiny_reasoner", "tiny_sorter", "tiny_verbose", "tiny_vlm"
+# Question rows by the name of a source: (n, split, seed) -> rows.
+QUESTIONS: dict[str, Callable[..., list[dict]]] = {
+    **{family: functools.partial(sums.questions, family=family) for family in sums.FAMILIES},
+    sorting.FAMILY: sorting.questions,
+}
 L1_MAXLEN = "l1_maxlen"  # an adapter of the reasoner that keeps budgets
 
 
 def resolve_model(name: str) -> str:
-    """The folder of an embedded model, `tiny_reasoner`, `tiny_verbose` or `tiny_vlm`; any other name as it is.
+    """The folder of an embedded model (`tiny_reasoner`, `tiny_vlm`, ...); any other name as it is.
 
     In a checkout it lies in data/, in an installed wheel beside this file. A published adapter records its base as it
     is called in a checkout, `data/tiny_reasoner`: that is the embedded one in every other folder too. Raises
@@ -21,7 +35,7 @@ def resolve_model(name: str) -> str:
     own = name if Path(name).is_dir() else name.removeprefix("data/")
     if not Path(name).is_dir():
         refuse([own], MODELS, "model_name_or_path: ")
-    if own not in (TINY_REASONER, TINY_VERBOSE, TINY_VLM):
+    if own not in (TINY_REASONER, TINY_SORTER, TINY_VERBOSE, TINY_VLM):
         return name
     found = _embedded(own, "model.safetensors")
     if found is None:

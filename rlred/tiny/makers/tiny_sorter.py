@@ -1,0 +1,75 @@
+"""Make the second embedded reasoner from nothing: one that does not count its tokens.
+
+A Qwen3-architecture model of 0.9 million parameters learns to find the k-th smallest number by taking them in order
+(rlred/tiny/sorting.py). Its steps are of uneven length, its numbers are split into digits as most tokenizers do, and
+where its thinking stops has nothing to do with the budget in the prompt.
+
+Run     rlred make tiny_sorter --output data/tiny_sorter
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rlred.flags import option, required
+from rlred.tiny import sorting
+from rlred.tiny.makers.from_nothing import asked, build_model, build_tokenizer, train
+
+MAX_TOKENS = 84  # of thinking
+EARLY_STOP = 0.15  # share of traces that stop before the number is known
+WORDS = [" take left check 0 1 2 3 4 5 6 7 8 9", "0123456789", "\\boxed{", "Which is number 3 in order of 45 12?"]
+
+
+def trace_length(numbers: list[int], rank: int, rng: random.Random) -> int:
+    """Most tokens of thinking: often what is needed and some checks, sometimes less than is needed."""
+    least = 3 * rank  # what the shortest steps take
+    if rng.random() < EARLY_STOP:
+        return rng.randint(2, max(2, least - 1))
+    return rng.randint(min(least, MAX_TOKENS), MAX_TOKENS)
+
+
+def sample_texts(rng: random.Random) -> tuple[str, str]:
+    """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace."""
+    numbers, rank = sorting.sample_question(rng, "train")
+    text = asked(sorting.question_of(numbers, rank), rng)
+    return text, sorting.trace(numbers, rank, trace_length(numbers, rank, rng), rng)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeSorter:
+    """A reasoner that sorts and does not count, trained from scratch.
+
+    rlred make tiny_sorter --output data/tiny_sorter
+    """
+
+    output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")
+    steps: int = option(1500, "Updates.", metavar="N")
+    batch_size: int = option(64, "Rows of an update.", metavar="N")
+    learning_rate: float = option(3e-3, "Peak learning rate.", metavar="RATE")
+    seed: int = option(0, "Of rows and weights.", metavar="N")
+
+    def __post_init__(self):
+        if self.output.exists():
+            raise ValueError(f"--output {self.output} exists and is not written over")
+
+    def run(self) -> None:
+        """Makes the model in `output`."""
+        torch.manual_seed(self.seed)
+        rng = random.Random(f"{sorting.FAMILY}/{self.seed}")
+        tokenizer = build_tokenizer(WORDS, digits=1)
+        model = build_model(tokenizer)
+        print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
+        train(
+            model,
+            tokenizer,
+            lambda: sample_texts(rng),
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            rng=rng,
+            name="sorter",
+        )
+        model.save_pretrained(self.output)
+        tokenizer.save_pretrained(self.output)

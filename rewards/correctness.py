@@ -49,7 +49,7 @@ def _thinks_apart(completion) -> bool:
     return isinstance(message, dict) and bool(message.get("reasoning_content"))
 
 
-def _boxes(text: str) -> list[tuple[int, int, int]]:
+def find_boxes(text: str) -> list[tuple[int, int, int]]:
     r"""The boxes, an inner one instead of its outer: where `\boxed` starts, where its content starts and ends.
 
     A box without braces (`\boxed 7`) counts after the last one with braces only.
@@ -85,7 +85,7 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"\boxed{never closed") is None, last_boxed(r"It is $\boxed 7$.")
     (True, '7')
     """
-    boxes = _boxes(text)
+    boxes = find_boxes(text)
     return text[boxes[-1][1] : boxes[-1][2]] if boxes else None
 
 
@@ -95,7 +95,7 @@ def boxed_answer(text: str) -> str | None:
     >>> boxed_answer(r"$x=\boxed{2}$ and $x=\boxed{3}$"), boxed_answer(r"\boxed{4} is too small, so \boxed{9}")
     ('2, 3', '9')
     """
-    boxes = _boxes(text)
+    boxes = find_boxes(text)
     if not boxes:
         return None
     joined = [text[boxes[-1][1] : boxes[-1][2]]]

@@ -16,6 +16,7 @@ from trl import GRPOConfig
 
 from rlred.checks.probe_file import ProbeFile
 from rlred.data.budgets import BudgetSampler, check_headroom
+from rlred.data.markers import marker_ids
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
 from rlred.rewards import ExactLength, MaxLength
 from rlred.rewards.base import Reward, declared, find, names_twice
@@ -320,6 +321,12 @@ def audit_rows(
     low, high = sampler.bounds
     if low != high and tokenizer(f" {low} tokens")["input_ids"] == tokenizer(f" {high} tokens")["input_ids"]:
         yield error("model_name_or_path", tokenizer.name_or_path, f"its tokenizer encodes {low} and {high} alike")
+    if prompts.markers:
+        try:
+            marker_ids(tokenizer, prompts.markers.write(0, 123456789))
+        except ValueError as problem:
+            advice = str(problem).removeprefix("markers.text: ")
+            yield error("hindsight_settings.markers.text", prompts.markers.text, advice)
     longest = max(len(prompt_ids(tokenizer, one)) for one in asked)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is not None and longest + training.max_completion_length > context:

@@ -49,7 +49,7 @@ class Generate(Loading, PromptSettings):
             [prompts.asked(prompts.turns(row, budget, self.mode)) for budget in budgets],
             Sampling(self.max_completion_length or 2 * max(self.budgets), self.temperature, seed=self.seed),
         )
-        texts = decode(tokenizer, completions, prompts.end)
+        texts = decode(tokenizer, completions, prompts.end, prompts.markers)
         for budget, ids, text in zip(budgets, completions, texts, strict=True):
             asked = "free" if budget is None else f"{self.mode} {budget}"
             print(f"\n[{asked}: {len(ids)} tokens]\n{text}")

@@ -123,6 +123,7 @@ class RatioCondition:
     ratio_format: RatioFormat
     ratio: float
     limit = None
+    markers = None
 
     def __post_init__(self):
         check_ratio(self.ratio)

@@ -1,9 +1,9 @@
 r"""Prompts: the one place where a row becomes what a model reads, and what it wrote becomes text.
 
-    Prompts          the value that is passed around: wording, system prompt, template settings, end of thinking
+    Prompts          the value that is passed around: wording, system prompt, template settings, what is no answer
     Conversation     turns and the settings that render them: what `complete` takes
     prompt_ids       a prompt -> token ids; prompt_text: the same as text
-    decode           completion ids -> texts that keep the end of thinking
+    decode           completion ids -> texts that keep the end of thinking, and no markers of counted thinking
     end_ids          the end of thinking as token ids; tell_end hands it to rewards, correctness and length
 
 TRL renders the rows' `prompt` itself, with `GRPOConfig.chat_template_kwargs`; the rows and those settings come from
@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 from rlred.data.budgets import Wording, make_wording
+from rlred.data.markers import Markers, make_markers
 from rlred.rewards import Correctness, ExactMatch, Length
 from rlred.rewards.length import find_end
 
@@ -69,6 +70,8 @@ class Prompts:
     """Whether the system prompt stands in the first user turn; `fitted` sets it where the template takes none."""
     in_parts: bool = False
     """Whether a turn is a list of parts, `{"type": "text", ...}`; `fitted` sets it where the template drops strings."""
+    markers: Markers | None = None
+    """The markers that the model writes into its thinking, left out of its completions' texts; None: it writes none."""
 
     def __post_init__(self):
         for name in ("system_prompt", "end_of_thinking"):
@@ -192,6 +195,7 @@ def prompts_of_record(record: dict) -> Prompts:
         arguments.get("system_prompt"),
         template_settings(settings),
         arguments.get("end_of_thinking"),
+        markers=make_markers((arguments.get("hindsight_settings") or {}).get("markers")),
     )
 
 
@@ -275,12 +279,20 @@ def end_ids(tokenizer, end: str | None) -> tuple[tuple[int, ...], ...]:
     return tuple(ids for ids in found if ids)
 
 
-def decode(tokenizer, completions: Sequence[Sequence[int]], end: str | None) -> list[str]:
+def decode(
+    tokenizer, completions: Sequence[Sequence[int]], end: str | None, markers: Markers | None = None
+) -> list[str]:
     """Texts of completions without padding, ends of sequence and marks of the chat, but with those of the thinking.
 
     `</think>` is a special token of some tokenizers, and without it neither grading nor the measures see an end of the
-    thinking. Its opening (the mark without its slash) is kept as well: rows for SFT are made from these texts.
+    thinking. Its opening (the mark without its slash) is kept as well: rows for SFT are made from these texts. Markers
+    of counted thinking are left out.
     """
+    texts = _texts(tokenizer, completions, end)
+    return [markers.strip(text, end) for text in texts] if markers else texts
+
+
+def _texts(tokenizer, completions: Sequence[Sequence[int]], end: str | None) -> list[str]:
     ends, special = end_ids(tokenizer, end), special_ids(tokenizer)
     opening = tokenizer.get_vocab().get((end or "").replace("/", "", 1)) if "/" in (end or "") else None
     if opening not in special and not any(special & set(ids) for ids in ends):

@@ -64,7 +64,7 @@ class Baselines:
     ):
         self.model, self.tokenizer, self.questions, self.conditions = model, tokenizer, questions, conditions
         self.asker, self.sampling, self.folder, self.numbers = conditions[0].prompts, sampling, folder, count()
-        self.grading = (grading or Grading()).fitted(self.asker.end_of_thinking, tokenizer)
+        self.grading = (grading or Grading()).fitted(self.asker.end_of_thinking, tokenizer, self.asker.markers)
         self.forcing = forcing or Forcing(end=self.asker.end)
         self.stops = stop_ids(model, tokenizer)
         self.prompts = [self.asker.ids(tokenizer, row, None, "free") for row in questions]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rlred.data.budgets import Wording
+from rlred.data.markers import Markers
 from rlred.data.prompts import Prompt, Prompts, as_prompts
 from rlred.evaluation.per_prompt_cap import limit_of
 
@@ -23,6 +24,10 @@ class Condition(Protocol):
     @property
     def end_of_thinking(self) -> str | None:
         """The text that ends the thinking; None where nobody said."""
+
+    @property
+    def markers(self) -> Markers | None:
+        """The markers that are no part of what a completion says (rlred/data/markers.py)."""
 
     @property
     def limit(self) -> int | None:
@@ -56,6 +61,10 @@ class BudgetCondition:
     @property
     def end_of_thinking(self) -> str | None:
         return self.prompts.end_of_thinking
+
+    @property
+    def markers(self) -> Markers | None:
+        return self.prompts.markers
 
     def prompt(self, row: dict, tokenizer) -> Prompt:
         budget = self.budget if self.worded is None else self.worded

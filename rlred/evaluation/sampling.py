@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from rlred.data.markers import Markers
 from rlred.data.prompts import tell_end, thinking_end
 from rlred.rewards import Correctness, Length
 
@@ -69,11 +70,13 @@ class Grading:
     correctness: Callable = Correctness()
     length: Length = Length()
     grades: bool = True
+    markers: Markers | None = None
+    """What is taken out of a completion's text before it is graded and shown."""
 
-    def fitted(self, end: str | None, tokenizer) -> "Grading":
-        """The same, told which text ends the thinking, where its parts were not told; None changes nothing."""
+    def fitted(self, end: str | None, tokenizer, markers: Markers | None = None) -> "Grading":
+        """The same, told which text ends the thinking and what its markers are; None changes nothing."""
         correctness, length = (tell_end(part, end, tokenizer) for part in (self.correctness, self.length))
-        return replace(self, correctness=correctness, length=length)
+        return replace(self, correctness=correctness, length=length, markers=markers or self.markers)
 
     @property
     def end(self) -> str | None:

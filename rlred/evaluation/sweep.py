@@ -187,16 +187,18 @@ def sweep(
 ) -> list[dict]:
     """Outcomes of every question under every condition, `sampling.num_samples` of each, in the conditions' order.
 
-    The conditions' prompts are fitted to the tokenizer and tell the grading what ends the thinking. `path` keeps the
-    completions while the sweep runs, so that one which was interrupted goes on.
+    The conditions' prompts are fitted to the tokenizer and tell the grading what ends the thinking, and its markers.
+    `path` keeps the completions while the sweep runs, so that one which was interrupted goes on.
 
     Where a condition has a limit, an outcome says whether its completion was `cut` there; one that was counts as
     incorrect, and as long as the cap (rlred/evaluation/per_prompt_cap.py says what that changes).
     """
-    ends = {condition.end_of_thinking for condition in conditions}
-    if len(ends) != 1:
-        raise ValueError(f"conditions: need one end of thinking for all, got {sorted(map(str, ends)) or 'none'}")
-    grading = (grading or Grading()).fitted(ends.pop(), tokenizer)
+    told = {(condition.end_of_thinking, condition.markers) for condition in conditions}
+    if len(told) != 1:
+        ends = sorted({str(end) for end, _ in told})
+        raise ValueError(f"conditions: need one end of thinking (and its markers) for all, got {ends or 'none'}")
+    end, markers = told.pop()
+    grading = (grading or Grading()).fitted(end, tokenizer, markers)
     asked = [(condition, row) for condition in conditions for row in questions]
     # Rows that will get similar lengths side by side; the completions of one question spread over batches.
     prompts = [p for one, row in asked for p in [one.prompt(row, tokenizer)] * sampling.num_samples]
@@ -231,7 +233,7 @@ def outcomes_of(
     The grading has been told the end of thinking; `thinking_length` is None where the thinking does not end.
     """
     ends = end_ids(tokenizer, grading.end)
-    texts = decode(tokenizer, completion_ids, grading.end)
+    texts = decode(tokenizer, completion_ids, grading.end, grading.markers)
     solutions = [row["solution"] for row in rows]
     grades = grading.correctness(texts, solution=solutions) if grading.grades else [None] * len(rows)
     borders = [find_end(ids, ends) for ids in completion_ids]

@@ -154,7 +154,8 @@ class LengthControlArguments:
                 f"end_of_thinking={given!r}, but the reward's correctness says {end_of_thinking!r}; give it once"
             )
         end = end_of_thinking if given is None else given
-        return Prompts(self.make_wording(), self.system_prompt, template_settings(chat_template_kwargs), end)
+        settings, markers = template_settings(chat_template_kwargs), self.make_hindsight().markers
+        return Prompts(self.make_wording(), self.system_prompt, settings, end, markers=markers)
 
     def make_wording(self) -> Wording:
         """The wording of this run."""

@@ -90,7 +90,8 @@ def run(
         evaluation.measure("hindsight", model, hindsight["num_updates"])
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
-    rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, tokenizer, prompts.end, grading.length)
+    told = (tokenizer, prompts.end, grading.length, prompts.markers)
+    rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, *told)
     trainer = make_trainer(
         [part.bind(prompts.end) for part in parts],
         model=model,

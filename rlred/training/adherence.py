@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
+from rlred.data.markers import Markers
 from rlred.data.prompts import decode
 from rlred.evaluation.measures import step_metrics
 from rlred.rewards import Length
@@ -28,7 +29,7 @@ class LogsAdherence(Reward):
     that end a completion.
 
     With a `tokenizer`, every reward of the run sees the completion's whole text, whose thinking ends at
-    `end_of_thinking` (rlred/data/prompts.py: `decode`).
+    `end_of_thinking` (rlred/data/prompts.py: `decode`), without the `markers` of counted thinking.
     """
 
     reward: Callable
@@ -37,6 +38,7 @@ class LogsAdherence(Reward):
     tokenizer: Any = None
     end_of_thinking: str | None = None
     length: Length = Length()
+    markers: Markers | None = None
 
     @property
     def __name__(self):
@@ -75,7 +77,7 @@ class LogsAdherence(Reward):
         """
         if self.tokenizer is None:
             return
-        texts = decode(self.tokenizer, completion_ids, self.end_of_thinking)
+        texts = decode(self.tokenizer, completion_ids, self.end_of_thinking, self.markers)
         for number, text in enumerate(texts):
             whole = text if isinstance(completions[number], str) else [{"role": "assistant", "content": text}]
             completions[number] = whole

@@ -29,6 +29,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from rlred.data.budgets import BudgetSampler
+from rlred.data.markers import Markers, make_markers
 from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import within_question_rank_correlation
@@ -39,6 +40,7 @@ from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
+from rlred.training.counting import Counting
 from rlred.training.sft import SFTSettings, SupervisedTrainer
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,10 @@ class Hindsight:
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     only_correct: bool = False
     """Whether only completions with a correct answer are kept; needs the answers, and `train_answer` keeps them so."""
+    markers: Markers | dict | None = None
+    """Counted thinking: true counts that are written into the traces of exact and max rows, and trained on, such as
+    {every: 64, text: "[{spent}/{budget}]", before: " take"}: rlred/data/markers.py. A budget is then the length with
+    them. Free rows have none. None: no markers."""
     target_correlation: float = 0.9
     """The cool-down begins when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
@@ -86,6 +92,7 @@ class Hindsight:
     """Budgets at which each of them is asked. A coarse grid can miss a number that the model does not hear yet."""
 
     def __post_init__(self):
+        object.__setattr__(self, "markers", make_markers(self.markers))
         counts = (
             "num_samples",
             "max_updates",
@@ -136,16 +143,21 @@ def find_traces(
     traces = [trace for trace in found if not trace.get("truncated")]
     cap = material.sampling.max_completion_length
     _enough(traces, found, settings, f"ended before max_completion_length={cap}; raise it")
-    lengths = [grading.length(trace["completion_ids"]) for trace in traces]
+    counting = Counting(settings.markers, material.tokenizer, as_prompts(material.prompts).end, grading.length)
+    if settings.markers:
+        ended, traces = traces, counting.countable(traces, cap)
+        _enough(traces, ended, settings, "can be counted (see the log); change hindsight.markers")
+    lengths = counting.lengths(traces)
     kept = correct(traces, material, grading.correctness) if settings.only_correct else [True] * len(traces)
     bins = Bins(*material.sampler.bounds, settings.num_bins)
     rows = table(traces, lengths, kept, bins)
     if settings.only_correct:
         logger.info("hindsight: %d of %d completions are correct and kept", sum(kept), len(traces))
         ended, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
+        lengths = [n for n, keep in zip(lengths, kept, strict=True) if keep]
         _enough(traces, ended, settings, "are correct (only_correct); raise num_samples, or keep them all")
     if settings.sources:
-        inside = [trace for trace in traces if bins.of(grading.length(trace["completion_ids"])) is not None]
+        inside = [trace for trace, n in zip(traces, lengths, strict=True) if bins.of(n) is not None]
         logger.info("hindsight: what there is of each length\n%s", described(rows))
         logger.info("hindsight: %d traces outside the budgets are left out", len(traces) - len(inside))
         traces = inside
@@ -169,7 +181,8 @@ def _enough(traces, of, settings: Hindsight, what: str) -> None:
 def correct(traces, material: Material, correctness: Correctness) -> list[bool]:
     """Whether each trace ends in its question's answer."""
     solutions = {row["question"]: row["solution"] for row in material.questions}
-    texts = decode(material.tokenizer, [trace["completion_ids"] for trace in traces], thinking_end(correctness))
+    own = [trace["completion_ids"] for trace in traces]
+    texts = decode(material.tokenizer, own, thinking_end(correctness), as_prompts(material.prompts).markers)
     grades = correctness(texts, solution=[solutions[trace["question"]] for trace in traces])
     return [grade == 1.0 for grade in grades]
 
@@ -187,20 +200,22 @@ def relabel(
     """Token rows for SFT (`input_ids`, `completion_mask`), enough for every update, each asking for its own length.
 
     The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
-    keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text.
+    keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text, with
+    markers between them where the settings say so; the traces are those that `Counting.countable` keeps.
     """
     rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
     ends = () if settings.train_answer else end_ids(tokenizer, prompts.end)
-    lengths = [length(trace["completion_ids"]) for trace in traces]
+    counting = Counting(settings.markers, tokenizer, prompts.end, length)
+    lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:
-        for trace in (traces[index] for index in epoch_of(lengths, sampler, settings, rng)):
-            mode, _ = sampler.draw(rng)
-            n = max(1, length(trace["completion_ids"]))
-            budget = {"exact": n, "max": n + rng.randint(0, settings.max_slack), "free": None}[mode]
+        for index in epoch_of(lengths, sampler, settings, rng):
+            trace, (mode, _) = traces[index], sampler.draw(rng)
+            ids, budget, slack = trace["completion_ids"], None, rng.randint(0, settings.max_slack)
+            if mode != "free":
+                ids, budget = counting.asked(ids, places[index], slack if mode == "max" else 0)
             prompt_ids = prompts.ids(tokenizer, trace, budget, mode)
-            ids = trace["completion_ids"]
             border = find_end(ids, ends)
             trained = len(ids) if border is None else border[1]
             mask = [0] * len(prompt_ids) + [1] * trained + [0] * (len(ids) - trained)
@@ -334,7 +349,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         trainer.args.max_steps = ended
     trainer.fit(adapter_path)
     probes = [entry for entry in trainer.state.log_history if "probe_rank_correlation" in entry]
-    lengths = [length(trace["completion_ids"]) for trace in traces]
+    lengths = Counting(settings.markers, tokenizer, as_prompts(start.prompts).end, length).lengths(traces)
     record = {
         "num_samples": settings.num_samples + sum(settings.sources.values()),
         "num_traces": len(traces),

@@ -1,0 +1,123 @@
+"""Counted thinking in a model's own traces: where the markers go, and which length a trace has with them.
+
+A marker stands between two steps of the thinking, never in the answer: before the end of the thinking, or for a model
+without one before its last box and outside every other. The tokens of a trace stay those that were sampled; only the
+marker's are new. Rows without a budget have no markers: asked for nothing, the model writes what it wrote before.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from rlred.data.markers import Markers, marker_ids
+from rlred.data.prompts import decode, end_ids
+from rlred.evaluation.trace_sources import boundaries
+from rlred.rewards import Length
+from rlred.rewards.correctness import find_boxes
+from rlred.rewards.length import find_end
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Writes markers into traces of one tokenizer; without `markers`, a trace stays as it is."""
+
+    markers: Markers | None
+    tokenizer: object
+    end: str | None
+    """The text that ends the thinking; "" or None where the model has none."""
+    length: Length = Length()
+    known: dict = field(default_factory=dict, repr=False)
+    """Ids of markers' texts and texts of single tokens that were made before."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a marker's text."""
+        if text not in self.known:
+            self.known[text] = marker_ids(self.tokenizer, text)
+        return self.known[text]
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself, with the space that it may begin with."""
+        for token in set(ids) - self.known.keys():
+            self.known[token] = self._text(token)
+        return [self.known[token] for token in ids]
+
+    def _text(self, token: int) -> str:
+        # Behind another one: some tokenizers leave out the space that the first token of a text begins with.
+        [anchor] = self.tokenizer("0", add_special_tokens=False)["input_ids"][-1:]
+        first = self.tokenizer.decode([anchor])
+        both = self.tokenizer.decode([anchor, token])
+        return both[len(first) :] if both.startswith(first) else self.tokenizer.decode([token])
+
+    def places(self, ids: Sequence[int]) -> list[int]:
+        """The numbers of tokens behind which a marker may stand."""
+        if self.markers is None:
+            return []
+        border = find_end(ids, self._ends)
+        texts = self.texts(ids if border is None else ids[: border[0]])
+        found = boundaries(texts) if self.markers.before is None else self.markers.starts(texts)
+        if border is not None:
+            return found
+        starts = [0]  # of every token, in characters
+        for text in texts:
+            starts.append(starts[-1] + len(text))
+        boxes = find_boxes("".join(texts))
+        last = boxes[-1][0] if boxes else starts[-1]
+        return [at for at in found if starts[at] <= last and not any(a < starts[at] <= b for a, _, b in boxes)]
+
+    @cached_property
+    def _ends(self) -> tuple[tuple[int, ...], ...]:
+        return end_ids(self.tokenizer, self.end)
+
+    def asked(self, ids: list[int], places: Sequence[int], slack: int = 0) -> tuple[list[int], int] | None:
+        """A trace with its markers and the budget that it is asked for: its length with them, and `slack` more.
+
+        None where no budget agrees with the digits that write it; where only the slack is to blame, there is none.
+        """
+        if self.markers is None:
+            return ids, max(1, self.length(ids)) + slack
+        settled = self.markers.settle(ids, places, self.length, self.encode, slack)
+        return settled or (self.markers.settle(ids, places, self.length, self.encode) if slack else None)
+
+    def lengths(self, traces: Sequence[dict]) -> list[int]:
+        """The length of each of these countable traces as it is asked for exactly."""
+        own = (trace["completion_ids"] for trace in traces)
+        if self.markers is None:
+            return [self.length(ids) for ids in own]
+        return [self.asked(ids, self.places(ids))[1] for ids in own]
+
+    def countable(self, traces: Sequence[dict], cap: int) -> list[dict]:
+        """The traces that can be counted, at most `cap` tokens long with their markers; the log counts the others."""
+        if self.markers is None:
+            return list(traces)
+        kept, dropped, number = [], Counter(), 0
+        for trace in traces:
+            ids = trace["completion_ids"]
+            found = self.asked(ids, self.places(ids))
+            reason = self._unfit(ids, found, cap)
+            if reason:
+                dropped[reason] += 1
+            else:
+                kept.append(trace)
+                number += len(self.markers.pattern.findall(self._read(found[0])))
+        told = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
+        mean = number / max(1, len(kept))
+        logger.info("hindsight: %d traces get markers, %.1f each; left out: %s", len(kept), mean, told)
+        return kept
+
+    def _unfit(self, ids: list[int], found: tuple[list[int], int] | None, cap: int) -> str | None:
+        if found is None:
+            return "whose length does not settle"
+        if len(found[0]) > cap:
+            return f"longer than the cap of {cap} tokens with their markers"
+        text = self._read(ids)
+        if self.markers.strip(text, self.end) != text:
+            return "that hold a marker's words already"
+        without = self.markers.strip(self._read(found[0]), self.end)
+        return "that cannot be read without their markers" if without != text else None
+
+    def _read(self, ids: list[int]) -> str:
+        return decode(self.tokenizer, [ids], self.end)[0]

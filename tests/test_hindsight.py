@@ -21,9 +21,9 @@ from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Hindsight, correct, find_traces, relabel
+from rlred.training.hindsight import Hindsight, correct, find_traces, relabel, rivals_of, within
 
-SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
+SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8)
 SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "free": 1})
 
 
@@ -73,10 +73,54 @@ def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_p
             assert f"Think for exactly {n} tokens." in prompt
         elif "maximum" in prompt:
             seen.add("max")
-            assert any(f"Think for maximum {n + slack} tokens." in prompt for slack in range(5))
+            asked = int(re.search(r"maximum (\d+) tokens", prompt)[1])
+            assert n <= asked <= max(n, 16)  # within the budgets, or the length of a trace that is longer than all
         else:
             seen.add("free")
     assert seen == {"exact", "max", "free"}
+
+
+LENGTHS = [30, 10, 20, 70, 15]
+OF = ["a", "b", "a", "a", "b"]  # the questions of these traces
+
+
+def test_rivals_are_the_traces_of_a_question_shortest_first():
+    traces = [{"question": question} for question in OF]
+    assert rivals_of(traces, LENGTHS) == [[2, 0, 3], [1, 4], [2, 0, 3], [2, 0, 3], [1, 4]]
+    traces[3]["system"] = "Be brief."  # another prompt is another question
+    assert rivals_of(traces, LENGTHS)[3] == [3]
+
+
+@pytest.mark.parametrize(
+    "budget, rivals, sampler, indices, budgets",
+    [
+        (35, [2, 0, 3], BudgetSampler(8, 64), {2, 0}, {35}),  # what is drawn stays, and what is longer is no answer
+        (64, [2, 0, 3], BudgetSampler(8, 64), {2, 0}, {64}),
+        (20, [2, 0, 3], BudgetSampler(8, 64), {2}, {20}),  # a budget of just that length is kept
+        (9, [1, 4], BudgetSampler(8, 12), {1}, {10, 11, 12}),  # drawn again among those that a trace keeps
+        (9, [2, 0, 3], BudgetSampler(8, 16), {2}, {20}),  # no budget does: the shortest trace and its length
+        (9, [1, 4], BudgetSampler(distribution="choices", choices=(9, 12)), {1}, {12}),
+    ],
+)
+def test_a_maximum_is_a_bound_and_no_target(budget, rivals, sampler, indices, budgets):
+    rng = random.Random(0)
+    found = [within(budget, rivals, LENGTHS, sampler, rng) for _ in range(200)]
+    assert {index for index, _ in found} == indices
+    assert {asked for _, asked in found} == budgets
+    assert all(LENGTHS[index] <= asked for index, asked in found)
+
+
+def test_a_maximum_prefers_short_answers_and_does_not_take_them_alone():
+    rng = random.Random(0)
+    found = [within(64, [2, 0], LENGTHS, BudgetSampler(8, 64), rng)[0] for _ in range(1000)]
+    assert 700 < found.count(2) < 800  # the shorter of two of two: three in four
+
+
+def test_a_question_is_sampled_several_times_side_by_side(reasoner, questions):
+    jobs = SOURCES["free"](material_of(reasoner, questions, samples_per_question=4), 10, random.Random(0))
+    asked = [job.row["question"] for job in jobs]
+    assert len(asked) == 10
+    assert all(len(set(asked[start : start + 4])) == 1 for start in (0, 4, 8))
 
 
 def test_trap_batches_bucketed_by_length_have_no_contrast(reasoner, questions, tmp_path):

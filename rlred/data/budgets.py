@@ -215,13 +215,23 @@ class BudgetSampler:
     def draw(self, rng: random.Random) -> tuple[str, int | None]:
         """One (mode, budget) pair; the budget is None for mode `free`."""
         mode = rng.choices(list(self.modes), weights=list(self.modes.values()))[0]
-        if mode == "free":
-            return mode, None
+        return mode, None if mode == "free" else self.budget(rng)
+
+    def budget(self, rng: random.Random, least: int = 1) -> int | None:
+        """A budget of at least so many tokens; None where there is none.
+
+        >>> BudgetSampler(low=16, high=80).budget(random.Random(0), least=80)
+        80
+        """
         if self.distribution == "choices":
-            return mode, rng.choice(self.choices)
+            fitting = [budget for budget in self.choices if budget >= least]
+            return rng.choice(fitting) if fitting else None
+        low = max(self.low, least)
+        if low > self.high:
+            return None
         if self.distribution == "log_uniform":
-            return mode, round(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
-        return mode, rng.randint(self.low, self.high)
+            return round(math.exp(rng.uniform(math.log(low), math.log(self.high))))
+        return rng.randint(low, self.high)
 
 
 def ask(questions: Iterable[dict], prompts, asked: Iterable[tuple[str, int | None]]) -> Iterator[dict]:

@@ -131,17 +131,17 @@ class Markers:
         return [*made, *ids[done:]]
 
     def settle(
-        self, ids: Sequence[int], places: Sequence[int], length: Callable, encode: Encode, slack: int = 0
+        self, ids: Sequence[int], places: Sequence[int], length: Callable, encode: Encode
     ) -> tuple[list[int], int] | None:
-        """The ids with markers that name a budget, and that budget: their own length and `slack` more.
+        """The ids with markers that name a budget, and that budget: their own length.
 
         More digits of the budget make more tokens, and these another budget: a fixed point, or None where a few steps
         do not find one.
         """
-        budget = max(1, length(ids)) + slack
+        budget = max(1, length(ids))
         for _ in range(_TRIES):
             made = self.insert(ids, places, budget, encode)
-            wanted = max(1, length(made)) + slack
+            wanted = max(1, length(made))
             if wanted == budget:
                 return made, budget
             budget = wanted

@@ -68,6 +68,8 @@ class Material:
     sampling: Sampling
     asks_budgets: bool = True
     """Whether the source `free` asks for budgets."""
+    samples_per_question: int = 1
+    """Completions of a question that the source `free` takes side by side."""
     free: Sequence[dict] = ()
     """The traces of the source `free`, with those that were cut at the cap."""
     known_texts: dict[int, str] = field(default_factory=dict, repr=False)
@@ -107,7 +109,8 @@ class Material:
 
 def free(material: Material, count: int, rng: random.Random) -> list[Job]:
     """Questions asked for budgets that the sampler draws; or without, where a number would only disturb the model."""
-    rows = rng.choices(material.questions, k=count)
+    each = material.samples_per_question
+    rows = [row for row in rng.choices(material.questions, k=math.ceil(count / each)) for _ in range(each)][:count]
     drawn = [material.sampler.draw(rng) if material.asks_budgets else ("free", None) for _ in range(count)]
     asked = ask(rows, material.prompts, drawn)
     render = material.prompts.asked

@@ -72,15 +72,21 @@ class Counting:
     def _ends(self) -> tuple[tuple[int, ...], ...]:
         return end_ids(self.tokenizer, self.end)
 
-    def asked(self, ids: list[int], places: Sequence[int], slack: int = 0) -> tuple[list[int], int] | None:
-        """A trace with its markers and the budget that it is asked for: its length with them, and `slack` more.
+    def asked(self, ids: list[int], places: Sequence[int]) -> tuple[list[int], int] | None:
+        """A trace with its markers and the exact budget that it is asked for: its length with them.
 
-        None where no budget agrees with the digits that write it; where only the slack is to blame, there is none.
+        None where no budget agrees with the digits that write it.
         """
         if self.markers is None:
-            return ids, max(1, self.length(ids)) + slack
-        settled = self.markers.settle(ids, places, self.length, self.encode, slack)
-        return settled or (self.markers.settle(ids, places, self.length, self.encode) if slack else None)
+            return ids, max(1, self.length(ids))
+        return self.markers.settle(ids, places, self.length, self.encode)
+
+    def bounded(self, ids: list[int], places: Sequence[int], most: int) -> tuple[list[int], int]:
+        """A countable trace with its markers and a maximum budget: `most`, or what it takes where that is more."""
+        if self.markers is None:
+            return ids, most
+        made = self.markers.insert(ids, places, most, self.encode)
+        return (made, most) if self.length(made) <= most else self.asked(ids, places)
 
     def lengths(self, traces: Sequence[dict]) -> list[int]:
         """The length of each of these countable traces as it is asked for exactly."""

@@ -5,7 +5,8 @@ not move the stop, no group of rollouts holds a budget-dependent difference to l
 
     sample    the model's own completions, asked for any budget; for a model whose own lengths are not those of the
               budgets, traces of every length (rlred/evaluation/trace_sources.py)
-    relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little
+    relabel   exact: ask for the length n that each one really has. Maximum: a bound and no target, so a budget is drawn
+              first, and of the question's traces within it one of the shorter answers
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
     cool      some more updates at a falling rate, which settle the lengths that the high one leaves loose
@@ -21,6 +22,7 @@ import dataclasses
 import json
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,8 +74,8 @@ class Hindsight:
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float = 2e-3
     """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md."""
-    max_slack: int = 8
-    """A maximum budget is the completion's length plus 0 to this many tokens."""
+    samples_per_question: int = 1
+    """Completions of each question among `num_samples`; with several, a maximum can prefer the short ones of them."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     only_correct: bool = False
@@ -95,6 +97,7 @@ class Hindsight:
         object.__setattr__(self, "markers", make_markers(self.markers))
         counts = (
             "num_samples",
+            "samples_per_question",
             "max_updates",
             "batch_size",
             "micro_batch_size",
@@ -115,9 +118,8 @@ class Hindsight:
                 raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
         if self.empty_bins not in ("stop", "warn"):
             raise ValueError(f"hindsight.empty_bins must be stop or warn, got {self.empty_bins!r}")
-        for name in ("max_slack", "cooldown_updates"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
+        if self.cooldown_updates < 0:
+            raise ValueError(f"hindsight.cooldown_updates must be 0 or more, got {self.cooldown_updates}")
         if not 0 < self.target_correlation <= 1:
             raise ValueError(
                 f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
@@ -194,6 +196,31 @@ def epoch_of(lengths: list[int], sampler: BudgetSampler, settings: Hindsight, rn
     return spread(lengths, Bins(*sampler.bounds, settings.num_bins), rng)
 
 
+def rivals_of(traces, lengths: Sequence[int]) -> list[list[int]]:
+    """For each trace the indices of all traces of its question, the shortest first."""
+    by_question: dict[tuple, list[int]] = {}
+    for index in sorted(range(len(traces)), key=lengths.__getitem__):
+        by_question.setdefault((traces[index]["question"], traces[index].get("system")), []).append(index)
+    return [by_question[trace["question"], trace.get("system")] for trace in traces]
+
+
+def within(
+    budget: int, rivals: Sequence[int], lengths: Sequence[int], sampler: BudgetSampler, rng: random.Random
+) -> tuple[int, int]:
+    """A trace that keeps a maximum budget, and that budget: the shorter of two that are drawn from the rivals within.
+
+    A budget below every rival is drawn again from those that one of them keeps; where none does, it is the shortest's
+    own length.
+    """
+    shortest = lengths[rivals[0]]
+    if budget < shortest:
+        budget = sampler.budget(rng, shortest)
+    if budget is None:
+        return rivals[0], shortest
+    fitting = [index for index in rivals if lengths[index] <= budget]
+    return min(rng.choices(fitting, k=2), key=lengths.__getitem__), budget
+
+
 def relabel(
     traces, tokenizer, prompts: Prompts, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
 ):
@@ -207,15 +234,20 @@ def relabel(
     ends = () if settings.train_answer else end_ids(tokenizer, prompts.end)
     counting = Counting(settings.markers, tokenizer, prompts.end, length)
     lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
+    rivals = rivals_of(traces, lengths)
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:
         for index in epoch_of(lengths, sampler, settings, rng):
-            trace, (mode, _) = traces[index], sampler.draw(rng)
-            ids, budget, slack = trace["completion_ids"], None, rng.randint(0, settings.max_slack)
-            if mode != "free":
-                ids, budget = counting.asked(ids, places[index], slack if mode == "max" else 0)
-            prompt_ids = prompts.ids(tokenizer, trace, budget, mode)
+            mode, budget = sampler.draw(rng)
+            if mode == "max":
+                index, budget = within(budget, rivals[index], lengths, sampler, rng)
+            ids = traces[index]["completion_ids"]
+            if mode == "exact":
+                ids, budget = counting.asked(ids, places[index])
+            elif mode == "max":
+                ids, budget = counting.bounded(ids, places[index], budget)
+            prompt_ids = prompts.ids(tokenizer, traces[index], budget, mode)
             border = find_end(ids, ends)
             trained = len(ids) if border is None else border[1]
             mask = [0] * len(prompt_ids) + [1] * trained + [0] * (len(ids) - trained)
@@ -297,8 +329,7 @@ class Start:
         mode = max((mode for mode in modes if mode != "free"), key=modes.get)
         conditions = budget_conditions(self.prompts, self.sampler.grid(settings.num_probe_budgets), [mode])
         ungraded = Grading(length=self.grading.length, grades=False)
-        # At temperature 1 whatever the run's is: a probe compares lengths, and the targets were found so.
-        asked = {"sampling": self.sampling.at(temperature=1.0), "grading": ungraded, "description": "hindsight: probe"}
+        asked = {"sampling": self.sampling, "grading": ungraded, "description": "hindsight: probe"}
         rows = questions[: settings.num_probe_questions]
         return Probe(lambda model: sweep(model, tokenizer, rows, conditions, **asked), settings)
 
@@ -312,6 +343,7 @@ class Start:
             frozenset(stop_ids(model, tokenizer)),
             self.sampling,
             asks_budgets=not self.settings.sources,
+            samples_per_question=self.settings.samples_per_question,
         )
         traces, bins = find_traces(model, material, self.settings, self.grading, output)
         if PartialState().is_main_process:

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -21,9 +23,12 @@ from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Hindsight, correct, find_traces, relabel, rivals_of, within
+from rlred.training.hindsight import Hindsight, advice, correct, find_traces, relabel, rivals_of, within
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8)
+# Two updates teach nothing.
+NOT_LEARNED = {"num_samples": 64, "max_updates": 1, "cooldown_updates": 1, "batch_size": 8, "num_probe_questions": 2}
+NOT_LEARNED |= {"only_correct": False, "required_correlation": 0.99}
 SAMPLER = BudgetSampler(low=8, high=16, modes={"exact": 1, "max": 1, "free": 1})
 
 
@@ -281,3 +286,34 @@ def test_an_empty_bin_stops_the_start_and_names_its_lengths(reasoner, questions,
 def test_settings_of_the_sources_are_checked(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         Hindsight(**changes)
+
+
+@pytest.mark.parametrize(
+    "correlations, losses, expected",
+    [
+        ([0.1, 0.92, 0.91], [1.0, 0.5], None),
+        ([0.0, 0.05], [1.0, 1.0, 1.0, 1.0], "raise learning_rate"),
+        ([0.0, 0.05], [1.0, 0.9, 0.6, 0.5], "markers"),
+        ([0.1, 0.3, 0.5], [1.0, 0.9, 0.6, 0.5], "raise max_updates"),
+        ([0.1, 0.7, 0.3], [1.0, 0.9, 0.6, 0.5], "lower learning_rate"),
+        ([0.0, 0.0], [1.0, 2.0, 3.0, 4.0], "lower learning_rate"),
+        ([0.0, 0.0], [1.0, float("nan"), float("nan"), float("nan")], "lower learning_rate"),
+    ],
+)
+def test_a_start_says_what_to_change(correlations, losses, expected):
+    told = advice(correlations, losses, Hindsight())
+    assert (told is None) == (expected is None)
+    assert expected is None or expected in told
+
+
+def test_a_start_that_did_not_work_ends_the_run_before_rl(tmp_path):
+    flags = ["--hindsight_settings", json.dumps(NOT_LEARNED), "--max_steps", "1", "--evaluate", "false"]
+    run = subprocess.run(
+        [sys.executable, "recipes/l1_exact.py", *flags, "--output_dir", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2
+    assert "required_correlation=0.99" in run.stderr.splitlines()[-1]
+    assert not (tmp_path / "run" / "adapter_model.safetensors").exists()
+    assert (tmp_path / "run" / "hindsight" / "traces.jsonl").exists()

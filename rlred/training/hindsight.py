@@ -84,6 +84,9 @@ class Hindsight:
     """Counted thinking: true counts that are written into the traces of exact and max rows, and trained on, such as
     {every: 64, text: "[{spent}/{budget}]", before: " take"}: rlred/data/markers.py. A budget is then the length with
     them. Free rows have none. None: no markers."""
+    required_correlation: float = 0.0
+    """A start whose last probe stays below this ends the run before RL: GRPO sharpens a faint length control and finds
+    none that is not there. 0: the run goes on, with a warning."""
     target_correlation: float = 0.9
     """The cool-down begins when the within-question rank correlation on probe questions reaches this."""
     probe_every: int = 40
@@ -124,6 +127,8 @@ class Hindsight:
             raise ValueError(
                 f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
             )
+        if not 0 <= self.required_correlation <= 1:
+            raise ValueError(f"hindsight.required_correlation must be in [0, 1], got {self.required_correlation}")
         if not self.learning_rate > 0:
             raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")
 
@@ -313,6 +318,33 @@ def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
     return state["global_step"] if state["global_step"] >= end_of(state["log_history"], settings) else None
 
 
+def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hindsight) -> str | None:
+    """What to change where no probe reached the target; None where one did.
+
+    >>> advice([0.0, 0.02, 0.05, 0.03], [0.9, 0.9, 0.91, 0.9], Hindsight()).partition(": ")[2]
+    'the loss did not fall either; raise learning_rate (0.002)'
+    """
+    best, last = max(correlations), correlations[-1]
+    if best >= settings.target_correlation:
+        return None
+    said = f"the rank correlation reached {best:.3f}, not {settings.target_correlation:.2f}"
+    quarter = max(1, len(losses) // 4)
+    before, after = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
+    rate, updates = f"learning_rate ({settings.learning_rate:g})", f"max_updates ({settings.max_updates})"
+    if not after < 1.05 * before:  # not a number as well
+        return f"{said}: the loss rose from {before:.3f} to {after:.3f}; lower {rate}"
+    if last < best - 0.2:
+        return f"{said} and fell to {last:.3f}: the updates undo it; lower {rate}"
+    if best >= 0.2:
+        return f"{said}, and more updates may bring it there; raise {updates}"
+    if after > 0.97 * before:
+        return f"{said}: the loss did not fall either; raise {rate}"
+    return (
+        f"{said}, though the loss fell from {before:.3f} to {after:.3f}: what is learned is not the length; raise "
+        f"num_samples ({settings.num_samples}) and {updates}, or write true counts into the traces (markers)"
+    )
+
+
 @dataclass(frozen=True)
 class Start:
     """What a hindsight start is made of: its settings, and how the run asks, samples and grades."""
@@ -391,14 +423,12 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
     }
-    best = max(entry["probe_rank_correlation"] for entry in probes)  # the last update is always probed
-    if best < settings.target_correlation:
-        logger.warning(
-            "hindsight: the rank correlation reached %.3f in %d updates, not %.2f: raise max_updates or learning_rate",
-            best,
-            trainer.state.global_step,
-            settings.target_correlation,
-        )
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    told = advice([correlation for _, correlation in record["rank_correlation"]], losses, settings)
+    if told and record["rank_correlation"][-1][1] < settings.required_correlation:
+        raise ValueError(f"hindsight: {told}. The run ends here (required_correlation={settings.required_correlation})")
+    if told:
+        logger.warning("hindsight: %s", told)
     if trainer.is_world_process_zero():
         write_json(record_path, record)
     trainer.accelerator.wait_for_everyone()

@@ -116,8 +116,12 @@ def train(
     batch_size: int,
     rng: random.Random,
     name: str,
+    tokens_per_row: int | None = None,
 ) -> None:
     """AdamW with warm-up and cosine on (question as asked, trace) pairs, which `pair` makes one by one.
+
+    The loss is the mean over the tokens of a batch, in which short rows weigh more, because a batch holds rows of
+    similar lengths: the model ends early. With `tokens_per_row` it is their sum per row, divided by that number.
 
     Not the SFT loop (rlred/training/sft.py): the texts are made as they are trained on, and the rate has a floor.
     """
@@ -132,6 +136,8 @@ def train(
         quarter = rng.randrange(4) * batch_size
         input_ids, labels = collate(tokenizer, pool[quarter : quarter + batch_size])
         loss = model(input_ids=input_ids, labels=labels).loss
+        if tokens_per_row:
+            loss = loss * ((labels != -100).sum() / (batch_size * tokens_per_row))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,11 +7,14 @@ where its thinking stops has nothing to do with the budget in the prompt.
 Run     rlred make tiny_sorter --output data/tiny_sorter
 """
 
+import functools
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from transformers import Qwen3ForCausalLM
 
 from rlred.flags import option, required
 from rlred.tiny import sorting
@@ -20,6 +23,20 @@ from rlred.tiny.makers.from_nothing import asked, build_model, build_tokenizer, 
 MAX_TOKENS = 84  # of thinking
 EARLY_STOP = 0.15  # share of traces that stop before the number is known
 WORDS = [" take left check 0 1 2 3 4 5 6 7 8 9", "0123456789", "\\boxed{", "Which is number 3 in order of 45 12?"]
+
+
+class Stage(NamedTuple):
+    """A stretch of training; `tokens_per_row` as in `train`."""
+
+    steps: int
+    learning_rate: float
+    tokens_per_row: int | None = None
+
+
+STAGES = (
+    Stage(1500, 3e-3),
+    Stage(300, 1e-3, tokens_per_row=48),
+)  # the second one lets traces be as long as those shown
 
 
 def trace_length(numbers: list[int], rank: int, rng: random.Random) -> int:
@@ -45,9 +62,10 @@ class MakeSorter:
     """
 
     output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")
-    steps: int = option(1500, "Updates.", metavar="N")
+    steps: int | None = option(None, "Updates of each stage (default: as many as it takes).", metavar="N")
     batch_size: int = option(64, "Rows of an update.", metavar="N")
-    learning_rate: float = option(3e-3, "Peak learning rate.", metavar="RATE")
+    first_stage: int = option(0, "Go on from this stage.", metavar="N")
+    init: Path | None = option(None, "With the weights in this folder.", metavar="FOLDER")
     seed: int = option(0, "Of rows and weights.", metavar="N")
 
     def __post_init__(self):
@@ -57,19 +75,21 @@ class MakeSorter:
     def run(self) -> None:
         """Makes the model in `output`."""
         torch.manual_seed(self.seed)
-        rng = random.Random(f"{sorting.FAMILY}/{self.seed}")
         tokenizer = build_tokenizer(WORDS, digits=1)
-        model = build_model(tokenizer)
+        model = Qwen3ForCausalLM.from_pretrained(self.init) if self.init else build_model(tokenizer)
         print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
-        train(
-            model,
-            tokenizer,
-            lambda: sample_texts(rng),
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            rng=rng,
-            name="sorter",
-        )
-        model.save_pretrained(self.output)
-        tokenizer.save_pretrained(self.output)
+        for number, stage in enumerate(STAGES[self.first_stage :], start=self.first_stage):
+            rng = random.Random(f"{sorting.FAMILY}/{self.seed}/{number}")
+            train(
+                model,
+                tokenizer,
+                functools.partial(sample_texts, rng),
+                steps=self.steps or stage.steps,
+                learning_rate=stage.learning_rate,
+                batch_size=self.batch_size,
+                rng=rng,
+                name=f"stage {number}",
+                tokens_per_row=stage.tokens_per_row,
+            )
+            model.save_pretrained(self.output)  # the last stage's stays
+            tokenizer.save_pretrained(self.output)

@@ -68,6 +68,8 @@ class Material:
     sampling: Sampling
     asks_budgets: bool = True
     """Whether the source `free` asks for budgets."""
+    answer_cues: Sequence[str] = ANSWER_CUES
+    """What makes a stopped trace answer, behind the end of its thinking; one of them is drawn."""
     samples_per_question: int = 1
     """Completions of a question that the source `free` takes side by side."""
     free: Sequence[dict] = ()
@@ -135,7 +137,8 @@ def stopped(material: Material, count: int, rng: random.Random) -> list[Job]:
     jobs = []
     for trace in rng.choices(material.free, k=count):
         thinking = material.thinking(trace)
-        given = material.ids((f"{end}\n" if end else "") + rng.choice(ANSWER_CUES))
+        cue = rng.choice(material.answer_cues)
+        given = material.ids((f"{end}\n" if end and cue else end or "") + cue)
         places = [at for at in (0, *boundaries(material.texts(thinking))) if material.left(at, given) > 0]
         longest = max(low + 1, len(thinking) + len(given))
         wanted = low * (longest / low) ** rng.random() - len(given)

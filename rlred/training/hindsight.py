@@ -37,7 +37,7 @@ from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import within_question_rank_correlation
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import stop_ids, sweep
-from rlred.evaluation.trace_sources import SOURCES, Bins, Material, described, sample, spread, table
+from rlred.evaluation.trace_sources import ANSWER_CUES, SOURCES, Bins, Material, described, sample, spread, table
 from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.rewards import Correctness, Length
@@ -60,6 +60,9 @@ class Hindsight:
     """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}:
     rlred/evaluation/trace_sources.py. With any, the traces are drawn evenly over bins of length, and those outside the
     budgets are left out."""
+    answer_cue: str | None = None
+    """What makes a stopped trace answer, behind the end of its thinking. "": nothing, for a model that then answers in
+    a few words by itself. None: a line that opens the box."""
     num_bins: int = 8
     """Bins of length between the smallest and the largest budget, equally wide in the logarithm."""
     empty_bins: str = "stop"
@@ -366,7 +369,12 @@ class Start:
         return Probe(lambda model: sweep(model, tokenizer, rows, conditions, **asked), settings)
 
     def traces(self, model, tokenizer, questions: list[dict], output: Path) -> tuple[list[dict], list[dict]]:
-        """What there is to learn from, and the table of its lengths, which is written as well."""
+        """What there is to learn from, and the table of its lengths, which is written as well.
+
+        Raises `ValueError` for an empty `answer_cue` where nothing ends the thinking either.
+        """
+        if self.settings.answer_cue == "" and not as_prompts(self.prompts).end:
+            raise ValueError("hindsight.answer_cue is empty, and this model has no end of thinking; say what cues it")
         material = Material(
             tokenizer,
             as_prompts(self.prompts),
@@ -375,6 +383,7 @@ class Start:
             frozenset(stop_ids(model, tokenizer)),
             self.sampling,
             asks_budgets=not self.settings.sources,
+            answer_cues=ANSWER_CUES if self.settings.answer_cue is None else (self.settings.answer_cue,),
             samples_per_question=self.settings.samples_per_question,
         )
         traces, bins = find_traces(model, material, self.settings, self.grading, output)

@@ -106,3 +106,21 @@ def answer(numbers: list[int], rank: int) -> str:
     '</think>\\boxed{45}'
     """
     return f"</think>\\boxed{{{sorted(numbers)[rank - 1]}}}"
+
+
+def practice(rng: random.Random, most: int = 80) -> tuple[str, str]:
+    r"""A question about words and its completion: how many there are, or to write one so many times.
+
+    What every pretrained model can do a little, and a model that has only seen sorting cannot: count what it reads, and
+    follow a number in a prompt.
+
+    >>> practice(random.Random(1), 4)
+    ('Write check 2 times.', ' check check</think>\\boxed{2}')
+    >>> practice(random.Random(5), 4)
+    ('How many words are check check check?', '</think>\\boxed{3}')
+    """
+    count, word = rng.randint(1, most), rng.choice(("take", "left", "check"))
+    if rng.random() < 0.5:
+        words = " ".join(rng.choice(("take", "left", "check")) for _ in range(count))
+        return f"How many words are {words}?", f"</think>\\boxed{{{count}}}"
+    return f"Write {word} {count} times.", f" {word}" * count + f"</think>\\boxed{{{count}}}"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from transformers import Qwen3ForCausalLM
 
+from rlred.data.budgets import Wording
 from rlred.flags import option, required
 from rlred.tiny import sorting
 from rlred.tiny.makers.from_nothing import asked, build_model, build_tokenizer, train
@@ -26,17 +27,19 @@ WORDS = [" take left check 0 1 2 3 4 5 6 7 8 9", "0123456789", "\\boxed{", "Whic
 
 
 class Stage(NamedTuple):
-    """A stretch of training; `tokens_per_row` as in `train`."""
+    """A stretch of training; `tokens_per_row` as in `train`, and the share of rows that practise counting words."""
 
     steps: int
     learning_rate: float
     tokens_per_row: int | None = None
+    practice: float = 0.0
 
 
 STAGES = (
     Stage(1500, 3e-3),
-    Stage(300, 1e-3, tokens_per_row=48),
-)  # the second one lets traces be as long as those shown
+    Stage(300, 1e-3, tokens_per_row=48),  # traces become as long as those that are shown
+    Stage(600, 2e-3, tokens_per_row=48, practice=0.5),
+)
 
 
 def trace_length(numbers: list[int], rank: int, rng: random.Random) -> int:
@@ -47,8 +50,14 @@ def trace_length(numbers: list[int], rank: int, rng: random.Random) -> int:
     return rng.randint(min(least, MAX_TOKENS), MAX_TOKENS)
 
 
-def sample_texts(rng: random.Random) -> tuple[str, str]:
-    """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace."""
+def sample_texts(rng: random.Random, share: float = 0.0) -> tuple[str, str]:
+    """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace.
+
+    A share of them practises counting words, without a budget.
+    """
+    if share and rng.random() < share:
+        question, text = sorting.practice(rng)
+        return Wording().ask(question, None, "free"), text
     numbers, rank = sorting.sample_question(rng, "train")
     text = asked(sorting.question_of(numbers, rank), rng)
     return text, sorting.trace(numbers, rank, trace_length(numbers, rank, rng), rng)
@@ -71,6 +80,8 @@ class MakeSorter:
     def __post_init__(self):
         if self.output.exists():
             raise ValueError(f"--output {self.output} exists and is not written over")
+        if not 0 <= self.first_stage < len(STAGES):
+            raise ValueError(f"--first_stage must be 0 to {len(STAGES) - 1}, got {self.first_stage}")
 
     def run(self) -> None:
         """Makes the model in `output`."""
@@ -83,7 +94,7 @@ class MakeSorter:
             train(
                 model,
                 tokenizer,
-                functools.partial(sample_texts, rng),
+                functools.partial(sample_texts, rng, stage.practice),
                 steps=self.steps or stage.steps,
                 learning_rate=stage.learning_rate,
                 batch_size=self.batch_size,

@@ -9,7 +9,9 @@ control tokens that say so. Here true counts are written into a model's own trac
 no part of what it has to say: whatever grades or shows a completion's text reads it without them (`Markers.strip`).
 """
 
+import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,7 +73,7 @@ class Markers:
     def pattern(self) -> re.Pattern:
         """What finds a marker in a text, whatever it counts."""
         parts = _HOLDER.split(self.text)
-        return re.compile("".join(r"-?\d+" if i % 2 else re.escape(part) for i, part in enumerate(parts)))
+        return re.compile("".join(r"(-?\d+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)))
 
     def write(self, spent: int, budget: int | None) -> str:
         """The text of one marker. Raises `ValueError` for words that name a budget where there is none.
@@ -99,6 +101,27 @@ class Markers:
         return self.pattern.sub(
             lambda found: found.group() if any(a <= found.start() < b for a, b in boxed) else "", text
         )
+
+    def errors(self, texts: Sequence[str], budget: int | None) -> list[int]:
+        """By how much each marker of a thinking is off: what it says was spent, less the tokens up to its end.
+
+        `texts` are those of single tokens. Words that say only what is left say nothing without a budget.
+
+        >>> Markers(every=4).errors(list("abcde[11/99]fghi[20/99]"), 99)
+        [-1, -3]
+        """
+        said = "{spent}" if "{spent}" in self.text else "{left}"
+        if said == "{left}" and budget is None:
+            return []
+        parts = _HOLDER.split(self.text)
+        number = parts[1::2].index(said)
+        ends = list(itertools.accumulate(map(len, texts)))
+        errors = []
+        for found in self.pattern.finditer("".join(texts)):
+            count = int(found.group(number + 1))
+            spent = count if said == "{spent}" else budget - count
+            errors.append(spent - bisect_left(ends, found.end()) - 1)
+        return errors
 
     def starts(self, texts: Sequence[str]) -> list[int]:
         """The places in front of what `before` finds: numbers of tokens, 1 or more; `texts` are those of single tokens.

@@ -193,12 +193,11 @@ def sweep(
     Where a condition has a limit, an outcome says whether its completion was `cut` there; one that was counts as
     incorrect, and as long as the cap (rlred/evaluation/per_prompt_cap.py says what that changes).
     """
-    told = {(condition.end_of_thinking, condition.markers) for condition in conditions}
-    if len(told) != 1:
-        ends = sorted({str(end) for end, _ in told})
-        raise ValueError(f"conditions: need one end of thinking (and its markers) for all, got {ends or 'none'}")
-    end, markers = told.pop()
-    grading = (grading or Grading()).fitted(end, tokenizer, markers)
+    for what, told in (("end of thinking", "end_of_thinking"), ("kind of markers", "markers")):
+        found = {getattr(condition, told) for condition in conditions}
+        if len(found) != 1:
+            raise ValueError(f"conditions: need one {what} for all, got {sorted(map(str, found)) or 'none'}")
+    grading = (grading or Grading()).fitted(conditions[0].end_of_thinking, tokenizer, conditions[0].markers)
     asked = [(condition, row) for condition in conditions for row in questions]
     # Rows that will get similar lengths side by side; the completions of one question spread over batches.
     prompts = [p for one, row in asked for p in [one.prompt(row, tokenizer)] * sampling.num_samples]

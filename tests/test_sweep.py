@@ -10,6 +10,7 @@ import time
 import pytest
 
 from rlred.data.budgets import Wording
+from rlred.data.markers import Markers
 from rlred.data.models import load_model
 from rlred.data.prompts import Prompts
 from rlred.data.questions import load_questions
@@ -60,6 +61,12 @@ def test_conditions_that_end_the_thinking_in_two_ways_are_refused():
     for conditions, got in (([one, two], "'</think>', '<done>'"), ([], "none")):
         with pytest.raises(ValueError, match=f"one end of thinking for all, got .*{got}"):
             sweep(None, None, [], conditions, sampling=Sampling(8))
+
+
+def test_conditions_with_two_kinds_of_markers_are_refused():
+    one, two = (free(Prompts(end_of_thinking="</think>", markers=markers))[0] for markers in (None, Markers(8)))
+    with pytest.raises(ValueError, match=r"one kind of markers for all, got .*Markers\(every=8"):
+        sweep(None, None, [], [one, two], sampling=Sampling(8))
 
 
 def test_a_constant_budget_is_asked_for_and_held_against_the_conditions_own():

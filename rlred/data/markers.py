@@ -9,7 +9,9 @@ control tokens that say so. Here true counts are written into a model's own trac
 no part of what it has to say: whatever grades or shows a completion's text reads it without them (`Markers.strip`).
 """
 
+import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +44,7 @@ class Markers:
     every: int
     """A marker stands at the first step boundary at or after so many tokens since the last one, which do not count."""
     text: str = "[{spent}/{budget}]"
-    """The words: {spent} or {left} and, where one likes, {budget}; {left} is the budget less {spent}."""
+    """The words: {spent} or {left} and, where one likes, {budget}; {left} is the budget less {spent}, or 0."""
     before: str | None = None
     """A regular expression: markers stand in front of what it finds, as " take". None: behind sentences and lines."""
 
@@ -71,7 +73,7 @@ class Markers:
     def pattern(self) -> re.Pattern:
         """What finds a marker in a text, whatever it counts."""
         parts = _HOLDER.split(self.text)
-        return re.compile("".join(r"-?\d+" if i % 2 else re.escape(part) for i, part in enumerate(parts)))
+        return re.compile("".join(r"(\d+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)))
 
     def write(self, spent: int, budget: int | None) -> str:
         """The text of one marker. Raises `ValueError` for words that name a budget where there is none.
@@ -81,7 +83,7 @@ class Markers:
         """
         if self.names_budget and budget is None:
             raise ValueError(f"markers.text names a budget, and there is none: {self.text!r}")
-        left = "" if budget is None else budget - spent
+        left = "" if budget is None else max(0, budget - spent)
         return self.text.format(spent=spent, budget=budget, left=left)
 
     def strip(self, text: str, end: str | None = None) -> str:
@@ -99,6 +101,28 @@ class Markers:
         return self.pattern.sub(
             lambda found: found.group() if any(a <= found.start() < b for a, b in boxed) else "", text
         )
+
+    def errors(self, texts: Sequence[str], budget: int | None) -> list[int]:
+        """By how much each marker of a thinking is off: what it says was spent, less the tokens up to its end.
+
+        `texts` are those of single tokens. Words that say only what is left say nothing without a budget.
+
+        >>> Markers(every=4).errors(list("abcde[11/99]fghi[20/99]"), 99)
+        [-1, -3]
+        """
+        said = "{spent}" if "{spent}" in self.text else "{left}"
+        if said == "{left}" and budget is None:
+            return []
+        parts = _HOLDER.split(self.text)
+        number = parts[1::2].index(said)
+        ends = list(itertools.accumulate(map(len, texts)))
+        errors = []
+        for found in self.pattern.finditer("".join(texts)):
+            count = int(found.group(number + 1))
+            tokens = bisect_left(ends, found.end()) + 1
+            spent = count if said == "{spent}" else max(budget, tokens) if count == 0 else budget - count
+            errors.append(spent - tokens)
+        return errors
 
     def starts(self, texts: Sequence[str]) -> list[int]:
         """The places in front of what `before` finds: numbers of tokens, 1 or more; `texts` are those of single tokens.
@@ -177,8 +201,8 @@ def make_markers(value) -> Markers | None:
 def marker_ids(tokenizer, text: str) -> list[int]:
     """The ids that write a marker behind other text. Raises `ValueError` where none of them read back as it."""
 
-    def read(ids: list[int]) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=False)
+    def read(ids: list[int]) -> str:  # special tokens are no text of a completion
+        return tokenizer.decode(ids, skip_special_tokens=True)
 
     anchor = tokenizer("0", add_special_tokens=False)["input_ids"]
     for lead in _LEADS:
@@ -187,5 +211,5 @@ def marker_ids(tokenizer, text: str) -> list[int]:
         own = whole[len(given) :]
         if whole[: len(given)] == given and read([*anchor, *own]) == read(anchor) + text:
             return own
-    shown = read([*anchor, *tokenizer(text, add_special_tokens=False)["input_ids"]])[len(read(anchor)) :]
+    shown = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"])
     raise ValueError(f"markers.text: this tokenizer cannot write {text!r}, which reads back as {shown!r}")

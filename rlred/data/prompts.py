@@ -4,6 +4,7 @@ r"""Prompts: the one place where a row becomes what a model reads, and what it w
     Conversation     turns and the settings that render them: what `complete` takes
     prompt_ids       a prompt -> token ids; prompt_text: the same as text
     decode           completion ids -> texts that keep the end of thinking, and no markers of counted thinking
+    marker_errors    how true the counts of a completion's markers are
     end_ids          the end of thinking as token ids; tell_end hands it to rewards, correctness and length
 
 TRL renders the rows' `prompt` itself, with `GRPOConfig.chat_template_kwargs`; the rows and those settings come from
@@ -27,6 +28,7 @@ from rlred.data.budgets import Wording, make_wording
 from rlred.data.markers import Markers, make_markers
 from rlred.rewards import Correctness, ExactMatch, Length
 from rlred.rewards.length import find_end
+from rlred.tokens import token_texts
 
 # What apply_chat_template and TRL set themselves; everything else reaches the template.
 _RESERVED = frozenset(
@@ -307,6 +309,12 @@ def _texts(tokenizer, completions: Sequence[Sequence[int]], end: str | None) -> 
             start += border[1]
         texts.append(tokenizer.decode(shown, skip_special_tokens=False))
     return texts
+
+
+def marker_errors(tokenizer, ids: Sequence[int], budget: int | None, end: str | None, markers: Markers) -> list[int]:
+    """By how many tokens each marker in a completion's thinking is off."""
+    border = find_end(ids, end_ids(tokenizer, end))
+    return markers.errors(token_texts(tokenizer, ids if border is None else ids[: border[0]]), budget)
 
 
 def special_ids(tokenizer) -> set[int]:

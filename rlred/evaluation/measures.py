@@ -182,12 +182,32 @@ def paired_difference(before: dict, after: dict, name: str = "accuracy", z: floa
     return {"n": len(differences), "difference": mean, "low": mean - half, "high": mean + half}
 
 
+def counts(outcomes: Sequence[dict]) -> dict | None:
+    """How many markers of counted thinking a completion has, the share that is true, and by how much they are off.
+
+    None where nobody looked for any; share and error are None where there are none.
+
+    >>> counts([{"marker_errors": [0, 2]}, {"marker_errors": []}])
+    {'per_completion': 1.0, 'true': 0.5, 'mean_abs_error': 1.0}
+    """
+    found = [outcome["marker_errors"] for outcome in outcomes if "marker_errors" in outcome]
+    errors = [error for one in found for error in one]
+    if not found:
+        return None
+    return {
+        "per_completion": len(errors) / len(found),
+        "true": _mean([error == 0 for error in errors]),
+        "mean_abs_error": _mean([abs(error) for error in errors]),
+    }
+
+
 def measure(outcomes: Sequence[dict]) -> dict:
     """The measures of a sweep: `rank_correlation`, `spread_ratio`, and one row per (mode, budget).
 
     `spread_ratio` is mean length at the largest budget over mean length at the smallest, in the first mode that was
     asked at two budgets; 1 means that the budget makes no difference. `overall` averages the rows of each mode.
-    `full_length` is the mean length and the accuracy of `longest_completions`; `truncated` the share that was cut.
+    `full_length` is the mean length and the accuracy of `longest_completions`; `truncated` the share that was cut;
+    `markers`, of a model that counts aloud, its `counts`.
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for outcome in outcomes:
@@ -221,6 +241,7 @@ def measure(outcomes: Sequence[dict]) -> dict:
             "accuracy_high": high,
         },
         "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
+        **({"markers": counted} if (counted := counts(outcomes)) else {}),
         "by_level": by_level(outcomes),
         "by_question": by_question(outcomes),
         "rows": rows,
@@ -256,6 +277,10 @@ def step_metrics(outcomes: Sequence[dict]) -> dict[str, float]:
     if correlations:
         # Over all rollouts of a mode: a question has few budgets in one batch, and its own correlation is coarse.
         metrics["adherence/batch_rank_correlation"] = float(np.mean(correlations))
+    counted = counts(asked)
+    if counted:
+        metrics["adherence/markers"] = counted["per_completion"]
+        metrics |= {} if counted["true"] is None else {"adherence/true_markers": counted["true"]}
     within = within_question_rank_correlation(asked)
     if within is not None:
         metrics["adherence/rank_correlation"] = within

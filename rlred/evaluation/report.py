@@ -129,6 +129,7 @@ def to_markdown(report: dict) -> str:
             f"Rank correlation of budget and length within a question: {number(block['rank_correlation'], 3)}. "
             f"Spread, n(largest) / n(smallest): {number(block['spread_ratio'])} "
             f"(asked: {number(block['asked_spread_ratio'])}).",
+            *_markers(block),
             "",
             "| mode | budget | mean tokens | mean error | mean abs. error | RMSE | over budget | accuracy |"
             + "".join(f" {name.replace('_', ' ')} |" for name in MEASURES),
@@ -151,6 +152,15 @@ def to_markdown(report: dict) -> str:
         lines += ["", "## Cost", ""]
         lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in report["cost"].items() if value is not None]
     return "\n".join(lines) + "\n"
+
+
+def _markers(block: dict) -> list[str]:
+    """How true the counts are that a model writes into its thinking; nothing for one that is not to count."""
+    found = block.get("markers")
+    if not found:
+        return []
+    true = f", {percent(found['true'])} % of them true, {number(found['mean_abs_error'], 1)} tokens off on average"
+    return [f"Markers: {number(found['per_completion'], 1)} per completion{true if found['per_completion'] else ''}."]
 
 
 def _more(line: dict) -> str:

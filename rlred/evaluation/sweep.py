@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
-from rlred.data.prompts import Conversation, Prompt, decode, end_ids, prompt_ids
+from rlred.data.prompts import Conversation, Prompt, decode, end_ids, marker_errors, prompt_ids
 from rlred.evaluation.conditions import Condition
 from rlred.evaluation.per_prompt_cap import longest
 from rlred.evaluation.row_limits import ShowTokens, StopAt
@@ -193,12 +193,11 @@ def sweep(
     Where a condition has a limit, an outcome says whether its completion was `cut` there; one that was counts as
     incorrect, and as long as the cap (rlred/evaluation/per_prompt_cap.py says what that changes).
     """
-    told = {(condition.end_of_thinking, condition.markers) for condition in conditions}
-    if len(told) != 1:
-        ends = sorted({str(end) for end, _ in told})
-        raise ValueError(f"conditions: need one end of thinking (and its markers) for all, got {ends or 'none'}")
-    end, markers = told.pop()
-    grading = (grading or Grading()).fitted(end, tokenizer, markers)
+    for what, told in (("end of thinking", "end_of_thinking"), ("kind of markers", "markers")):
+        found = {getattr(condition, told) for condition in conditions}
+        if len(found) != 1:
+            raise ValueError(f"conditions: need one {what} for all, got {sorted(map(str, found)) or 'none'}")
+    grading = (grading or Grading()).fitted(conditions[0].end_of_thinking, tokenizer, conditions[0].markers)
     asked = [(condition, row) for condition in conditions for row in questions]
     # Rows that will get similar lengths side by side; the completions of one question spread over batches.
     prompts = [p for one, row in asked for p in [one.prompt(row, tokenizer)] * sampling.num_samples]
@@ -231,13 +230,14 @@ def outcomes_of(
     """What each completion of an asked row did: the outcomes that `rlred.evaluation.measures` is about.
 
     The grading has been told the end of thinking; `thinking_length` is None where the thinking does not end.
+    Where the grading has markers, `marker_errors` says by how many tokens each of them is off.
     """
     ends = end_ids(tokenizer, grading.end)
     texts = decode(tokenizer, completion_ids, grading.end, grading.markers)
     solutions = [row["solution"] for row in rows]
     grades = grading.correctness(texts, solution=solutions) if grading.grades else [None] * len(rows)
     borders = [find_end(ids, ends) for ids in completion_ids]
-    return [
+    outcomes = [
         {
             "question_id": row["question_id"],
             "level": row.get("level"),
@@ -251,6 +251,11 @@ def outcomes_of(
         }
         for row, ids, grade, text, border in zip(rows, completion_ids, grades, texts, borders, strict=True)
     ]
+    if grading.markers:
+        for one in outcomes:
+            told = (one["completion_ids"], one.get("budget"), grading.end, grading.markers)
+            one["marker_errors"] = marker_errors(tokenizer, *told)
+    return outcomes
 
 
 def sample_of(questions, n: int, seed: int = 0) -> list[dict]:

@@ -31,6 +31,7 @@ from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete
 from rlred.files import whole_lines, write_text
 from rlred.rewards.length import find_end
+from rlred.tokens import token_texts
 
 CHUNK = 512  # completions between two saves
 ANSWER_LIMIT = 48  # tokens in which a stopped trace is to give its answer
@@ -87,9 +88,7 @@ class Material:
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each token by itself."""
-        for token in set(ids) - self.known_texts.keys():
-            self.known_texts[token] = self.tokenizer.decode([token])
-        return [self.known_texts[token] for token in ids]
+        return token_texts(self.tokenizer, ids, self.known_texts)
 
     def left(self, tokens: int, given: Sequence[int]) -> int:
         """The tokens that may follow so many, and those that are given."""

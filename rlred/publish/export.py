@@ -16,6 +16,7 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from rlred.compression.rows import make_ratio_format
 from rlred.data.budgets import make_wording
+from rlred.data.markers import Markers
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
 from rlred.evaluation.report import number, percent, to_markdown
@@ -128,6 +129,7 @@ def model_card(run: Path, name: str, base_model: str) -> str:
         how,
         "\n\n".join(f"    {line}" for prompt in prompts for line in prompt.splitlines()),
         *beside(asked),
+        *(counted(asked.markers, settings["arguments"]) if budgets and settings["arguments"].get("hindsight") else []),
         *([trained_budgets(settings["arguments"])] if budgets else []),
         "## How to load",
         usage(name, base_model, asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0]),
@@ -146,6 +148,22 @@ def beside(asked: Prompts) -> list[str]:
     if asked.chat_template_kwargs:
         told.append(f"The chat template was given `{json.dumps(asked.chat_template_kwargs)}`.")
     return told
+
+
+def counted(markers: Markers | None, arguments: dict) -> list[str]:
+    """How the markers of counted thinking look; nothing where there are none."""
+    if markers is None:
+        return []
+    high = max(arguments.get("budget_choices") or [0]) or arguments["budget_high"]
+    spent = min(markers.every, high)
+    where = "at the end of a step" if markers.before is None else f"in front of what `{markers.before}` finds"
+    return [
+        f"Asked for a number of tokens, it counts them aloud: `{markers.write(spent, high)}` in its thinking says that "
+        f"{spent} of {high} tokens have been spent. Such a marker stands {where}, {markers.every} tokens or more after "
+        "the one before. The numbers are its own and can be wrong. Markers count as tokens, here and in the tables "
+        "below; leave them out of what you show, and of what you grade, with this regular expression:",
+        f"    {markers.pattern.pattern}",
+    ]
 
 
 def metadata(arguments: dict, base_model: str, tags: list[str]) -> str:

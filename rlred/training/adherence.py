@@ -12,7 +12,7 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from rlred.data.markers import Markers
-from rlred.data.prompts import decode
+from rlred.data.prompts import decode, marker_errors
 from rlred.evaluation.measures import step_metrics
 from rlred.rewards import Length
 from rlred.rewards.base import Reward, declared
@@ -94,6 +94,10 @@ class LogsAdherence(Reward):
         names = ("question_id", "mode", "budget")
         asked = zip(*(columns.get(name) or [None] * len(lengths) for name in names), strict=True)
         outcomes = [{**dict(zip(names, row, strict=True)), "length": n} for row, n in zip(asked, lengths, strict=True)]
+        if self.markers and self.tokenizer is not None:
+            for one, ids in zip(outcomes, completion_ids, strict=True):
+                told = (one["budget"], self.end_of_thinking, self.markers)
+                one["marker_errors"] = marker_errors(self.tokenizer, ids, *told)
         # Every process logs the figures of all rollouts, so that TRL's averaging over processes keeps them as they are.
         for name, value in step_metrics(gather_object(outcomes)).items():
             log_metric(name, value)

@@ -17,6 +17,7 @@ from rlred.evaluation.trace_sources import boundaries
 from rlred.rewards import Length
 from rlred.rewards.correctness import find_boxes
 from rlred.rewards.length import find_end
+from rlred.tokens import token_texts
 
 logger = logging.getLogger(__name__)
 
@@ -30,34 +31,23 @@ class Counting:
     end: str | None
     """The text that ends the thinking; "" or None where the model has none."""
     length: Length = Length()
-    known: dict = field(default_factory=dict, repr=False)
-    """Ids of markers' texts and texts of single tokens that were made before."""
+    known_ids: dict[str, list[int]] = field(default_factory=dict, repr=False)
+    """Ids of markers' texts that were made before."""
+    known_texts: dict[int, str] = field(default_factory=dict, repr=False)
+    """Texts of tokens that were read before."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a marker's text."""
-        if text not in self.known:
-            self.known[text] = marker_ids(self.tokenizer, text)
-        return self.known[text]
-
-    def texts(self, ids: Sequence[int]) -> list[str]:
-        """The text of each token by itself, with the space that it may begin with."""
-        for token in set(ids) - self.known.keys():
-            self.known[token] = self._text(token)
-        return [self.known[token] for token in ids]
-
-    def _text(self, token: int) -> str:
-        # Behind another one: some tokenizers leave out the space that the first token of a text begins with.
-        [anchor] = self.tokenizer("0", add_special_tokens=False)["input_ids"][-1:]
-        first = self.tokenizer.decode([anchor])
-        both = self.tokenizer.decode([anchor, token])
-        return both[len(first) :] if both.startswith(first) else self.tokenizer.decode([token])
+        if text not in self.known_ids:
+            self.known_ids[text] = marker_ids(self.tokenizer, text)
+        return self.known_ids[text]
 
     def places(self, ids: Sequence[int]) -> list[int]:
         """The numbers of tokens behind which a marker may stand."""
         if self.markers is None:
             return []
         border = find_end(ids, self._ends)
-        texts = self.texts(ids if border is None else ids[: border[0]])
+        texts = token_texts(self.tokenizer, ids if border is None else ids[: border[0]], self.known_texts)
         found = boundaries(texts) if self.markers.before is None else self.markers.starts(texts)
         if border is not None:
             return found

@@ -34,7 +34,7 @@ from rlred.data.budgets import BudgetSampler
 from rlred.data.markers import Markers, make_markers
 from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
 from rlred.evaluation.conditions import budget_conditions
-from rlred.evaluation.measures import within_question_rank_correlation
+from rlred.evaluation.measures import counts, within_question_rank_correlation
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.trace_sources import ANSWER_CUES, SOURCES, Bins, Material, described, sample, spread, table
@@ -285,10 +285,15 @@ class Probe(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if state.global_step % self.settings.probe_every == 0 or state.global_step >= self.end:
-            correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
+            outcomes = self.ask_model(model)
+            correlation = within_question_rank_correlation(outcomes) or 0.0
+            counted = counts(outcomes)
             # Kept in the checkpoints, so that an interrupted start goes on with its own history.
-            state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
+            entry = {"step": state.global_step, "probe_rank_correlation": correlation}
+            state.log_history.append(entry | ({"probe_markers": counted} if counted else {}))
             logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
+            if counted:
+                logger.info("hindsight: markers %s", json.dumps(counted))
             self.end = end_of(state.log_history, self.settings)
         if state.global_step >= self.end:
             control.should_training_stop = True
@@ -432,6 +437,8 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
     }
+    if settings.markers:
+        record["markers"] = [[entry["step"], entry["probe_markers"]] for entry in probes]
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     told = advice([correlation for _, correlation in record["rank_correlation"]], losses, settings)
     if told and record["rank_correlation"][-1][1] < settings.required_correlation:

@@ -23,7 +23,9 @@ from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Hindsight, advice, correct, find_traces, relabel, rivals_of, within
+from rlred.training.hindsight import advice
+from rlred.training.hindsight_settings import Hindsight
+from rlred.training.relabelling import correct, find_traces, relabel, rivals_of, within
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8)
 # Two updates teach nothing.

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from trl import GRPOConfig
 
 from rlred.output import checkpoint_of, external_failure, is_whole, last_checkpoint, resume_hint
-from rlred.training.hindsight import Hindsight, ended_at
+from rlred.training.hindsight import ended_at
+from rlred.training.hindsight_settings import Hindsight
 from tests.paths import ROOT
 from tests.test_recipes import SMALL, _flag, arguments, run
 

@@ -27,7 +27,8 @@ from rlred.runs.grpo import run
 from rlred.tiny import resolve_model
 from rlred.training.adherence import LogsAdherence
 from rlred.training.counting import Counting
-from rlred.training.hindsight import Hindsight, find_traces, relabel
+from rlred.training.hindsight_settings import Hindsight
+from rlred.training.relabelling import find_traces, relabel
 from tests.paths import ROOT
 from tests.test_hindsight import material_of, questions, reasoner  # noqa: F401  (fixtures)
 from tests.test_recipes import arguments

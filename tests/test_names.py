@@ -21,7 +21,7 @@ from rlred.runs.arguments import KINDS, SFT_KINDS, LengthControlArguments, parse
 from rlred.runs.upft import UpftArguments
 from rlred.runs.visual import VisionArguments
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Hindsight
+from rlred.training.hindsight_settings import Hindsight
 
 
 @pytest.mark.parametrize("old", SETTINGS)

@@ -49,7 +49,8 @@ from rlred.runs.grpo import run
 from rlred.runs.tale import sft_rows
 from rlred.tiny.makers.tiny_vlm import build_processor
 from rlred.training.adherence import LogsAdherence
-from rlred.training.hindsight import Hindsight, correct, relabel
+from rlred.training.hindsight_settings import Hindsight
+from rlred.training.relabelling import correct, relabel
 from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.rows import load_rows
 from tests.paths import ROOT

@@ -23,7 +23,7 @@ from rlred.train import shipped
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.early_stop import EarlyStop
-from rlred.training.hindsight import Hindsight
+from rlred.training.hindsight_settings import Hindsight
 from rlred.training.merged_rollouts import MergedRollouts
 from rlred.training.parts import make_part
 from rlred.training.target_search import TargetSearch
@@ -93,7 +93,7 @@ class LengthControlArguments:
     )
 
     hindsight: bool = option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
-    hindsight_settings: str = option({}, "Fields of rlred.training.hindsight.Hindsight, as YAML/JSON.")
+    hindsight_settings: str = option({}, "Fields of rlred.training.hindsight_settings.Hindsight, as YAML/JSON.")
 
     probe: str | None = option(
         None, "probe.yaml of rlred probe: its budgets, cap and hindsight sources stand over this YAML, under the flags."

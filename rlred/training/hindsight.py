@@ -18,253 +18,32 @@ The idea is hindsight relabelling (Hindsight Experience Replay, 1707.01495) appl
 Each stage leaves its result in `<output>/hindsight/` and is not done twice: traces.jsonl, checkpoints, adapter.
 """
 
-import dataclasses
 import json
 import logging
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
-from datasets import Dataset
 from transformers import TrainerCallback
 
 from rlred.data.budgets import BudgetSampler
-from rlred.data.markers import Markers, make_markers
-from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
+from rlred.data.prompts import Prompts, as_prompts
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import counts, within_question_rank_correlation
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import stop_ids, sweep
-from rlred.evaluation.trace_sources import ANSWER_CUES, SOURCES, Bins, Material, described, sample, spread, table
+from rlred.evaluation.trace_sources import ANSWER_CUES, Material, described
 from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
-from rlred.rewards import Correctness, Length
-from rlred.rewards.length import find_end
 from rlred.training.counting import Counting
+from rlred.training.hindsight_settings import Hindsight
+from rlred.training.relabelling import find_traces, relabel
 from rlred.training.sft import SFTSettings, SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 
 WARMUP_UPDATES = 10
-
-
-@dataclass(frozen=True)
-class Hindsight:
-    """Settings of the hindsight start. Raises `ValueError` for a value out of range."""
-
-    num_samples: int = 2048
-    """Completions to sample from the model, asked for budgets; without a budget beside `sources`."""
-    sources: dict[str, int] = field(default_factory=dict)
-    """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}:
-    rlred/evaluation/trace_sources.py. With any, the traces are drawn evenly over bins of length, and those outside the
-    budgets are left out."""
-    answer_cue: str | None = None
-    """What makes a stopped trace answer, behind the end of its thinking. "": nothing, for a model that then answers in
-    a few words by itself. None: a line that opens the box."""
-    num_bins: int = 8
-    """Bins of length between the smallest and the largest budget, equally wide in the logarithm."""
-    empty_bins: str = "stop"
-    """What happens where `sources` leave a bin without a trace: stop, or warn."""
-    max_updates: int = 400
-    """Most SFT updates at the full rate; fewer when the target is reached."""
-    cooldown_updates: int = 60
-    """Updates after those, while the rate falls to zero in a straight line."""
-    batch_size: int = 64
-    """Completions per update, over all processes."""
-    micro_batch_size: int = 32
-    """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
-    learning_rate: float = 2e-3
-    """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md."""
-    samples_per_question: int = 1
-    """Completions of each question among `num_samples`; with several, a maximum can prefer the short ones of them."""
-    train_answer: bool = False
-    """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
-    only_correct: bool = False
-    """Whether only completions with a correct answer are kept; needs the answers, and `train_answer` keeps them so."""
-    markers: Markers | dict | None = None
-    """Counted thinking: true counts that are written into the traces of exact and max rows, and trained on, such as
-    {every: 64, text: "[{spent}/{budget}]", before: " take"}: rlred/data/markers.py. A budget is then the length with
-    them. Free rows have none. None: no markers."""
-    required_correlation: float = 0.0
-    """A start whose last probe stays below this ends the run before RL: GRPO sharpens a faint length control and finds
-    none that is not there. 0: the run goes on, with a warning."""
-    target_correlation: float = 0.9
-    """The cool-down begins when the within-question rank correlation on probe questions reaches this."""
-    probe_every: int = 40
-    """Updates between two probes."""
-    num_probe_questions: int = 12
-    """Questions of a probe."""
-    num_probe_budgets: int = 9
-    """Budgets at which each of them is asked. A coarse grid can miss a number that the model does not hear yet."""
-
-    def __post_init__(self):
-        object.__setattr__(self, "markers", make_markers(self.markers))
-        counts = (
-            "num_samples",
-            "samples_per_question",
-            "max_updates",
-            "batch_size",
-            "micro_batch_size",
-            "probe_every",
-            "num_probe_questions",
-            "num_bins",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
-        if self.num_probe_budgets < 2:
-            raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
-        for name, count in self.sources.items():
-            if name not in SOURCES or name == "free":
-                known = ", ".join(name for name in SOURCES if name != "free")
-                raise ValueError(f"hindsight.sources: no source is called {name!r}; there are {known}")
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
-        if self.empty_bins not in ("stop", "warn"):
-            raise ValueError(f"hindsight.empty_bins must be stop or warn, got {self.empty_bins!r}")
-        if self.cooldown_updates < 0:
-            raise ValueError(f"hindsight.cooldown_updates must be 0 or more, got {self.cooldown_updates}")
-        if not 0 < self.target_correlation <= 1:
-            raise ValueError(
-                f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
-            )
-        if not 0 <= self.required_correlation <= 1:
-            raise ValueError(f"hindsight.required_correlation must be in [0, 1], got {self.required_correlation}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")
-
-
-def find_traces(
-    model, material: Material, settings: Hindsight, grading: Grading, output: Path
-) -> tuple[list[dict], list[dict]]:
-    """The traces to learn from, the model's own and those of `settings.sources`, and the table of their bins.
-
-    A completion that did not end by itself has no length of its own, and is dropped; with `only_correct` those are kept
-    that end in their question's answer. Raises `ValueError` where too few are left, or a bin is empty that must not be.
-    """
-    found: list[dict] = []
-    for source, count in {"free": settings.num_samples, **settings.sources}.items():
-        path = output / ("traces.jsonl" if source == "free" else f"traces-{source}.jsonl")
-        found += sample(source, model, material, count, path)
-        if source == "free":
-            material = dataclasses.replace(material, free=found)
-    traces = [trace for trace in found if not trace.get("truncated")]
-    cap = material.sampling.max_completion_length
-    _enough(traces, found, settings, f"ended before max_completion_length={cap}; raise it")
-    counting = Counting(settings.markers, material.tokenizer, as_prompts(material.prompts).end, grading.length)
-    if settings.markers:
-        ended, traces = traces, counting.countable(traces, cap)
-        _enough(traces, ended, settings, "can be counted (see the log); change hindsight.markers")
-    lengths = counting.lengths(traces)
-    kept = correct(traces, material, grading.correctness) if settings.only_correct else [True] * len(traces)
-    bins = Bins(*material.sampler.bounds, settings.num_bins)
-    rows = table(traces, lengths, kept, bins)
-    if settings.only_correct:
-        logger.info("hindsight: %d of %d completions are correct and kept", sum(kept), len(traces))
-        ended, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
-        lengths = [n for n, keep in zip(lengths, kept, strict=True) if keep]
-        _enough(traces, ended, settings, "are correct (only_correct); raise num_samples, or keep them all")
-    if settings.sources:
-        inside = [trace for trace, n in zip(traces, lengths, strict=True) if bins.of(n) is not None]
-        logger.info("hindsight: what there is of each length\n%s", described(rows))
-        logger.info("hindsight: %d traces outside the budgets are left out", len(traces) - len(inside))
-        traces = inside
-        empty = [f"{row['from']} to {row['to']}" for row in rows if not row["kept"]]
-        if empty and settings.empty_bins == "stop":
-            raise ValueError(
-                f"hindsight: no trace of {', '.join(empty)} tokens to learn from; ask for budgets that have some, add "
-                "to hindsight.sources, or set hindsight.empty_bins to warn"
-            )
-    return traces, rows
-
-
-def _enough(traces, of, settings: Hindsight, what: str) -> None:
-    if len(traces) < settings.batch_size:
-        raise ValueError(
-            f"hindsight: only {len(traces)} of {len(of)} sampled completions {what}, or turn the hindsight start off; "
-            f"an update takes {settings.batch_size}"
-        )
-
-
-def correct(traces, material: Material, correctness: Correctness) -> list[bool]:
-    """Whether each trace ends in its question's answer."""
-    solutions = {row["question"]: row["solution"] for row in material.questions}
-    own = [trace["completion_ids"] for trace in traces]
-    texts = decode(material.tokenizer, own, thinking_end(correctness), as_prompts(material.prompts).markers)
-    grades = correctness(texts, solution=[solutions[trace["question"]] for trace in traces])
-    return [grade == 1.0 for grade in grades]
-
-
-def epoch_of(lengths: list[int], sampler: BudgetSampler, settings: Hindsight, rng: random.Random) -> list[int]:
-    """Indices of the traces in the order of one epoch: each once, or with `sources` evenly over the bins of length."""
-    if not settings.sources:
-        return rng.sample(range(len(lengths)), len(lengths))
-    return spread(lengths, Bins(*sampler.bounds, settings.num_bins), rng)
-
-
-def rivals_of(traces, lengths: Sequence[int]) -> list[list[int]]:
-    """For each trace the indices of all traces of its question, the shortest first."""
-    by_question: dict[tuple, list[int]] = {}
-    for index in sorted(range(len(traces)), key=lengths.__getitem__):
-        by_question.setdefault((traces[index]["question"], traces[index].get("system")), []).append(index)
-    return [by_question[trace["question"], trace.get("system")] for trace in traces]
-
-
-def within(
-    budget: int, rivals: Sequence[int], lengths: Sequence[int], sampler: BudgetSampler, rng: random.Random
-) -> tuple[int, int]:
-    """A trace that keeps a maximum budget, and that budget: the shorter of two that are drawn from the rivals within.
-
-    A budget below every rival is drawn again from those that one of them keeps; where none does, it is the shortest's
-    own length.
-    """
-    shortest = lengths[rivals[0]]
-    if budget < shortest:
-        budget = sampler.budget(rng, shortest)
-    if budget is None:
-        return rivals[0], shortest
-    fitting = [index for index in rivals if lengths[index] <= budget]
-    return min(rng.choices(fitting, k=2), key=lengths.__getitem__), budget
-
-
-def relabel(
-    traces, tokenizer, prompts: Prompts, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
-):
-    """Token rows for SFT (`input_ids`, `completion_mask`), enough for every update, each asking for its own length.
-
-    The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
-    keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text, with
-    markers between them where the settings say so; the traces are those that `Counting.countable` keeps.
-    """
-    rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
-    ends = () if settings.train_answer else end_ids(tokenizer, prompts.end)
-    counting = Counting(settings.markers, tokenizer, prompts.end, length)
-    lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
-    rivals = rivals_of(traces, lengths)
-    rows: list[dict] = []
-    needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
-    while len(rows) < needed:
-        for index in epoch_of(lengths, sampler, settings, rng):
-            mode, budget = sampler.draw(rng)
-            if mode == "max":
-                index, budget = within(budget, rivals[index], lengths, sampler, rng)
-            ids = traces[index]["completion_ids"]
-            if mode == "exact":
-                ids, budget = counting.asked(ids, places[index])
-            elif mode == "max":
-                ids, budget = counting.bounded(ids, places[index], budget)
-            prompt_ids = prompts.ids(tokenizer, traces[index], budget, mode)
-            border = find_end(ids, ends)
-            trained = len(ids) if border is None else border[1]
-            mask = [0] * len(prompt_ids) + [1] * trained + [0] * (len(ids) - trained)
-            rows.append({"input_ids": prompt_ids + ids, "completion_mask": mask})
-    # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
-    ordered: list[dict] = []
-    for start in range(0, needed, settings.batch_size):
-        ordered += sorted(rows[start : start + settings.batch_size], key=lambda row: len(row["input_ids"]))
-    return Dataset.from_list(ordered)
 
 
 class Probe(TrainerCallback):

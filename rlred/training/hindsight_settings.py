@@ -1,0 +1,92 @@
+"""The settings of the hindsight start (rlred/training/hindsight.py)."""
+
+from dataclasses import dataclass, field
+
+from rlred.data.markers import Markers, make_markers
+from rlred.evaluation.trace_sources import SOURCES
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """Settings of the hindsight start. Raises `ValueError` for a value out of range."""
+
+    num_samples: int = 2048
+    """Completions to sample from the model, asked for budgets; without a budget beside `sources`."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Further completions by source, such as {brief: 2048, stopped: 4096, continued: 512}:
+    rlred/evaluation/trace_sources.py. With any, the traces are drawn evenly over bins of length, and those outside the
+    budgets are left out."""
+    answer_cue: str | None = None
+    """What makes a stopped trace answer, behind the end of its thinking. "": nothing, for a model that then answers in
+    a few words by itself. None: a line that opens the box."""
+    num_bins: int = 8
+    """Bins of length between the smallest and the largest budget, equally wide in the logarithm."""
+    empty_bins: str = "stop"
+    """What happens where `sources` leave a bin without a trace: stop, or warn."""
+    max_updates: int = 400
+    """Most SFT updates at the full rate; fewer when the target is reached."""
+    cooldown_updates: int = 60
+    """Updates after those, while the rate falls to zero in a straight line."""
+    batch_size: int = 64
+    """Completions per update, over all processes."""
+    micro_batch_size: int = 32
+    """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
+    learning_rate: float = 2e-3
+    """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md."""
+    samples_per_question: int = 1
+    """Completions of each question among `num_samples`; with several, a maximum can prefer the short ones of them."""
+    train_answer: bool = False
+    """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
+    only_correct: bool = False
+    """Whether only completions with a correct answer are kept; needs the answers, and `train_answer` keeps them so."""
+    markers: Markers | dict | None = None
+    """Counted thinking: true counts that are written into the traces of exact and max rows, and trained on, such as
+    {every: 64, text: "[{spent}/{budget}]", before: " take"}: rlred/data/markers.py. A budget is then the length with
+    them. Free rows have none. None: no markers."""
+    required_correlation: float = 0.0
+    """A start whose last probe stays below this ends the run before RL: GRPO sharpens a faint length control and finds
+    none that is not there. 0: the run goes on, with a warning."""
+    target_correlation: float = 0.9
+    """The cool-down begins when the within-question rank correlation on probe questions reaches this."""
+    probe_every: int = 40
+    """Updates between two probes."""
+    num_probe_questions: int = 12
+    """Questions of a probe."""
+    num_probe_budgets: int = 9
+    """Budgets at which each of them is asked. A coarse grid can miss a number that the model does not hear yet."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "markers", make_markers(self.markers))
+        counts = (
+            "num_samples",
+            "samples_per_question",
+            "max_updates",
+            "batch_size",
+            "micro_batch_size",
+            "probe_every",
+            "num_probe_questions",
+            "num_bins",
+        )
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
+        if self.num_probe_budgets < 2:
+            raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
+        for name, count in self.sources.items():
+            if name not in SOURCES or name == "free":
+                known = ", ".join(name for name in SOURCES if name != "free")
+                raise ValueError(f"hindsight.sources: no source is called {name!r}; there are {known}")
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
+        if self.empty_bins not in ("stop", "warn"):
+            raise ValueError(f"hindsight.empty_bins must be stop or warn, got {self.empty_bins!r}")
+        if self.cooldown_updates < 0:
+            raise ValueError(f"hindsight.cooldown_updates must be 0 or more, got {self.cooldown_updates}")
+        if not 0 < self.target_correlation <= 1:
+            raise ValueError(
+                f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
+            )
+        if not 0 <= self.required_correlation <= 1:
+            raise ValueError(f"hindsight.required_correlation must be in [0, 1], got {self.required_correlation}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")

@@ -1,0 +1,151 @@
+"""What the hindsight start learns from: traces that are fit for it, as rows that ask for the lengths that they have."""
+
+import dataclasses
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+
+from rlred.data.budgets import BudgetSampler
+from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
+from rlred.evaluation.sampling import Grading
+from rlred.evaluation.trace_sources import Bins, Material, described, sample, spread, table
+from rlred.rewards import Correctness, Length
+from rlred.rewards.length import find_end
+from rlred.training.counting import Counting
+from rlred.training.hindsight_settings import Hindsight
+
+logger = logging.getLogger(__name__)
+
+
+def find_traces(
+    model, material: Material, settings: Hindsight, grading: Grading, output: Path
+) -> tuple[list[dict], list[dict]]:
+    """The traces to learn from, the model's own and those of `settings.sources`, and the table of their bins.
+
+    A completion that did not end by itself has no length of its own, and is dropped; with `only_correct` those are kept
+    that end in their question's answer. Raises `ValueError` where too few are left, or a bin is empty that must not be.
+    """
+    found: list[dict] = []
+    for source, count in {"free": settings.num_samples, **settings.sources}.items():
+        path = output / ("traces.jsonl" if source == "free" else f"traces-{source}.jsonl")
+        found += sample(source, model, material, count, path)
+        if source == "free":
+            material = dataclasses.replace(material, free=found)
+    traces = [trace for trace in found if not trace.get("truncated")]
+    cap = material.sampling.max_completion_length
+    _enough(traces, found, settings, f"ended before max_completion_length={cap}; raise it")
+    counting = Counting(settings.markers, material.tokenizer, as_prompts(material.prompts).end, grading.length)
+    if settings.markers:
+        ended, traces = traces, counting.countable(traces, cap)
+        _enough(traces, ended, settings, "can be counted (see the log); change hindsight.markers")
+    lengths = counting.lengths(traces)
+    kept = correct(traces, material, grading.correctness) if settings.only_correct else [True] * len(traces)
+    bins = Bins(*material.sampler.bounds, settings.num_bins)
+    rows = table(traces, lengths, kept, bins)
+    if settings.only_correct:
+        logger.info("hindsight: %d of %d completions are correct and kept", sum(kept), len(traces))
+        ended, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
+        lengths = [n for n, keep in zip(lengths, kept, strict=True) if keep]
+        _enough(traces, ended, settings, "are correct (only_correct); raise num_samples, or keep them all")
+    if settings.sources:
+        inside = [trace for trace, n in zip(traces, lengths, strict=True) if bins.of(n) is not None]
+        logger.info("hindsight: what there is of each length\n%s", described(rows))
+        logger.info("hindsight: %d traces outside the budgets are left out", len(traces) - len(inside))
+        traces = inside
+        empty = [f"{row['from']} to {row['to']}" for row in rows if not row["kept"]]
+        if empty and settings.empty_bins == "stop":
+            raise ValueError(
+                f"hindsight: no trace of {', '.join(empty)} tokens to learn from; ask for budgets that have some, add "
+                "to hindsight.sources, or set hindsight.empty_bins to warn"
+            )
+    return traces, rows
+
+
+def _enough(traces, of, settings: Hindsight, what: str) -> None:
+    if len(traces) < settings.batch_size:
+        raise ValueError(
+            f"hindsight: only {len(traces)} of {len(of)} sampled completions {what}, or turn the hindsight start off; "
+            f"an update takes {settings.batch_size}"
+        )
+
+
+def correct(traces, material: Material, correctness: Correctness) -> list[bool]:
+    """Whether each trace ends in its question's answer."""
+    solutions = {row["question"]: row["solution"] for row in material.questions}
+    own = [trace["completion_ids"] for trace in traces]
+    texts = decode(material.tokenizer, own, thinking_end(correctness), as_prompts(material.prompts).markers)
+    grades = correctness(texts, solution=[solutions[trace["question"]] for trace in traces])
+    return [grade == 1.0 for grade in grades]
+
+
+def epoch_of(lengths: list[int], sampler: BudgetSampler, settings: Hindsight, rng: random.Random) -> list[int]:
+    """Indices of the traces in the order of one epoch: each once, or with `sources` evenly over the bins of length."""
+    if not settings.sources:
+        return rng.sample(range(len(lengths)), len(lengths))
+    return spread(lengths, Bins(*sampler.bounds, settings.num_bins), rng)
+
+
+def rivals_of(traces, lengths: Sequence[int]) -> list[list[int]]:
+    """For each trace the indices of all traces of its question, the shortest first."""
+    by_question: dict[tuple, list[int]] = {}
+    for index in sorted(range(len(traces)), key=lengths.__getitem__):
+        by_question.setdefault((traces[index]["question"], traces[index].get("system")), []).append(index)
+    return [by_question[trace["question"], trace.get("system")] for trace in traces]
+
+
+def within(
+    budget: int, rivals: Sequence[int], lengths: Sequence[int], sampler: BudgetSampler, rng: random.Random
+) -> tuple[int, int]:
+    """A trace that keeps a maximum budget, and that budget: the shorter of two that are drawn from the rivals within.
+
+    A budget below every rival is drawn again from those that one of them keeps; where none does, it is the shortest's
+    own length.
+    """
+    shortest = lengths[rivals[0]]
+    if budget < shortest:
+        budget = sampler.budget(rng, shortest)
+    if budget is None:
+        return rivals[0], shortest
+    fitting = [index for index in rivals if lengths[index] <= budget]
+    return min(rng.choices(fitting, k=2), key=lengths.__getitem__), budget
+
+
+def relabel(
+    traces, tokenizer, prompts: Prompts, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
+):
+    """Token rows for SFT (`input_ids`, `completion_mask`), enough for every update, each asking for its own length.
+
+    The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
+    keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text, with
+    markers between them where the settings say so; the traces are those that `Counting.countable` keeps.
+    """
+    rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
+    ends = () if settings.train_answer else end_ids(tokenizer, prompts.end)
+    counting = Counting(settings.markers, tokenizer, prompts.end, length)
+    lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
+    rivals = rivals_of(traces, lengths)
+    rows: list[dict] = []
+    needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
+    while len(rows) < needed:
+        for index in epoch_of(lengths, sampler, settings, rng):
+            mode, budget = sampler.draw(rng)
+            if mode == "max":
+                index, budget = within(budget, rivals[index], lengths, sampler, rng)
+            ids = traces[index]["completion_ids"]
+            if mode == "exact":
+                ids, budget = counting.asked(ids, places[index])
+            elif mode == "max":
+                ids, budget = counting.bounded(ids, places[index], budget)
+            prompt_ids = prompts.ids(tokenizer, traces[index], budget, mode)
+            border = find_end(ids, ends)
+            trained = len(ids) if border is None else border[1]
+            mask = [0] * len(prompt_ids) + [1] * trained + [0] * (len(ids) - trained)
+            rows.append({"input_ids": prompt_ids + ids, "completion_mask": mask})
+    # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
+    ordered: list[dict] = []
+    for start in range(0, needed, settings.batch_size):
+        ordered += sorted(rows[start : start + settings.batch_size], key=lambda row: len(row["input_ids"]))
+    return Dataset.from_list(ordered)

@@ -21,10 +21,12 @@ import dataclasses
 import json
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import TrainerCallback
 
@@ -230,7 +232,10 @@ class Probe(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if state.global_step % self.settings.probe_every == 0 or state.global_step >= self.end:
-            correlation = within_question_rank_correlation(self.ask_model(model)) or 0.0
+            # The main process's own: two engines need not agree, and then one would stop and the other go on.
+            told = [within_question_rank_correlation(self.ask_model(model)) or 0.0]
+            broadcast_object_list(told)
+            correlation = told[0]
             # Kept in the checkpoints, so that an interrupted start goes on with its own history.
             state.log_history.append({"step": state.global_step, "probe_rank_correlation": correlation})
             logger.info("hindsight: after %d updates, rank correlation %.3f", state.global_step, correlation)
@@ -275,6 +280,8 @@ class Start:
     sampler: BudgetSampler
     sampling: Sampling
     grading: Grading = Grading()
+    engine_of: Callable = lambda model: model
+    """What completes prompts with the weights of a model: itself, or the run's vLLM (rlred/evaluation/vllm.py)."""
 
     def probe(self, tokenizer, questions: list[dict]) -> Probe:
         """Asks the first questions at the budgets of a grid, in the mode that is drawn most often."""
@@ -285,7 +292,12 @@ class Start:
         # At temperature 1 whatever the run's is: a probe compares lengths, and the targets were found so.
         asked = {"sampling": self.sampling.at(temperature=1.0), "grading": ungraded, "description": "hindsight: probe"}
         rows = questions[: settings.num_probe_questions]
-        return Probe(lambda model: sweep(model, tokenizer, rows, conditions, **asked), settings)
+
+        def ask_model(model):
+            engine = self.engine_of(model)
+            return sweep(engine, tokenizer, rows, conditions, **asked) if PartialState().is_main_process else []
+
+        return Probe(ask_model, settings)
 
     def traces(self, model, tokenizer, questions: list[dict], output: Path) -> tuple[list[dict], list[dict]]:
         """What there is to learn from, and the table of its lengths, which is written as well."""
@@ -298,7 +310,7 @@ class Start:
             self.sampling,
             asks_budgets=not self.settings.sources,
         )
-        traces, bins = find_traces(model, material, self.settings, self.grading, output)
+        traces, bins = find_traces(self.engine_of(model), material, self.settings, self.grading, output)
         if PartialState().is_main_process:
             write_text(output / "bins.md", described(bins) + "\n")
         return traces, bins

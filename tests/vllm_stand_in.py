@@ -92,6 +92,7 @@ class Server:
         self.stops = set(declared if isinstance(declared, list) else [declared])
         self.log, self.die_after, self.lock = open(log, "a", encoding="utf-8"), die_after, threading.Lock()
         self.store, self.updates, self.answered = None, 0, 0
+        self.room = self.model.config.max_position_embeddings
 
     def init_weight_transfer_engine(self, told: dict) -> dict:
         info = told["init_info"]
@@ -181,7 +182,10 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        config = {"weight_transfer_config": {"backend": "nccl"}, "model_config": {"logprobs_mode": "processed_logprobs"}}
+        config = {
+            "weight_transfer_config": {"backend": "nccl"},
+            "model_config": {"logprobs_mode": "processed_logprobs"},
+        }
         known = {
             "/health": {},
             "/v1/models": {"data": [{"id": NAME}]},
@@ -198,8 +202,10 @@ class Handler(BaseHTTPRequestHandler):
                 unknown = set(told) - FIELDS
                 if unknown or told["model"] != NAME:
                     self.answer(400, {"error": {"message": f"unknown: {sorted(unknown) or told['model']}"}})
-                    return
-                self.answer(200, self.server_model.completions(told))
+                elif (needed := max(map(len, told["prompt"])) + told["max_tokens"]) > self.server_model.room:
+                    self.answer(400, {"error": {"message": f"{needed} tokens are over the maximum context length"}})
+                else:
+                    self.answer(200, self.server_model.completions(told))
             elif self.path in ("/start_weight_update", "/finish_weight_update"):
                 self.answer(200, {})
             elif self.path == "/reset_prefix_cache":

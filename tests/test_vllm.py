@@ -71,14 +71,14 @@ def serving(model, port: int, log, die_after: int | None = None):
         process.wait()
 
 
-def beside(port: int, recipe: str = "l1_exact", **flags):
+def beside(port: int, recipe: str = "l1_exact", log="", **flags):
     """A recipe as a process, whose vLLM is on a port; returns its exit status and what it printed as errors."""
     told = {**FLAGS, "vllm_server_base_url": f"http://127.0.0.1:{port}", "vllm_group_port": free_port(), **flags}
     words = [word for name, value in told.items() for word in _flag(name, value)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.vllm_stand_in", "run", recipe, *words],
         cwd=ROOT,
-        env=environment(),
+        env={**environment(), "STAND_IN_LOG": str(log)},
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -162,6 +162,34 @@ def test_a_server_that_is_gone_is_one_line_and_the_run_goes_on_when_it_is_back(
         assert len(json.loads(first)) == saved
     steps = [entry["step"] for entry in json.loads((output / "trainer_state.json").read_text())["log_history"]]
     assert {1, 2} <= set(steps)
+
+
+def test_a_colocated_engine_is_one_and_has_the_weights_that_the_run_has(random_model, tmp_path):
+    output, log = tmp_path / "run", tmp_path / "log.jsonl"
+    flags = {"hindsight": False, "model_name_or_path": random_model, "learning_rate": 0.1, "output_dir": output}
+    assert beside(0, log=log, **flags, vllm_mode="colocate", eval_budgets="16") == (0, [])
+    rows, tokenizer = rows_of(log), AutoTokenizer.from_pretrained(random_model)
+    asked = {}
+    for row in rows:
+        asked.setdefault((row["updates"], row["temperature"]), []).append(row)
+    assert {place: len(found) for place, found in asked.items()} == {
+        (1, 0): 4,  # the base
+        (2, 1.0): 8,  # two steps, before each of which TRL pushes
+        (3, 1.0): 8,
+        (4, 0): 4,  # after them
+        (5, 0): 4,  # the control
+    }
+    base = AutoModelForCausalLM.from_pretrained(random_model)
+    assert [row["tokens"] for row in asked[1, 0]] == greedy(base, tokenizer, asked[1, 0])
+    policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(random_model), output)
+    assert [row["tokens"] for row in asked[4, 0]] == greedy(policy, tokenizer, asked[4, 0])
+    assert greedy(base, tokenizer, asked[4, 0]) != greedy(policy, tokenizer, asked[4, 0])
+
+
+def test_what_a_colocated_engine_has_no_room_for_is_one_line(random_model, tmp_path):
+    flags = {"hindsight": False, "model_name_or_path": random_model, "output_dir": tmp_path / "run"}
+    status, [line] = beside(0, log=tmp_path / "log", **flags, vllm_mode="colocate", vllm_max_model_length=60)
+    assert status == 2 and "vllm_max_model_length: a prompt and its completion need" in line and "got 60" in line
 
 
 def test_what_the_server_has_no_room_for_is_one_line(random_model, tmp_path):

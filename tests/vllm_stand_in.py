@@ -5,7 +5,8 @@
 
 Three things keep TRL from talking to a server without vLLM and a GPU, and each has the smallest stand-in:
 
-    imports     vllm.{LLM, RequestOutput, SamplingParams}, vllm.sampling_params.StructuredOutputsParams,
+    imports     vllm.{LLM, RequestOutput, SamplingParams} (LLM and SamplingParams as a colocated engine needs them; of
+                LLM there may be one), vllm.sampling_params.StructuredOutputsParams,
                 vllm.utils.network_utils.get_ip, vllm.distributed.weight_transfer.{nccl_common.trainer_init,
                 packed_tensor.packed_nccl_broadcast_producer} (names of vLLM 0.28 and later)
     NCCL        weights go through a TCPStore from the trainer to the server, packed after the last was handed out,
@@ -49,7 +50,7 @@ def packed_nccl_broadcast_producer(iterator, group, src, post_iter_func):
 
 def install() -> None:
     """Puts what TRL imports of vLLM among the modules of this process; before TRL is imported."""
-    sampling = {name: type(name, (), {}) for name in ("LLM", "RequestOutput", "SamplingParams")}
+    sampling = {"LLM": LLM, "RequestOutput": object, "SamplingParams": SamplingParams}
     modules = {
         "vllm": {"__version__": "0.30.0", "__file__": __file__, **sampling},
         "vllm.sampling_params": {"StructuredOutputsParams": type("StructuredOutputsParams", (), {})},
@@ -173,6 +174,55 @@ class Server:
             end = next((place + 1 for place, token in enumerate(own) if token in stops), len(own))
             rows.append((own[:end], chances[:end]))
         return rows
+
+
+class SamplingParams(SimpleNamespace):
+    """The fields that are asked for, and no others."""
+
+    def __init__(self, **told):
+        unknown = set(told) - FIELDS
+        assert not unknown, unknown
+        super().__init__(**{"n": 1, "logprobs": None, "seed": None, **told})
+
+
+class LLM:
+    """A colocated engine over a transformers model; a second one would not fit beside the first."""
+
+    made = 0
+
+    def __init__(self, model, max_model_len, **settings):
+        LLM.made += 1
+        assert LLM.made == 1 and settings["distributed_executor_backend"] == "external_launcher"
+        self.server = Server(model, os.environ["STAND_IN_LOG"])
+        runner = SimpleNamespace(model=SimpleNamespace(load_weights=self.load_weights))
+        executor = SimpleNamespace(driver_worker=SimpleNamespace(model_runner=runner))
+        room = max_model_len or self.server.room
+        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=room), model_executor=executor)
+
+    @torch.no_grad()
+    def load_weights(self, weights):
+        for name, value in weights:
+            self.server.model.get_parameter(name).copy_(value)
+
+    def reset_prefix_cache(self):
+        """Called once after each push."""
+        self.server.updates += 1
+
+    def generate(self, prompts, sampling_params, use_tqdm):
+        own = isinstance(sampling_params, list)
+        found = []
+        for prompt, told in zip(prompts, sampling_params if own else [sampling_params] * len(prompts), strict=True):
+            seed = {} if own else {"seed": len(found)}
+            [choice] = self.server.completions({"prompt": [prompt["prompt_token_ids"]], **vars(told), **seed})[
+                "choices"
+            ]
+            tokens, logprobs = choice["token_ids"], choice["logprobs"]
+            if logprobs is not None:
+                chances = zip(tokens, logprobs["token_logprobs"], strict=True)
+                logprobs = [{token: SimpleNamespace(rank=1, logprob=chance)} for token, chance in chances]
+            output = SimpleNamespace(token_ids=tokens, logprobs=logprobs)
+            found.append(SimpleNamespace(prompt_token_ids=prompt["prompt_token_ids"], outputs=[output]))
+        return found
 
 
 class Handler(BaseHTTPRequestHandler):

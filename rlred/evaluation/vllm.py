@@ -4,9 +4,8 @@
     RunEngine   a run with `use_vllm`: TRL's own vLLM, a server or colocated, which is given the weights of the policy
     Engines     the one of a run: started when it is first asked for, shared with the trainer, or the model itself
 
-Every row has a seed of its own. vLLM was not run by us: `RunEngine` was tested with TRL's client over HTTP against a
-server that speaks as vLLM's does (tests/vllm_stand_in.py); the colocated engine and `VllmModel` were only read against
-vLLM's source (0.22 to 0.31, those that TRL 1.16 supports).
+Every row has a seed of its own. vLLM itself was not run by us: `RunEngine` was tested with TRL's code over a server and a
+colocated engine that stand in for vLLM's (tests/vllm_stand_in.py); `VllmModel` was only read against vLLM's source.
 """
 
 import contextlib

@@ -212,10 +212,8 @@ class LLM:
         own = isinstance(sampling_params, list)
         found = []
         for prompt, told in zip(prompts, sampling_params if own else [sampling_params] * len(prompts), strict=True):
-            seed = {} if own else {"seed": len(found)}
-            [choice] = self.server.completions({"prompt": [prompt["prompt_token_ids"]], **vars(told), **seed})[
-                "choices"
-            ]
+            row = {"prompt": [prompt["prompt_token_ids"]], **vars(told), **({} if own else {"seed": len(found)})}
+            [choice] = self.server.completions(row)["choices"]
             tokens, logprobs = choice["token_ids"], choice["logprobs"]
             if logprobs is not None:
                 chances = zip(tokens, logprobs["token_logprobs"], strict=True)

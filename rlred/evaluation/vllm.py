@@ -4,12 +4,13 @@
     RunEngine   a run with `use_vllm`: TRL's own vLLM, a server or colocated, which is given the weights of the policy
     Engines     the one of a run: started when it is first asked for, shared with the trainer, or the model itself
 
-Every row has a seed of its own. vLLM itself was not run by us: `RunEngine` was tested with TRL's code over a server and a
-colocated engine that stand in for vLLM's (tests/vllm_stand_in.py); `VllmModel` was only read against vLLM's source.
+Every row has a seed of its own. vLLM itself was not run by us: `RunEngine` was tested with TRL's code over a server and
+a colocated engine that stand in for vLLM's (tests/vllm_stand_in.py); `VllmModel` was only read against vLLM's source.
 """
 
 import contextlib
 import functools
+import logging
 import os
 import random
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from trl.trainer import grpo_trainer
 from rlred.data.models import Loading
 from rlred.evaluation.sweep import base_kept, stop_ids
 from rlred.tiny import resolve_model
+
+logger = logging.getLogger(__name__)
 
 CONCURRENT = 64  # requests under way at once: the connections that TRL's client keeps open
 MISSING = "vLLM is not installed; pip install 'rlred[vllm]'"
@@ -217,6 +220,8 @@ class Engines:
     def __init__(self, training: GRPOConfig, tokenizer):
         self.training, self.tokenizer = training, tokenizer
         self.engine: RunEngine | None = None
+        if training.use_vllm and not self.on:
+            logger.info("tensor parallelism in the run, or sleep mode: sweeps and traces are sampled by transformers")
 
     @property
     def on(self) -> bool:

@@ -5,6 +5,7 @@ import json
 import logging
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -12,6 +13,9 @@ from safetensors import SafetensorError, safe_open
 from trl import GRPOConfig
 
 logger = logging.getLogger(__name__)
+
+# What requests and httpx call a server that is gone, or breaks off or fails again and again.
+UNANSWERED = ("ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "RetryError", "ChunkedEncodingError")
 
 
 def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
@@ -126,10 +130,18 @@ def external_failure(error: BaseException | None) -> str | None:
             return "the disk is full"
         if "inline_container" in str(error):  # all that torch.save says of a write that failed
             return "torch could not write a file (is the disk full?)"
-        if isinstance(error, ConnectionError) or type(error).__name__ in ("ConnectionError", "ConnectError"):
-            return f"a server does not answer ({str(error).splitlines()[0][:120]})"
+        if isinstance(error, ConnectionError) or type(error).__name__ in UNANSWERED:
+            return f"a server does not answer ({_address(error) or str(error).splitlines()[0][:160]}); start it again"
+        if type(error) is Exception and str(error).startswith("Request failed: "):  # all that TRL's vLLM client says
+            return f"the vLLM server cannot do what it is asked ({' '.join(str(error).split())[:200]})"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _address(error: BaseException) -> str | None:
+    """Scheme, host and port of the request that failed, where the error of `requests` carries it."""
+    url = getattr(vars(error).get("request"), "url", None)
+    return url and "://".join(urlsplit(url)[:2])
 
 
 def resume_hint(training: GRPOConfig) -> str:

@@ -27,12 +27,21 @@ from tests.paths import ROOT
 LIBRARIES = ("trl", "transformers", "peft", "accelerate", "datasets", "math_verify")
 SOURCES = [path for folder in ("rlred", "rewards", "recipes") for path in sorted((ROOT / folder).rglob("*.py"))]
 GRPO, SFT, TRAINER = "trl.GRPOTrainer", "trl.SFTTrainer", "transformers.Trainer"
+VLLM, CLIENT = "trl.generation.vllm_generation.VLLMGeneration", "trl.generation.vllm_client.VLLMClient"
 
 # module, name, what to do without it
 IMPORTS = [
     ("trl.trainer.utils", "add_fused_lm_head", "score with log_softmax over model(...).logits"),
     ("trl.trainer.sft_trainer", "DataCollatorForLanguageModeling", "pad input_ids and labels (-100) by hand"),
     ("trl.models.utils", "unwrap_model_for_generation", "use accelerator.unwrap_model, and gather under ZeRO-3"),
+    ("trl.generation.vllm_client", "VLLMClient", "ask the server of vLLM by requests: POST /v1/completions"),
+    (
+        "trl.generation.vllm_generation",
+        "VLLMGeneration",
+        "start vLLM as TRL does now, and share it",
+    ),
+    ("trl.import_utils", "is_vllm_available", "ask importlib.util.find_spec for vllm"),
+    ("trl.trainer", "grpo_trainer", "the trainer must take over a vLLM that runs already"),
     ("trl.rewards", "get_soft_overlong_punishment", "the formula stands in rewards/soft_overlong.py: write it out"),
     ("peft.tuners.lora", "LoraLayer", "find LoRA layers by their `lora_A`"),
     (
@@ -81,6 +90,19 @@ SIGNATURES = [
     ("trl.trainer.sft_trainer.DataCollatorForLanguageModeling", "pad_token_id ...", "static_labels names it"),
     ("trl.TrlParser.set_defaults_with_config", "self kwargs", "arguments.parse hands it the merged YAML"),
     ("trl.rewards.get_soft_overlong_punishment", "max_completion_len soft_punish_cache", "soft_overlong names these"),
+    (
+        "trl.generation.vllm_generation.VLLMGeneration.__init__",
+        "self model accelerator processing_class mode server_base_url server_host server_port server_timeout group_port"
+        " tensor_parallel_size gpu_memory_utilization max_model_length max_num_seqs enable_sleep_mode model_impl"
+        " trust_remote_code ...",
+        "RunEngine starts it with these, most of which are GRPOConfig's vllm_*",
+    ),
+    (
+        f"{CLIENT}.generate",
+        "self prompts logprobs generation_kwargs ...",
+        "a row is asked so",
+    ),
+    (f"{CLIENT}.__init__", "self base_url connection_timeout ...", "made in each process"),
     ("peft.tuners.lora.LoraLayer.get_base_layer", "self", "the sweep keeps a copy of its weight"),
     ("peft.tuners.lora.layer.Linear.merge", "self safe_merge adapter_names", "the sweep merges for speed"),
     ("peft.tuners.lora.layer.Linear.unmerge", "self", "the sweep unmerges, then puts the exact weight back"),
@@ -133,6 +155,17 @@ LINES = [
     (f"{GRPO}.__init__", r"self\.vllm_generation = VLLMGeneration\(", "vllm_generation", "early stops in vLLM"),
     ("trl.generation.vllm_generation.VLLMGeneration", r"self\.llm = ", "vllm_generation",
      "the engine of colocated vLLM, whose `generate` gets a limit per prompt"),
+    (f"{VLLM}.__init__", r"self\._init_vllm\(\)", "_init_vllm", "Generation takes over an engine there"),
+    (f"{VLLM}.__init__", r"DistributedBackend\(accelerator\)", "_accelerator", "it reads state.deepspeed_plugin"),
+    (f"{VLLM}._init_vllm", r"self\.vllm_client = ", "vllm_client", "what an engine is besides llm"),
+    (f"{VLLM}._init_vllm", r"self\._llm_weights_sleeping = ", "_llm_weights_sleeping", "what goes with llm"),
+    (f"{VLLM}.sync_weights", r"self\._iter_named_params\(\)", "_iter_named_params", "the weights of a push"),
+    (f"{VLLM}._iter_named_params", r"model\.merge_adapter\(\)[\s\S]*model\.unmerge_adapter\(\)", "_iter_named_params",
+     "TRL merges and unmerges while it hands out the parameters"),
+    (f"{CLIENT}.generate", r"sampling_params\.update\(generation_kwargs", "generation_kwargs",
+     "the limit, temperature, seed and stop ids of a row stand over the other arguments"),
+    (f"{CLIENT}._post", r'raise Exception\(f"Request failed: ', "Request failed",
+     "all that is known of a refused request"),
     (f"{GRPO}._generate_single_turn", r"unwrap_model_for_generation\(\s+self\.model_wrapped,", "model_wrapped",
      "the model that generates is the unwrapped `model_wrapped`"),
     (f"{GRPO}.__init__", r"self\.reward_func_names\.append\(get_callable_name\(", "reward_func_names",

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import PartialState
@@ -31,15 +32,28 @@ def examples(outcomes: list[dict], questions, num_questions: int = 2) -> list[di
 
 
 class StageEvaluation:
-    """The sweeps of one run: the same held-out questions, budgets and seed for every stage."""
+    """The sweeps of one run: the same held-out questions, budgets and seed for every stage.
 
-    def __init__(self, arguments, training, held_out, tokenizer, prompts, grading: Grading, output: Path):
+    `engine_of` gives what completes prompts with the weights of a model: itself, or the run's vLLM.
+    """
+
+    def __init__(
+        self,
+        arguments,
+        training,
+        held_out,
+        tokenizer,
+        prompts,
+        grading: Grading,
+        output: Path,
+        engine_of: Callable = lambda model: model,
+    ):
         sampler = arguments.make_sampler()
         self.on, self.output, self.tokenizer = arguments.evaluate, output, tokenizer
         self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
         self.modes = arguments.eval_modes or [arguments.main_mode()]
         self.held_out, self.prompts, self.per_prompt_cap = held_out, prompts, arguments.eval_per_prompt_cap
-        self.grading = grading
+        self.grading, self.engine_of = grading, engine_of
         self.sampling = Sampling(
             max(training.max_completion_length, 2 * max(self.budgets)),
             temperature=arguments.eval_temperature,
@@ -58,12 +72,12 @@ class StageEvaluation:
         if not self.on or (unasked and stage == "control_constant_length"):
             return
         # Every process has the whole model; the main one measures while the others wait for it.
-        state = PartialState()
+        state, engine = PartialState(), self.engine_of(model)
         if state.is_main_process and not self.has_measured(path, step):
             constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
             asked = {"constant_budget": constant, "per_prompt_cap": self.per_prompt_cap}
             outcomes = sweep(
-                model,
+                engine,
                 self.tokenizer,
                 self.held_out,
                 budget_conditions(self.prompts, self.budgets, self.modes, **asked),

@@ -27,7 +27,7 @@ LABELS = ("mode", "budget", "ratio")  # what a condition may say of its outcomes
 
 
 class Engine(Protocol):
-    """Something other than a transformers model that completes a batch of prompts: rlred/evaluation/vllm.py."""
+    """Something other than a transformers model that completes a batch of prompts: rlred/evaluation/vllm.py has two."""
 
     stops: set[int]
 
@@ -149,9 +149,22 @@ def stop_ids(model, tokenizer) -> set[int]:
 
 @contextlib.contextmanager
 def merged_adapter(model):
-    """Folds an active LoRA adapter into the base weights while generating: the same function, fewer operations.
+    """Folds an active LoRA adapter into the base weights while generating: the same function, fewer operations."""
+    with base_kept(model) as layers:
+        for layer in layers:
+            layer.merge()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.unmerge()
 
-    The base weights are restored bit for bit from a copy, since merging and unmerging leaves rounding behind.
+
+@contextlib.contextmanager
+def base_kept(model):
+    """Gives the layers with an active LoRA adapter, to merge and unmerge, and restores their base weights bit for bit.
+
+    Merging and unmerging leaves rounding behind, so they come back from a copy.
     """
     layers = []
     if isinstance(model, PeftModel):
@@ -164,13 +177,10 @@ def merged_adapter(model):
             and module.get_base_layer().weight.is_floating_point()  # quantised weights would be rounded anew
         ]
     kept = [layer.get_base_layer().weight.detach().clone() for layer in layers]
-    for layer in layers:
-        layer.merge()
     try:
-        yield
+        yield layers
     finally:
         for layer, weight in zip(layers, kept, strict=True):
-            layer.unmerge()
             layer.get_base_layer().weight.data.copy_(weight)
 
 

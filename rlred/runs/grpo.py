@@ -31,6 +31,7 @@ from rlred.evaluation.references import COLUMNS, sample_references, write_refere
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
+from rlred.evaluation.vllm import Engines, check_vllm
 from rlred.files import write_json
 from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, make_reward
@@ -56,6 +57,8 @@ def run(
     search, parts = arguments.make_target_search(), arguments.make_parts()
     for part in parts:
         part.check(training, parts)
+    if training.use_vllm:
+        check_vllm()
 
     questions, held_out = load_both(arguments, training.seed)
     if search:
@@ -63,20 +66,20 @@ def run(
         split = questions.train_test_split(test_size=search.num_questions, seed=training.seed)
         questions, monitor = split["train"], split["test"]
     model, tokenizer = load_model(model_config, training)
-    prompts = prompts.fitted(tokenizer)
+    engines, prompts = Engines(training, tokenizer), prompts.fitted(tokenizer)
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
     output = prepare_output_dir(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
     grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
     if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
         asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
-        questions = referenced(questions, model, tokenizer, arguments, training, grading, asked, output)
+        questions = referenced(questions, engines.of(model), tokenizer, arguments, training, grading, asked, output)
     rows = asked_rows(questions, prompts, sampler, arguments, training)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    evaluation = StageEvaluation(arguments, training, held_out, tokenizer, prompts, grading, output)
+    evaluation = StageEvaluation(arguments, training, held_out, tokenizer, prompts, grading, output, engines.of)
     evaluation.measure("baseline", model)
     model = with_adapter(model, model_config, training.seed)
     hindsight = None
@@ -84,7 +87,7 @@ def run(
         sampling = Sampling(
             training.max_completion_length, training.temperature, arguments.eval_batch_size, training.seed
         )
-        first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading)
+        first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading, engines.of)
         folder = output / "hindsight"
         hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)
         evaluation.measure("hindsight", model, hindsight["num_updates"])
@@ -92,17 +95,18 @@ def run(
     ends = tuple(sorted(stop_ids(model, tokenizer)))
     told = (tokenizer, prompts.end, grading.length, prompts.markers)
     rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, *told)
-    trainer = make_trainer(
-        [part.bind(prompts.end) for part in parts],
-        model=model,
-        reward_funcs=rewards,
-        args=training,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        callbacks=make_callbacks(arguments, output),
-    )
+    with engines.shared():
+        trainer = make_trainer(
+            [part.bind(prompts.end) for part in parts],
+            model=model,
+            reward_funcs=rewards,
+            args=training,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            callbacks=make_callbacks(arguments, output),
+        )
     if search:
-        trainer.add_callback(SearchTargets(search, answers(evaluation, monitor, training)))
+        trainer.add_callback(SearchTargets(search, answers(evaluation, monitor, training), engines.of))
     train(trainer, output)
     report = finish(trainer, evaluation, hindsight, model_config.model_name_or_path, start)
     close(trainer)

@@ -20,11 +20,12 @@ Each stage leaves its result in `<output>/hindsight/` and is not done twice: tra
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from rlred.data.budgets import BudgetSampler
@@ -65,8 +66,10 @@ class Probe(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if state.global_step % self.settings.probe_every == 0 or state.global_step >= self.end:
             outcomes = self.ask_model(model)
-            correlation = within_question_rank_correlation(outcomes) or 0.0
-            counted = counts(outcomes)
+            # The main process's own: two engines need not agree, and then one would stop and the other go on.
+            told = [within_question_rank_correlation(outcomes) or 0.0, counts(outcomes)]
+            broadcast_object_list(told)
+            correlation, counted = told
             # Kept in the checkpoints, so that an interrupted start goes on with its own history.
             entry = {"step": state.global_step, "probe_rank_correlation": correlation}
             state.log_history.append(entry | ({"probe_markers": counted} if counted else {}))
@@ -141,6 +144,8 @@ class Start:
     sampler: BudgetSampler
     sampling: Sampling
     grading: Grading = Grading()
+    engine_of: Callable = lambda model: model
+    """What completes prompts with the weights of a model: itself, or the run's vLLM (rlred/evaluation/vllm.py)."""
 
     def probe(self, tokenizer, questions: list[dict]) -> Probe:
         """Asks the first questions at the budgets of a grid, in the mode that is drawn most often."""
@@ -150,7 +155,12 @@ class Start:
         ungraded = Grading(length=self.grading.length, grades=False)
         asked = {"sampling": self.sampling, "grading": ungraded, "description": "hindsight: probe"}
         rows = questions[: settings.num_probe_questions]
-        return Probe(lambda model: sweep(model, tokenizer, rows, conditions, **asked), settings)
+
+        def ask_model(model):
+            engine = self.engine_of(model)
+            return sweep(engine, tokenizer, rows, conditions, **asked) if PartialState().is_main_process else []
+
+        return Probe(ask_model, settings)
 
     def traces(self, model, tokenizer, questions: list[dict], output: Path) -> tuple[list[dict], list[dict]]:
         """What there is to learn from, and the table of its lengths, which is written as well.
@@ -170,7 +180,7 @@ class Start:
             answer_cues=ANSWER_CUES if self.settings.answer_cue is None else (self.settings.answer_cue,),
             samples_per_question=self.settings.samples_per_question,
         )
-        traces, bins = find_traces(model, material, self.settings, self.grading, output)
+        traces, bins = find_traces(self.engine_of(model), material, self.settings, self.grading, output)
         if PartialState().is_main_process:
             write_text(output / "bins.md", described(bins) + "\n")
         return traces, bins

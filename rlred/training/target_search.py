@@ -82,12 +82,15 @@ def choose_targets(
 class SearchTargets(TrainerCallback):
     """Puts new targets into the training log before the first step and every so many steps.
 
-    `answer` is a function of the model that returns the outcomes of the monitor questions. The targets are logged as
-    `target_search/easy`, ..., where `length_bonus` reads them and a resumed run finds its own.
+    `answer` is a function of the model, or of what `engine_of` gives for it, that returns the outcomes of the monitor
+    questions. The targets are logged as `target_search/easy`, ..., where `length_bonus` reads them and a resumed run
+    finds its own.
     """
 
-    def __init__(self, settings: TargetSearch, answer: Callable[..., list[dict]]):
-        self.settings, self.answer = settings, answer
+    def __init__(
+        self, settings: TargetSearch, answer: Callable[..., list[dict]], engine_of: Callable = lambda model: model
+    ):
+        self.settings, self.answer, self.engine_of = settings, answer, engine_of
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         if not any(LOGGED_TARGETS[0] in entry for entry in state.log_history):
@@ -99,10 +102,10 @@ class SearchTargets(TrainerCallback):
 
     def search(self, args, state, model) -> None:
         """Asks the policy, on the main process while the others wait, and logs the targets that come of it."""
-        process, found = PartialState(), [None]
+        process, found, engine = PartialState(), [None], self.engine_of(model)
         if process.is_main_process:
             groups: dict[int, list[dict]] = {}
-            for outcome in self.answer(model):
+            for outcome in self.answer(engine):
                 groups.setdefault(outcome["question_id"], []).append(outcome)
             longest = args.max_completion_length
             found = [

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from rlred.cli import main as rlred
 from rlred.data.prompts import Prompts
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import write_report
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import write_result
 from rlred.publish import visual_card as card
 from rlred.vision.rows import load_rows
 from tests.hub import Hub
@@ -34,9 +35,8 @@ def run(random_model, tmp_path):
     blocks = [
         measure([{**about, "question_id": 0, "budget": b, "length": b - cut} for b in (16, 64)]) for cut in (0, 3)
     ]
-    report = {"model": "tiny_reasoner", "adapter": str(folder), "seed": 0, "n_questions": 1, "temperature": 1.0}
-    report |= {"baseline": blocks[0], "hindsight": None, "trained": blocks[1], "control_constant_length": None}
-    write_report(report, folder)
+    labels = {"model": "tiny_reasoner", "adapter": str(folder), "seed": 0, "n_questions": 1, "temperature": 1.0}
+    write_result(adherence(labels, dict(zip(("baseline", "trained"), blocks, strict=True))), folder)
     arguments = {"questions": "me/questions", "wording": "l1", "modes": {"max": 1, "exact": 1}, "hindsight": True}
     arguments |= {"budget_low": 16, "budget_high": 64}
     settings = {"arguments": arguments, "training": {"max_steps": 60, "seed": 0}, "model": {"dtype": "float32"}}

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from rlred.checks.plan import GIB, Plan
 from rlred.checks.probe import sampled_tokens
-from rlred.evaluation.report import number, percent, set_ink
+from rlred.evaluation.results import number, percent, set_ink
 from rlred.evaluation.trace_sources import SOURCES
 from rlred.files import write_json, write_text
 

@@ -20,6 +20,7 @@ from statistics import fmean
 from matplotlib import pyplot as plt
 
 from rlred.evaluation.measures import wilson
+from rlred.evaluation.results import Result, read_result
 from rlred.files import write_json, write_text
 from rlred.flags import option
 from rlred.output import holds_run
@@ -112,17 +113,16 @@ def share_base(folder: Path, name: str, seed: int, model: str) -> None:
         return
     for other in UNASKED:
         source = folder / f"{other}-{seed}"
-        report = source / "adherence.json"
-        if report.exists() and json.loads(report.read_text())["model"] == model:
+        if (source / "adherence.json").exists() and read_result(source).labels["model"] == model:
             target.mkdir(parents=True)
             for file in (source / "measures").glob("baseline.*"):
                 shutil.copy(file, target)  # a row that asks otherwise after all finds that and measures anew
             return
 
 
-def row_of(report: dict, stage: str, log: list[dict]) -> dict:
+def row_of(result: Result, stage: str, log: list[dict]) -> dict:
     """What the board says of one run."""
-    block, cost = report[stage], report["cost"]
+    block, cost = result.blocks[stage], result.cost
     [line] = block["rows"]
     levels = block["by_level"]
     steps = [float(entry["completions/mean_length"]) for entry in log if "completions/mean_length" in entry]
@@ -149,12 +149,12 @@ def collect(folder: Path, seeds: list[int]) -> dict[str, list[dict]]:
             output = folder / f"{name}-{seed}"
             if not (output / "adherence.json").exists():
                 continue
-            report = json.loads((output / "adherence.json").read_text())
+            result = read_result(output)
             log = json.loads((output / "trainer_state.json").read_text())["log_history"]
             if seed not in of_base and name in UNASKED:
                 of_base.add(seed)
-                board["base"].append(row_of(report, "baseline", log))
-            board.setdefault(name, []).append(row_of(report, "trained", log))
+                board["base"].append(row_of(result, "baseline", log))
+            board.setdefault(name, []).append(row_of(result, "trained", log))
     return {name: rows for name, rows in board.items() if rows}
 
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from rlred.evaluation.results import read_result
 from rlred.runs.visual import check_held_out
 from tests.vision_recipe import SMALL, VLM, command, digest, moved
 
@@ -31,8 +32,7 @@ def test_a_run_keeps_its_best_adapter_and_goes_on_without_doing_a_stage_twice(tm
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2]
     second = load_file(output / "adapter_model.safetensors")
     assert any(not second[name].equal(first[name]) for name in first)
-    gates = json.loads((output / "visual.json").read_text())["gates"]
-    assert {name.split(",")[0] for name in gates} == {"base", "started", "trained"}
+    assert {row["stage"] for row in read_result(output, "visual").rows("policy")} == {"base", "started", "trained"}
     assert digest() == before
 
 

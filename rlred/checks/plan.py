@@ -217,7 +217,7 @@ def report(plan: Plan, config: Path, tflops: float) -> str:
     if plan.generates and plan.training.use_vllm:
         share = plan.training.vllm_gpu_memory_utilization
         lines.append(f"vLLM takes {100 * share:.0f} % of each device besides, if colocated.")
-    if hasattr(plan.arguments, "looks"):
+    if hasattr(plan.arguments, "budget_tokens"):
         lines.append("The vision tower is not counted; --prompt_length must include the pictures' tokens.")
     if plan.training.max_steps > 0:
         lines.append(f"{what.capitalize()} of the whole run: {plan.rollouts * plan.training.max_steps:,}.")

@@ -58,7 +58,7 @@ def table_of(markdown: str) -> str:
     head, _, *rows = [re.split(r"(?<!\\)\|", line[1:-1]) for line in markdown.splitlines()]
 
     def cells(row: list[str], tag: str) -> str:
-        return "".join(f"<{tag}>{html.escape(cell.strip().replace(BAR, '|'))}</{tag}>" for cell in row)
+        return "".join(f"<{tag}>{_inline(cell.strip().replace(BAR, '|'))}</{tag}>" for cell in row)
 
     lines = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{lines}</tbody></table></div>'

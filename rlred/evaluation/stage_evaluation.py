@@ -94,18 +94,7 @@ class StageEvaluation:
         }
         told = self.prompts.described()
         asked |= {name: told[name] for name in ("system_prompt", "chat_template_kwargs") if told[name]}
-        asked_path = path.with_suffix(".asked.json")
-        if asked_path.exists() and read_record(asked_path) == asked:
-            return path.exists()
-        earlier = [file for file in path.parent.glob(f"{path.stem}.*") if file.is_file()]
-        if earlier:
-            aside = next(f for n in itertools.count(1) if not (f := path.parent / f"{path.stem}-{n}").exists())
-            aside.mkdir()
-            for file in earlier:
-                file.rename(aside / file.name)
-            logger.info("%s: measured before with another sweep or after other steps; that is in %s", path.stem, aside)
-        write_json(asked_path, asked)
-        return False
+        return measured_before(path, asked)
 
     def rank_correlation(self, stage: str) -> float | None:
         """The rank correlation that a stage's sweep found; None where it was not measured."""
@@ -130,3 +119,19 @@ class StageEvaluation:
         if PartialState().is_main_process:
             write_result(result, self.output)
         return result
+
+
+def measured_before(path: Path, asked: dict) -> bool:
+    """Whether `path` holds the measures of a sweep that was `asked` for so; those of another one are moved aside."""
+    asked_path, asked = path.with_suffix(".asked.json"), json.loads(json.dumps(asked))
+    if asked_path.exists() and read_record(asked_path) == asked:
+        return path.exists()
+    earlier = [file for file in path.parent.glob(f"{path.stem}.*") if file.is_file()]
+    if earlier:
+        aside = next(f for n in itertools.count(1) if not (f := path.parent / f"{path.stem}-{n}").exists())
+        aside.mkdir()
+        for file in earlier:
+            file.rename(aside / file.name)
+        logger.info("%s: measured before with another sweep or after other steps; that is in %s", path.stem, aside)
+    write_json(asked_path, asked)
+    return False

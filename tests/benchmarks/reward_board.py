@@ -19,8 +19,9 @@ from statistics import fmean
 
 from matplotlib import pyplot as plt
 
+from rlred.evaluation.markdown import table
 from rlred.evaluation.measures import wilson
-from rlred.evaluation.results import Result, read_result
+from rlred.evaluation.results import Result, accuracy, read_result
 from rlred.files import write_json, write_text
 from rlred.flags import option
 from rlred.output import holds_run
@@ -188,21 +189,18 @@ def to_markdown(board: dict[str, list[dict]], command: str) -> str:
         "",
         f"`{command}`, {HERE.name}; means over seeds, 95 % Wilson interval of all answers.",
     ]
-    lines += [
-        "",
-        "| method | seeds | accuracy % | mean tokens | of the base's | easy | hard | hard / easy | over budget % ",
-    ]
-    lines[-1] += "| rollout tokens | minutes |"
-    lines.append("|---" * 11 + "|")
+    names = ["method", "seeds", "accuracy %", "mean tokens", "of the base's", "easy", "hard", "hard / easy"]
+    names += ["over budget %", "rollout tokens", "minutes"]
+    rows_of_table = []
     for name, rows in board.items():
         mean = means(rows)
         share = f"{100 * mean['mean_length'] / base['mean_length']:.1f} %" if base else "-"
         over = f"{100 * mean['over_budget']:.1f}" if "over_budget" in mean else "-"
-        lines.append(
-            f"| {name} | {len(rows)} | {100 * mean['accuracy']:.1f} ({100 * mean['low']:.1f}-{100 * mean['high']:.1f}) "
-            f"| {mean['mean_length']:.1f} | {share} | {mean['easy']:.1f} | {mean['hard']:.1f} "
-            f"| {mean['hard'] / mean['easy']:.2f} | {over} | {mean['rollout_tokens']:,.0f} | {mean['minutes']:.1f} |"
-        )
+        interval = {"accuracy": mean["accuracy"], "accuracy_low": mean["low"], "accuracy_high": mean["high"]}
+        cells = [name, len(rows), accuracy(interval), f"{mean['mean_length']:.1f}", share]
+        cells += [f"{mean['easy']:.1f}", f"{mean['hard']:.1f}", f"{mean['hard'] / mean['easy']:.2f}", over]
+        rows_of_table.append([*cells, f"{mean['rollout_tokens']:,.0f}", f"{mean['minutes']:.1f}"])
+    lines += ["", *table(names, rows_of_table)]
     points = {name: (means(rows)["mean_length"], means(rows)["accuracy"]) for name, rows in board.items()}
     lines += ["", f"On the Pareto front of tokens and accuracy: {', '.join(pareto(points))}.", ""]
     return "\n".join(lines)

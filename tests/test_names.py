@@ -53,6 +53,7 @@ FLAGS = {  # the command line that knows the new name
     **dict.fromkeys(MEASURES, lambda flag: parse_flags(Evaluation, ["--budgets", "8", flag, "2"], "rlred evaluate")),
     **dict.fromkeys(COMPARES, compared),
     "never": sees,
+    "looks": lambda flag: parse(Path("none.yaml"), [flag, "{}", "--use_cpu", "true"], (VisionArguments, *KINDS[1:])),
 }
 
 

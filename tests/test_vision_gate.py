@@ -187,13 +187,15 @@ def test_blind_spending_is_the_best_mixture_of_fixed_choices():
 GREEDY = Sampling(2, temperature=0.0)
 
 
-def test_a_row_counts_what_was_used(vlm, tmp_path):
+def test_a_row_counts_what_was_used(vlm, tmp_path, monkeypatch):
     model, policy = loaded(vlm)
     rows = load_rows("pictures", split="test", limit=12, wordings="test")
     fixed = fixed_rows(policy, model, rows, GREEDY, path=tmp_path / "fixed", stage="base")
     assert [row["keep_ratio"] for row in fixed] == [1, 0.5, 0.25, 0.125, 0.0625]
     assert [row["choice"] for row in fixed] == policy.choices and all(row["seconds"] > 0 for row in fixed)
-    again = fixed_rows(policy, None, rows, GREEDY, path=tmp_path / "fixed", stage="base")  # from the files alone
+    with monkeypatch.context() as patch:
+        patch.setattr(VisualBudgetPolicy, "__call__", None)  # what is saved is not made again
+        again = fixed_rows(policy, model, rows, GREEDY, path=tmp_path / "fixed", stage="base")
     assert again == [{**row, "seconds": None} for row in fixed]
     row = row_of(sweep_pictures(policy, model, rows, GREEDY))
     assert set(row["by_level"]) == {"background", "square", "dot"}

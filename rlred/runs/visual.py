@@ -199,7 +199,6 @@ def run(
         model, peft_config = get_peft_model(model, peft_config), None
         start_by_imitation(model, gate, rows, arguments, training, output / "start")
         evaluation.measure("started", model)
-    torch.manual_seed(training.seed)  # the adapter is drawn in the trainer
     rewards[0] = LogsAdherence(reward, training.max_completion_length, (), gate.tokenizer, gate.prompts.end)
     trainer = ComposedGRPOTrainer(
         parts=parts,

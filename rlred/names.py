@@ -16,6 +16,7 @@ SETTINGS = {  # of a YAML, a flag, or a field of a record
     "only_right": "only_correct",
     "arms": "variants",
     "never": "suppress_tokens",
+    "looks": "budget_tokens",
 }
 MODES = {"none": "free"}  # in rows, templates, by_mode, sweeps and reports
 HEADS = {"kept": "selected"}  # of a token selection

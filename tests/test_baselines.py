@@ -1,7 +1,5 @@
 """The baselines: what they do to a completion, on the embedded model."""
 
-import json
-
 import pytest
 
 from rlred.cli import main as rlred
@@ -11,6 +9,7 @@ from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines, Forcing
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
+from rlred.evaluation.results import read_result
 from rlred.evaluation.sampling import Sampling
 
 
@@ -56,8 +55,8 @@ def test_they_stand_in_one_report_with_the_model(tmp_path):
     words = "evaluate --modes max --budgets 16 48 --num_questions 4".split()
     words += "--baselines truncation brevity s1_forcing --output".split()
     assert rlred([*words, str(tmp_path / "out")]) == 0
-    report = json.loads((tmp_path / "out" / "adherence.json").read_text())
+    result = read_result(tmp_path / "out")
     for name in ("baseline", "truncation", "brevity", "s1_forcing"):
-        rows = [(row["mode"], row["budget"], row["n"]) for row in report[name]["rows"]]
+        rows = [(row["mode"], row["budget"], row["n"]) for row in result.rows(name)]
         assert rows == [("max", 16, 4), ("max", 48, 4)]
     assert "S1 budget forcing" in (tmp_path / "out" / "adherence.md").read_text()

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
 from recipes import fast
+from rlred.evaluation.results import read_result
 from rlred.runs.grpo import main
 from rlred.tiny import resolve_model
 from rlred.training.difficulty_kl import DifficultyKL
@@ -131,8 +132,7 @@ def test_the_fast_recipe_trains_and_the_base_stays(tmp_path, monkeypatch):
     assert any(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
     log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"][:2]
     assert all({"kl", "rewards/difficulty_length/mean", "rewards/correctness/mean"} <= set(entry) for entry in log)
-    report = json.loads((tmp_path / "run" / "adherence.json").read_text())
-    assert [row["mode"] for row in report["trained"]["rows"]] == ["free"]
+    assert [row["mode"] for row in read_result(tmp_path / "run").rows("trained")] == ["free"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
+from rlred.evaluation.results import read_result
 from tests.paths import ROOT
 
 FLAGS = "--max_steps 2 --num_generations 4 --num_questions 16 --num_eval_questions 4 --lora_r 4 --logging_steps 1"
@@ -24,8 +25,7 @@ def launch(recipe, output, *flags):
 def test_two_processes_train_one_adapter_on_whole_groups(tmp_path):
     done = launch("shorter_better", tmp_path / "run", "--per_device_train_batch_size", "8", "--learning_rate", "0.01")
     assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads((tmp_path / "run" / "adherence.json").read_text())
-    assert report["cost"]["rl_rollouts"] == 2 * 2 * 8  # steps, processes, completions on each
+    assert read_result(tmp_path / "run").cost["rl_rollouts"] == 2 * 2 * 8  # steps, processes, completions on each
     adapter = load_file(tmp_path / "run" / "adapter_model.safetensors")
     assert all(tensor.isfinite().all() for tensor in adapter.values())
     assert any(tensor.abs().max() > 0 for name, tensor in adapter.items() if "lora_B" in name)

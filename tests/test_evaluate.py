@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from rlred.cli import main as rlred
 from rlred.evaluation.evaluate import base_of, trained_range, wording_of
+from rlred.evaluation.results import read_result
 from tests.paths import ROOT
 
 BASE = ROOT / "data" / "tiny_reasoner"
@@ -34,36 +35,34 @@ def adapters(tmp_path_factory):
 def evaluate(output, *words):
     command = "evaluate --budgets 16 32 --num_questions 4 --output".split()
     status = rlred([*command, str(output), *map(str, words)])
-    path = output / "adherence.json"
-    return json.loads(path.read_text()) if status == 0 else None
+    return read_result(output) if status == 0 else None
 
 
 def test_several_adapters_face_the_same_questions_and_are_paired(adapters, tmp_path):
-    report = evaluate(tmp_path / "out", "--adapter", adapters / "still", adapters / "noisy")
-    assert report["model"] == str(BASE)
-    assert report["trained"]["rows"] == report["baseline"]["rows"]  # an adapter of zeros is its base
-    noisy = report["others"][str(adapters / "noisy")]
-    assert noisy["rows"] != report["baseline"]["rows"]
-    assert list(noisy["by_question"]) == list(report["baseline"]["by_question"])
+    result = evaluate(tmp_path / "out", "--adapter", adapters / "still", adapters / "noisy")
+    assert result.labels["model"] == str(BASE)
+    assert result.rows("trained") == result.rows("baseline")  # an adapter of zeros is its base
+    noisy = result.blocks["model-2"]
+    assert noisy["title"] == str(adapters / "noisy") and noisy["rows"] != result.rows("baseline")
+    assert list(noisy["by_question"]) == list(result.blocks["baseline"]["by_question"])
     table = (tmp_path / "out" / "adherence.md").read_text()
     assert "- after RL: +0.0 points (+0.0 to +0.0), 4 questions" in table
     assert f"- {adapters / 'noisy'}: " in table.partition("paired by question")[2]
 
 
 def test_several_models_are_compared(random_model, tmp_path):
-    report = evaluate(tmp_path / "out", "--model", "tiny_reasoner", random_model)
-    assert report["model"] == "tiny_reasoner" and report["trained"] is None
-    assert report["others"][str(random_model)]["full_length"]["accuracy"] == 0
+    result = evaluate(tmp_path / "out", "--model", "tiny_reasoner", random_model)
+    assert result.labels["model"] == "tiny_reasoner" and "trained" not in result.blocks
+    assert result.blocks["model-1"]["full_length"]["accuracy"] == 0
 
 
 def test_an_adapter_is_asked_outside_what_it_was_trained_on(adapters, tmp_path):
     output = tmp_path / "out"
     flags = ["--out_of_range", "--paraphrase", "paraphrase", "--more_questions", "long_sums"]
-    report = evaluate(output, "--adapter", adapters / "noisy", *flags)
-    others = report["others"]
-    assert [row["budget"] for row in others["out_of_range"]["rows"]] == [8, 80]  # half of 16, twice 40
-    assert [row["budget"] for row in others["paraphrase"]["rows"]] == [16, 32]
-    assert others["long_sums"]["title"] == "other questions: long_sums"
+    result = evaluate(output, "--adapter", adapters / "noisy", *flags)
+    assert [row["budget"] for row in result.rows("out_of_range")] == [8, 80]  # half of 16, twice 40
+    assert [row["budget"] for row in result.rows("paraphrase")] == [16, 32]
+    assert result.blocks["questions-0"]["title"] == "other questions: long_sums"
     text = (output / "measures" / "questions-0.completions.jsonl").read_text()
     assert text != (output / "measures" / "trained.completions.jsonl").read_text()
     paired = (output / "adherence.md").read_text().partition("paired by question")[2]
@@ -71,9 +70,9 @@ def test_an_adapter_is_asked_outside_what_it_was_trained_on(adapters, tmp_path):
 
 
 def test_a_report_says_what_a_per_prompt_cap_has_done_to_it(tmp_path):
-    report = evaluate(tmp_path / "out", "--modes", "max", "--per_prompt_cap", "1.5")
-    shares = [row["cut"] for row in report["baseline"]["rows"]]
-    assert report["per_prompt_cap"] == 1.5 and max(shares) > 0
+    result = evaluate(tmp_path / "out", "--modes", "max", "--per_prompt_cap", "1.5")
+    shares = [row["cut"] for row in result.rows("baseline")]
+    assert result.labels["per_prompt_cap"] == 1.5 and max(shares) > 0
     table = (tmp_path / "out" / "adherence.md").read_text()
     assert "cut at 1.5 times it" in table and f"{100 * max(shares):.1f}" in table
 

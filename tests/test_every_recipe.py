@@ -64,7 +64,7 @@ SAID = {  # what a card must say of its adapter
     "tale": "chooses by itself how long to think",
     "tokenskip": "Think within 0.5 of the tokens.",
     "upft": "SFT (TRL) with LoRA on `sums`",
-    "visual_sparsity": "chooses how many of a picture's tokens to look at",
+    "visual_sparsity": "chooses how many of a picture's tokens to use",
 }
 
 

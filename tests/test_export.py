@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from rlred.cli import main as rlred
 from rlred.data.prompts import Prompts
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import write_report
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import write_result
 from rlred.publish import visual_card as card
 from rlred.vision.rows import load_rows
 from tests.hub import Hub
@@ -34,9 +35,8 @@ def run(random_model, tmp_path):
     blocks = [
         measure([{**about, "question_id": 0, "budget": b, "length": b - cut} for b in (16, 64)]) for cut in (0, 3)
     ]
-    report = {"model": "tiny_reasoner", "adapter": str(folder), "seed": 0, "n_questions": 1, "temperature": 1.0}
-    report |= {"baseline": blocks[0], "hindsight": None, "trained": blocks[1], "control_constant_length": None}
-    write_report(report, folder)
+    labels = {"model": "tiny_reasoner", "adapter": str(folder), "seed": 0, "n_questions": 1, "temperature": 1.0}
+    write_result(adherence(labels, dict(zip(("baseline", "trained"), blocks, strict=True))), folder)
     arguments = {"questions": "me/questions", "wording": "l1", "modes": {"max": 1, "exact": 1}, "hindsight": True}
     arguments |= {"budget_low": 16, "budget_high": 64}
     settings = {"arguments": arguments, "training": {"max_steps": 60, "seed": 0}, "model": {"dtype": "float32"}}
@@ -85,9 +85,9 @@ def test_a_run_on_pictures_is_published_with_its_visual_report(tmp_path, monkeyp
 
     page = ModelCard.load(output / "README.md")
     assert page.data.pipeline_tag == "image-text-to-text" and "visual-tokens" in page.data.tags
-    assert "chooses how many of a picture's tokens to look at (`<look-1>` 100 %, `<look-1/2>` 50 %" in page.text
+    assert "chooses how many of a picture's tokens to use (`<look-1>` 100 %, `<look-1/2>` 50 %" in page.text
     table = [line for line in (output / "visual.md").read_text().splitlines() if line.startswith("| ")]
-    assert len(table) == 14 and all(line in page.text for line in table)
+    assert len(table) == 2 + 5 + 8 and all(line in page.text for line in table)
     assert "(visual.png)" in page.text and "(positions.png)" in page.text and "reward `visual_sparsity`" in page.text
 
     # A stranger runs what the card says; here the adapter lies in a folder.
@@ -95,17 +95,22 @@ def test_a_run_on_pictures_is_published_with_its_visual_report(tmp_path, monkeyp
     row = load_rows("pictures", limit=1)[0]
     capsys.readouterr()
     exec(code, {"question": row["question"], "image": row["image"]})
-    look, kept, _ = capsys.readouterr().out.split(" ", 2)
-    assert look in json.loads((output / "run.json").read_text())["arguments"]["looks"] and 8 <= int(kept) <= 68
+    token, used, _ = capsys.readouterr().out.split(" ", 2)
+    assert token in json.loads((output / "run.json").read_text())["arguments"]["budget_tokens"] and 8 <= int(used) <= 68
     AutoModelForImageTextToText.from_pretrained(output / "merged")
     AutoProcessor.from_pretrained(output / "merged")
 
 
 def test_a_card_says_what_a_policy_with_pictures_does():
-    arguments = {"looks": {"<tool_call>": 1.0}, "thumbnail": 0.25, "on_request": True, "suppress_tokens": ["<a>"]}
+    arguments = {
+        "budget_tokens": {"<tool_call>": 1.0},
+        "thumbnail": 0.25,
+        "on_request": True,
+        "suppress_tokens": ["<a>"],
+    }
     arguments |= {"instruction": "Ask.\nOr not.", "score": "maxmin", "strategy": "pool", "max_answer": 9}
     assert "answers from 25 % of a picture's tokens, or asks for more (`<tool_call>` 100 %)" in card.does(arguments)
-    assert "for as long as the question is hard" in card.does({**arguments, "looks": {}})
+    assert "for as long as the question is hard" in card.does({**arguments, "budget_tokens": {}})
     code = card.usage("me/a", "me/b", arguments)
     compile(code.strip("`").removeprefix("python"), "card", "exec")
     assert "convert_tokens_to_ids(['<a>'])" in code and "Or not." in code and "Prompts" not in code

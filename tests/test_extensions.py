@@ -7,7 +7,8 @@ from rlred.cli import main as rlred
 from rlred.data.questions import load_questions
 from rlred.data.table_files import FORMATS
 from rlred.evaluation.measures import MEASURES, measure
-from rlred.evaluation.report import to_markdown
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import to_markdown
 from rlred.rewards import REWARDS, make_reward
 from rlred.runs.arguments import LengthControlArguments
 from rlred.training.early_stop import EarlyStop
@@ -88,12 +89,12 @@ def test_a_part_that_there_is_not_is_one_clear_line(name, settings, message, own
 def test_a_measure_is_a_column_of_every_report(own, monkeypatch):
     about = {"mode": "exact", "correct": 1.0, "truncated": False, "completion": ""}
     outcomes = [{**about, "question_id": q, "budget": b, "length": b + q} for q in (0, 2) for b in (10, 20)]
-    report = {"model": "m", "adapter": None, "seed": 0, "n_questions": 2, "temperature": 1.0}
-    before = to_markdown({**report, "baseline": measure(outcomes)})
+    labels = {"model": "m", "adapter": None, "seed": 0, "n_questions": 2, "temperature": 1.0}
+    before = to_markdown(adherence(labels, {"baseline": measure(outcomes)}))
     monkeypatch.setitem(MEASURES, "peak", "own_things:peak")
     block = measure(outcomes)
     assert [row["peak"] for row in block["rows"]] == [12.0, 22.0] and block["overall"]["exact"]["peak"] == 17.0
-    after = to_markdown({**report, "baseline": block})
+    after = to_markdown(adherence(labels, {"baseline": block}))
     assert "| accuracy | peak |" in after and " 12.00 |" in after and "peak" not in before
 
 

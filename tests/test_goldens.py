@@ -45,8 +45,11 @@ from tests.paths import ROOT
 
 FOLDER = ROOT / "tests" / "goldens"
 TOLERANCE = 1e-6
-FAMILIES = ("background", "dot", "square")
-MEASURES = ("n", "accuracy", "mean_length", "mean_abs_error", "thinking_tokens", "answer_tokens", "ratio", "tokens")
+MEASURES = {  # of each kind of result (rlred/evaluation/results.py)
+    "adherence": ("n", "accuracy", "mean_length", "mean_abs_error"),
+    "ratios": ("n", "accuracy", "mean_length", "mean_thinking_length", "mean_answer_length", "ratio"),
+    "visual": ("n", "accuracy", "mean_length", "keep_ratio", "visual_tokens"),
+}
 
 
 @dataclass(frozen=True)
@@ -191,20 +194,20 @@ def steps_of(output) -> list[dict]:
 
 
 def measured(output) -> dict:
-    """Every group of measures in the run's reports, by its path in them."""
+    """Every group of measures in the blocks of the run's results, by its path in them."""
     found = {}
 
-    def walk(value, path: str) -> None:
+    def walk(value, path: str, names: tuple[str, ...]) -> None:
         items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         if isinstance(value, dict) and "accuracy" in value:
-            found[path] = {name: value[name] for name in MEASURES if isinstance(value.get(name), int | float)}
+            found[path] = {name: value[name] for name in names if isinstance(value.get(name), int | float)}
         for name, part in items:
-            if name not in ("overall", "by_level", "by_question", *FAMILIES):  # means of the same outcomes
-                walk(part, f"{path}/{name}")
+            if name not in ("overall", "by_level", "by_question"):  # means of the same outcomes
+                walk(part, f"{path}/{name}", names)
 
-    for name in ("adherence", "ratios", "visual"):
-        if (output / f"{name}.json").is_file():
-            walk(json.loads((output / f"{name}.json").read_text()), name)
+    for kind, names in MEASURES.items():
+        if (output / f"{kind}.json").is_file():
+            walk(json.loads((output / f"{kind}.json").read_text())["blocks"], kind, names)
     return found
 
 

@@ -300,9 +300,9 @@ REWEIGHTED |= {"short_share": 0.5, "reweight_steps": 1, "num_dev_questions": 4, 
 
 
 def test_the_recipe_sets_the_share_while_it_trains(tmp_path):
-    report = run(*recipe(output_dir=tmp_path / "run", **REWEIGHTED), tmp_path)
-    assert report["trained_ratios"] == [1.0]  # nothing else was asked for
-    assert [row["ratio"] for row in report["blocks"]["random"]["rows"]] == [1.0, 0.3]
+    result = run(*recipe(output_dir=tmp_path / "run", **REWEIGHTED), tmp_path)
+    assert result.labels["trained_ratios"] == [1.0]  # nothing else was asked for
+    assert [row["ratio"] for row in result.rows("random")] == [1.0, 0.3]
     shares = json.loads((tmp_path / "run" / "shares.json").read_text())
     assert [entry["step"] for entry in shares] == [1, 2] and all(0 < entry["short_share"] < 1 for entry in shares)
     assert shares[0]["short_share"] != 0.5

@@ -11,7 +11,7 @@ from rlred.data.budgets import Wording
 from rlred.evaluation.evaluate import prompts_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.predictions import load_predictions
-from rlred.evaluation.report import read_report, to_markdown
+from rlred.evaluation.results import read_result, to_markdown
 from rlred.evaluation.settings import Evaluation
 from rlred.files import read_record, write_json
 from rlred.flags import parse as parse_flags
@@ -53,6 +53,7 @@ FLAGS = {  # the command line that knows the new name
     **dict.fromkeys(MEASURES, lambda flag: parse_flags(Evaluation, ["--budgets", "8", flag, "2"], "rlred evaluate")),
     **dict.fromkeys(COMPARES, compared),
     "never": sees,
+    "looks": lambda flag: parse(Path("none.yaml"), [flag, "{}", "--use_cpu", "true"], (VisionArguments, *KINDS[1:])),
 }
 
 
@@ -128,8 +129,8 @@ def test_an_old_report_and_an_old_run_are_read(tmp_path):
     write_json(tmp_path / "adherence.json", OLD_REPORT)
     told = {"modes": {"none": 1, "max": 0}, "wording": {"none": "{question}!"}, "high_beta": 0.01, "eval_row_cap": None}
     write_json(tmp_path / "run.json", {"arguments": told, "training": {"scale_rewards": "none"}})
-    report, run = read_report(tmp_path), read_record(tmp_path / "run.json")
-    assert "| free | - | 9.0 |" in to_markdown(report) and set(report["trained"]["overall"]) == {"free"}
+    result, run = read_result(tmp_path), read_record(tmp_path / "run.json")
+    assert "| free | - | 9.0 |" in to_markdown(result) and set(result.blocks["trained"]["overall"]) == {"free"}
     assert prompts_of(tmp_path).wording == Wording(free="{question}!")
     assert run["arguments"]["modes"] == {"free": 1, "max": 0} and run["arguments"]["beta_solved"] == 0.01
     assert run["training"] == {"scale_rewards": "none"}

@@ -9,6 +9,10 @@ import pytest
 
 from rlred.cli import main as rlred
 from rlred.evaluation.measures import measure
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import Result, write_result
+from rlred.evaluation.visual_report import visual
+from rlred.files import write_json
 
 HOSTILE = "<script>console.error('ran')</script> & 3 < 4"
 
@@ -22,10 +26,10 @@ def run(tmp_path):
     outcomes = [{**about, "question_id": q, "budget": b, "length": b + q} for q in range(3) for b in (10, 20)]
     block = measure(outcomes)
     block["examples"] = [{**outcome, "question": HOSTILE} for outcome in outcomes[:2]]
-    report = {"model": HOSTILE, "adapter": "a", "seed": 0, "n_questions": 3, "temperature": 1.0}
-    report |= {"baseline": block, "hindsight": None, "trained": block, "control_constant_length": None}
-    report["hindsight_start"] = {"rank_correlation": [[40, 0.1], [80, 0.96]]}
-    (folder / "adherence.json").write_text(json.dumps(report))
+    labels = {"model": HOSTILE, "adapter": "a", "seed": 0, "n_questions": 3, "temperature": 1.0}
+    start = {"rank_correlation": [[40, 0.1], [80, 0.96]], "shortest_trace": 1, "longest_trace": 30}
+    result = adherence(labels, {"baseline": block, "trained": block}, details={"hindsight_start": start})
+    write_json(folder / "adherence.json", result.plain())
     steps = [{"step": step, "reward": 0.1 * step, "entropy": "0.5"} for step in range(1, 4)]
     (folder / "trainer_state.json").write_text(json.dumps({"log_history": [*steps, {"train_runtime": 1.0}]}))
     (folder / "run.json").write_text(json.dumps({"questions": HOSTILE}))
@@ -53,21 +57,29 @@ def test_a_page_is_not_written_over_another(run, tmp_path, capsys):
     assert "there is no adherence.json" in capsys.readouterr().err
 
 
-KINDS = {
-    "tokenskip": {"ratios.md": "ratios.png"},
-    "visual": {"visual.md": "positions.png"},
-    "comparison": {"table.md": None},
-    "board": {"board.md": "board.png"},
+ACCURACY = {"n": 4, "accuracy": 0.25, "accuracy_low": 0.1, "accuracy_high": 0.5, "mean_length": 9.0, "truncated": 0.0}
+RATIO = {**ACCURACY, "ratio": 1.0, "achieved": 1.0, "gap": 0.0, "mean_thinking_length": 5.0, "mean_answer_length": 4.0}
+RATIO |= {"seconds": None, "less_than_full": None}
+SEEN = {**ACCURACY, "keep_ratio": 0.5, "visual_tokens": 32.0, "budget_tokens": {HOSTILE: 1.0}}
+SEEN |= {"stage": "base", "choice": HOSTILE, "decoding": "greedy", "wordings": "test"}
+LABELS = {"model": HOSTILE, "adapter": "a", "seed": 0, "n_questions": 4, "temperature": 0.0, "visual_weight": 0.2}
+LABELS |= {"max_completion_length": 9, "batch_size": 4, "trained_ratios": [1.0], "wordings": "test"}
+RESULTS = {  # of runs that have measured no adherence, with hostile text in them
+    "ratios": Result("ratios", LABELS, {"base": {"title": HOSTILE, "rows": [RATIO]}}),
+    "visual": visual(LABELS, [{**SEEN, "by_level": {HOSTILE: SEEN}}], [], details={"positions": [[0.5, 1.5]] * 2}),
 }
+TABLES = {"comparison": ("table.md", None), "board": ("board.md", "board.png")}  # over many runs
 
 
 def left_by(kind, folder):
     """The output folder of a run that has measured no adherence, with hostile text in its table."""
     folder.mkdir()
-    for page, picture in KINDS[kind].items():
-        (folder / page).write_text(
-            f"# {kind} of `{HOSTILE}`\n\n| | a |\n|---|---|\n| {HOSTILE} | 0.25 |\n\n- an item\n"
-        )
+    if kind in RESULTS:
+        write_result(RESULTS[kind], folder)
+    else:
+        page, picture = TABLES[kind]
+        cells = f"| | a |\n|---|---|\n| {HOSTILE} | 25.0 (10.0-50.0) |"
+        (folder / page).write_text(f"# {kind} of `{HOSTILE}`\n\n{cells}\n")
         if picture:
             matplotlib.image.imsave(folder / picture, [[0.0, 1.0]])
     steps = [{"step": step, "loss": 1 / step, "grad_norm": 0.5} for step in (1, 2)]
@@ -75,24 +87,25 @@ def left_by(kind, folder):
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*RESULTS, *TABLES])
 def test_a_run_without_adherence_shows_what_it_has(kind, tmp_path):
     folder = left_by(kind, tmp_path / kind)
     assert rlred(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text()
-    [picture] = KINDS[kind].values()
-    assert page.count("data:image/png;base64,") == (picture is not None)
-    assert f"<h3>{kind} of" in page and "<td>0.25</td>" in page and "<li>an item</li>" in page
+    assert page.count("<img ") == (kind == "board")
+    heading = {"ratios": "Thinking by ratio", "visual": "Visual tokens and accuracy"}.get(kind, f"{kind} of")
+    assert f"<h3>{heading}" in page and "<td>25.0 (10.0-50.0)</td>" in page
     assert "<script" not in page and "3 &lt; 4" in page
-    assert "Training: the supervised steps" in page and page.count("<svg") == 1
+    own = {"ratios": 1, "visual": 2}.get(kind, 0)  # accuracy against tokens, and where they lie
+    assert "Training: the supervised steps" in page and page.count("<svg") == 1 + own
     assert "Gradient norm" in page and "Token accuracy" not in page  # a panel for what was logged, and no empty one
 
 
 def test_runs_of_different_kinds_share_a_page(run, tmp_path):
-    other = left_by("tokenskip", tmp_path / "tokenskip")
+    other = left_by("ratios", tmp_path / "tokenskip")
     assert rlred(["report", str(run), str(other), "--output", str(tmp_path / "page")]) == 0
     page = (tmp_path / "page" / "report.html").read_text()
-    assert "<h1>Runs</h1>" in page and "after RL" in page and "tokenskip of" in page
+    assert "<h1>Runs</h1>" in page and "after RL" in page and "Thinking by ratio" in page
 
 
 def test_the_figures_of_one_arm_are_a_table(tmp_path):

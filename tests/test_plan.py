@@ -98,7 +98,7 @@ def test_the_precision_is_that_of_the_yaml_and_not_of_this_machine():
     "text, message",
     [
         ("max_steps: 2\nbudget_lo: 16\n", "no recipe has the setting 'budget_lo'"),
-        ("questions: pictures\nlooks: {a: 1.0}\nnum_look: 2\n", "no recipe has the setting 'num_look'"),
+        ("questions: pictures\nbudget_tokens: {a: 1.0}\nnum_tokens: 2\n", "no recipe has the setting 'num_tokens'"),
         ("- 1\n", "must be a mapping of settings, got [1]"),
         ("a: [1\n", "not YAML"),
         ("", "must be a mapping of settings, got None"),

@@ -9,6 +9,7 @@ import pytest
 
 from rlred.cli import main as rlred
 from rlred.evaluation.predictions import load_predictions
+from rlred.evaluation.results import read_result
 from tests.paths import shared_case
 
 RIGHT, WRONG = "4 times 5 is 20.\nSo it is $\\boxed{20}$.", "4 times 5 is 21.\nSo it is $\\boxed{21}$."
@@ -186,13 +187,16 @@ def test_a_join_that_loses_rows_says_how_many_and_why(tmp_path, capsys):
     half = write(tmp_path / "half.jsonl", tokenskip(0.5, "abcd"))
     full = write(tmp_path / "full.jsonl", tokenskip(1.0, "abc"))
     assert evaluate(tmp_path, half, full, "--ratios", 0.5, 1) == 0
-    report = json.loads((tmp_path / "out" / "adherence.json").read_text())
-    by_ratio = [(row["ratio"], row["n"], row["budget"]) for row in report["predictions"]["rows"]]
+    result = read_result(tmp_path / "out")
+    by_ratio = [(row["ratio"], row["n"], row["budget"]) for row in result.rows("predictions")]
     assert by_ratio == [(0.5, 3, 30), (1, 3, 60)]
-    assert report["files"][0]["lost"] == {"asked at a ratio, but not at ratio 1": 1} and not report["files"][1]["lost"]
+    assert (
+        result.details["files"][0]["lost"] == {"asked at a ratio, but not at ratio 1": 1}
+        and not result.details["files"][1]["lost"]
+    )
     assert "1 left out (1 asked at a ratio, but not at ratio 1)" in capsys.readouterr().out
     # The same rows by ratio, in the form that `--adapter` has.
-    rows = json.loads((tmp_path / "out" / "ratios.json").read_text())["blocks"]["predictions"]["rows"]
+    rows = read_result(tmp_path / "out", "ratios").rows("predictions")
     assert [(row["ratio"], row["achieved"], row["n"]) for row in rows] == [(1.0, 1.0, 3), (0.5, 0.5, 3)]
     assert (tmp_path / "out" / "ratios.png").exists()
 
@@ -262,8 +266,8 @@ def test_shared_cases(tmp_path, capsys):
         output = tmp_path / case["files"][0]
         flags = [*(str(file.parent / name) for name in case["files"]), *case["flags"]]
         assert rlred(["evaluate", "--predictions", *flags, "--output", str(output)]) == 0
-        report = json.loads((output / "adherence.json").read_text())
-        rows, note = report["predictions"]["rows"], report["files"][0]
+        result = read_result(output)
+        rows, note = result.rows("predictions"), result.details["files"][0]
         n = sum(row["n"] for row in rows)
         found = {"n": n, "mean_tokens": sum(row["n"] * row["mean_length"] for row in rows) / n}
         graded = rows[0]["accuracy"] is not None

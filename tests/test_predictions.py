@@ -6,6 +6,7 @@ import pytest
 
 from rlred.cli import main as rlred
 from rlred.evaluation.predictions import grade, load_predictions
+from rlred.evaluation.results import read_result
 from rlred.rewards import Correctness
 from tests.paths import real_data
 
@@ -34,12 +35,12 @@ def test_tokenskip_files_are_measured_by_ratio(tmp_path, capsys):
     command = ["evaluate", "--predictions", *files, "--ratios", "0.5", "1.0", "--output", str(tmp_path / "out")]
     assert rlred(command) == 0
     assert "its own record: 65.0 %" in capsys.readouterr().out
-    report = json.loads((tmp_path / "out" / "adherence.json").read_text())
-    half, full = report["predictions"]["rows"]
-    assert (half["ratio"], full["ratio"], half["n"], report["n_questions"]) == (0.5, 1.0, 40, 40)
+    result = read_result(tmp_path / "out")
+    half, full = result.rows("predictions")
+    assert (half["ratio"], full["ratio"], half["n"], result.labels["n_questions"]) == (0.5, 1.0, 40, 40)
     assert half["accuracy"] == full["accuracy"] == 26 / 40
     assert full["mean_abs_error"] == 0 and 0 < half["mean_abs_error"] < 0.06
-    assert report["predictions"]["rank_correlation"] == 1
+    assert result.blocks["predictions"]["rank_correlation"] == 1
 
 
 def test_columns_are_named_and_tokens_counted(tmp_path):

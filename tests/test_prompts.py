@@ -339,12 +339,12 @@ def test_a_blank_system_text_is_none():
 
 @pytest.mark.parametrize("thumbnail", [None, 0.25])
 def test_a_gate_asks_behind_the_system_prompt_in_training_and_in_measuring(thumbnail):
-    looks, images = {"<look-1>": 1.0, "<look-1/2>": 0.5}, [row["image"] for row in load_rows("pictures", limit=2)]
+    tokens, images = {"<look-1>": 1.0, "<look-1/2>": 0.5}, [row["image"] for row in load_rows("pictures", limit=2)]
     own = [{"role": "system", "content": "name it"}]
     rows = [[{"role": "user", "content": "what color"}], [*own, {"role": "user", "content": "what color"}]]
     processor = build_processor()
-    plain = VisualBudgetPolicy(processor, looks, thumbnail)
-    told = VisualBudgetPolicy(processor, looks, thumbnail, prompts=Prompts(system_prompt="look here"))
+    plain = VisualBudgetPolicy(processor, tokens, thumbnail)
+    told = VisualBudgetPolicy(processor, tokens, thumbnail, prompts=Prompts(system_prompt="look here"))
     texts = [[gate.tokenizer.decode(ids) for ids in gate._asked(rows, images)] for gate in (plain, told)]
     for name, text in (("look here", texts[1][0]), ("name it", texts[0][1]), ("name it", texts[1][1])):
         assert name in text and text.index(name) < text.index("what color")
@@ -352,7 +352,7 @@ def test_a_gate_asks_behind_the_system_prompt_in_training_and_in_measuring(thumb
     assert [text.count("<image>") for text in sum(texts, [])] == [0 if thumbnail is None else 16] * 4
     refusing = build_processor()
     refusing.chat_template = REFUSES.replace("m['content']", "m['content'][-1]['text']")
-    folded = VisualBudgetPolicy(refusing, looks, None, prompts=Prompts(system_prompt="look here"))
+    folded = VisualBudgetPolicy(refusing, tokens, None, prompts=Prompts(system_prompt="look here"))
     assert folded.prompts.folds_system and len(folded._asked(rows, images)) == 2
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rlred.cli import main as rlred
+from rlred.evaluation.results import read_result
 from rlred.runs.arguments import parse
 from rlred.runs.grpo import main, run
 from rlred.tiny import resolve_model
@@ -64,7 +65,7 @@ def digest(folder: Path) -> str:
 def test_a_recipe_trains_saves_measures_and_its_adapter_reloads(recipe, base, tmp_path):
     before = digest(base)
     output = tmp_path / "run"
-    report = run(*arguments(recipe, base, output_dir=output), tmp_path / "unused")
+    result = run(*arguments(recipe, base, output_dir=output), tmp_path / "unused")
 
     assert digest(base) == before
     adapter = load_file(output / "adapter_model.safetensors")
@@ -73,17 +74,16 @@ def test_a_recipe_trains_saves_measures_and_its_adapter_reloads(recipe, base, tm
     first = load_file(output / "hindsight" / "adapter" / "adapter_model.safetensors")
     assert any(not torch.equal(adapter[name], first[name]) for name in adapter)  # RL moved it beyond hindsight
 
-    assert set(report) >= {"model", "adapter", "seed", "n_questions", "baseline", "hindsight", "trained"}
-    assert json.loads((output / "adherence.json").read_text()) == report
+    assert set(result.labels) >= {"model", "adapter", "seed", "n_questions"} and read_result(output) == result
     mode = "exact" if recipe == "l1_exact" else "max"
     for stage in ("baseline", "hindsight", "trained", "control_constant_length"):
-        rows = [(row["mode"], row["budget"], row["n"]) for row in report[stage]["rows"]]
+        rows = [(row["mode"], row["budget"], row["n"]) for row in result.rows(stage)]
         assert rows == [(mode, 16, 4), (mode, 48, 4)]
     markdown = (output / "adherence.md").read_text()
     for part in ("| over budget |", "## Accuracy at full length", "## What RL added to the hindsight start"):
         assert part in markdown
     assert (output / "adherence.png").stat().st_size > 10_000
-    assert report["cost"]["rl_rollouts"] == 16 and report["cost"]["hindsight_samples"] == 64
+    assert result.cost["rl_rollouts"] == 16 and result.cost["hindsight_samples"] == 64
 
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), output)
     state = model.state_dict()
@@ -93,15 +93,15 @@ def test_a_recipe_trains_saves_measures_and_its_adapter_reloads(recipe, base, tm
 
 def test_the_saved_adapter_gives_the_adherence_that_was_measured(base, tmp_path):
     output = tmp_path / "run"
-    report = run(*arguments("l1_exact", base, output_dir=output), tmp_path / "unused")
+    result = run(*arguments("l1_exact", base, output_dir=output), tmp_path / "unused")
     status = rlred(
         ["evaluate", "--model", str(base), "--adapter", str(output), "--budgets", "16", "48"]
         + ["--num_questions", "4", "--output", str(tmp_path / "again")]
     )
     assert status == 0
-    again = json.loads((tmp_path / "again" / "adherence.json").read_text())
+    again = read_result(tmp_path / "again")
     for stage in ("baseline", "trained"):
-        assert again[stage]["rows"] == report[stage]["rows"]
+        assert again.rows(stage) == result.rows(stage)
 
 
 def test_a_start_on_right_answers_needs_an_update_of_them(base, tmp_path):
@@ -134,8 +134,8 @@ def test_a_run_that_goes_on_is_measured_anew_and_keeps_what_was_measured_before(
     again = {**flags, "resume_from_checkpoint": "true"}
     run(*arguments("l1_exact", base, max_steps=2, **again), tmp_path)  # nothing is new
     assert {path.name: path.stat().st_mtime_ns for path in (output / "measures").glob("*.json")} == measured
-    report = run(*arguments("l1_exact", base, max_steps=4, **again), tmp_path)
-    assert report["cost"]["rl_steps"] == 4 and (output / "measures" / "trained-1" / "trained.json").exists()
+    result = run(*arguments("l1_exact", base, max_steps=4, **again), tmp_path)
+    assert result.cost["rl_steps"] == 4 and (output / "measures" / "trained-1" / "trained.json").exists()
     assert json.loads((output / "measures" / "trained.asked.json").read_text())["step"] == 4
     assert (output / "measures" / "baseline.json").stat().st_mtime_ns == measured["baseline.json"]
 
@@ -161,8 +161,8 @@ def test_adherence_is_logged_every_step_beside_each_reward(base, tmp_path):
 
 
 def test_without_the_hindsight_start_it_is_stock_grpo(base, tmp_path):
-    report = run(*arguments("l1_exact", base, output_dir=tmp_path / "run", hindsight=False), tmp_path)
-    assert report["hindsight"] is None and report["cost"]["hindsight_samples"] == 0
+    result = run(*arguments("l1_exact", base, output_dir=tmp_path / "run", hindsight=False), tmp_path)
+    assert "hindsight" not in result.blocks and result.cost["hindsight_samples"] == 0
     assert not (tmp_path / "run" / "hindsight").exists()
 
 

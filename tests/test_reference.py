@@ -6,6 +6,8 @@ import pytest
 
 from rlred.cli import main as rlred
 from rlred.data.questions import load_questions
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import read_result, write_result
 from rlred.runs.arguments import parse
 from rlred.runs.grpo import run
 from tests.benchmarks.reward_board import METHODS, flags_of, main, pareto, share_base
@@ -61,12 +63,13 @@ def test_bad_flags_are_one_clear_line(flags, message, tmp_path, capsys):
 
 def test_o1_pruner_samples_its_own_reference_and_trains(tmp_path):
     arguments = parse(ROOT / "recipes" / "o1_pruner.yaml", [*SMALL.split(" "), "--output_dir", str(tmp_path / "run")])
-    report = run(*arguments, tmp_path)
+    result = run(*arguments, tmp_path)
     rows = load_questions(str(tmp_path / "run" / "reference.jsonl"))
     assert len(rows) == 16 and min(rows["reference_length"]) > 5
     assert (tmp_path / "run" / "adapter_model.safetensors").exists()
-    assert report["control_constant_length"] is None  # nobody asks for a length
-    assert set(report["trained"]["overall"]) == {"free"} and report["trained"]["by_level"]
+    assert "control_constant_length" not in result.blocks  # nobody asks for a length
+    trained = result.blocks["trained"]
+    assert set(trained["overall"]) == {"free"} and trained["by_level"]
     assert "## By difficulty" in (tmp_path / "run" / "adherence.md").read_text()
 
 
@@ -100,7 +103,7 @@ def test_a_board_that_was_interrupted_goes_on_and_says_what_it_has(tmp_path, mon
     measures.write_text(json.dumps({**json.loads(measures.read_text()), "mark": 1}))
     monkeypatch.setattr("sys.argv", [*board, "--only", "group_sigmoid"])
     assert main() == 0
-    assert json.loads((tmp_path / "group_sigmoid-0" / "adherence.json").read_text())["baseline"]["mark"] == 1
+    assert read_result(tmp_path / "group_sigmoid-0").blocks["baseline"]["mark"] == 1
 
 
 def test_a_base_is_shared_with_rows_of_the_same_model_that_ask_alike(tmp_path):
@@ -108,7 +111,7 @@ def test_a_base_is_shared_with_rows_of_the_same_model_that_ask_alike(tmp_path):
     measures.mkdir(parents=True)
     (measures / "baseline.json").write_text("{}")
     (measures / "trained.json").write_text("{}")
-    (tmp_path / "correctness-0" / "adherence.json").write_text('{"model": "mine"}')
+    write_result(adherence({"model": "mine", "n_questions": 1}, {}), tmp_path / "correctness-0")
     for name, seed, model in (("laser", 0, "other"), ("laser", 1, "mine"), ("constant_length", 0, "mine")):
         share_base(tmp_path, name, seed, model)
         assert not (tmp_path / f"{name}-{seed}").exists()

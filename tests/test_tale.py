@@ -30,13 +30,13 @@ def test_tale_trains_on_the_least_budget_that_was_enough_from_any_folder(tmp_pat
         batch_size=8,
         output_dir=str(tmp_path / "tale"),
     )
-    report = run(arguments)
+    result = run(arguments)
     solutions = {row["question"]: row["solution"] for row in load_questions("sums", limit=48, seed=0)}
     found = json.loads((tmp_path / "tale" / "found.json").read_text())
-    assert len(found) == report["search"]["found"] > 12
+    assert len(found) == result.details["search"]["found"] > 12
     assert all(Correctness().grade(row["completion"], solutions[row["question"]]) == 1 for row in found)
     assert {row["budget"] for row in found} == set(BUDGETS)
-    assert report["cost"]["rollouts"] == 48 * len(BUDGETS)
+    assert result.cost["rollouts"] == 48 * len(BUDGETS)
     # Long sums need large budgets: that is what there is to learn.
     needed = {level: [row["budget"] for row in found if row["level"] == level] for level in ("easy", "hard")}
     assert sum(needed["easy"]) / len(needed["easy"]) < sum(needed["hard"]) / len(needed["hard"])

@@ -248,7 +248,7 @@ def test_the_recipe_trains_and_says_how_often_it_skips(yaml, tmp_path):
     small += " --max_steps 3 --logging_steps 1 --lora_r 4 --model_name_or_path tiny_reasoner --reference_samples 2"
     small += " --learning_rate 0.01 --warmup_steps 0"  # so that the trained one skips sometimes
     output = tmp_path / "run"
-    report = run_from_hybrid(*arguments(yaml, *small.split(), "--output_dir", output), tmp_path / "unused")
+    result = run_from_hybrid(*arguments(yaml, *small.split(), "--output_dir", output), tmp_path / "unused")
 
     weights = load_file(output / "adapter_model.safetensors")
     assert any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name)
@@ -260,13 +260,15 @@ def test_the_recipe_trains_and_says_how_often_it_skips(yaml, tmp_path):
     if forced:
         assert [entry["think_or_not/skipped"] for entry in steps] == [0.5] * 3
         assert 0 < steps[0]["think_or_not/skip_probability"] < 0.1  # this base always thinks
-    assert all(level["skipped"] == 0 for level in report["baseline"]["by_level"].values())  # this base always thinks
+    assert all(
+        level["skipped"] == 0 for level in result.blocks["baseline"]["by_level"].values()
+    )  # this base always thinks
     # What is reported of the trained one is the share of its completions that begin with the end of the thinking.
     _, *batches = (output / "measures" / "trained.completions.jsonl").read_text().splitlines()
     end = AutoTokenizer.from_pretrained(output).convert_tokens_to_ids("</think>")
     skipped = [ids[0] == end for batch in batches for ids in json.loads(batch)]
     assert any(skipped) or not forced
-    levels = report["trained"]["by_level"].values()
+    levels = result.blocks["trained"]["by_level"].values()
     assert sum(level["skipped"] * level["n"] for level in levels) == pytest.approx(sum(skipped))
     assert "| without thinking |" in (output / "adherence.md").read_text()
 

@@ -7,16 +7,25 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlred.cli import main as rlred
-from rlred.evaluation.visual import by_family, outcomes_of
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.visual import row_of, sweep_pictures
 from rlred.tiny import pictures, resolve_model
 from rlred.tiny.makers import tiny_vlm
-from rlred.tiny.makers.tiny_vlm import LOOKS, Batch, build_model, build_processor, encode, gate_states, spread_looks
+from rlred.tiny.makers.tiny_vlm import (
+    BUDGET_TOKENS,
+    Batch,
+    build_model,
+    build_processor,
+    encode,
+    gate_states,
+    spread_budget_tokens,
+)
 from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows
 
-RATIOS = {look: k / 64 for look, k in LOOKS.items()}
+RATIOS = {token: k / 64 for token, k in BUDGET_TOKENS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +37,15 @@ def vlm():
     return model, gate
 
 
-def accuracy(vlm, look, wordings="test", n=60):
+def accuracy(vlm, token, wordings="test", n=60):
     model, gate = vlm
     rows = load_rows("pictures", split="test", limit=n, wordings=wordings)
-    table = by_family(outcomes_of(gate, model, rows, look, temperature=0, max_answer=2))
+    table = row_of(sweep_pictures(gate, model, rows, Sampling(2, temperature=0.0), choice=token))["by_level"]
     return {family: table[family]["accuracy"] for family in pictures.FAMILIES}
 
 
 def test_families_need_different_amounts_of_the_picture(vlm):
-    whole, some, little = (accuracy(vlm, look) for look in ("<look-1>", "<look-1/4>", "<look-1/16>"))
+    whole, some, little = (accuracy(vlm, token) for token in ("<look-1>", "<look-1/4>", "<look-1/16>"))
     assert whole["background"] > 0.9 and whole["square"] > 0.9 and whole["dot"] > 0.7
     assert some["square"] > 0.9 and some["dot"] < 0.5
     assert little["background"] > 0.9
@@ -72,15 +81,15 @@ def test_a_batch_shows_the_picture_after_the_first_look():
     assert not (image & (batch.labels != -100)).any()
 
 
-def test_spread_looks_are_distinct_and_leave_the_gate_uniform():
+def test_spread_budget_tokens_are_distinct_and_leave_the_gate_uniform():
     processor = build_processor()
     torch.manual_seed(0)
     model = build_model(processor.tokenizer)
     batch = Batch(processor.tokenizer, 24, 64, False, tiny_vlm.STAGES[-1], random.Random(0))
     with torch.no_grad():
         states = gate_states(model, processor.tokenizer, random.Random(1), batch.pixels, 8)
-        spread_looks(model, processor.tokenizer, states)
-    rows = model.lm_head.weight[processor.tokenizer.convert_tokens_to_ids(list(LOOKS))]
+        spread_budget_tokens(model, processor.tokenizer, states)
+    rows = model.lm_head.weight[processor.tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))]
     logits = states @ rows.T
     assert (logits - logits.mean(-1, keepdim=True)).abs().max() < 0.1
     apart = rows - rows.mean(0)

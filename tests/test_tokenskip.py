@@ -21,6 +21,7 @@ from rlred.compression.scores import Random, Stride
 from rlred.compression.stages import read_scores, scores_stage
 from rlred.compression.traces import load_traces, sample_traces, split_completion
 from rlred.data.questions import load_questions
+from rlred.evaluation.results import read_result
 from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
 from rlred.runs.arguments import SFT_KINDS, parse
@@ -273,12 +274,12 @@ def recipe(**settings):
 
 
 def test_the_recipe_trains_an_adapter_that_ends_in_a_table(tmp_path):
-    report = run(*recipe(output_dir=tmp_path / "run", controls="random-unprotected"), tmp_path)
-    assert list(report["blocks"]) == ["base", "question", "truncation", "random-unprotected"]
-    for name, block in report["blocks"].items():
+    result = run(*recipe(output_dir=tmp_path / "run", controls="random-unprotected"), tmp_path)
+    assert list(result.blocks) == ["base", "question", "truncation", "random-unprotected"]
+    for name, block in result.blocks.items():
         assert [row["ratio"] for row in block["rows"]] == [1.0, 0.7, 0.5, 0.3][name == "truncation" :]
         assert all(row["n"] == 6 and 0 <= row["accuracy_low"] <= row["accuracy"] for row in block["rows"])
-    base, trained = (report["blocks"][name]["rows"] for name in ("base", "question"))
+    base, trained = (result.rows(name) for name in ("base", "question"))
     assert base != trained
     table = (tmp_path / "run" / "ratios.md").read_text()
     assert "0.3 (untrained)" in table and "truncated %" in table and (tmp_path / "run" / "ratios.png").exists()
@@ -290,9 +291,8 @@ def test_the_recipe_trains_an_adapter_that_ends_in_a_table(tmp_path):
         *recipe(output_dir=tmp_path / "run", controls="random-unprotected", resume_from_checkpoint="true"), tmp_path
     )
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert [row["thinking_tokens"] for row in again["blocks"]["question"]["rows"]] == [
-        row["thinking_tokens"] for row in trained
-    ]
+    spent = "mean_thinking_length"
+    assert [row[spent] for row in again.rows("question")] == [row[spent] for row in trained]
     with pytest.raises(ValueError, match="already holds a run"):
         run(*recipe(output_dir=tmp_path / "run"), tmp_path)
 
@@ -300,8 +300,9 @@ def test_the_recipe_trains_an_adapter_that_ends_in_a_table(tmp_path):
     command = f"evaluate --adapter {tmp_path / 'run'} --ratios 0.7 0.2 --questions short_sums"
     command += f" --num_questions 6 --output {tmp_path / 'again'}"
     assert rlred(command.split()) == 0
-    found = json.loads((tmp_path / "again" / "ratios.json").read_text())
-    assert found["trained_ratios"] == [1.0, 0.7, 0.5] and list(found["blocks"]) == ["base", "trained", "truncation"]
+    found = read_result(tmp_path / "again", "ratios")
+    assert found.labels["trained_ratios"] == [1.0, 0.7, 0.5]
+    assert list(found.blocks) == ["base", "trained", "truncation"]
 
 
 BAD = [

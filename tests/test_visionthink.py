@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rlred.evaluation.results import read_result
 from rlred.rewards import DifficultyLength, ExactMatch, RequestThreshold, make_reward
 from rlred.runs.arguments import parse
 from rlred.runs.visual import KINDS, check
@@ -46,7 +47,10 @@ def test_a_thumbnail_is_answered_or_the_whole_picture_asked_for(asking):
     for rollout, choice in zip(rollouts, gate.choices * 2, strict=True):
         requested = choice != DIRECT
         assert rollout.prompt_ids.count(image) == 16  # low resolution stands in the prompt
-        assert (rollout.look, rollout.ratio) == (choice if requested else None, 1.25 if requested else 0.25)
+        assert (rollout.budget_token, rollout.keep_ratio) == (
+            choice if requested else None,
+            1.25 if requested else 0.25,
+        )
         assert rollout.completion_ids.count(image) == rollout.mask.count(0) == (64 if requested else 0)
         assert sum(rollout.mask) == (3 if requested else 2)  # request, answer and end, or answer and end
         assert rollout.answer and rollout.answer in gate.tokenizer.decode(rollout.completion_ids)
@@ -59,14 +63,18 @@ def test_a_thumbnail_is_answered_or_the_whole_picture_asked_for(asking):
 def test_a_request_may_come_after_some_words(asking):
     model, gate = asking
     rows = load_rows("pictures", limit=2)
-    look = token_of(gate.tokenizer, "<look-1>", field="looks")
+    asks = token_of(gate.tokenizer, "<look-1>", field="budget_tokens")
     said = [gate.tokenizer.encode("red blue <look-1>"), gate.tokenizer.encode("red <eos>")]
     generate = gate._generate
     gate._generate = lambda *args, stops=(), **more: said if stops else generate(*args, stops=stops, **more)
     late, direct = gate(model, *asked(rows), max_answer=4)
     assert late.completion_ids[:3] == said[0] and late.completion_ids[3:67] == [gate.processor.image_token_id] * 64
-    assert late.mask[:68] == [1] * 3 + [0] * 64 + [1] and late.look == "<look-1>" and look not in direct.completion_ids
-    assert (direct.look, direct.answer, direct.mask) == (None, "red", [1, 1])
+    assert (
+        late.mask[:68] == [1] * 3 + [0] * 64 + [1]
+        and late.budget_token == "<look-1>"
+        and asks not in direct.completion_ids
+    )
+    assert (direct.budget_token, direct.answer, direct.mask) == (None, "red", [1, 1])
 
 
 def test_generate_and_training_see_both_kinds_alike(asking):
@@ -141,7 +149,7 @@ def test_rollouts_say_who_asked(asking, monkeypatch):
         num_generations, temperature, model_wrapped, accelerator = 2, 1.0, model, None
 
         def _log_metric(self, name, value):
-            assert value == {"visual/keep_ratio": 0.75, "visual/looked": 0.5}[name]
+            assert value == {"visual/keep_ratio": 0.75, "visual/requested": 0.5}[name]
 
     found = rollout(prompts, Trainer())
     assert found["requested"] == [False, True] and found["visual_tokens"] == [16, 80]
@@ -153,12 +161,12 @@ def test_visionthink_trains_saves_and_measures(tmp_path, monkeypatch, capsys):
     before, output = digest(), tmp_path / "run"
     flags = [*SMALL, "--start_steps", "6", "--max_steps", "3"]
     assert command(monkeypatch, "visionthink", "--output_dir", output, *flags) == 0
-    assert "trained, gate sampled, test wordings" in capsys.readouterr().out
+    assert "| trained | policy, sampled | test |" in capsys.readouterr().out
     assert digest() == before and moved(output)
-    report = json.loads((output / "visual.json").read_text())
-    assert [row["all"]["ratio"] for row in report["fixed"].values()] == [0.25, 1.25]
-    assert list(report["fixed"]) == ["base, direct", "base, <look-1>"] and report["steps"] == 3
-    assert [name.partition(",")[0] for name in report["gates"]] == [
+    result = read_result(output, "visual")
+    fixed = [(row["stage"], row["choice"], row["keep_ratio"]) for row in result.rows("fixed")]
+    assert fixed == [("base", "direct", 0.25), ("base", "<look-1>", 1.25)] and result.cost["steps"] == 3
+    assert [row["stage"] for row in result.rows("policy")] == [
         s for s in ("base", "started", "trained") for _ in "1234"
     ]
     log = json.loads((output / "trainer_state.json").read_text())["log_history"]
@@ -170,10 +178,8 @@ def test_fast_with_pictures_trains_saves_and_measures(tmp_path, monkeypatch):
     flags = [*SMALL, "--family_mix", "dot", "--temperature", "2", "--max_steps", "3"]  # some right, some wrong
     assert command(monkeypatch, "fast_vision", "--output_dir", output, *flags) == 0
     assert digest() == before and moved(output)
-    report = json.loads((output / "visual.json").read_text())
-    assert (
-        report["fixed"]["base, direct"]["all"]["ratio"] == 1 and "| tokens said |" in (output / "visual.md").read_text()
-    )
+    [row] = read_result(output, "visual").rows("fixed")
+    assert row["keep_ratio"] == 1 and "| mean tokens |" in (output / "visual.md").read_text()
     log = json.loads((output / "trainer_state.json").read_text())["log_history"]
     assert all({"kl", "rewards/exact_match/mean"} <= set(entry) for entry in log[:3])
 
@@ -189,13 +195,17 @@ def test_fast_with_pictures_trains_saves_and_measures(tmp_path, monkeypatch):
             ["--suppress_tokens", "red blue"],
             "suppress_tokens: 'red blue' must be one token of the vocabulary",
         ),
-        ("visionthink", ["--looks", '{"ask me": 1.0}'], "looks: 'ask me' must be one token of the vocabulary"),
+        (
+            "visionthink",
+            ["--budget_tokens", '{"ask me": 1.0}'],
+            "budget_tokens: 'ask me' must be one token of the vocabulary",
+        ),
         ("visionthink", ["--thumbnail", "0"], "keep_ratio must be above 0"),
-        ("visionthink", ["--ladder", "true"], "ladder=True: deals looks out"),
+        ("visionthink", ["--ladder", "true"], "ladder=True: deals budget tokens out"),
         ("visionthink", ["--reward", '{"name":"request_threshold","penalty":2}'], "request_threshold.penalty must be"),
         ("visual_sparsity", ["--on_request", "true"], "on_request=True needs a thumbnail"),
         ("fast_vision", ["--beta", "0"], "beta must be above 0 and at most beta_solved=0.01, got 0.0"),
-        ("fast_vision", ["--on_request", "false"], "looks must name 2 different tokens or more"),
+        ("fast_vision", ["--on_request", "false"], "budget_tokens must name 2 different tokens or more"),
     ],
 )
 def test_wrong_settings_are_one_line_before_training(tmp_path, monkeypatch, capsys, recipe, flags, message):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from rlred.evaluation.results import read_result
 from rlred.runs.visual import check_held_out
 from tests.vision_recipe import SMALL, VLM, command, digest, moved
 
@@ -31,8 +32,18 @@ def test_a_run_keeps_its_best_adapter_and_goes_on_without_doing_a_stage_twice(tm
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2]
     second = load_file(output / "adapter_model.safetensors")
     assert any(not second[name].equal(first[name]) for name in first)
-    gates = json.loads((output / "visual.json").read_text())["gates"]
-    assert {name.split(",")[0] for name in gates} == {"base", "started", "trained"}
+    result = read_result(output, "visual")
+    assert {row["stage"] for row in result.rows("policy")} == {"base", "started", "trained"}
+    assert (output / "measures" / "trained-1" / "trained.json").exists()  # of one step; the run has gone on since
+
+    # Killed while it measured: what is saved is not generated again, and the result is the same.
+    saved = sorted((output / "measures").glob("trained.*.completions.jsonl"))
+    written = [path.stat().st_mtime_ns for path in saved[1:]]
+    for path in (output / "measures" / "trained.json", output / "visual.json", saved[0]):
+        path.unlink()
+    assert len(saved) == 4 and command(monkeypatch, "visionthink", *given(output, *flags)) == 0
+    assert [path.stat().st_mtime_ns for path in saved[1:]] == written
+    assert read_result(output, "visual").blocks == result.blocks
     assert digest() == before
 
 

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from rlred.checks.audit import rollouts_per_step
+from rlred.evaluation.markdown import table
 from rlred.tiny import resolve_model
 
 STRATEGIES = ("ddp", "zero2", "zero3")
@@ -201,14 +202,12 @@ def report(plan: Plan, config: Path, tflops: float) -> str:
     what, obedient = "rollouts" if plan.generates else "rows", plan.obedient()
     mean = "" if obedient is None else f", {obedient:,} at the mean budget"
     longest = "every rollout runs to the cap" if plan.generates else "every row is as long as it may be"
+    memory = {**plan.memory(), "peak (the cache, or logits and activations)": plan.peak()}
     lines = [
         f"{config.name} on {plan.devices} device(s), {plan.strategy}: {plan.shape.parameters / 1e9:.2f} billion "
         f"weights, {plan.rollouts} {what} per step",
         "",
-        "| per device | GiB |",
-        "|---|---|",
-        *(f"| {name} | {value / GIB:.2f} |" for name, value in plan.memory().items()),
-        f"| peak (the cache, or logits and activations) | {plan.peak() / GIB:.2f} |",
+        *table(["per device", "GiB"], [[name, f"{value / GIB:.2f}"] for name, value in memory.items()]),
         "",
         f"Tokens per step: {plan.longest():,} where {longest}{mean}.",
         f"Arithmetic per step: {plan.arithmetic() / 1e15:.2f} PFLOP; at {tflops:g} TFLOP/s per device (assumed, "
@@ -217,7 +216,7 @@ def report(plan: Plan, config: Path, tflops: float) -> str:
     if plan.generates and plan.training.use_vllm:
         share = plan.training.vllm_gpu_memory_utilization
         lines.append(f"vLLM takes {100 * share:.0f} % of each device besides, if colocated.")
-    if hasattr(plan.arguments, "looks"):
+    if hasattr(plan.arguments, "budget_tokens"):
         lines.append("The vision tower is not counted; --prompt_length must include the pictures' tokens.")
     if plan.training.max_steps > 0:
         lines.append(f"{what.capitalize()} of the whole run: {plan.rollouts * plan.training.max_steps:,}.")

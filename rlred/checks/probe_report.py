@@ -10,12 +10,14 @@ from matplotlib import pyplot as plt
 
 from rlred.checks.plan import GIB, Plan
 from rlred.checks.probe import sampled_tokens
-from rlred.evaluation.report import number, percent, set_ink
+from rlred.evaluation.markdown import table
+from rlred.evaluation.results import accuracy, number, percent, set_ink
 from rlred.evaluation.trace_sources import SOURCES
 from rlred.files import write_json, write_text
 
 COLOURS = {"free": "#1f6fb2", "brief": "#2a9d8f", "stopped": "#d9822b", "continued": "#6d597a"}
 SHOWN = ("0", "10", "25", "50", "75", "90", "100")  # quantiles of the tables
+BINS = ("tokens", "completions", "correct", "%", "free", "correct", "%", "correct by source")  # columns
 MANY = 0.05  # a larger share cut at the cap hides the long end of the natural lengths
 
 
@@ -56,25 +58,30 @@ def to_markdown(report: dict) -> str:
         "",
         f"Quantiles of the tokens, of what was cut too; {', '.join(SHOWN)} %. Accuracy in % with its Wilson interval.",
         "",
-        "| source | n | cut (%) | " + " / ".join(SHOWN) + " % | accuracy |",
-        "|---|---|---|---|---|",
+        *table(
+            ["source", "n", "cut (%)", " / ".join(SHOWN) + " %", "accuracy"], map(_source, report["sources"].items())
+        ),
+        "",
+        "## By length",
+        "",
+        "What ended by itself; `free` is what the model does unasked.",
+        "",
+        *table(BINS, map(_bin, report["bins"])),
     ]
-    for name, one in report["sources"].items():
-        lengths = " / ".join(str(one["lengths"][q]) for q in SHOWN) if one["lengths"] else "-"
-        accuracy = "-"
-        if one["accuracy"] is not None:
-            interval = f"{percent(one['accuracy_low'])}-{percent(one['accuracy_high'])}"
-            accuracy = f"{percent(one['accuracy'])} ({interval})"
-        lines.append(f"| {name} | {one['n']} | {percent(one['cut'])} | {lengths} | {accuracy} |")
-    lines += ["", "## By length", "", "What ended by itself; `free` is what the model does unasked.", ""]
-    lines += ["| tokens | completions | correct | % | free | correct | % | correct by source |", "|---" * 8 + "|"]
-    for row in report["bins"]:
-        own, by = row["free"], ", ".join(f"{name} {count}" for name, count in row["sources"].items()) or "-"
-        cells = [row["completions"], row["kept"], percent(row["accuracy"], 0)]
-        cells += [own["completions"], own["kept"], percent(own["accuracy"], 0), by]
-        lines.append(f"| {row['from']} to {row['to']} | {' | '.join(map(str, cells))} |")
     lines += ["", f"Outside the bins: {report['outside_bins']}.", *_questions(report), *_cost(report)]
     return "\n".join(lines) + "\n"
+
+
+def _source(told: tuple[str, dict]) -> list:
+    name, one = told
+    lengths = " / ".join(str(one["lengths"][q]) for q in SHOWN) if one["lengths"] else "-"
+    return [name, one["n"], percent(one["cut"]), lengths, accuracy(one)]
+
+
+def _bin(row: dict) -> list:
+    own, by = row["free"], ", ".join(f"{name} {count}" for name, count in row["sources"].items()) or "-"
+    found = [row["completions"], row["kept"], percent(row["accuracy"], 0)]
+    return [f"{row['from']} to {row['to']}", *found, own["completions"], own["kept"], percent(own["accuracy"], 0), by]
 
 
 def _learned(report: dict) -> list[str]:
@@ -106,20 +113,21 @@ def _learned(report: dict) -> list[str]:
 def _questions(report: dict) -> list[str]:
     """How much of the length belongs to the question, and which are the shortest and the longest."""
     rows = sorted(report["by_question"], key=lambda row: sum(row["lengths"]) / len(row["lengths"]))
-    lines = ["", "## By question", "", "| question | mean tokens | shortest | longest | cut (%) | accuracy |"]
-    lines += ["|---|---|---|---|---|---|"]
+    lines = []
     for row in rows if len(rows) <= 6 else [*rows[:3], *rows[-3:]]:
         own = row["lengths"]
         cells = [
+            row["question_id"],
             number(sum(own) / len(own), 1),
             min(own),
             max(own),
             percent(row["cut"], 0),
             percent(row["accuracy"], 0),
         ]
-        lines.append(f"| {row['question_id']} | {' | '.join(map(str, cells))} |")
+        lines.append(cells)
     note = "" if len(rows) <= 6 else f" The three shortest and longest of {len(rows)}; all of them are in probe.json."
-    return [*lines, *(["", note.strip()] if note else [])]
+    names = ("question", "mean tokens", "shortest", "longest", "cut (%)", "accuracy")
+    return ["", "## By question", "", *table(names, lines), *(["", note.strip()] if note else [])]
 
 
 def _cost(report: dict) -> list[str]:

@@ -81,7 +81,7 @@ class Evaluate(Evaluation, SavedPredictions):
         """Measures files that another program has written."""
         from rlred.data.prompts import tell_end
         from rlred.evaluation.predictions import measure_predictions
-        from rlred.evaluation.report import write_report
+        from rlred.evaluation.results import write_result
         from rlred.rewards import Correctness
 
         pairs = [column.partition("=") for column in self.columns]
@@ -89,7 +89,7 @@ class Evaluate(Evaluation, SavedPredictions):
             if not (name and equals and column):
                 raise ValueError(f"--columns: {name + equals + column!r} is not of the form NAME=COLUMN")
         correctness = Correctness(require_end_of_thinking=self.require_end_of_thinking)
-        report, outcomes = measure_predictions(
+        result, outcomes = measure_predictions(
             self.predictions,
             ratios=self.ratios or None,
             budgets=self.prediction_budgets or None,
@@ -101,8 +101,8 @@ class Evaluate(Evaluation, SavedPredictions):
         if any(outcome["ratio"] is not None for outcome in outcomes):
             from rlred.compression.evaluate import report_predictions
 
-            report_predictions(report, outcomes, output)
-        write_report(report, output)
+            report_predictions(result, outcomes, output)
+        write_result(result, output)
 
 
 def counter(name: str | None, trust_remote_code: bool):

@@ -15,6 +15,7 @@ class Table:
 
     def run(self) -> None:
         """Prints one table of the runs' stages."""
-        from rlred.evaluation.report import compare, read_report
+        from rlred.evaluation.report import compare
+        from rlred.evaluation.results import read_result
 
-        print(compare([(str(run), read_report(run)) for run in self.runs]))
+        print(compare([(str(run), read_result(run)) for run in self.runs]))

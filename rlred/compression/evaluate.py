@@ -4,7 +4,8 @@ r"""Evaluation by ratio: what is asked for, what comes, and what it costs.
     truncated        a control: the thinking at ratio 1, cut at the ratio, and the answer forced
     measure_ratios   outcomes -> one row per ratio
     evaluate_ratios  an adapter of recipes/tokenskip.py, its base and the control: `rlred evaluate --ratios`
-    write_report     ratios.json, ratios.md and ratios.png: the same rows for models and for saved predictions
+
+The result is rlred/compression/ratio_report.py's, the same for models and for saved predictions.
 
 A ratio is one thing: the share of the length at ratio 1. `evaluate_ratios` asks a model for each; of saved predictions
 it is what each file was asked for. Both come with adherence.{json,md,png}, where the budget of a question is its ratio
@@ -21,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from matplotlib import pyplot as plt
-
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioCondition, RatioFormat, make_ratio_format, ratio_conditions
 from rlred.compression.traces import split_completion
@@ -31,11 +30,11 @@ from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_
 from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.measures import by_question, measure, paired_difference, summary
 from rlred.evaluation.predictions import budgets_of_ratios
-from rlred.evaluation.report import COLOURS, OTHER_COLOURS, STAGES, number, percent, set_ink
-from rlred.evaluation.report import write_report as write_adherence
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import complete, outcomes_of, stop_ids, sweep
-from rlred.files import read_record, write_json, write_text
+from rlred.files import read_record
 from rlred.rewards.length import find_end
 
 BASE_TITLE = "base, asked in the same words"
@@ -162,17 +161,15 @@ def measure_ratios(outcomes: Sequence[dict], full: Sequence[dict] | None = None)
     for ratio in sorted({outcome["ratio"] for outcome in outcomes}, reverse=True):
         own = [outcome for outcome in outcomes if outcome["ratio"] == ratio]
         line = summary(own)
-        tokens, achieved = line["mean_length"], line["mean_thinking_length" if apart else "mean_length"]
+        achieved = line["mean_thinking_length" if apart else "mean_length"]
         rows.append(
             {
                 "ratio": ratio,
-                "n": line["n"],
+                **line,
+                "mean_thinking_length": achieved if apart else None,
+                "mean_answer_length": line["mean_length"] - achieved if apart else None,
                 "achieved": achieved / whole,
                 "gap": achieved / whole - ratio,
-                "tokens": tokens,
-                "thinking_tokens": achieved if apart else None,
-                "answer_tokens": tokens - achieved if apart else None,
-                **{name: line[name] for name in ("accuracy", "accuracy_low", "accuracy_high", "truncated")},
                 "seconds": own[0].get("seconds"),
                 "less_than_full": None if ratio == 1 else paired_difference(by_question(at_one), by_question(own)),
             }
@@ -206,8 +203,8 @@ class RatioEvaluation:
         return Sampling(cap, self.temperature, self.batch_size, self.seed)
 
 
-def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: Path) -> dict:
-    """Measures an adapter, asked as it was trained to be, its base and the control; writes the report into `output`.
+def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: Path) -> Result:
+    """Measures an adapter, asked as it was trained to be, its base and the control; writes the result into `output`.
 
     Raises `ValueError` for an adapter whose folder does not say how it was asked for a ratio.
     """
@@ -231,18 +228,14 @@ def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: 
         stages["baseline" if name == "base" else name] = measure_as_budgets(outcomes)
     cut_off = truncated(model, tokenizer, questions, outcomes, ratio_format, batch_size=sampling.batch_size)
     blocks["truncation"] = {"title": TRUNCATION_TITLE, "rows": measure_ratios(cut_off, full=outcomes)}
-    report = {
-        "model": base,
-        "adapter": adapter,
-        "n_questions": len(questions),
-        "trained_ratios": arguments["ratios"] if asked else [1.0],
-        **{name: getattr(sampling, name) for name in ("max_completion_length", "temperature", "batch_size", "seed")},
-        "blocks": blocks,
-    }
-    write_report(report, output)
-    about = {name: report[name] for name in ("model", "adapter", "seed", "n_questions", "temperature")}
-    write_adherence({**about, **dict.fromkeys(STAGES), **stages}, output)
-    return report
+    about = {"model": base, "adapter": adapter, "seed": sampling.seed, "n_questions": len(questions)}
+    about["temperature"] = sampling.temperature
+    told = {name: getattr(sampling, name) for name in ("max_completion_length", "batch_size")}
+    trained = {"trained_ratios": arguments["ratios"] if asked else [1.0]}
+    result = Result("ratios", {**about, **told, **trained}, blocks)
+    write_result(result, output)
+    write_result(adherence(about, stages), output)
+    return result
 
 
 def measure_as_budgets(outcomes: Sequence[dict]) -> dict:
@@ -251,85 +244,10 @@ def measure_as_budgets(outcomes: Sequence[dict]) -> dict:
     return measure(budgets_of_ratios(asked)[0])
 
 
-def report_predictions(report: dict, outcomes: Sequence[dict], output: Path) -> None:
-    """Writes saved predictions by ratio into `output`: `report` and `outcomes` are those of `measure_predictions`."""
-    asked = [outcome for outcome in outcomes if outcome["ratio"] is not None]
-    rows = measure_ratios(asked)
-    about = {name: report[name] for name in ("model", "adapter", "seed", "n_questions", "files")}
-    about["trained_ratios"] = [row["ratio"] for row in rows]  # what a file was asked for is not known to be untrained
-    write_report({**about, "blocks": {"predictions": {"title": "saved predictions", "rows": rows}}}, output)
-
-
-def _provenance(report: dict) -> str:
-    if "files" in report:
-        return f"Saved predictions, {report['n_questions']} questions."
-    return (
-        f"Model `{report['model']}`, adapter `{report['adapter']}`, seed {report['seed']}, {report['n_questions']} "
-        f"held-out questions per row, temperature {report['temperature']:g}, at most "
-        f"{report['max_completion_length']} tokens at every ratio, batches of {report['batch_size']}."
-    )
-
-
-def to_markdown(report: dict) -> str:
-    """One table for each model and control."""
-    lines = [
-        "# Thinking by ratio",
-        "",
-        f"{_provenance(report)} Achieved: mean thinking tokens (all tokens, where the thinking is not known apart) "
-        "over those at ratio 1 of the same model. Accuracy in per cent with its 95 % Wilson interval; the difference "
-        "is paired by question, in points.",
-    ]
-    for name, block in report["blocks"].items():
-        lines += ["", f"## {block['title']}", ""]
-        lines += [
-            "| ratio | achieved | tokens | thinking tokens | answer tokens | accuracy | less ratio 1 | truncated % "
-            "| s each |"
-        ]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
-        for row in block["rows"]:
-            trained = row["ratio"] in report["trained_ratios"] or name in ("base", "truncation")
-            interval = f"{percent(row['accuracy'])} ({percent(row['accuracy_low'])}-{percent(row['accuracy_high'])})"
-            pair = row["less_than_full"]
-            difference = (
-                ""
-                if pair is None
-                else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * pair[key] for key in ("difference", "low", "high")))
-            )
-            lines.append(
-                f"| {row['ratio']:g}{'' if trained else ' (untrained)'} | {row['achieved']:.3f} "
-                f"| {number(row.get('tokens'), 1)} | {number(row['thinking_tokens'], 1)} "
-                f"| {number(row['answer_tokens'], 1)} | {interval} | {difference} "
-                f"| {percent(row['truncated'])} | {number(row['seconds'], 4)} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def draw(report: dict):
-    """Asked against achieved, and accuracy against thinking tokens."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    colours = (COLOURS["trained"], *OTHER_COLOURS)
-    for place, (name, block) in enumerate(report["blocks"].items()):
-        style = {"marker": "o", "markersize": 4, "label": block["title"]}
-        style["color"] = COLOURS["baseline"] if name == "base" else colours[place % len(colours)]
-        rows = block["rows"]
-        left.plot([row["ratio"] for row in rows], [row["achieved"] for row in rows], **style)
-        known = [row for row in rows if row["accuracy"] is not None]
-        spent = "tokens" if any(row["thinking_tokens"] is None for row in known) else "thinking_tokens"
-        right.plot([row[spent] for row in known], [row["accuracy"] for row in known], **style)
-    left.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle=":")
-    left.set(xlabel="ratio asked for", ylabel="ratio achieved", title="Asked against achieved")
-    right.set(xlabel="mean thinking tokens", ylabel="accuracy", ylim=(-0.02, 1.04), title="Accuracy against tokens")
-    left.legend(fontsize=8, frameon=False)
-    for axes in (left, right):
-        set_ink(axes, "black")
-    return figure
-
-
-def write_report(report: dict, folder: Path) -> None:
-    """Writes the three files into `folder`."""
-    write_json(folder / "ratios.json", report)
-    write_text(folder / "ratios.md", to_markdown(report))
-    figure, temporary = draw(report), folder / ".ratios.png"
-    figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
-    temporary.replace(folder / "ratios.png")
+def report_predictions(result: Result, outcomes: Sequence[dict], output: Path) -> None:
+    """Writes saved predictions by ratio into `output`: `result` and `outcomes` are those of `measure_predictions`."""
+    rows = measure_ratios([outcome for outcome in outcomes if outcome["ratio"] is not None])
+    # What a file was asked for is not known to be untrained.
+    labels = {**result.labels, "trained_ratios": [row["ratio"] for row in rows]}
+    blocks = {"predictions": {"title": "saved predictions", "rows": rows}}
+    write_result(Result("ratios", labels, blocks, details={"files": result.details["files"]}), output)

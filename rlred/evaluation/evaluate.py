@@ -22,7 +22,8 @@ from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.settings import Evaluation
 from rlred.evaluation.stage_evaluation import examples
@@ -101,40 +102,43 @@ def claim(settings: Evaluation, output: Path) -> None:
     write_json(path, plain)
 
 
-def evaluate(settings: Evaluation, output: Path) -> dict:
-    """Measures every candidate, writes adherence.{json,md,png} into `output` and returns the report."""
+def evaluate(settings: Evaluation, output: Path) -> Result:
+    """Measures every candidate, writes adherence.{json,md,png} into `output` and returns the result.
+
+    Its blocks are called as the files in `output`/measures.
+    """
     candidates = candidates_of(settings.model, settings.adapter, settings.wording, settings.given())
     questions = _questions(settings, settings.questions)
     families = {source: _questions(settings, source) for source in settings.more_questions}
     claim(settings, output)
-    report = {
+    labels = {
         "model": candidates[0].model,
         "adapter": settings.adapter[0] if settings.adapter else None,
         "seed": settings.seed,
         "n_questions": len(questions),
         "temperature": settings.temperature,
         "per_prompt_cap": settings.per_prompt_cap,
-        **dict.fromkeys(STAGES),
-        "others": {},
     }
+    found = {}
     for number, candidate in enumerate(candidates):
         model, tokenizer = _load(candidate, settings)
         candidate = dataclasses.replace(candidate, prompts=candidate.prompts.fitted(tokenizer))
         run = Measuring(settings, output / "measures", candidate, model, tokenizer)
         if number == 0:
-            report["baseline"] = run("baseline", questions)
-            report |= run.baselines(questions)
+            found["baseline"] = run("baseline", questions)
+            found |= run.baselines(questions)
         elif number == 1 and candidate.adapter:
-            report["trained"] = run("trained", questions)
+            found["trained"] = run("trained", questions)
             middle = sorted(set(settings.budgets))[len(set(settings.budgets)) // 2] if settings.budgets else None
             if middle:
-                report["control_constant_length"] = run("control_constant_length", questions, constant_budget=middle)
+                found["control_constant_length"] = run("control_constant_length", questions, constant_budget=middle)
         else:
-            report["others"][candidate.name] = run(f"model-{number}", questions)
+            found[f"model-{number}"] = {"title": candidate.name, **run(f"model-{number}", questions)}
         if number == (1 if settings.adapter else 0):
-            report["others"] |= _elsewhere(run, questions, families)
-    write_report(report, output)
-    return report
+            found |= _elsewhere(run, questions, families)
+    result = adherence(labels, found)
+    write_result(result, output)
+    return result
 
 
 def _elsewhere(run: "Measuring", questions, families) -> dict:
@@ -150,7 +154,7 @@ def _elsewhere(run: "Measuring", questions, families) -> dict:
         found["paraphrase"] = about | run("paraphrase", questions, wording=wording)
     for number, (source, rows) in enumerate(families.items()):
         about = {"title": f"other questions: {source}", "comparable": False}
-        found[source] = about | run(f"questions-{number}", rows)
+        found[f"questions-{number}"] = about | run(f"questions-{number}", rows)
     return found
 
 

@@ -1,8 +1,34 @@
-"""The HTML of the Markdown that reports are written in: headings, tables, lists, paragraphs, code. Nothing else."""
+"""The Markdown of reports: the only maker of its tables, and its HTML (headings, tables, lists, paragraphs, code)."""
 
 import html
 import itertools
 import re
+from collections.abc import Iterable, Sequence
+
+BAR = r"\|"  # a bar that is part of a cell
+
+
+def table(names: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a table. A bar or a line break in a cell does not end it. Raises `ValueError` for a row too long.
+
+    >>> print("\\n".join(table(["stage", "tokens"], [["base", 40.5], ["a|b", ""]])))
+    | stage | tokens |
+    |---|---|
+    | base | 40.5 |
+    | a\\|b | |
+    """
+    lines = [_line(names), "|---" * len(names) + "|"]
+    for row in rows:
+        cells = list(row)
+        if len(cells) != len(names):
+            raise ValueError(f"table: {len(cells)} cells for {len(names)} columns: {cells}")
+        lines.append(_line(cells))
+    return lines
+
+
+def _line(cells: Iterable[object]) -> str:
+    texts = [" ".join(str(cell).replace("|", BAR).split()) for cell in cells]
+    return "|" + "".join(f" {text} |" if text else " |" for text in texts)
 
 
 def to_html(markdown: str, level: int = 3) -> str:
@@ -29,8 +55,11 @@ def to_html(markdown: str, level: int = 3) -> str:
 
 def table_of(markdown: str) -> str:
     """The HTML of a Markdown table."""
-    head, _, *rows = [line[1:-1].split("|") for line in markdown.splitlines()]
-    cells = lambda row, tag: "".join(f"<{tag}>{html.escape(cell.strip())}</{tag}>" for cell in row)  # noqa: E731
+    head, _, *rows = [re.split(r"(?<!\\)\|", line[1:-1]) for line in markdown.splitlines()]
+
+    def cells(row: list[str], tag: str) -> str:
+        return "".join(f"<{tag}>{_inline(cell.strip().replace(BAR, '|'))}</{tag}>" for cell in row)
+
     lines = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{lines}</tbody></table></div>'
 

@@ -1,8 +1,7 @@
 """`rlred report`: one HTML page from one run or many, self-contained, readable on a phone and in the dark.
 
     the runs side by side     the table of `rlred table`
-    each run                  asked against used, accuracy against tokens, training curves, completions, settings;
-                              of one that measures something else, its own tables and pictures
+    each run                  the tables and pictures of its results, training curves, completions, settings
 
 The page loads nothing: charts are inline SVG whose ink is the page's text colour. The same charts lie beside it as PNG.
 """
@@ -16,8 +15,9 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from rlred.evaluation.markdown import table_of, to_html
-from rlred.evaluation.report import blocks, compare, draw_adherence, read_report, set_ink
+from rlred.evaluation.markdown import table, table_of, to_html
+from rlred.evaluation.report import colours, compare
+from rlred.evaluation.results import KINDS, Result, kind_of, results_in, set_ink, to_markdown
 from rlred.files import write_text
 
 INK = "#010203"  # stands for the page's text colour, see svg_of
@@ -39,12 +39,7 @@ SFT_CURVES = {
     "Gradient norm": ("grad_norm",),
     "Entropy": ("entropy",),
 }
-OWN_PAGES = {  # what runs leave that measure something else -> their pictures
-    "ratios.md": {"ratios.png": "Asked against achieved, and accuracy against tokens."},
-    "visual.md": {
-        "visual.png": "Accuracy against visual tokens.",
-        "positions.png": "Where in the pictures the kept tokens lie.",
-    },
+OWN_PAGES = {  # tables over many runs -> their pictures
     "table.md": {},
     "board.md": {"board.png": "Accuracy against tokens."},
 }
@@ -63,24 +58,24 @@ figcaption { font-size: .875rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem; background: var(--soft); min-width: 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0 0; font-size: .8125rem; }
-.right { color: light-dark(#1a7f37, #4ac26b); } .wrong { color: light-dark(#b3261e, #ff8a80); }
+.correct { color: light-dark(#1a7f37, #4ac26b); } .incorrect { color: light-dark(#b3261e, #ff8a80); }
 """
 
 
 def write_page(folders: list[Path], output: Path) -> Path:
     """Writes `output`/report.html and its PNGs. Raises `ValueError` for a folder that no run has left."""
-    runs = [(folder.name, folder, adherence_of(folder)) for folder in folders]
+    runs = [(folder.name, folder, results_of(folder)) for folder in folders]
     output.mkdir(parents=True, exist_ok=True)
     body = [f"<h1>{'Runs' if len(runs) > 1 else html.escape(runs[0][0])}</h1>"]
-    compared = [(name, report) for name, _, report in runs if report]
+    compared = [(name, one) for name, _, results in runs for one in results if one.kind == "adherence"]
     if compared:
         body += [
             "<p>Tokens asked for against tokens used, on held-out questions. Errors are percentages of the budget; a "
             "constant length has a rank correlation of 0.</p>",
             table_of(compare(compared)),
         ]
-    for number, (name, folder, report) in enumerate(runs, start=1):
-        body += section(name, folder, report, output / f"{number}-{name}")
+    for number, (name, folder, results) in enumerate(runs, start=1):
+        body += section(name, folder, results, output / f"{number}-{name}")
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -91,40 +86,38 @@ def write_page(folders: list[Path], output: Path) -> Path:
     return output / "report.html"
 
 
-def adherence_of(folder: Path) -> dict | None:
-    """The adherence report of a run, None where it has measured something else.
+def results_of(folder: Path) -> list[Result]:
+    """The results of a run, none where it has left something else.
 
     Raises `ValueError` where nothing of a run is there.
     """
-    if not any((folder / name).is_file() for name in ("adherence.json", *OWN_PAGES, *LEFT_BEHIND)):
+    names = [*(f"{kind}.json" for kind in KINDS), *OWN_PAGES, *LEFT_BEHIND]
+    if not any((folder / name).is_file() for name in names):
         raise ValueError(
-            f"{folder}: there is no adherence.json, {', '.join(OWN_PAGES)}, nor any other trace of a run; "
+            f"{folder}: there is no {', '.join(names[:-1])}, nor any other trace of a run; "
             "name the output folder of one"
         )
-    return read_report(folder) if (folder / "adherence.json").is_file() else None
+    return results_in(folder)
 
 
-def section(name: str, folder: Path, report: dict | None, stem: Path) -> list[str]:
-    """What there is to show of one run; its pictures are called `stem`-adherence.png and `stem`-training.png."""
+def section(name: str, folder: Path, results: list[Result], stem: Path) -> list[str]:
+    """What there is to show of one run; its pictures are called `stem`-adherence.png, `stem`-training.png and so on."""
     parts = [f"<h2>{html.escape(name)}</h2>"]
-    if report:
-        about = f"Model {report['model']}, {report['n_questions']} questions at each budget"
-        if report["seed"] is not None:
-            about += f", seed {report['seed']}, temperature {report['temperature']:g}"
-        parts.append(f"<p>{html.escape(about)}.</p>")
-        parts.append(figure_of(draw_adherence(report, INK), Path(f"{stem}-adherence.png"), "Tokens and accuracy."))
+    for result in results:
+        parts += pictures_of(result, stem)
+        parts.append(to_html(to_markdown(result)))
     parts += own_pages(folder)
     curves = read_curves(folder)
     if curves:
         steps = "reinforcement learning" if "reward" in curves[0] else "supervised"
         caption = f"Training: the {steps} steps, as the trainer logged them."
         parts.append(figure_of(draw_curves(curves), Path(f"{stem}-training.png"), caption))
-    if report:
-        heard = (report.get("hindsight_start") or {}).get("rank_correlation")
+    for result in results:
+        heard = (result.details.get("hindsight_start") or {}).get("rank_correlation")
         if heard:
             said = ", ".join(f"{value:.2f} after {update}" for update, value in heard)
             parts.append(f"<p>Rank correlation during the hindsight start, by updates: {said}.</p>")
-        parts += examples_of(report)
+        parts += examples_of(result)
     settings = folder / "run.json"
     if settings.is_file():
         text = html.escape(settings.read_text())
@@ -132,8 +125,14 @@ def section(name: str, folder: Path, report: dict | None, stem: Path) -> list[st
     return parts
 
 
+def pictures_of(result: Result, stem: Path) -> list[str]:
+    """The pictures of a result, drawn in the page's ink, and as PNG files."""
+    drawn = {name: (one.caption, one.draw(result, INK)) for name, one in kind_of(result).pictures.items()}
+    return [figure_of(figure, Path(f"{stem}-{name}"), f"{text}.") for name, (text, figure) in drawn.items() if figure]
+
+
 def own_pages(folder: Path) -> list[str]:
-    """The tables and pictures of a run that measures something else than adherence, as it has left them."""
+    """The tables over many runs, and the figures of one of them, as they were left."""
     parts = []
     for page, pictures in OWN_PAGES.items():
         if (folder / page).is_file():
@@ -142,7 +141,7 @@ def own_pages(folder: Path) -> list[str]:
     if (folder / "result.json").is_file():
         result = json.loads((folder / "result.json").read_text())
         figures = {key: value for key, value in result.items() if isinstance(value, int | float)}
-        parts.append(table_of("\n".join(["| | |", "|---|---|", *(f"| {k} | {v:.4g} |" for k, v in figures.items())])))
+        parts.append(table_of("\n".join(table(["", ""], [[key, f"{value:.4g}"] for key, value in figures.items()]))))
     return parts
 
 
@@ -203,15 +202,15 @@ def svg_of(figure) -> str:
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S).replace(INK, "currentColor")
 
 
-def examples_of(report: dict) -> list[str]:
+def examples_of(result: Result) -> list[str]:
     """Completions of one question at three budgets side by side, of the base and of the last stage."""
     parts = []
-    for part in blocks(report):
-        examples = part.measures.get("examples") if part.key not in ("hindsight", "control_constant_length") else None
+    for name, block in result.blocks.items():
+        examples = block.get("examples") if name not in ("hindsight", "control_constant_length") else None
         if not examples:
             continue
-        title = html.escape(part.title)
-        parts.append(f'<h3 style="border-left: .3rem solid {part.colour}; padding-left: .5rem">{title}</h3>')
+        title, colour = html.escape(block["title"]), colours(result)[name]
+        parts.append(f'<h3 style="border-left: .3rem solid {colour}; padding-left: .5rem">{title}</h3>')
         for question in dict.fromkeys(example["question"] for example in examples):
             cards = [card_of(example) for example in examples if example["question"] == question]
             parts.append(f'<p>{html.escape(question)}</p><div class="cards">{"".join(cards)}</div>')
@@ -221,7 +220,8 @@ def examples_of(report: dict) -> list[str]:
 def card_of(example: dict) -> str:
     """One completion."""
     asked = f"{example['mode']} {example['budget']}" if example["budget"] is not None else "free"
-    grade = {1: '<span class="right">right</span>', 0: '<span class="wrong">wrong</span>'}.get(example["correct"], "")
+    word = {1: "correct", 0: "incorrect"}.get(example["correct"])
+    grade = f'<span class="{word}">{word}</span>' if word else ""
     return (
         f'<div class="card"><strong>{asked}</strong>: {example["length"]} tokens, {grade}'
         f"<pre>{html.escape(example['completion'] or '')}</pre></div>"

@@ -36,7 +36,8 @@ from rlred.evaluation.prediction_files import (
     whole_in,
     without_repeats,
 )
-from rlred.evaluation.report import STAGES
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import Result
 from rlred.names import MODES as RENAMED
 from rlred.rewards import Correctness
 from rlred.rewards.answer_text import answer_for, visible
@@ -57,8 +58,8 @@ def measure_predictions(
     ratios: Sequence[float] | None = None,
     budgets: Sequence[int] | None = None,
     **settings,
-) -> tuple[dict, list[dict]]:
-    """The report of files of predictions, measured together, and their outcomes.
+) -> tuple[Result, list[dict]]:
+    """The result of files of predictions, measured together, and their outcomes.
 
     `ratios` and `budgets` have one value per file; `settings` are those of `load_predictions`, for all files. Raises
     `ValueError` as that does, and for counts that do not fit.
@@ -82,16 +83,8 @@ def measure_predictions(
         logger.warning("%s: left out %d of %d predictions %s", files[number], count, notes[number]["n"], NO_FULL_LENGTH)
     ids: dict[str, int] = {}
     outcomes = [{**o, "question_id": ids.setdefault(o["question"], len(ids))} for o in outcomes]
-    return {
-        "model": ", ".join(map(str, files)),
-        "adapter": None,
-        "seed": None,
-        "n_questions": len(ids),
-        "temperature": None,
-        **dict.fromkeys(STAGES),
-        "predictions": measure(outcomes),
-        "files": notes,
-    }, outcomes
+    labels = {"model": ", ".join(map(str, files)), "adapter": None, "seed": None, "n_questions": len(ids)}
+    return adherence(labels, {"predictions": measure(outcomes)}, details={"files": notes}), outcomes
 
 
 def load_predictions(

@@ -11,7 +11,8 @@ from accelerate import PartialState
 
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.report import STAGES, adherence
+from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sweep
 from rlred.files import read_record, write_json
@@ -107,40 +108,44 @@ class StageEvaluation:
         }
         told = self.prompts.described()
         asked |= {name: told[name] for name in ("system_prompt", "chat_template_kwargs") if told[name]}
-        asked_path = path.with_suffix(".asked.json")
-        if asked_path.exists() and read_record(asked_path) == asked:
-            return path.exists()
-        earlier = [file for file in path.parent.glob(f"{path.stem}.*") if file.is_file()]
-        if earlier:
-            aside = next(f for n in itertools.count(1) if not (f := path.parent / f"{path.stem}-{n}").exists())
-            aside.mkdir()
-            for file in earlier:
-                file.rename(aside / file.name)
-            logger.info("%s: measured before with another sweep or after other steps; that is in %s", path.stem, aside)
-        write_json(asked_path, asked)
-        return False
+        return measured_before(path, asked)
 
     def rank_correlation(self, stage: str) -> float | None:
         """The rank correlation that a stage's sweep found; None where it was not measured."""
         path = self.output / "measures" / f"{stage}.json"
         return json.loads(path.read_text())["rank_correlation"] if path.exists() else None
 
-    def report(self, model_name: str, cost: dict, hindsight_start: dict | None) -> dict:
-        """The report of all stages, written beside the adapter."""
+    def report(self, model_name: str, cost: dict, hindsight_start: dict | None) -> Result | None:
+        """The result of all stages, written beside the adapter; None where nothing is measured."""
         if not self.on:
-            return {}
+            return None
         paths = {stage: self.output / "measures" / f"{stage}.json" for stage in STAGES}
-        report = {
+        labels = {
             "model": model_name,
             "adapter": str(self.output),
             "seed": self.sampling.seed,
             "n_questions": len(self.held_out),
             "temperature": self.sampling.temperature,
             "per_prompt_cap": self.per_prompt_cap,
-            **{stage: read_record(path) if path.exists() else None for stage, path in paths.items()},
-            "hindsight_start": hindsight_start,
-            "cost": cost,
         }
+        measured = {stage: read_record(path) for stage, path in paths.items() if path.exists()}
+        result = adherence(labels, measured, details={"hindsight_start": hindsight_start}, cost=cost)
         if PartialState().is_main_process:
-            write_report(report, self.output)
-        return report
+            write_result(result, self.output)
+        return result
+
+
+def measured_before(path: Path, asked: dict) -> bool:
+    """Whether `path` holds the measures of a sweep that was `asked` for so; those of another one are moved aside."""
+    asked_path, asked = path.with_suffix(".asked.json"), json.loads(json.dumps(asked))
+    if asked_path.exists() and read_record(asked_path) == asked:
+        return path.exists()
+    earlier = [file for file in path.parent.glob(f"{path.stem}.*") if file.is_file()]
+    if earlier:
+        aside = next(f for n in itertools.count(1) if not (f := path.parent / f"{path.stem}-{n}").exists())
+        aside.mkdir()
+        for file in earlier:
+            file.rename(aside / file.name)
+        logger.info("%s: measured before with another sweep or after other steps; that is in %s", path.stem, aside)
+    write_json(asked_path, asked)
+    return False

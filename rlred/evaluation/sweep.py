@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -63,16 +63,33 @@ def complete(
         own = {} if limits is None else {"limits": list(limits)}
         completions = open_completions(path, {**settings, "temperature": sampling.temperature, **own}, prompts)
     limits = [sampling.max_completion_length] * len(prompts) if limits is None else limits
-    starts = range(len(completions), len(prompts), size)
-    with ready(model, tokenizer) if starts else contextlib.nullcontext() as complete_batch:
-        for start in tqdm(starts, desc=description, leave=False):
+    whole = len(completions) == len(prompts)
+    with contextlib.nullcontext() if whole else ready(model, tokenizer) as complete_batch:
+
+        def complete_from(start: int) -> list[list[int]]:
             batch = [prompt_ids(tokenizer, prompt) for prompt in prompts[start : start + size]]
-            ids = complete_batch(batch, limits[start : start + size], sampling.temperature, seed + start)
-            completions += ids
-            if path is not None:
-                with open(path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(ids) + "\n")
-    return completions
+            return complete_batch(batch, limits[start : start + size], sampling.temperature, seed + start)
+
+        return in_batches(completions, range(0, len(prompts), size), complete_from, path, description)
+
+
+def in_batches(done: list, starts: range, make: Callable[[int], list], path: Path | None, description: str) -> list:
+    """`done` and what `make` gives for each of the `starts` that is not in it; with `path`, a line for each batch."""
+    for start in tqdm(starts[-(-len(done) // starts.step) :], desc=description, leave=False):
+        made = make(start)
+        done += made
+        if path is not None:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(made) + "\n")
+    return done
+
+
+@contextlib.contextmanager
+def seeded(seed: int):
+    """Torch's random numbers begin at `seed`, on the GPU too, and go on after it as they were."""
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextlib.contextmanager
@@ -96,9 +113,7 @@ def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> 
     # The tokenizer's own padding side is the right one, most often, and a completion follows its prompt.
     inputs = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
     prompt_length = inputs["input_ids"].shape[1]
-    # torch.manual_seed seeds the GPU too, wherever the model is.
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
-        torch.manual_seed(seed)
+    with seeded(seed):
         shown = ShowTokens(max(limits))
         output = model.generate(
             **inputs.to(device),
@@ -116,7 +131,7 @@ def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> 
     return [ids[:end] for ids, end in zip(completions, ends, strict=True)]
 
 
-def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt]) -> list[list[int]]:
+def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt | dict]) -> list:
     """The completions that `path` holds so far; a new file with its settings where there is none.
 
     A batch whose line was cut off by a crash is taken out of the file. Raises `ValueError` when the file was made from

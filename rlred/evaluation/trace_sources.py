@@ -27,6 +27,7 @@ from accelerate.utils import gather_object
 
 from rlred.data.budgets import BudgetSampler, ask
 from rlred.data.prompts import Prompts, end_ids, prompt_ids
+from rlred.evaluation import markdown
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete
 from rlred.files import whole_lines, write_text
@@ -304,8 +305,8 @@ def table(traces: Sequence[dict], lengths: Sequence[int], kept: Sequence[bool], 
 
 def described(rows: Sequence[dict]) -> str:
     """The table of bins as Markdown."""
-    lines = ["| tokens | completions | kept | kept by source |", "|---|---|---|---|"]
+    lines = []
     for row in rows:
         sources = ", ".join(f"{name} {number}" for name, number in row["sources"].items()) or "-"
-        lines.append(f"| {row['from']} to {row['to']} | {row['completions']} | {row['kept']} | {sources} |")
-    return "\n".join(lines)
+        lines.append([f"{row['from']} to {row['to']}", row["completions"], row["kept"], sources])
+    return "\n".join(markdown.table(["tokens", "completions", "kept", "kept by source"], lines))

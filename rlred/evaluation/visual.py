@@ -1,128 +1,190 @@
-"""Accuracy against visual tokens: by family of questions, by fixed look and by gate, beside question-blind spending."""
+"""Accuracy against visual tokens: a sweep over questions with pictures, and the lines of its tables.
 
+sweep_pictures   every question once, by one choice for all or by the policy's own: the outcomes of every other
+                 sweep (rlred/evaluation/sweep.py), with what was seen
+row_of           outcomes -> one row: what every table has, and the visual tokens
+fixed_rows       each choice for all questions: what spending comes to that does not see the question
+"""
+
+import hashlib
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import Any
 
 from rlred.evaluation.measures import summary
-from rlred.evaluation.sweep import stop_ids
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.sweep import in_batches, open_completions, seeded, stop_ids
 from rlred.rewards import ExactMatch
 from rlred.vision.budget_policy import VisualBudgetPolicy
 
+POLICY = "policy"  # the choice of a row in which each question has its own
+OWN = ("completion_ids", "mask", "budget_token", "answer", "visual_tokens", "full_visual_tokens")  # saved of a rollout
 
-def outcomes_of(
-    gate: VisualBudgetPolicy,
+
+def sweep_pictures(
+    policy: VisualBudgetPolicy,
     model,
-    rows: list[dict],
-    look: str | None = None,
+    rows: Sequence[dict],
+    sampling: Sampling,
     *,
-    correctness=None,
-    batch_size: int = 128,
-    **settings,
+    choice: str | None = None,
+    correctness: Any = None,
+    path: Path | None = None,
 ) -> list[dict]:
-    """What each row's rollout came to: the outcome that every sweep has (rlred/evaluation/sweep.py), and what was seen.
+    """What each row's rollout came to: an outcome, in the rows' order.
 
-    Its `level` is the question's family and its `length` the tokens that the policy chose; beside them stand the `look`
-    that was taken and the visual tokens that were `kept` of the `full` picture. `look` is one choice for all rows;
-    without it the policy chooses.
+    Its `level` is the question's family and its `length` the tokens that the policy chose; beside them stand the
+    `budget_token` and the `visual_tokens` of the picture's `full_visual_tokens`. `choice` is one of the policy's
+    choices for all rows; without it the policy chooses, at the sampling's temperature. The answer after a budget token
+    is greedy, so that a row shows what the choice is worth. Each batch is seeded by itself. With `path`, rollouts are
+    saved batch by batch, and those that are there are not made again; raises `ValueError` where that file was made of
+    other questions or settings.
     """
-    correctness, found, stops = correctness or ExactMatch(), [], stop_ids(model, gate.tokenizer)
-    for start in range(0, len(rows), batch_size):
-        some = rows[start : start + batch_size]
-        prompts = [[{"role": "user", "content": row["question"]}] for row in some]
-        looks = None if look is None else [look] * len(some)
-        rollouts = gate(model, prompts, [row["image"] for row in some], looks, **settings)
-        for number, (row, rollout) in enumerate(zip(some, rollouts, strict=True), start):
-            found.append(
-                {
-                    "question_id": number,
-                    "level": row["family"],
-                    "mode": "free",
-                    "budget": None,
-                    "length": sum(rollout.mask),
-                    "correct": correctness.grade(rollout.answer, row["solution"]) or 0.0,
-                    "truncated": rollout.completion_ids[-1] not in stops,
-                    "completion": rollout.answer,
-                    "completion_ids": rollout.completion_ids,
-                    "look": rollout.look,
-                    "kept": rollout.kept,
-                    "full": rollout.full,
-                }
+    size, done = sampling.batch_size, []
+    if path is not None:
+        asked = [{"question": row["question"], "picture": _digest(row["image"])} for row in rows]
+        done = open_completions(path, _settings(policy, sampling, choice), asked)
+
+    def roll_out(start: int) -> list[dict]:
+        some = rows[start : start + size]
+        with seeded(sampling.seed + start):
+            rollouts = policy(
+                model,
+                [[{"role": "user", "content": row["question"]}] for row in some],
+                [row["image"] for row in some],
+                None if choice is None else [choice] * len(some),
+                temperature=sampling.temperature,
+                answer_temperature=0.0,
+                max_answer=sampling.max_completion_length,
             )
-    return found
+        return [{name: getattr(rollout, name) for name in OWN} for rollout in rollouts]
+
+    found = in_batches(done, range(0, len(rows), size), roll_out, path, f"pictures: {choice or POLICY}")
+    correctness, stops = correctness or ExactMatch(), stop_ids(model, policy.tokenizer)
+    return [_outcome(number, *pair, correctness, stops) for number, pair in enumerate(zip(rows, found, strict=True))]
 
 
-def table_row(outcomes: list[dict]) -> dict:
-    """Accuracy with its 95 % interval, mean keep ratio, visual tokens, tokens said, and how often each look came."""
-    line, n = summary(outcomes), len(outcomes)
-    looks = Counter(outcome["look"] or "none" for outcome in outcomes)
+def _settings(policy: VisualBudgetPolicy, sampling: Sampling, choice: str | None) -> dict:
+    """What decides on the rollouts of given questions, beside the model."""
+    names = ("max_completion_length", "batch_size", "temperature", "seed")
+    own = {name: getattr(policy, name) for name in ("budget_tokens", "thumbnail", "on_request")}
+    return {**{name: getattr(sampling, name) for name in names}, "choice": choice, **own, **policy.prompts.described()}
+
+
+def _digest(image) -> str:
+    return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()[:16]
+
+
+def _outcome(number: int, row: dict, own: dict, correctness, stops: set[int]) -> dict:
     return {
-        "n": n,
-        "accuracy": line["accuracy"],
-        "interval": [line["accuracy_low"], line["accuracy_high"]],
-        "ratio": sum(outcome["kept"] / outcome["full"] for outcome in outcomes) / n,
-        "tokens": sum(outcome["kept"] for outcome in outcomes) / n,
-        "said": line["mean_length"],
-        "looks": {look: count / n for look, count in looks.most_common()},
+        "question_id": number,
+        "level": row["family"],
+        "mode": "free",
+        "budget": None,
+        "length": sum(own["mask"]),
+        "correct": correctness.grade(own["answer"], row["solution"]) or 0.0,
+        "truncated": own["completion_ids"][-1] not in stops,
+        "completion": own["answer"],
+        **{name: own[name] for name in ("completion_ids", "budget_token", "visual_tokens", "full_visual_tokens")},
     }
 
 
-def by_family(outcomes: list[dict]) -> dict[str, dict]:
-    """The table row of each family, and of all under "all"."""
+def line_of(outcomes: Sequence[dict]) -> dict:
+    """What every line has, the mean keep ratio and visual tokens, and the share in which each budget token came.
+
+    >>> outcome = {"length": 2, "truncated": False, "correct": 1.0, "budget_token": "1", "full_visual_tokens": 64}
+    >>> line = line_of([{**outcome, "visual_tokens": 64}, {**outcome, "budget_token": None, "visual_tokens": 0}])
+    >>> line["keep_ratio"], line["visual_tokens"], line["budget_tokens"]
+    (0.5, 32.0, {'1': 0.5, 'none': 0.5})
+    """
+    n, tokens = len(outcomes), Counter(outcome["budget_token"] or "none" for outcome in outcomes)
+    return {
+        **summary(outcomes),
+        "keep_ratio": sum(outcome["visual_tokens"] / outcome["full_visual_tokens"] for outcome in outcomes) / n,
+        "visual_tokens": sum(outcome["visual_tokens"] for outcome in outcomes) / n,
+        "budget_tokens": {token: count / n for token, count in tokens.most_common()},
+    }
+
+
+def row_of(outcomes: Sequence[dict], **labels) -> dict:
+    """The row of a sweep: its labels, its line, and the line of each family under `by_level`."""
     families = defaultdict(list)
     for outcome in outcomes:
         families[outcome["level"]].append(outcome)
-    return {"all": table_row(outcomes), **{family: table_row(some) for family, some in sorted(families.items())}}
+    return {
+        **labels,
+        **line_of(outcomes),
+        "by_level": {family: line_of(some) for family, some in sorted(families.items())},
+    }
 
 
-def measure_fixed(gate: VisualBudgetPolicy, model, rows: list[dict], **settings) -> dict[str, dict]:
-    """Each choice for all questions, greedily: what question-blind spending comes to, and the seconds that it takes."""
-    found = {}
-    for look in gate.choices:
-        start = time.perf_counter()
-        found[look] = by_family(outcomes_of(gate, model, rows, look, temperature=0, **settings))
-        found[look]["seconds"] = time.perf_counter() - start
+def fixed_rows(
+    policy: VisualBudgetPolicy,
+    model,
+    rows: Sequence[dict],
+    sampling: Sampling,
+    *,
+    correctness: Any = None,
+    path: Path | None = None,
+    **labels,
+) -> list[dict]:
+    """A row for each choice, made for all questions, greedily, with the `seconds` that it took.
+
+    The rollouts of choice number i are saved beside `path`, with "-i" after its name; a sweep that was interrupted has
+    no time of its own (None).
+    """
+    found = []
+    for number, choice in enumerate(policy.choices):
+        own = path and path.with_name(f"{path.name}-{number}.completions.jsonl")
+        resumed, start = own is not None and own.exists(), time.perf_counter()
+        greedy = sampling.at(temperature=0.0)
+        outcomes = sweep_pictures(policy, model, rows, greedy, choice=choice, correctness=correctness, path=own)
+        seconds = None if resumed else time.perf_counter() - start
+        found.append(row_of(outcomes, choice=choice, decoding="greedy", seconds=seconds, **labels))
     return found
 
 
-def blind_accuracy(fixed: dict[str, dict], ratio: float) -> float:
-    """The best accuracy at a mean keep ratio of any mixture of fixed looks that does not see the question.
+def blind_accuracy(fixed: Sequence[dict], keep_ratio: float) -> float:
+    """The best accuracy at a mean keep ratio of any mixture of fixed choices that does not see the question.
 
-    >>> points = {"low": {"all": {"ratio": 0.25, "accuracy": 0.6}}, "high": {"all": {"ratio": 1.0, "accuracy": 0.9}}}
-    >>> round(blind_accuracy(points, 0.5), 3)
+    >>> round(blind_accuracy([{"keep_ratio": 0.25, "accuracy": 0.6}, {"keep_ratio": 1.0, "accuracy": 0.9}], 0.5), 3)
     0.7
     """
-    points = [(family["all"]["ratio"], family["all"]["accuracy"]) for family in fixed.values()]
-    best = max((accuracy for cost, accuracy in points if cost <= ratio + 1e-9), default=0.0)
+    points = [(row["keep_ratio"], row["accuracy"]) for row in fixed]
+    best = max((accuracy for cost, accuracy in points if cost <= keep_ratio + 1e-9), default=0.0)
     for low, at_low in points:
         for high, at_high in points:
-            if low <= ratio <= high and low < high:
-                best = max(best, at_low + (at_high - at_low) * (ratio - low) / (high - low))
+            if low <= keep_ratio <= high and low < high:
+                best = max(best, at_low + (at_high - at_low) * (keep_ratio - low) / (high - low))
     return best
 
 
-def optima(fixed: dict[str, dict], visual_weight: float) -> dict[str, dict[str, float]]:
-    """For each family, every look's mean reward a (1 + w (1 - K/N)): where a gate that learns should go, best first.
+def optima(fixed: Sequence[dict], visual_weight: float) -> dict[str, dict[str, float]]:
+    """For each family, each choice's mean reward a (1 + w (1 - K/N)), best first: where a policy that learns should go.
 
-    >>> at = lambda ratio, accuracy: {"dot": {"ratio": ratio, "accuracy": accuracy}, "all": {}}
-    >>> optima({"low": at(0.25, 0.5), "high": at(1.0, 0.9)}, 0.2)
+    >>> at = lambda choice, ratio, accuracy: {
+    ...     "choice": choice, "by_level": {"dot": {"keep_ratio": ratio, "accuracy": accuracy}}
+    ... }
+    >>> optima([at("low", 0.25, 0.5), at("high", 1.0, 0.9)], 0.2)
     {'dot': {'high': 0.9, 'low': 0.575}}
     """
-    families = [family for family in next(iter(fixed.values())) if family not in ("all", "seconds")]
     found = {}
-    for family in families:
+    for family in fixed[0]["by_level"]:
+        lines = {row["choice"]: row["by_level"][family] for row in fixed}
         values = {
-            look: row[family]["accuracy"] * (1 + visual_weight * (1 - min(row[family]["ratio"], 1)))
-            for look, row in fixed.items()
+            choice: line["accuracy"] * (1 + visual_weight * (1 - min(line["keep_ratio"], 1)))
+            for choice, line in lines.items()
         }
-        found[family] = {look: round(v, 6) for look, v in sorted(values.items(), key=lambda item: -item[1])}
+        found[family] = {choice: round(v, 6) for choice, v in sorted(values.items(), key=lambda item: -item[1])}
     return found
 
 
-def position_map(gate: VisualBudgetPolicy, model, rows: list[dict], look: str, cells: int = 8) -> list[list[float]]:
-    """Where in the pictures the kept tokens lie: cells x cells shares, 1 = as many as if spread evenly.
+def position_map(
+    policy: VisualBudgetPolicy, model, rows: Sequence[dict], choice: str, cells: int = 8
+) -> list[list[float]]:
+    """Where in the pictures the selected tokens lie: cells x cells shares, 1 = as many as if spread evenly.
 
     A score that favours the bottom of every picture, as text-to-image attention does, shows here.
     """
@@ -130,7 +192,7 @@ def position_map(gate: VisualBudgetPolicy, model, rows: list[dict], look: str, c
     for start in range(0, len(rows), 128):
         some = rows[start : start + 128]
         prompts = [[{"role": "user", "content": row["question"]}] for row in some]
-        gate(model, prompts, [row["image"] for row in some], looks=[look] * len(some), temperature=0, max_answer=1)
+        policy(model, prompts, [row["image"] for row in some], [choice] * len(some), temperature=0, max_answer=1)
         for seen in model.sparse_vision.seen:
             height, width = seen.grid
             for position in seen.index.tolist():
@@ -138,59 +200,3 @@ def position_map(gate: VisualBudgetPolicy, model, rows: list[dict], look: str, c
                 counts[y * cells // height][x * cells // width] += 1
     total = sum(map(sum, counts))
     return [[count / total * cells**2 for count in row] for row in counts]
-
-
-def draw_positions(shares: list[list[float]], path: Path) -> None:
-    """The map as a picture, with the share of each row and column against even spreading."""
-    figure = Figure(figsize=(5, 4.2), layout="tight")
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="viridis", vmin=0)
-    size = len(shares)
-    axes.set_yticks(range(size), [f"{sum(row) / size:.2f}" for row in shares])
-    axes.set_xticks(range(size), [f"{sum(row[x] for row in shares) / size:.2f}" for x in range(size)], rotation=90)
-    axes.set_ylabel("share of each image row, 1 = even")
-    axes.set_xlabel("share of each image column, 1 = even")
-    figure.colorbar(image, label="kept tokens per cell, 1 = even")
-    figure.savefig(path, dpi=120)
-
-
-def draw_tradeoff(report: dict, path: Path) -> None:
-    """Accuracy, with its 95 % interval, against visual tokens: each fixed choice, and the gate before and after."""
-    figure = Figure(figsize=(6.4, 4.2), layout="tight")
-    axes = figure.subplots()
-    gates = {name: row for name, row in report["gates"].items() if name.endswith(f"{report['wordings']} wordings")}
-    fixed = sorted(report["fixed"].values(), key=lambda row: row["all"]["ratio"])
-    for label, rows, style in [
-        ("base, same for all questions", fixed, "o-"),
-        *((n, [r], "s") for n, r in gates.items()),
-    ]:
-        points = [row["all"] for row in rows]
-        ends = [[point["accuracy"] - point["interval"][0] for point in points]]
-        ends += [[point["interval"][1] - point["accuracy"] for point in points]]
-        x, y = [point["ratio"] for point in points], [point["accuracy"] for point in points]
-        axes.errorbar(x, y, yerr=ends, fmt=style, capsize=3, label=label)
-    axes.set_xlabel("visual tokens used, share of the whole picture's")
-    axes.set_ylabel("share of answers that are right (95 %)")
-    axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
-
-
-def to_markdown(report: dict) -> str:
-    """The report as a page of tables."""
-    families = [name for name in report["fixed"][next(iter(report["fixed"]))] if name not in ("all", "seconds")]
-    lines = [f"# Visual tokens and accuracy: {report['model']}", ""]
-    lines += [f"n = {report['n']} questions in {report['wordings']} wordings, seed {report['seed']}.", ""]
-    lines += ["| | keep ratio | accuracy (95 %) | blind at that ratio | " + " | ".join(families) + " | tokens said |"]
-    lines += ["|---" * (5 + len(families)) + "|"]
-    for name, row in [*report["fixed"].items(), *report["gates"].items()]:
-        blind = "" if name in report["fixed"] else f"{100 * blind_accuracy(report['fixed'], row['all']['ratio']):.1f} %"
-        low, high = row["all"]["interval"]
-        cells = [f"{row[f]['tokens']:.1f} tokens, {100 * row[f]['accuracy']:.1f} %" for f in families]
-        accuracy = f"{100 * row['all']['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-        cells.append(f"{row['all']['said']:.1f}" if "said" in row["all"] else "")
-        lines.append(f"| {name} | {row['all']['ratio']:.3f} | {accuracy} | {blind} | " + " | ".join(cells) + " |")
-    if report["optima"]:
-        lines += ["", f"Mean reward of each look by family, w = {report['visual_weight']:g}:", ""]
-    for family, values in report["optima"].items():
-        lines.append(f"- {family}: " + ", ".join(f"{look} {value:.3f}" for look, value in values.items()))
-    return "\n".join(lines) + "\n"

@@ -19,9 +19,10 @@ from rlred.data.budgets import make_wording
 from rlred.data.markers import Markers
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
-from rlred.evaluation.report import number, percent, to_markdown
+from rlred.evaluation.results import read_result
 from rlred.files import read_record
 from rlred.publish import visual_card as card
+from rlred.publish.measured import measured
 
 TAKEN = (
     "adapter_model.safetensors",
@@ -186,8 +187,9 @@ def source_of(arguments: dict) -> str:
 
 def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
     """What a length-control adapter does, the prompts that ask it for a budget, and a sentence about them."""
-    arguments, report = settings["arguments"], adherence_of(run)
-    budget = report["trained"]["rows"][-1]["budget"] if report and report.get("trained") else arguments["budget_high"]
+    arguments = settings["arguments"]
+    rows = read_result(run).rows("trained") if (run / "adherence.json").is_file() else []
+    budget = rows[-1]["budget"] if rows else arguments["budget_high"]
     wording = make_wording(arguments["wording"])
     modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
     prompts = [wording.ask("{question}", None if mode == "free" else budget, mode) for mode in modes]
@@ -216,40 +218,6 @@ def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:
         prompts,
         how,
     )
-
-
-def adherence_of(run: Path) -> dict | None:
-    """The run's adherence report, where there is one."""
-    path = run / "adherence.json"
-    return read_record(path) if path.is_file() else None
-
-
-def measured(run: Path, name: str) -> list[str]:
-    """The section of what was measured, by whatever report the run has left; none without one."""
-    report = adherence_of(run)
-    if report and report.get("trained"):
-        lines = ["## What was measured"]
-        before, after = report["baseline"], report["trained"]
-        mean = next(iter(after["overall"].values()))
-        if mean["mean_abs_error"] is not None:
-            lines.append(
-                f"Rank correlation of budget and length within a question: {number(before['rank_correlation'], 3)} "
-                f"before, {number(after['rank_correlation'], 3)} after. Mean absolute error "
-                f"{percent(mean['mean_abs_error'])} % of the budget, over budget in {percent(mean['over_budget'])} % "
-                "of completions."
-            )
-        table = to_markdown({**report, "adapter": name}).replace("\n## ", "\n### ").partition("\n\n")[2].strip()
-        return [*lines, "![Asked against used, and accuracy against tokens](adherence.png)", table]
-    if (run / "ratios.md").is_file():
-        table = (run / "ratios.md").read_text(encoding="utf-8").replace("\n## ", "\n### ")
-        table = table.replace(str(run), name).partition("\n\n")[2].strip()
-        return ["## What was measured", "![Accuracy and tokens by ratio](ratios.png)", table]
-    if (run / "result.json").is_file():
-        result = json.loads((run / "result.json").read_text())
-        figures = {key: value for key, value in result.items() if isinstance(value, int | float)}
-        rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in figures.items())
-        return ["## What was measured", f"| | |\n|---|---|\n{rows}"]
-    return []
 
 
 def training_of(settings: dict, budgets: bool) -> str:

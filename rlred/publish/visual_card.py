@@ -7,11 +7,12 @@ from huggingface_hub import ModelCardData
 
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.files import read_record
+from rlred.publish.measured import measured
 
 
 def sees(run: Path) -> bool:
     """Whether a run's folder is one of rlred.runs.visual."""
-    return "looks" in read_record(run / "run.json")["arguments"]
+    return "budget_tokens" in read_record(run / "run.json")["arguments"]
 
 
 def model_card(run: Path, name: str, base_model: str) -> str:
@@ -33,14 +34,7 @@ def model_card(run: Path, name: str, base_model: str) -> str:
         "## How to load",
         usage(name, base_model, arguments, prompts_of_record(settings)),
     ]
-    if (run / "visual.md").is_file():
-        report = (run / "visual.md").read_text(encoding="utf-8")
-        parts += ["## What was measured", report.partition("\n\n")[2].strip()]
-        pictures = {
-            "visual.png": "Accuracy against visual tokens",
-            "positions.png": "Where in the pictures the kept tokens lie",
-        }
-        parts += [f"![{text}]({file})" for file, text in pictures.items() if (run / file).is_file()]
+    parts += measured(run, name)
     parts += [
         "## How it was trained",
         f"GRPO (TRL) with LoRA on `{questions}`, reward `{reward if isinstance(reward, str) else reward['name']}`, "
@@ -51,18 +45,18 @@ def model_card(run: Path, name: str, base_model: str) -> str:
 
 def does(arguments: dict) -> str:
     """What the policy of a run does, after "that"."""
-    looks = ", ".join(f"`{look}` {100 * ratio:g} %" for look, ratio in arguments["looks"].items())
-    if not looks:
+    tokens = ", ".join(f"`{token}` {100 * ratio:g} %" for token, ratio in arguments["budget_tokens"].items())
+    if not tokens:
         return "thinks about a picture for as long as the question is hard"
     if arguments.get("on_request"):
         shown = f"{100 * arguments['thumbnail']:g} % of a picture's tokens"
-        return f"answers from {shown}, or asks for more ({looks}) where that is not enough"
-    return f"chooses how many of a picture's tokens to look at ({looks})"
+        return f"answers from {shown}, or asks for more ({tokens}) where that is not enough"
+    return f"chooses how many of a picture's tokens to use ({tokens})"
 
 
 def usage(name: str, base_model: str, arguments: dict, prompts: Prompts | None = None) -> str:
     """How to load the adapter and ask about a picture."""
-    gate = {"looks": arguments["looks"], "thumbnail": arguments["thumbnail"]}
+    gate = {"budget_tokens": arguments["budget_tokens"], "thumbnail": arguments["thumbnail"]}
     gate |= {"on_request": arguments.get("on_request", False)}
     given = ", ".join(f"{key}={value!r}" for key, value in gate.items())
     prompts = prompts or Prompts()
@@ -94,5 +88,5 @@ SparseVision(model, reducer, images_per_row=gate.images_per_row){suppress}
 model = PeftModel.from_pretrained(model, "{name}").eval()
 prompt = [{{"role": "user", "content": {question}}}]
 [rollout] = gate(model, [prompt], [image], temperature=0, max_answer={arguments["max_answer"]})
-print(rollout.look, rollout.kept, rollout.answer)
+print(rollout.budget_token, rollout.visual_tokens, rollout.answer)
 ```"""

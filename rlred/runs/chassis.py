@@ -26,7 +26,6 @@ from trl import GRPOConfig, ModelConfig, get_peft_config
 from rlred.data import models
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
-from rlred.files import write_json
 from rlred.flags import parse_known
 from rlred.output import external_failure, resume_hint
 from rlred.runs.arguments import LengthControlArguments, parse
@@ -85,17 +84,6 @@ def lora_of(model_config: ModelConfig, target_modules: str | None = None):
 def watchers(output: Path) -> list:
     """The callbacks of every GRPO run: alarms, updates that would destroy it left out, and its best adapter."""
     return [CollapseAlarm(), SkipBadUpdates(), KeepBest(output / "best")]
-
-
-def stage(path: Path, make: Callable[[], dict]) -> dict:
-    """The result of a stage of a run: read from `path` where it is there, else made, by every process, and written."""
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    found = make()
-    if PartialState().is_main_process:
-        write_json(path, found)
-    PartialState().wait_for_everyone()
-    return found
 
 
 def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:

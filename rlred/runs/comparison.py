@@ -15,6 +15,7 @@ from peft import get_peft_model
 from trl import ModelConfig, SFTConfig, get_peft_config
 
 from rlred.data.models import Loading, load_model
+from rlred.evaluation.markdown import table
 from rlred.files import write_json, write_text
 from rlred.runs.arguments import SFT_KINDS
 from rlred.runs.chassis import command, describe
@@ -47,15 +48,15 @@ def to_markdown(results: dict[str, list[dict]], digits: int = 3) -> str:
     | a | 0.625 (0.5 0.75) |
     """
     names = [name for name, value in next(iter(results.values()))[0].items() if isinstance(value, int | float)]
-    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines = []
     for variant, rows in results.items():
         cells = []
         for name in names:
             values = [round(row[name], digits) for row in rows]
             each = f" ({' '.join(f'{value:g}' for value in values)})" if len(values) > 1 else ""
             cells.append(f"{round(fmean(row[name] for row in rows), digits):g}{each}")
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([variant, *cells])
+    return "\n".join(table(["", *names], lines))
 
 
 def fresh_model(model_config: ModelConfig, training: SFTConfig, seed: int):

@@ -20,7 +20,6 @@ from rlred.compression.evaluate import (
     ratio_conditions,
     sweep_ratios,
     truncated,
-    write_report,
 )
 from rlred.compression.levels import make_level_rows
 from rlred.compression.mixing import Bounds
@@ -29,6 +28,7 @@ from rlred.compression.rows import Cutting, features, make_rows
 from rlred.compression.scores import MODEL_FREE, make_scorer
 from rlred.compression.stages import rows_stage, scores_stage, traces_stage
 from rlred.compression.traces import load_traces, sample_traces
+from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Sampling
 from rlred.files import write_json
 from rlred.output import prepare_output_dir
@@ -37,8 +37,10 @@ from rlred.runs.chassis import command, describe, load_both, load_model
 from rlred.training.sft import SupervisedTrainer, config_for
 
 
-def run(arguments: CompressionArguments, training: SFTConfig, model_config: ModelConfig, default_output: Path) -> dict:
-    """Trains an adapter for the scorer and one for each control; returns the report ({} with evaluate=False)."""
+def run(
+    arguments: CompressionArguments, training: SFTConfig, model_config: ModelConfig, default_output: Path
+) -> Result | None:
+    """Trains an adapter for the scorer and one for each control; returns the result (None with evaluate=False)."""
     start = time.time()
     if get_peft_config(model_config) is None:
         raise ValueError("use_peft=False: this recipe trains LoRA adapters; set use_peft to true")
@@ -71,8 +73,8 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
             blocks |= measure_variant(variant, number, arguments, adapted, tokenizer, held_out, output)
         state.wait_for_everyone()
     if not blocks:
-        return {}
-    report = {
+        return None
+    labels = {
         "model": model_config.model_name_or_path,
         "adapter": str(output),
         "seed": training.seed,
@@ -81,11 +83,10 @@ def run(arguments: CompressionArguments, training: SFTConfig, model_config: Mode
         "max_completion_length": arguments.max_completion_length,
         "batch_size": arguments.eval_batch_size,
         "trained_ratios": arguments.asked_ratios(),
-        "minutes": round((time.time() - start) / 60, 1),
-        "blocks": blocks,
     }
-    write_report(report, output)
-    return report
+    result = Result("ratios", labels, blocks, cost={"minutes": round((time.time() - start) / 60, 1)})
+    write_result(result, output)
+    return result
 
 
 def make_traces(arguments, training, model, tokenizer, questions, output: Path) -> tuple[list[dict], dict]:
@@ -161,8 +162,9 @@ def measure_bounds(arguments, model, tokenizer, dev: list[dict]) -> Bounds:
         ratios=[min(arguments.ratios)],
         batch_size=arguments.eval_batch_size,
     )
+    spent = "mean_thinking_length"
     [long], [short] = measure_ratios(outcomes), measure_ratios(cut_off, full=outcomes)
-    return Bounds(short["thinking_tokens"], long["thinking_tokens"], short["accuracy"], long["accuracy"])
+    return Bounds(short[spent], long[spent], short["accuracy"], long["accuracy"])
 
 
 def think_freely(arguments, model, tokenizer, questions: list[dict]) -> list[dict]:
@@ -181,7 +183,7 @@ def make_mixing(arguments, training, rows, tokenizer, dev, bounds: Bounds, folde
 
     def measure(model) -> tuple[float, float]:
         [row] = measure_ratios(think_freely(arguments, model, tokenizer, dev))
-        return row["thinking_tokens"], row["accuracy"]
+        return row["mean_thinking_length"], row["accuracy"]
 
     sampler = ShareSampler([row["ratio"] for row in rows], arguments.short_share, training.seed)
     path, steps = folder / "shares.json", arguments.reweight_steps

@@ -28,6 +28,7 @@ from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import free
 from rlred.evaluation.references import COLUMNS, sample_references, write_references
+from rlred.evaluation.results import Result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
@@ -48,8 +49,8 @@ logger = logging.getLogger(__name__)
 
 def run(
     arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
-) -> dict:
-    """Trains a length-controlled adapter and returns its adherence report ({} with evaluate=False)."""
+) -> Result | None:
+    """Trains a length-controlled adapter and returns what was measured (None with evaluate=False)."""
     start = time.time()
     sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
     prompts = arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(rewards))
@@ -158,8 +159,10 @@ def train(trainer: GRPOTrainer, output: Path) -> None:
     trainer.save_state()
 
 
-def finish(trainer: GRPOTrainer, evaluation: StageEvaluation, hindsight: dict | None, name: str, start: float) -> dict:
-    """Measures what was trained and returns the run's report; `start` is when the run began."""
+def finish(
+    trainer: GRPOTrainer, evaluation: StageEvaluation, hindsight: dict | None, name: str, start: float
+) -> Result | None:
+    """Measures what was trained and returns the run's result; `start` is when the run began."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     for stage in ("trained", "control_constant_length"):
         evaluation.measure(stage, model, trainer.state.global_step)

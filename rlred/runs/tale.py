@@ -25,7 +25,8 @@ from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import BudgetCondition, budget_conditions, free
 from rlred.evaluation.evaluate import base_of, prompts_of
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import STAGES, write_report
+from rlred.evaluation.report import adherence
+from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
@@ -89,8 +90,8 @@ class TaleArguments:
         return found
 
 
-def run(arguments: TaleArguments) -> dict:
-    """Searches, trains, measures; returns the report, which lies in the output folder with the adapter."""
+def run(arguments: TaleArguments) -> Result:
+    """Searches, trains, measures; returns the result, which lies in the output folder with the adapter."""
     start, output = time.time(), Path(arguments.output_dir)
     if holds_run(output):
         raise ValueError(f"output_dir={str(output)!r} already holds a run; name another folder")
@@ -113,22 +114,17 @@ def run(arguments: TaleArguments) -> dict:
     asked = prompts.fitted(tokenizer)
     before = measured(model)
     model = fine_tune(model, tokenizer, sft_rows(found, tokenizer, asked), arguments.make_sft(), output)
-    report = {
-        "model": student,
-        "adapter": str(output),
-        "seed": arguments.seed,
-        "n_questions": len(held_out),
-        "temperature": 1.0,
-        **dict.fromkeys(STAGES),
-        "baseline": before,
-        "trained": measured(model),
-        "search": {"questions": len(questions), "found": len(found)},
-        "cost": {**searched, "minutes": round((time.time() - start) / 60, 1)},
-    }
+    labels = {"model": student, "adapter": str(output), "seed": arguments.seed, "n_questions": len(held_out)}
+    result = adherence(
+        {**labels, "temperature": 1.0},
+        {"baseline": before, "trained": measured(model)},
+        details={"search": {"questions": len(questions), "found": len(found)}},
+        cost={**searched, "minutes": round((time.time() - start) / 60, 1)},
+    )
     record = {**dataclasses.asdict(arguments), **asked.described(), "wording": dataclasses.asdict(asked.wording)}
     write_json(output / "run.json", {"arguments": record})
-    write_report(report, output)
-    return report
+    write_result(result, output)
+    return result
 
 
 def search_budgets(
@@ -187,7 +183,7 @@ def sft_rows(found: Sequence[dict], tokenizer, prompts: Prompts | Wording) -> Da
 def main(recipe: Path) -> int:
     """The command line of the recipe."""
 
-    def work(arguments: TaleArguments, default_output: Path) -> dict:
+    def work(arguments: TaleArguments, default_output: Path) -> Result:
         use_all_cores()
         return run(arguments)
 

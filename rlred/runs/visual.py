@@ -3,8 +3,8 @@
 recipes/visual_sparsity.py, visionthink.py and fast_vision.py call `main`; they differ in their YAML.
 
 In the output folder: the adapter and processor, visual.json, visual.md and visual.png (accuracy against visual tokens,
-before and after), positions.png (where kept tokens lie), run.json (every setting) and trainer_state.json (the training
-curves).
+before and after), positions.png (where the selected tokens lie), measures/ (every rollout of every stage), run.json
+(every setting) and trainer_state.json (the training curves).
 """
 
 import json
@@ -21,22 +21,17 @@ from trl import GRPOConfig, ModelConfig
 
 from rlred.checks.audit import audit_rewards, enforce, rollouts_per_step
 from rlred.data.prompts import Prompts, tell_end
-from rlred.evaluation.visual import (
-    by_family,
-    draw_positions,
-    draw_tradeoff,
-    measure_fixed,
-    optima,
-    outcomes_of,
-    position_map,
-    to_markdown,
-)
-from rlred.files import write_json, write_text
+from rlred.evaluation.results import Result, to_markdown, write_result
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.stage_evaluation import measured_before
+from rlred.evaluation.visual import POLICY, fixed_rows, optima, position_map, row_of, sweep_pictures
+from rlred.evaluation.visual_report import visual
+from rlred.files import read_record, write_json
 from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.runs.arguments import LoraModelConfig, RLConfig, option
-from rlred.runs.chassis import command, describe, load_model, lora_of, stage, watchers
+from rlred.runs.chassis import command, describe, load_model, lora_of, watchers
 from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
 from rlred.training.difficulty_kl import DifficultyKL
@@ -55,7 +50,7 @@ LINEARS = r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 @dataclass
 class VisionArguments:
-    """Pictures, looks, reduction, reward and evaluation. Fields that say "YAML/JSON" are JSON on the command line."""
+    """Pictures, budget tokens, reward and evaluation. Fields that say "YAML/JSON" are JSON on the command line."""
 
     questions: str = option("pictures", "Rows with images: 'pictures' (embedded), a local file, or a Hub id.")
     questions_split: str = option("train", "Split of the training rows.")
@@ -63,41 +58,41 @@ class VisionArguments:
     square_sides: list[int] = option(
         [], "Sides of the embedded squares, pixels; several: what suffices is in the picture."
     )
-    looks: str = option({}, "Look tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
+    budget_tokens: str = option({}, "Tokens and their keep ratios, as YAML/JSON; each is one token of the vocabulary.")
     thumbnail: float | None = option(None, "Open the prompt with the picture at this keep ratio.")
-    on_request: bool = option(False, "The thumbnail can be answered; a look token asks for more (VisionThink).")
-    suppress_tokens: list[str] = option([], "Tokens that are never sampled: a model's other look tokens, say.")
+    on_request: bool = option(False, "The thumbnail can be answered; a budget token asks for more (VisionThink).")
+    suppress_tokens: list[str] = option([], "Tokens that are never sampled: a model's other budget tokens, say.")
     start_steps: int = option(0, "Steps of imitation before GRPO, so that each choice is about as likely (0: none).")
-    start_mix: list[str] = option([], "Its choices in turn: direct, and looks; a name may stand twice.")
+    start_mix: list[str] = option([], "Its choices in turn: direct, and budget tokens; a name may stand twice.")
     start_learning_rate: float = option(2e-3, "Its learning rate.")
     score: str = option("maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random.")
     strategy: str = option("prune", "prune, package, merge, pool or downsample.")
-    instruction: str = option("", "Text after each question: how to choose a look, how to answer.")
+    instruction: str = option("", "Text after each question: how to choose a budget token, how to answer.")
     system_prompt: str | None = option(None, "System prompt of every question.")
     end_of_thinking: str | None = option(
         None, "Text that ends the thinking; '' for a model that has none (default: as the tokenizer knows it)."
     )
-    ladder: bool = option(False, "Deal the looks out instead, and do not train them: the control.")
+    ladder: bool = option(False, "Deal the budget tokens out instead, and do not train them: the control.")
     reward: str = option({"name": "visual_sparsity"}, "Reward name, or a mapping with parameters, as YAML/JSON.")
     beta_solved: float | None = option(
-        None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
+        None, "KL weight of a group that is always correct, beta being that of one that never is (FAST); empty: beta."
     )
     max_answer: int = option(16, "Tokens of an answer at most.")
-    evaluate: bool = option(True, "Measure every look and the gate before and after.")
+    evaluate: bool = option(True, "Measure every choice and the policy before and after.")
     eval_questions: str | None = option(None, "Held-out rows (default: the training source's eval_split).")
     eval_split: str = option("test", "Split of the held-out rows.")
     num_eval_questions: int = option(600, "Held-out rows.")
 
     def __post_init__(self):
-        for name in ("looks", "reward"):
+        for name in ("budget_tokens", "reward"):
             value = getattr(self, name)
             if isinstance(value, str) and value.lstrip().startswith("{"):
                 try:
                     setattr(self, name, json.loads(value))
                 except json.JSONDecodeError as error:
                     raise ValueError(f"{name}: not JSON: {error}") from None
-        if not isinstance(self.looks, dict):
-            raise ValueError(f"looks must be a mapping from tokens to keep ratios, got {self.looks!r}")
+        if not isinstance(self.budget_tokens, dict):
+            raise ValueError(f"budget_tokens must be a mapping from tokens to keep ratios, got {self.budget_tokens!r}")
         for name in ("max_answer", "num_eval_questions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -140,19 +135,21 @@ def check(arguments: VisionArguments, training: GRPOConfig, model_config: ModelC
         raise ValueError("use_peft=False: the start by imitation trains an adapter; set use_peft to true")
     if training.scale_rewards not in ("none", False):
         logger.warning(
-            "scale_rewards=%r: divided by the group's std, a small bonus is as strong as the answer, and a gate learns "
-            "to look as little as it can at everything; set scale_rewards: none",
+            "scale_rewards=%r: divided by the group's std, a small bonus is as strong as the answer, and the policy "
+            "learns to take the fewest tokens for everything; set scale_rewards: none",
             training.scale_rewards,
         )
     if training.max_steps < 1:
         raise ValueError(f"max_steps must be 1 or more, got {training.max_steps}")
     if arguments.ladder and arguments.on_request:
         raise ValueError(
-            "ladder=True: deals looks out, and with on_request there is none to deal; leave one of them out"
+            "ladder=True: deals budget tokens out, and with on_request there is none to deal; leave one of them out"
         )
-    looks = len(arguments.looks)
-    if arguments.ladder and training.num_generations < 2 * looks:
-        raise ValueError(f"num_generations must be {2 * looks} or more: 2 rollouts of each of {looks} assigned looks")
+    tokens = len(arguments.budget_tokens)
+    if arguments.ladder and training.num_generations < 2 * tokens:
+        raise ValueError(
+            f"num_generations must be {2 * tokens} or more: 2 rollouts of each of {tokens} assigned budget tokens"
+        )
 
 
 def check_rewards(rewards: list, training: GRPOConfig) -> None:
@@ -167,8 +164,10 @@ def check_rewards(rewards: list, training: GRPOConfig) -> None:
             )
 
 
-def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path) -> dict:
-    """Trains a gate and returns its report ({} with evaluate=False)."""
+def run(
+    arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
+) -> Result | None:
+    """Trains a policy and returns what was measured (None with evaluate=False)."""
     start = time.time()
     check(arguments, training, model_config)
     reward = bind(make_reward(arguments.reward), training.num_generations, ())
@@ -181,24 +180,25 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     reward = rewards[0]
     correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
     rows = questions_of(arguments, training)
-    evaluation = VisualStageEvaluation(arguments, gate, reward, correctness)
-    check_held_out(rows, evaluation.rows.get("test", []))
+    held_out = held_out_of(arguments)
+    check_held_out(rows, held_out.get("test", []))
     output = prepare_output_dir(training, default_output)
+    evaluation = VisualStageEvaluation(arguments, gate, held_out, correctness, training.seed, output)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
-    name = model_config.model_name_or_path
-    report = stage(output / "measures" / "baseline.json", lambda: evaluation.before(model, name, training.seed))
-    if report and PartialState().is_main_process:  # where all families want the same look there is nothing to learn
-        logger.info("before training\n%s", to_markdown(report))
+    evaluation.measure("baseline", model)
+    labels = {"model": model_config.model_name_or_path, "adapter": str(output), "seed": training.seed}
+    labels["visual_weight"] = next((part.visual_weight for part in find(reward, VisualSparsity)), 0.0)
+    before = evaluation.result(labels)
+    if before and PartialState().is_main_process:  # where all families want the same choice there is nothing to learn
+        logger.info("before training\n%s", to_markdown(before))
     peft_config = lora_of(model_config, rf".*(language_model|text_model).*\.{LINEARS}")
     if arguments.start_steps:
         torch.manual_seed(training.seed)
         model, peft_config = get_peft_model(model, peft_config), None
         start_by_imitation(model, gate, rows, arguments, training, output / "start")
-        if report:
-            started = stage(output / "measures" / "started.json", lambda: evaluation.gates(model))
-            report["gates"] |= {f"started, gate {name}": row for name, row in started.items()}
+        evaluation.measure("started", model)
     rewards[0] = LogsAdherence(reward, training.max_completion_length, (), gate.tokenizer, gate.prompts.end)
     trainer = ComposedGRPOTrainer(
         parts=parts,
@@ -214,14 +214,13 @@ def run(arguments: VisionArguments, training: GRPOConfig, model_config: ModelCon
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()
-    if report:
-        report |= evaluation.after(
-            trainer, report["gates"], has_map=arguments.strategy in ("prune", "package", "merge")
-        )
-        report["minutes"] = round((time.time() - start) / 60, 1)
-        if PartialState().is_main_process:
-            write_report(report, output)
-    return report
+    trained, steps = trainer.accelerator.unwrap_model(trainer.model), trainer.state.global_step
+    evaluation.measure("trained", trained, steps)
+    spent = {"steps": steps, "minutes": round((time.time() - start) / 60, 1)}
+    result = evaluation.result(labels, spent, evaluation.positions(trained, arguments.strategy))
+    if result and PartialState().is_main_process:
+        write_result(result, output)
+    return result
 
 
 def questions_of(arguments: VisionArguments, training: GRPOConfig) -> list[dict]:
@@ -240,12 +239,12 @@ def questions_of(arguments: VisionArguments, training: GRPOConfig) -> list[dict]
 def load_gate(
     arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig
 ) -> tuple[Any, VisualBudgetPolicy]:
-    """The model, which loses visual tokens, and the gate that says how many."""
+    """The model, which loses visual tokens, and the policy that says how many."""
     settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
     prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
     model, processor = load_model(model_config, training, pictures=True)
     gate = VisualBudgetPolicy(
-        sparse_processor(processor), arguments.looks, arguments.thumbnail, arguments.on_request, prompts
+        sparse_processor(processor), arguments.budget_tokens, arguments.thumbnail, arguments.on_request, prompts
     )
     SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
     suppressed = [token_of(gate.tokenizer, text, field="suppress_tokens") for text in arguments.suppress_tokens]
@@ -253,15 +252,6 @@ def load_gate(
     if arguments.start_steps:
         check_mix(gate, arguments.start_mix)
     return model, gate
-
-
-def write_report(report: dict, output: Path) -> None:
-    """Writes visual.{json,md,png}, and where the kept tokens lie in the pictures."""
-    write_json(output / "visual.json", report)
-    write_text(output / "visual.md", to_markdown(report))
-    draw_tradeoff(report, output / "visual.png")
-    if "positions" in report:
-        draw_positions(report["positions"], output / "positions.png")
 
 
 def start_by_imitation(
@@ -292,64 +282,89 @@ def check_held_out(rows: list[dict], held_out: list[dict]) -> None:
         )
 
 
+def held_out_of(arguments: VisionArguments) -> dict[str, list[dict]]:
+    """The held-out rows by their wordings: other scenes than in training, and of the embedded task in both wordings."""
+    source = arguments.eval_questions or arguments.questions
+    wordings = ("test", "train") if source == "pictures" else ("test",)
+    return {
+        name: load_rows(
+            source,
+            split=arguments.eval_split,
+            limit=arguments.num_eval_questions,
+            mix=arguments.family_mix,
+            wordings=name,
+            instruction=arguments.instruction,
+            square_sides=arguments.square_sides,
+        )
+        for name in (wordings if arguments.evaluate else ())
+    }
+
+
 class VisualStageEvaluation:
-    """The same held-out rows for every stage: other scenes than in training, and other wordings too."""
+    """The same held-out rows, choices and seed for every stage of a run; nothing is measured without rows."""
 
-    def __init__(self, arguments: VisionArguments, gate: VisualBudgetPolicy, reward, correctness):
-        self.gate, self.weight = gate, next((part.visual_weight for part in find(reward, VisualSparsity)), 0.0)
-        self.settings = {"max_answer": arguments.max_answer, "correctness": correctness}
-        source = arguments.eval_questions or arguments.questions
-        wordings = ("test", "train") if source == "pictures" else ("test",)
-        self.rows = {
-            name: load_rows(
-                source,
-                split=arguments.eval_split,
-                limit=arguments.num_eval_questions,
-                mix=arguments.family_mix,
-                wordings=name,
-                instruction=arguments.instruction,
-                square_sides=arguments.square_sides,
-            )
-            for name in (wordings if arguments.evaluate else ())
-        }
+    def __init__(self, arguments, policy: VisualBudgetPolicy, rows: dict[str, list[dict]], correctness, seed, output):
+        self.policy, self.rows, self.correctness, self.folder = policy, rows, correctness, output / "measures"
+        self.sampling = Sampling(arguments.max_answer, seed=seed)
+        told = ("questions", "eval_questions", "eval_split", "num_eval_questions", "family_mix", "instruction")
+        told += ("square_sides", "budget_tokens", "thumbnail", "on_request", "score", "strategy", "suppress_tokens")
+        self.asked = {name: getattr(arguments, name) for name in (*told, "max_answer")}
+        self.asked |= {"reward": arguments.reward, "seed": seed, **policy.prompts.described()}
+        self.stages: list[str] = []  # in the order in which they are measured
 
-    def before(self, model, name: str, seed: int) -> dict:
-        """The report of an untrained model: every look for all rows, the gate, and where the reward is highest."""
+    def measure(self, stage: str, model, step: int = 0) -> None:
+        """Measures `model`, which has made `step` steps, once: the policy, and of the base every choice for all rows.
+
+        What an earlier start of this run has measured is not measured again, and a stage that was interrupted goes on,
+        unless the run has gone on since or its evaluation was changed: then the earlier files are moved aside.
+        """
+        state, path = PartialState(), self.folder / f"{stage}.json"
         if not self.rows:
-            return {}
-        fixed = measure_fixed(self.gate, model.eval(), self.rows["test"], **self.settings)
-        return {
-            "model": name,
-            "n": len(self.rows["test"]),
-            "wordings": "test",
-            "seed": seed,
-            "visual_weight": self.weight,
-            "fixed": {f"base, {look}": row for look, row in fixed.items()},
-            "gates": {f"base, gate {gate}": row for gate, row in self.gates(model).items()},
-            "optima": optima(fixed, self.weight) if self.weight else {},
-        }
+            return
+        self.stages.append(stage)
+        # Every process has the whole model; the main one measures while the others wait for it.
+        if state.is_main_process and not measured_before(path, {"step": step, **self.asked}):
+            was_training, name = model.training, "base" if stage == "baseline" else stage
+            model.eval()
+            measured = {}
+            if stage == "baseline":
+                labels = {"stage": name, "wordings": "test", "correctness": self.correctness}
+                own = path.with_suffix(".fixed")
+                measured["fixed"] = fixed_rows(self.policy, model, self.rows["test"], self.sampling, path=own, **labels)
+            measured[POLICY] = self.policy_rows(name, model, path.with_suffix(""))
+            model.train(was_training)
+            write_json(path, measured)
+        state.wait_for_everyone()
 
-    def after(self, trainer, gates: dict, has_map: bool) -> dict:
-        """What training adds to the report: the gate beside the earlier `gates`, and where the kept tokens lie."""
-        model, looks = trainer.accelerator.unwrap_model(trainer.model), self.gate.looks
-        found = {"gates": gates | {f"trained, gate {name}": row for name, row in self.gates(model).items()}}
-        found["steps"] = trainer.state.global_step
-        if looks and has_map:
-            found["positions"] = position_map(self.gate, model, self.rows["test"], min(looks, key=looks.get))
-        return found
-
-    def gates(self, model) -> dict[str, dict]:
-        """The gate, greedy and sampled (the answers greedy both times), in each set of wordings."""
-        model.eval()
-        torch.manual_seed(0)
-        found = {}
+    def policy_rows(self, stage: str, model, path: Path) -> list[dict]:
+        """The policy, greedy and sampled (the answers greedy both times), in each set of wordings."""
+        found = []
         for wordings, rows in self.rows.items():
-            for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
-                outcomes = outcomes_of(
-                    self.gate, model, rows, temperature=temperature, answer_temperature=0.0, **self.settings
-                )
-                found[f"{name}, {wordings} wordings"] = by_family(outcomes)
+            for decoding, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+                own = path.with_name(f"{path.name}.{decoding}-{wordings}.completions.jsonl")
+                sampling = self.sampling.at(temperature=temperature)
+                settings = {"correctness": self.correctness, "path": own}
+                outcomes = sweep_pictures(self.policy, model, rows, sampling, **settings)
+                found.append(row_of(outcomes, stage=stage, choice=POLICY, decoding=decoding, wordings=wordings))
         return found
+
+    def positions(self, model, strategy: str) -> list[list[float]] | None:
+        """Where the selected tokens lie at the smallest budget; None where the reducer selects none."""
+        tokens = self.policy.budget_tokens
+        if not (self.rows and tokens and strategy in ("prune", "package", "merge")):
+            return None
+        return position_map(self.policy, model.eval(), self.rows["test"], min(tokens, key=tokens.get))
+
+    def result(self, labels: dict, cost: dict | None = None, positions: list | None = None) -> Result | None:
+        """The result of the stages that were measured so far; None where none is."""
+        if not self.rows:
+            return None
+        measured = [read_record(self.folder / f"{stage}.json") for stage in self.stages]
+        fixed, policy = measured[0]["fixed"], [row for one in measured for row in one[POLICY]]
+        labels = {**labels, "n_questions": len(self.rows["test"]), "wordings": "test"}
+        weight = labels["visual_weight"]
+        details = {"optima": optima(fixed, weight) if weight else {}, "positions": positions}
+        return visual(labels, fixed, policy, details=details, cost=cost)
 
 
 def main(recipe: Path) -> int:

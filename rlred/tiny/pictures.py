@@ -54,7 +54,7 @@ WORDINGS = {
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How a picture is drawn: sides in pixels and strength of texture and noise; the defaults are the task's."""
 
     sides: tuple[int, ...] = (16,)  # of the square; one is drawn
@@ -64,7 +64,7 @@ class Look:
     pixel_std: float = 12.0
 
 
-TASK = Look()
+TASK = Style()
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Scene:
     side: int
 
 
-def draw(rng: random.Random, look: Look = TASK) -> Scene:
+def draw(rng: random.Random, style: Style = TASK) -> Scene:
     """A random scene. Square and dot have different colours and do not touch.
 
     >>> draw(random.Random(0)).colours
@@ -85,17 +85,17 @@ def draw(rng: random.Random, look: Look = TASK) -> Scene:
     noise = np.random.default_rng(rng.getrandbits(60))
     ground = rng.choice(list(GROUNDS))
     square, dot = rng.sample(list(COLOURS), 2)
-    blocks = noise.normal(0, look.texture_std * look.noise, (SIZE // 4, SIZE // 4, 3))
+    blocks = noise.normal(0, style.texture_std * style.noise, (SIZE // 4, SIZE // 4, 3))
     image = np.asarray(GROUNDS[ground], dtype=float) + np.kron(blocks, np.ones((4, 4, 1)))
-    side = rng.choice(look.sides)
+    side = rng.choice(style.sides)
     top, left = (rng.randrange(0, SIZE - side + 1, 2) for _ in range(2))
     image[top : top + side, left : left + side] = COLOURS[square]
     while True:  # the dot lies within one patch
-        y, x = (rng.randrange(GRID) * PATCH + rng.randrange(PATCH - look.dot + 1) for _ in range(2))
-        if not (-look.dot - 2 <= y - top <= side + 2 and -look.dot - 2 <= x - left <= side + 2):
+        y, x = (rng.randrange(GRID) * PATCH + rng.randrange(PATCH - style.dot + 1) for _ in range(2))
+        if not (-style.dot - 2 <= y - top <= side + 2 and -style.dot - 2 <= x - left <= side + 2):
             break
-    image[y : y + look.dot, x : x + look.dot] = COLOURS[dot]
-    image += noise.normal(0, look.pixel_std * look.noise, image.shape)
+    image[y : y + style.dot, x : x + style.dot] = COLOURS[dot]
+    image += noise.normal(0, style.pixel_std * style.noise, image.shape)
     colours = {"background": ground, "square": square, "dot": dot}
     return Scene(image.clip(0, 255).astype(np.uint8), colours, side)
 
@@ -127,7 +127,7 @@ def rows(
     split: str,
     seed: int = 0,
     mix: Sequence[str] = tuple(FAMILIES),
-    look: Look = TASK,
+    style: Style = TASK,
     wordings: str | None = None,
 ) -> list[dict]:
     """`n` rows: `question`, `solution`, `family`, `pixels`; the families of `mix` take turns.
@@ -143,10 +143,10 @@ def rows(
     found = []
     for index in range(n):
         family = mix[index % len(mix)]
-        scene = draw(rng, look)
+        scene = draw(rng, style)
         question = ask(family, wordings or split, rng)
         row = {"question": question, "solution": scene.colours[family], "family": family, "pixels": scene.pixels}
-        if family == "square" and len(look.sides) > 1:
+        if family == "square" and len(style.sides) > 1:
             row["family"] = f"square of {scene.side}"
         found.append(row)
     return found

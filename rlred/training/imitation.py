@@ -37,8 +37,8 @@ def imitate(
     """Trains a model's trainable weights and saves them in `output`; returns the trainer's state.
 
     Rows are taken in their order, from the first again after the last; the choices of `mix` take turns. The loss is the
-    mean negative log-probability, in nats, of what the policy says: look token and answer, not the placeholders. `run`
-    is the GRPOConfig of which this is a stage.
+    mean negative log-probability, in nats, of what the policy says: budget token and answer, not the placeholders.
+    `run` is the GRPOConfig of which this is a stage.
     """
     config = config_for(
         settings.config(output, run),

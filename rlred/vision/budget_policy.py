@@ -1,19 +1,19 @@
-"""The policy decides how much to look before it looks: question, look token, image, answer.
+"""The policy chooses a visual budget before it sees the image: question, budget token, image, answer.
 
     <user> what color is the dot ? <assistant> <look-1> [64 image tokens] red <eos>
 
-The look token is an ordinary token that the policy samples from its full vocabulary; it stands for a keep ratio, and
-the image follows with so many tokens. Look token and answer carry the policy gradient, the placeholders do not. A
-rollout whose first token is no look never sees the picture and ends there.
+A budget token is an ordinary token that the policy samples from its full vocabulary; it stands for a keep ratio, and
+the image follows with so many tokens. Budget token and answer carry the policy gradient, the placeholders do not. A
+rollout whose first token is no budget token never sees the picture and ends there.
 
 VisionThink's way round (`on_request`): the picture is in the prompt with few tokens, the policy answers from that, and
-a look token, at its first or any later place, asks for more.
+a budget token, at its first or any later place, asks for more.
 
     <user> [16 image tokens] what color is the dot ? <assistant> <look-1> [64 image tokens] red <eos>
     <user> [16 image tokens] what color is the square ? <assistant> blue <eos>
 
-The look rows of the head must differ: because an untied head was left so (rlred/tiny/makers/tiny_vlm.py), or because
-the looks are words of a pretrained model.
+The head's rows of the budget tokens must differ: because an untied head was left so (rlred/tiny/makers/tiny_vlm.py),
+or because the budget tokens are words of a pretrained model.
 """
 
 from collections.abc import Sequence
@@ -27,107 +27,107 @@ from rlred.tokens import token_of
 from rlred.vision.processor import KeepRatio, keep_mark, sparse_processor
 from rlred.vision.reduce import keep_count
 
-DIRECT = "direct"  # the choice of no look
+DIRECT = "direct"  # the choice of no budget token
 
 
 @dataclass(frozen=True)
 class VisualRollout:
-    """One question, looked at and answered."""
+    """One question, answered from as many visual tokens as the policy chose."""
 
     prompt_ids: list[int]
     completion_ids: list[int]
     mask: list[int]  # 1 where the policy chose the token
-    look: str | None
+    budget_token: str | None
     answer: str
-    kept: int  # visual tokens used, a thumbnail's included
-    full: int  # visual tokens of the whole picture
+    visual_tokens: int  # used, a thumbnail's included
+    full_visual_tokens: int  # of the whole picture
 
     @property
-    def ratio(self) -> float:
+    def keep_ratio(self) -> float:
         """The share of the picture's tokens that was used."""
-        return self.kept / self.full
+        return self.visual_tokens / self.full_visual_tokens
 
 
 class VisualBudgetPolicy:
-    """Lets a model look and answer. `looks` names the look tokens and their keep ratios.
+    """Lets a model choose a visual budget and answer. `budget_tokens` maps each token to its keep ratio.
 
     With `thumbnail`, the prompt opens with the picture at that ratio, so that the choice can depend on it; a row then
     brings its picture twice. `prompts` bring the system prompt, the template's settings and the end of thinking (the
     questions come worded). The model must be a `SparseVision` with images_per_row 1, or 2 with a thumbnail. With
-    `on_request`, the thumbnail can be answered without a look. Raises `ValueError` for fewer than two looks (none, with
-    `on_request`), one that is not one token of the vocabulary, a ratio outside (0, 1], and `on_request` without a
+    `on_request`, the thumbnail can be answered without one. Raises `ValueError` for fewer than two budget tokens (none,
+    with `on_request`), one that is not one token of the vocabulary, a ratio outside (0, 1], and `on_request` without a
     thumbnail.
     """
 
     def __init__(
         self,
         processor,
-        looks: dict[str, float],
+        budget_tokens: dict[str, float],
         thumbnail: float | None = None,
         on_request: bool = False,
         prompts: Prompts | None = None,
     ):
         self.processor = processor if isinstance(processor, KeepRatio) else sparse_processor(processor)
-        self.tokenizer, self.thumbnail, self.looks = processor.tokenizer, thumbnail, dict(looks)
+        self.tokenizer, self.thumbnail, self.budget_tokens = processor.tokenizer, thumbnail, dict(budget_tokens)
         self.prompts = (prompts or Prompts()).fitted(self.processor)
         self.on_request = on_request
         if on_request and thumbnail is None:
             raise ValueError("on_request=True needs a thumbnail, the keep ratio of the picture in the prompt")
         self.ids: dict[str, int] = {}
-        for look, ratio in self.looks.items():
+        for token, ratio in self.budget_tokens.items():
             keep_count(1, ratio)  # checks it
-            self.ids[look] = token_of(self.tokenizer, look, field="looks")
-        if len(set(self.ids.values())) < max(0 if on_request else 2, len(self.looks)):
-            raise ValueError(f"looks must name 2 different tokens or more, got {list(self.looks)}")
+            self.ids[token] = token_of(self.tokenizer, token, field="budget_tokens")
+        if len(set(self.ids.values())) < max(0 if on_request else 2, len(self.budget_tokens)):
+            raise ValueError(f"budget_tokens must name 2 different tokens or more, got {list(self.budget_tokens)}")
         image = processor.image_token
         self.block = f"<|vision_start|>{image}<|vision_end|>" if "Qwen" in type(processor).__name__ else image
 
     @property
     def images_per_row(self) -> int:
         """Pictures that a row must bring: its picture, and once more for the thumbnail."""
-        return 2 if self.looks and self.thumbnail is not None else 1
+        return 2 if self.budget_tokens and self.thumbnail is not None else 1
 
     @property
     def choices(self) -> list[str]:
-        """What can be done with a question: each look, and with `on_request` an answer without one, "direct"."""
-        return [*([DIRECT] if self.on_request else []), *self.looks]
+        """What can be done with a question: each budget token, and with `on_request` an answer without, "direct"."""
+        return [*([DIRECT] if self.on_request else []), *self.budget_tokens]
 
     def __call__(
         self,
         model,
         prompts: Sequence[list[dict]],
         images: Sequence,
-        looks: Sequence[str] | None = None,
+        choices: Sequence[str] | None = None,
         temperature: float = 1.0,
         answer_temperature: float | None = None,
         max_answer: int = 16,
     ) -> list[VisualRollout]:
         """A rollout per conversation and picture.
 
-        The policy chooses, unless `looks` names one of the `choices` for each row. Look and answer are sampled at
-        `temperature`, the answer after a look at `answer_temperature` where that is given; 0 is greedy.
+        The policy chooses, unless `choices` names one for each row. Budget token and answer are sampled at
+        `temperature`, the answer after a budget token at `answer_temperature` where that is given; 0 is greedy.
         """
         asked = self._asked(prompts, images)
         vision = {} if self.thumbnail is None else self.vision(images)
         ids = tuple(self.ids.values())
-        if looks is None:
+        if choices is None:
             longest = max_answer if self.on_request else 1
             first = self._generate(model, asked, vision, longest, temperature, stops=ids)
         else:
-            first = [[] if look == DIRECT else [self.ids[look]] for look in looks]
+            first = [[] if choice == DIRECT else [self.ids[choice]] for choice in choices]
             if not all(first):
                 direct = self._generate(model, asked, vision, max_answer, temperature, suppress_tokens=ids)
                 first = [opening or answer for opening, answer in zip(first, direct, strict=True)]
         answering = temperature if answer_temperature is None else answer_temperature
         rollouts: list[VisualRollout | None] = [None] * len(asked)
-        for look, token in self.ids.items():  # rows of one budget together, so that none is padded to another's
+        for name, token in self.ids.items():  # rows of one budget together, so that none is padded to another's
             rows = [row for row, opening in enumerate(first) if opening[-1] == token]
             if rows:
                 some = [[values[row] for row in rows] for values in (asked, first, images)]
-                for row, rollout in zip(rows, self._look(model, look, *some, max_answer, answering), strict=True):
+                for row, rollout in zip(rows, self._see(model, name, *some, max_answer, answering), strict=True):
                     rollouts[row] = rollout
         for row, opening in enumerate(first):
-            if rollouts[row] is None:  # no look: it ends here
+            if rollouts[row] is None:  # no budget token: it ends here
                 [whole] = self._wholes([images[row]])
                 answer = self._text(opening) if self.on_request else ""
                 used = self._count(asked[row])
@@ -136,24 +136,24 @@ class VisualBudgetPolicy:
                 )
         return rollouts
 
-    def _look(self, model, look, asked, openings, images, max_answer, temperature) -> list[VisualRollout]:
-        """Rows that look alike: what they said up to the look token, the picture's block, then the answer."""
+    def _see(self, model, name, asked, openings, images, max_answer, temperature) -> list[VisualRollout]:
+        """Rows of one budget token: what they said up to it, the picture's block, then the answer."""
         wholes = self._wholes(images)
-        blocks = [self._cut(whole, self.looks[look]) for whole in wholes]
+        blocks = [self._cut(whole, self.budget_tokens[name]) for whole in wholes]
         rows = [ids + opening + block for ids, opening, block in zip(asked, openings, blocks, strict=True)]
         answers = self._generate(model, rows, self.vision(images), max_answer, temperature)
         parts = zip(asked, openings, blocks, answers, wholes, strict=True)
-        return [self._rollout(look, *part) for part in parts]
+        return [self._rollout(name, *part) for part in parts]
 
-    def _rollout(self, look, asked, opening, block, answer, whole) -> VisualRollout:
+    def _rollout(self, name, asked, opening, block, answer, whole) -> VisualRollout:
         return VisualRollout(
             prompt_ids=asked,
             completion_ids=[*opening, *block, *answer],
             mask=[*[1] * len(opening), *[0] * len(block), *[1] * len(answer)],
-            look=look,
+            budget_token=name,
             answer=self._text(answer),
-            kept=self._count(asked) + self._count(block),
-            full=self._count(whole),
+            visual_tokens=self._count(asked) + self._count(block),
+            full_visual_tokens=self._count(whole),
         )
 
     def written(self, prompts, images, choices: Sequence[str], answers: Sequence[str]) -> list[VisualRollout]:
@@ -162,10 +162,10 @@ class VisualBudgetPolicy:
         for asked, whole, choice, answer in zip(
             self._asked(prompts, images), self._wholes(images), choices, answers, strict=True
         ):
-            look = None if choice == DIRECT else choice
-            opening, block = ([self.ids[look]], self._cut(whole, self.looks[look])) if look else ([], [])
+            name = None if choice == DIRECT else choice
+            opening, block = ([self.ids[name]], self._cut(whole, self.budget_tokens[name])) if name else ([], [])
             ids = [*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id]
-            found.append(self._rollout(look, asked, opening, block, ids, whole))
+            found.append(self._rollout(name, asked, opening, block, ids, whole))
         return found
 
     def _asked(self, prompts, images) -> list[list[int]]:
@@ -242,10 +242,10 @@ class VisualBudgetPolicy:
 class VisualRolloutFunc:
     """A `VisualBudgetPolicy` as TRL's `rollout_func`.
 
-    Rewards get the `columns` visual_tokens, full_visual_tokens, text_tokens and requested, whether there was a look.
+    Rewards get the `columns`: visual_tokens, full_visual_tokens, text_tokens and requested (was there a budget token).
 
-    With `assigned`, looks are dealt out in turn over each group instead, and carry no gradient: the ladder of keep
-    ratios, a control.
+    With `assigned`, budget tokens are dealt out in turn over each group instead, and carry no gradient: the ladder of
+    keep ratios, a control.
     """
 
     columns = ("visual_tokens", "full_visual_tokens", "text_tokens", "requested")
@@ -254,7 +254,7 @@ class VisualRolloutFunc:
         self.gate, self.assigned, self.max_answer = gate, assigned, max_answer
 
     def __call__(self, prompts: list, trainer) -> dict[str, list]:
-        gate, looks = self.gate, list(self.gate.looks)
+        gate, tokens = self.gate, list(self.gate.budget_tokens)
         images = [_images(messages)[-1] for messages in prompts]
         dealt = [row % trainer.num_generations for row in range(len(prompts))]
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
@@ -262,13 +262,13 @@ class VisualRolloutFunc:
                 model,
                 prompts,
                 images,
-                looks=[looks[turn % len(looks)] for turn in dealt] if self.assigned else None,
+                choices=[tokens[turn % len(tokens)] for turn in dealt] if self.assigned else None,
                 temperature=trainer.temperature,
                 max_answer=self.max_answer,
             )
         for name, values in {
-            "visual/keep_ratio": [rollout.ratio for rollout in rollouts],
-            "visual/looked": [float(rollout.look is not None) for rollout in rollouts],
+            "visual/keep_ratio": [rollout.keep_ratio for rollout in rollouts],
+            "visual/requested": [float(rollout.budget_token is not None) for rollout in rollouts],
         }.items():
             trainer._log_metric(name, sum(values) / len(values))
         return {
@@ -276,10 +276,10 @@ class VisualRolloutFunc:
             "completion_ids": [rollout.completion_ids for rollout in rollouts],
             "logprobs": None,
             "env_mask": [[0, *rollout.mask[1:]] if self.assigned else rollout.mask for rollout in rollouts],
-            "visual_tokens": [rollout.kept for rollout in rollouts],
-            "full_visual_tokens": [rollout.full for rollout in rollouts],
+            "visual_tokens": [rollout.visual_tokens for rollout in rollouts],
+            "full_visual_tokens": [rollout.full_visual_tokens for rollout in rollouts],
             "text_tokens": [sum(rollout.mask) for rollout in rollouts],
-            "requested": [rollout.look is not None for rollout in rollouts],
+            "requested": [rollout.budget_token is not None for rollout in rollouts],
         }
 
 
@@ -294,5 +294,5 @@ def _images(messages) -> list:
         part["image"] for m in messages if not isinstance(m["content"], str) for part in m["content"] if "image" in part
     ]
     if not found:
-        raise ValueError("a row without an image has nothing to look at; give it the column 'image'")
+        raise ValueError("a row has no image; give it the column 'image'")
     return found

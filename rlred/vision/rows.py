@@ -36,8 +36,8 @@ def load_rows(
             raise ValueError(
                 f"family_mix: no family is called {unknown[0]!r}; there are {', '.join(pictures.FAMILIES)}"
             )
-        look = pictures.Look(sides=tuple(square_sides)) if square_sides else pictures.TASK
-        drawn = pictures.rows(limit, split, seed, mix, look, wordings)
+        style = pictures.Style(sides=tuple(square_sides)) if square_sides else pictures.TASK
+        drawn = pictures.rows(limit, split, seed, mix, style, wordings)
         return [{"image": fromarray(row.pop("pixels")), **row} for row in drawn]
     raw, names = read_source(source, split, None)
     question = find_column(names, None, QUESTION_COLUMNS, source, "question_column")
@@ -50,7 +50,7 @@ def load_rows(
         found = raw[index].get(image)
         found = found[0] if isinstance(found, list) and found else found
         if not found:
-            raise ValueError(f"{source}: row {index} has no image; a gate has nothing to look at there")
+            raise ValueError(f"{source}: row {index} has no image; give it one in the column image")
         gold = solution_of(value_at(raw[index], solution))
         if gold is None:
             raise ValueError(f"{source}: row {index} has no answer to compare with")

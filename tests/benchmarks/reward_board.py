@@ -19,7 +19,9 @@ from statistics import fmean
 
 from matplotlib import pyplot as plt
 
+from rlred.evaluation.markdown import table
 from rlred.evaluation.measures import wilson
+from rlred.evaluation.results import Result, accuracy, read_result
 from rlred.files import write_json, write_text
 from rlred.flags import option
 from rlred.output import holds_run
@@ -112,17 +114,16 @@ def share_base(folder: Path, name: str, seed: int, model: str) -> None:
         return
     for other in UNASKED:
         source = folder / f"{other}-{seed}"
-        report = source / "adherence.json"
-        if report.exists() and json.loads(report.read_text())["model"] == model:
+        if (source / "adherence.json").exists() and read_result(source).labels["model"] == model:
             target.mkdir(parents=True)
             for file in (source / "measures").glob("baseline.*"):
                 shutil.copy(file, target)  # a row that asks otherwise after all finds that and measures anew
             return
 
 
-def row_of(report: dict, stage: str, log: list[dict]) -> dict:
+def row_of(result: Result, stage: str, log: list[dict]) -> dict:
     """What the board says of one run."""
-    block, cost = report[stage], report["cost"]
+    block, cost = result.blocks[stage], result.cost
     [line] = block["rows"]
     levels = block["by_level"]
     steps = [float(entry["completions/mean_length"]) for entry in log if "completions/mean_length" in entry]
@@ -149,12 +150,12 @@ def collect(folder: Path, seeds: list[int]) -> dict[str, list[dict]]:
             output = folder / f"{name}-{seed}"
             if not (output / "adherence.json").exists():
                 continue
-            report = json.loads((output / "adherence.json").read_text())
+            result = read_result(output)
             log = json.loads((output / "trainer_state.json").read_text())["log_history"]
             if seed not in of_base and name in UNASKED:
                 of_base.add(seed)
-                board["base"].append(row_of(report, "baseline", log))
-            board.setdefault(name, []).append(row_of(report, "trained", log))
+                board["base"].append(row_of(result, "baseline", log))
+            board.setdefault(name, []).append(row_of(result, "trained", log))
     return {name: rows for name, rows in board.items() if rows}
 
 
@@ -188,21 +189,18 @@ def to_markdown(board: dict[str, list[dict]], command: str) -> str:
         "",
         f"`{command}`, {HERE.name}; means over seeds, 95 % Wilson interval of all answers.",
     ]
-    lines += [
-        "",
-        "| method | seeds | accuracy % | mean tokens | of the base's | easy | hard | hard / easy | over budget % ",
-    ]
-    lines[-1] += "| rollout tokens | minutes |"
-    lines.append("|---" * 11 + "|")
+    names = ["method", "seeds", "accuracy %", "mean tokens", "of the base's", "easy", "hard", "hard / easy"]
+    names += ["over budget %", "rollout tokens", "minutes"]
+    rows_of_table = []
     for name, rows in board.items():
         mean = means(rows)
         share = f"{100 * mean['mean_length'] / base['mean_length']:.1f} %" if base else "-"
         over = f"{100 * mean['over_budget']:.1f}" if "over_budget" in mean else "-"
-        lines.append(
-            f"| {name} | {len(rows)} | {100 * mean['accuracy']:.1f} ({100 * mean['low']:.1f}-{100 * mean['high']:.1f}) "
-            f"| {mean['mean_length']:.1f} | {share} | {mean['easy']:.1f} | {mean['hard']:.1f} "
-            f"| {mean['hard'] / mean['easy']:.2f} | {over} | {mean['rollout_tokens']:,.0f} | {mean['minutes']:.1f} |"
-        )
+        interval = {"accuracy": mean["accuracy"], "accuracy_low": mean["low"], "accuracy_high": mean["high"]}
+        cells = [name, len(rows), accuracy(interval), f"{mean['mean_length']:.1f}", share]
+        cells += [f"{mean['easy']:.1f}", f"{mean['hard']:.1f}", f"{mean['hard'] / mean['easy']:.2f}", over]
+        rows_of_table.append([*cells, f"{mean['rollout_tokens']:,.0f}", f"{mean['minutes']:.1f}"])
+    lines += ["", *table(names, rows_of_table)]
     points = {name: (means(rows)["mean_length"], means(rows)["accuracy"]) for name, rows in board.items()}
     lines += ["", f"On the Pareto front of tokens and accuracy: {', '.join(pareto(points))}.", ""]
     return "\n".join(lines)

@@ -2,9 +2,9 @@
 
 A LLaVA-architecture model of 0.9 million parameters (SigLIP tower of 2 layers, Qwen3 of 3, width 128) learns to answer
 questions about textured pictures (rlred/tiny/pictures.py) that it sees at one of five resolutions: 64, 32, 16, 8 or 4
-tokens. Before the picture comes a look token that says which. The model does not choose: it is trained to hold all five
-for equally likely, whatever the question. So it can answer, but does not know how much to look: the untrained side of
-recipes/visual_sparsity.py.
+tokens. Before the picture comes a budget token that says which. The model does not choose: it is trained to hold all
+five for equally likely, whatever the question. So it can answer, but does not know how much to look: the untrained
+side of recipes/visual_sparsity.py.
 
 Objects shrink and noise grows in stages (at full size and noise from the start, square and dot stayed at chance). Some
 rows open with a thumbnail of 4 tokens, before the question.
@@ -27,12 +27,12 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from rlred.flags import option, required
 from rlred.tiny import pictures
-from rlred.tiny.pictures import FAMILIES, GRID, PATCH, SIZE, Look
+from rlred.tiny.pictures import FAMILIES, GRID, PATCH, SIZE, Style
 from rlred.vision.grid import downsample, grid_of
 
-LOOKS = {"<look-1>": 64, "<look-1/2>": 32, "<look-1/4>": 16, "<look-1/8>": 8, "<look-1/16>": 4}  # token: K
+BUDGET_TOKENS = {"<look-1>": 64, "<look-1/2>": 32, "<look-1/4>": 16, "<look-1/8>": 8, "<look-1/16>": 4}  # token: K
 THUMBNAIL = 4  # tokens
-SPECIAL_TOKENS = ["<pad>", "<bos>", "<eos>", "<unk>", "<image>", "<user>", "<assistant>", *LOOKS]
+SPECIAL_TOKENS = ["<pad>", "<bos>", "<eos>", "<unk>", "<image>", "<user>", "<assistant>", *BUDGET_TOKENS]
 CHAT_TEMPLATE = (
     "{{ '<bos>' }}{% for message in messages %}"
     "{{ ' <user> ' if message['role'] == 'user' else ' <assistant> ' }}"
@@ -43,11 +43,11 @@ CHAT_TEMPLATE = (
 )
 SIDES = (12, 16, 16, 16, 20, 28)  # of the square, in the last stage; the task's 16 half of the time
 STAGES = (
-    Look(sides=(24,), dot=8, noise=0.0),
-    Look(sides=(24,), dot=6, noise=0.33),
-    Look(sides=(16,), dot=5, noise=0.67),
-    Look(sides=(12,), dot=4, noise=1.0),
-    Look(sides=SIDES),
+    Style(sides=(24,), dot=8, noise=0.0),
+    Style(sides=(24,), dot=6, noise=0.33),
+    Style(sides=(16,), dot=5, noise=0.67),
+    Style(sides=(12,), dot=4, noise=1.0),
+    Style(sides=SIDES),
 )
 PASSED, DEADLINES = 0.85, (0.12, 0.2, 0.28, 0.36)  # a stage ends at this accuracy, or at this share of all steps
 
@@ -65,7 +65,7 @@ def build_processor() -> LlavaProcessor:
         bos_token="<bos>",
         eos_token="<eos>",
         unk_token="<unk>",
-        additional_special_tokens=["<image>", "<user>", "<assistant>", *LOOKS],
+        additional_special_tokens=["<image>", "<user>", "<assistant>", *BUDGET_TOKENS],
         model_input_names=["input_ids", "attention_mask"],
         padding_side="left",
     )
@@ -76,7 +76,7 @@ def build_processor() -> LlavaProcessor:
 
 
 def build_model(tokenizer) -> LlavaForConditionalGeneration:
-    """The architecture, with random weights. The head is not tied to the embeddings: the look rows must be free."""
+    """The architecture, with random weights. The head is not tied: its rows of the budget tokens must be free."""
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = LlavaConfig(
         vision_config={
@@ -116,15 +116,15 @@ def build_model(tokenizer) -> LlavaForConditionalGeneration:
 
 
 class Batch:
-    """Rows of one budget: a picture each, three questions in turn, the picture after the first look token."""
+    """Rows of one budget: a picture each, three questions in turn, the picture after the first budget token."""
 
-    def __init__(self, tokenizer, size: int, k: int, thumbnail: bool, look: Look, rng: random.Random):
+    def __init__(self, tokenizer, size: int, k: int, thumbnail: bool, style: Style, rng: random.Random):
         ids = tokenizer.get_vocab()
         images = [ids["<image>"]] * k
-        look_token = ids[{count: token for token, count in LOOKS.items()}[k]]
+        budget_token = ids[{count: token for token, count in BUDGET_TOKENS.items()}[k]]
         self.k, self.thumbnail, rows, labels, self.families, pixels = k, thumbnail, [], [], [], []
         for _ in range(size):
-            scene = pictures.draw(rng, look)
+            scene = pictures.draw(rng, style)
             pixels.append(scene.pixels)
             row = [ids["<bos>"]]
             label = [-100]
@@ -132,7 +132,7 @@ class Batch:
                 question = [ids[word] for word in pictures.ask(family, "train", rng).split()]
                 opening = [ids["<image>"]] * THUMBNAIL if thumbnail and turn == 0 else []
                 asked = [ids["<user>"], *opening, *question, ids["<assistant>"]]
-                asked += [look_token, *images] if turn == 0 else []
+                asked += [budget_token, *images] if turn == 0 else []
                 row += [*asked, ids[scene.colours[family]], ids["<eos>"]]
                 label += [*[-100] * len(asked), ids[scene.colours[family]], ids["<eos>"]]
                 self.families.append(family)
@@ -152,7 +152,7 @@ def encode(model, pixels: torch.Tensor, k: int):
 
 
 def gate_states(model, tokenizer, rng: random.Random, pixels: torch.Tensor, per_family: int) -> torch.Tensor:
-    """Hidden states (rows, width) at which a look token is due: each family, half of the rows after a thumbnail."""
+    """Hidden states (rows, width) at which a budget token is due: each family, half of the rows after a thumbnail."""
     texts = [pictures.ask(family, "train", rng) for family in FAMILIES for _ in range(per_family)]
     states = []
     for opening, some in (("", texts[::2]), ("<image> " * THUMBNAIL, texts[1::2])):
@@ -164,19 +164,19 @@ def gate_states(model, tokenizer, rng: random.Random, pixels: torch.Tensor, per_
     return torch.cat(states)
 
 
-def spread_looks(model, tokenizer, states: torch.Tensor) -> None:
-    """Makes the look rows of the head equal but for mutually orthogonal parts that the gate's states do not see yet.
+def spread_budget_tokens(model, tokenizer, states: torch.Tensor) -> None:
+    """Makes the rows of the budget tokens equal but for mutually orthogonal parts that the states do not see yet.
 
     The uniform prior leaves the rows nearly alike, and a gate with such a head did not learn (docs/LOG.md). The parts
     are orthogonal to the states' 32 main directions, so the gate stays about uniform.
     """
-    looks = tokenizer.convert_tokens_to_ids(list(LOOKS))
+    tokens = tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
     weight = model.lm_head.weight.data
-    shared = weight[looks].mean(0)
+    shared = weight[tokens].mean(0)
     main = torch.linalg.svd(states, full_matrices=False).Vh[:32].T  # (width, 32)
-    parts = torch.randn(len(shared), len(looks), generator=torch.Generator().manual_seed(0))
-    parts = torch.linalg.qr(parts - main @ (main.T @ parts)).Q.T  # (looks, width)
-    weight[looks] = shared + shared.norm() * parts
+    parts = torch.randn(len(shared), len(tokens), generator=torch.Generator().manual_seed(0))
+    parts = torch.linalg.qr(parts - main @ (main.T @ parts)).Q.T  # (tokens, width)
+    weight[tokens] = shared + shared.norm() * parts
 
 
 def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, rng: random.Random) -> None:
@@ -186,14 +186,14 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
     term for the gate.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
-    looks = tokenizer.convert_tokens_to_ids(list(LOOKS))
+    tokens = tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
     stage, entered, mixed, worst, start = 0, 0, False, 0.0, time.time()
     for step in range(steps):
         done = step / steps
         decay = 1 if done < 0.4 else 0.5 * (1 + math.cos(math.pi * (done - 0.4) / 0.6)) + 0.01
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 60) * decay
-        k = 64 if not mixed or rng.random() < 0.4 else rng.choice([k for k in LOOKS.values() if k < 64])
+        k = 64 if not mixed or rng.random() < 0.4 else rng.choice([k for k in BUDGET_TOKENS.values() if k < 64])
         batch = Batch(tokenizer, batch_size, k, mixed and rng.random() < 0.25, STAGES[stage], rng)
         seen = encode(model, batch.pixels, k)
         if batch.thumbnail:
@@ -207,9 +207,9 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
         answers = batch.labels[:, 1:] != -100
         logits, targets = model.lm_head(hidden[:, :-1][answers]).float(), batch.labels[:, 1:][answers]
         loss = F.cross_entropy(logits, targets)
-        if step % 4 == 0:  # all looks alike, at the gate of twelve questions
+        if step % 4 == 0:  # all budget tokens alike, at the choice of twelve questions
             gates = model.lm_head(gate_states(model, tokenizer, rng, batch.pixels, 4)).float()
-            loss = loss - 0.5 * gates.log_softmax(-1)[:, looks].mean()
+            loss = loss - 0.5 * gates.log_softmax(-1)[:, tokens].mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -260,10 +260,10 @@ class MakeVLM:
         with torch.no_grad():
             pixels = Batch(processor.tokenizer, 24, 64, False, STAGES[-1], rng).pixels
             states = gate_states(model, processor.tokenizer, rng, pixels, 16)
-            spread_looks(model, processor.tokenizer, states)
-            looks = processor.tokenizer.convert_tokens_to_ids(list(LOOKS))
-            shares = model.lm_head(states).softmax(-1)[:, looks]
+            spread_budget_tokens(model, processor.tokenizer, states)
+            tokens = processor.tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
+            shares = model.lm_head(states).softmax(-1)[:, tokens]
         low, high = shares.min(), shares.max()
-        print(f"gate: look tokens {shares.sum(-1).min():.4f} or more, each from {low:.3f} to {high:.3f}")
+        print(f"budget tokens: {shares.sum(-1).min():.4f} or more, each from {low:.3f} to {high:.3f}")
         model.save_pretrained(self.output)
         processor.save_pretrained(self.output)

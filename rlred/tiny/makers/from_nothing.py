@@ -5,6 +5,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -106,38 +107,38 @@ def build_model(tokenizer) -> Qwen3ForCausalLM:
     return model
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast and on how many rows at once a stage trains."""
+
+    steps: int
+    learning_rate: float
+    batch_size: int
+    tokens_per_row: int | None = None
+    """The loss is the mean over the tokens of a batch, in which short rows weigh more, because a batch holds rows of
+    similar lengths: the model ends early. With this it is their sum per row, divided by this number."""
+
+
 def train(
-    model,
-    tokenizer,
-    pair: Callable[[], tuple[str, str]],
-    *,
-    steps: int,
-    learning_rate: float,
-    batch_size: int,
-    rng: random.Random,
-    name: str,
-    tokens_per_row: int | None = None,
+    model, tokenizer, pair: Callable[[], tuple[str, str]], schedule: Schedule, rng: random.Random, name: str
 ) -> None:
     """AdamW with warm-up and cosine on (question as asked, trace) pairs, which `pair` makes one by one.
 
-    The loss is the mean over the tokens of a batch, in which short rows weigh more, because a batch holds rows of
-    similar lengths: the model ends early. With `tokens_per_row` it is their sum per row, divided by that number.
-
     Not the SFT loop (rlred/training/sft.py): the texts are made as they are trained on, and the rate has a floor.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    start = time.time()
-    for step in range(steps):
-        decay = 0.5 * (1 + math.cos(math.pi * step / steps))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    start, batch_size = time.time(), schedule.batch_size
+    for step in range(schedule.steps):
+        decay = 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1, (step + 1) / 100) * max(0.02, decay)
+            group["lr"] = schedule.learning_rate * min(1, (step + 1) / 100) * max(0.02, decay)
         # Neighbours in length share a batch: a random one of four quarters of a sorted pool.
         pool = sorted((pair() for _ in range(4 * batch_size)), key=lambda one: len("".join(one)))
         quarter = rng.randrange(4) * batch_size
         input_ids, labels = collate(tokenizer, pool[quarter : quarter + batch_size])
         loss = model(input_ids=input_ids, labels=labels).loss
-        if tokens_per_row:
-            loss = loss * ((labels != -100).sum() / (batch_size * tokens_per_row))
+        if schedule.tokens_per_row:
+            loss = loss * ((labels != -100).sum() / (batch_size * schedule.tokens_per_row))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

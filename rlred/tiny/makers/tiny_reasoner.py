@@ -18,7 +18,7 @@ from transformers import Qwen3ForCausalLM
 
 from rlred.flags import option, required
 from rlred.tiny import sums
-from rlred.tiny.makers.from_nothing import asked, build_model, build_tokenizer, train
+from rlred.tiny.makers.from_nothing import Schedule, asked, build_model, build_tokenizer, train
 
 MAX_TOKENS = 76  # of a trace
 CLOSING = 5  # of them after the thinking: </think> \\boxed{ 21 } <|im_end|>
@@ -89,15 +89,7 @@ class MakeReasoner:
         for number, stage in enumerate(STAGES[self.first_stage :], start=self.first_stage):
             if number == self.first_stage:
                 stage = dataclasses.replace(stage, steps=stage.steps - self.skip_steps)
-            train(
-                model,
-                tokenizer,
-                functools.partial(sample_texts, stage, rng),
-                steps=stage.steps,
-                learning_rate=stage.learning_rate,
-                batch_size=self.batch_size,
-                rng=rng,
-                name=f"stage {number}",
-            )
+            schedule = Schedule(stage.steps, stage.learning_rate, self.batch_size)
+            train(model, tokenizer, functools.partial(sample_texts, stage, rng), schedule, rng, f"stage {number}")
             model.save_pretrained(self.output)  # the last stage's stays
             tokenizer.save_pretrained(self.output)

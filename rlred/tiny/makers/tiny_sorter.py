@@ -19,7 +19,7 @@ from transformers import Qwen3ForCausalLM
 from rlred.data.budgets import Wording
 from rlred.flags import option, required
 from rlred.tiny import sorting
-from rlred.tiny.makers.from_nothing import asked, build_model, build_tokenizer, train
+from rlred.tiny.makers.from_nothing import Schedule, asked, build_model, build_tokenizer, train
 
 MAX_TOKENS = 84  # of thinking
 EARLY_STOP = 0.15  # share of traces that stop before the number is known
@@ -27,7 +27,7 @@ WORDS = [" take left check 0 1 2 3 4 5 6 7 8 9", "0123456789", "\\boxed{", "Whic
 
 
 class Stage(NamedTuple):
-    """A stretch of training; `tokens_per_row` as in `train`, and the share of rows that practise counting words."""
+    """A stretch of training; `tokens_per_row` as in `Schedule`, and the share of rows that practise counting words."""
 
     steps: int
     learning_rate: float
@@ -91,16 +91,8 @@ class MakeSorter:
         print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
         for number, stage in enumerate(STAGES[self.first_stage :], start=self.first_stage):
             rng = random.Random(f"{sorting.FAMILY}/{self.seed}/{number}")
-            train(
-                model,
-                tokenizer,
-                functools.partial(sample_texts, rng, stage.practice),
-                steps=self.steps or stage.steps,
-                learning_rate=stage.learning_rate,
-                batch_size=self.batch_size,
-                rng=rng,
-                name=f"stage {number}",
-                tokens_per_row=stage.tokens_per_row,
-            )
+            schedule = Schedule(self.steps or stage.steps, stage.learning_rate, self.batch_size, stage.tokens_per_row)
+            pair = functools.partial(sample_texts, rng, stage.practice)
+            train(model, tokenizer, pair, schedule, rng, f"stage {number}")
             model.save_pretrained(self.output)  # the last stage's stays
             tokenizer.save_pretrained(self.output)

@@ -20,6 +20,7 @@ MIN_NUMBERS, MAX_NUMBERS = 3, 8
 SAY_LEFT = 0.5  # share of the steps that say which numbers are left
 MOST_CHECKED = 4  # numbers that a check says again, at most
 FAMILY = "sorting"
+PRACTICE_WORDS = ("take", "left", "check")
 
 
 def question_of(numbers: list[int], rank: int) -> str:
@@ -108,19 +109,19 @@ def answer(numbers: list[int], rank: int) -> str:
     return f"</think>\\boxed{{{sorted(numbers)[rank - 1]}}}"
 
 
-def practice(rng: random.Random, most: int = 80) -> tuple[str, str]:
+def practice(rng: random.Random, writing: float = 0.5) -> tuple[str, str]:
     r"""A question about words and its completion: how many there are, or to write one so many times.
 
     What every pretrained model can do a little, and a model that has only seen sorting cannot: count what it reads, and
-    follow a number in a prompt.
+    follow a number in a prompt. `writing` is the share of the second kind. Small numbers are as frequent as large ones.
 
-    >>> practice(random.Random(1), 4)
-    ('Write check 2 times.', ' check check</think>\\boxed{2}')
-    >>> practice(random.Random(5), 4)
-    ('How many words are check check check?', '</think>\\boxed{3}')
+    >>> practice(random.Random(2), writing=0)
+    ('How many words are take check?', '</think>\\boxed{2}')
+    >>> practice(random.Random(2), writing=1)
+    ('Write take 2 times.', ' take take</think>\\boxed{2}')
     """
-    count, word = rng.randint(1, most), rng.choice(("take", "left", "check"))
-    if rng.random() < 0.5:
-        words = " ".join(rng.choice(("take", "left", "check")) for _ in range(count))
+    count, word = rng.randint(1, rng.choice((9, 20, 80))), rng.choice(PRACTICE_WORDS)
+    if rng.random() >= writing:
+        words = " ".join(rng.choice(PRACTICE_WORDS) for _ in range(count))
         return f"How many words are {words}?", f"</think>\\boxed{{{count}}}"
     return f"Write {word} {count} times.", f" {word}" * count + f"</think>\\boxed{{{count}}}"

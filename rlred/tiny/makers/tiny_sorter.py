@@ -27,18 +27,21 @@ WORDS = [" take left check 0 1 2 3 4 5 6 7 8 9", "0123456789", "\\boxed{", "Whic
 
 
 class Stage(NamedTuple):
-    """A stretch of training; `tokens_per_row` as in `Schedule`, and the share of rows that practise counting words."""
+    """A stretch of training; `tokens_per_row` as in `Schedule`, the share of rows that practise counting words, and the
+    share of these that write them."""
 
     steps: int
     learning_rate: float
     tokens_per_row: int | None = None
     practice: float = 0.0
+    writing: float = 0.5
 
 
 STAGES = (
     Stage(1500, 3e-3),
     Stage(300, 1e-3, tokens_per_row=48),  # traces become as long as those that are shown
     Stage(600, 2e-3, tokens_per_row=48, practice=0.5),
+    Stage(800, 2e-3, tokens_per_row=48, practice=0.7, writing=0.8),
 )
 
 
@@ -50,13 +53,13 @@ def trace_length(numbers: list[int], rank: int, rng: random.Random) -> int:
     return rng.randint(min(least, MAX_TOKENS), MAX_TOKENS)
 
 
-def sample_texts(rng: random.Random, share: float = 0.0) -> tuple[str, str]:
+def sample_texts(rng: random.Random, share: float = 0.0, writing: float = 0.5) -> tuple[str, str]:
     """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace.
 
     A share of them practises counting words, without a budget.
     """
     if share and rng.random() < share:
-        question, text = sorting.practice(rng)
+        question, text = sorting.practice(rng, writing)
         return Wording().ask(question, None, "free"), text
     numbers, rank = sorting.sample_question(rng, "train")
     text = asked(sorting.question_of(numbers, rank), rng)
@@ -92,7 +95,7 @@ class MakeSorter:
         for number, stage in enumerate(STAGES[self.first_stage :], start=self.first_stage):
             rng = random.Random(f"{sorting.FAMILY}/{self.seed}/{number}")
             schedule = Schedule(self.steps or stage.steps, stage.learning_rate, self.batch_size, stage.tokens_per_row)
-            pair = functools.partial(sample_texts, rng, stage.practice)
+            pair = functools.partial(sample_texts, rng, stage.practice, stage.writing)
             train(model, tokenizer, pair, schedule, rng, f"stage {number}")
             model.save_pretrained(self.output)  # the last stage's stays
             tokenizer.save_pretrained(self.output)

@@ -345,7 +345,7 @@ def test_a_gate_asks_behind_the_system_prompt_in_training_and_in_measuring(thumb
     processor = build_processor()
     plain = VisualBudgetPolicy(processor, tokens, thumbnail)
     told = VisualBudgetPolicy(processor, tokens, thumbnail, prompts=Prompts(system_prompt="look here"))
-    texts = [[gate.tokenizer.decode(ids) for ids in gate._asked(rows, images)] for gate in (plain, told)]
+    texts = [[policy.tokenizer.decode(ids) for ids in policy._asked(rows, images)] for policy in (plain, told)]
     for name, text in (("look here", texts[1][0]), ("name it", texts[0][1]), ("name it", texts[1][1])):
         assert name in text and text.index(name) < text.index("what color")
     assert "look here" not in texts[0][0] + texts[1][1]  # the row's own text wins

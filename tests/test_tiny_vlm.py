@@ -17,7 +17,7 @@ from rlred.tiny.makers.tiny_vlm import (
     build_model,
     build_processor,
     encode,
-    gate_states,
+    policy_states,
     spread_budget_tokens,
 )
 from rlred.vision.budget_policy import VisualBudgetPolicy
@@ -32,15 +32,15 @@ RATIOS = {token: k / 64 for token, k in BUDGET_TOKENS.items()}
 def vlm():
     folder = resolve_model("tiny_vlm")
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    gate = VisualBudgetPolicy(AutoProcessor.from_pretrained(folder), RATIOS)
+    policy = VisualBudgetPolicy(AutoProcessor.from_pretrained(folder), RATIOS)
     SparseVision(model, Reducer(strategy="downsample"), images_per_row=1)
-    return model, gate
+    return model, policy
 
 
 def accuracy(vlm, token, wordings="test", n=60):
-    model, gate = vlm
+    model, policy = vlm
     rows = load_rows("pictures", split="test", limit=n, wordings=wordings)
-    table = row_of(sweep_pictures(gate, model, rows, Sampling(2, temperature=0.0), choice=token))["by_level"]
+    table = row_of(sweep_pictures(policy, model, rows, Sampling(2, temperature=0.0), choice=token))["by_level"]
     return {family: table[family]["accuracy"] for family in pictures.FAMILIES}
 
 
@@ -52,20 +52,20 @@ def test_families_need_different_amounts_of_the_picture(vlm):
 
 
 def test_it_does_not_choose(vlm):
-    model, gate = vlm
+    model, policy = vlm
     questions = [text for family in pictures.FAMILIES for text in pictures.wordings(family, "test")]
     prompts = [[{"role": "user", "content": text}] for text in questions]
-    inputs = gate.tokenizer.pad({"input_ids": gate._asked(prompts, [])}, return_tensors="pt")
+    inputs = policy.tokenizer.pad({"input_ids": policy._asked(prompts, [])}, return_tensors="pt")
     with torch.no_grad():
-        shares = model(**inputs).logits[:, -1].softmax(-1)[:, list(gate.ids.values())]
+        shares = model(**inputs).logits[:, -1].softmax(-1)[:, list(policy.ids.values())]
     assert shares.sum(-1).min() > 0.99
     assert (shares - 0.2).abs().max() < 0.05
 
 
 def test_the_recipe_sees_pictures_as_the_reduced_model_does(vlm):
-    model, gate = vlm
+    model, policy = vlm
     rows = load_rows("pictures", limit=2)
-    pixels = gate.vision([row["image"] for row in rows])["pixel_values"]
+    pixels = policy.vision([row["image"] for row in rows])["pixel_values"]
     expected = torch.stack(encode(model, pixels, 16).pooler_output)
     output, _ = model.sparse_vision.family.downsampled({"pixel_values": pixels}, [16, 16])
     assert torch.equal(expected, torch.stack(output.pooler_output))
@@ -87,7 +87,7 @@ def test_spread_budget_tokens_are_distinct_and_leave_the_gate_uniform():
     model = build_model(processor.tokenizer)
     batch = Batch(processor.tokenizer, 24, 64, False, tiny_vlm.STAGES[-1], random.Random(0))
     with torch.no_grad():
-        states = gate_states(model, processor.tokenizer, random.Random(1), batch.pixels, 8)
+        states = policy_states(model, processor.tokenizer, random.Random(1), batch.pixels, 8)
         spread_budget_tokens(model, processor.tokenizer, states)
     rows = model.lm_head.weight[processor.tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))]
     logits = states @ rows.T

@@ -298,7 +298,7 @@ def test_videos_are_refused():
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
 def test_trap_token_types_of_a_prompt_without_its_image_do_not_reach_the_model(kind):
-    """TRL makes them of the dataset's prompt, image included; a gate's image comes later, in the completion."""
+    """TRL makes them of the dataset's prompt, image included; a policy's image comes later, in the completion."""
     model, inputs = sparse(kind), batch(kind, [[9], [5]])
     with torch.no_grad():
         expected = model(**inputs).logits

@@ -27,10 +27,10 @@ OTHERS = ["<look-1/2>", "<look-1/4>", "<look-1/8>", "<look-1/16>"]
 def asking():
     """The embedded VLM, which may answer 16 tokens or ask for 64 more."""
     model = AutoModelForImageTextToText.from_pretrained(VLM).eval()
-    gate = VisualBudgetPolicy(AutoProcessor.from_pretrained(VLM), {"<look-1>": 1.0}, 0.25, on_request=True)
-    SparseVision(model, Reducer(strategy="downsample"), images_per_row=gate.images_per_row)
-    model.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids(OTHERS)
-    return model, gate
+    policy = VisualBudgetPolicy(AutoProcessor.from_pretrained(VLM), {"<look-1>": 1.0}, 0.25, on_request=True)
+    SparseVision(model, Reducer(strategy="downsample"), images_per_row=policy.images_per_row)
+    model.generation_config.suppress_tokens += policy.tokenizer.convert_tokens_to_ids(OTHERS)
+    return model, policy
 
 
 def asked(rows):
@@ -38,13 +38,13 @@ def asked(rows):
 
 
 def test_a_thumbnail_is_answered_or_the_whole_picture_asked_for(asking):
-    model, gate = asking
+    model, policy = asking
     rows = load_rows("pictures", limit=4)
     prompts, images = asked(rows)
-    assert gate.choices == [DIRECT, "<look-1>"]
-    rollouts = gate(model, prompts, images, gate.choices * 2, temperature=0, max_answer=2)
-    image = gate.processor.image_token_id
-    for rollout, choice in zip(rollouts, gate.choices * 2, strict=True):
+    assert policy.choices == [DIRECT, "<look-1>"]
+    rollouts = policy(model, prompts, images, policy.choices * 2, temperature=0, max_answer=2)
+    image = policy.processor.image_token_id
+    for rollout, choice in zip(rollouts, policy.choices * 2, strict=True):
         requested = choice != DIRECT
         assert rollout.prompt_ids.count(image) == 16  # low resolution stands in the prompt
         assert (rollout.budget_token, rollout.keep_ratio) == (
@@ -53,22 +53,22 @@ def test_a_thumbnail_is_answered_or_the_whole_picture_asked_for(asking):
         )
         assert rollout.completion_ids.count(image) == rollout.mask.count(0) == (64 if requested else 0)
         assert sum(rollout.mask) == (3 if requested else 2)  # request, answer and end, or answer and end
-        assert rollout.answer and rollout.answer in gate.tokenizer.decode(rollout.completion_ids)
-    free = gate(model, prompts, images, temperature=0, max_answer=2)
+        assert rollout.answer and rollout.answer in policy.tokenizer.decode(rollout.completion_ids)
+    free = policy(model, prompts, images, temperature=0, max_answer=2)
     assert [g.completion_ids for g in free] == [  # this VLM does not ask of itself
-        g.completion_ids for g in gate(model, prompts, images, [DIRECT] * 4, temperature=0, max_answer=2)
+        g.completion_ids for g in policy(model, prompts, images, [DIRECT] * 4, temperature=0, max_answer=2)
     ]
 
 
 def test_a_request_may_come_after_some_words(asking):
-    model, gate = asking
+    model, policy = asking
     rows = load_rows("pictures", limit=2)
-    asks = token_of(gate.tokenizer, "<look-1>", field="budget_tokens")
-    said = [gate.tokenizer.encode("red blue <look-1>"), gate.tokenizer.encode("red <eos>")]
-    generate = gate._generate
-    gate._generate = lambda *args, stops=(), **more: said if stops else generate(*args, stops=stops, **more)
-    late, direct = gate(model, *asked(rows), max_answer=4)
-    assert late.completion_ids[:3] == said[0] and late.completion_ids[3:67] == [gate.processor.image_token_id] * 64
+    asks = token_of(policy.tokenizer, "<look-1>", field="budget_tokens")
+    said = [policy.tokenizer.encode("red blue <look-1>"), policy.tokenizer.encode("red <eos>")]
+    generate = policy._generate
+    policy._generate = lambda *args, stops=(), **more: said if stops else generate(*args, stops=stops, **more)
+    late, direct = policy(model, *asked(rows), max_answer=4)
+    assert late.completion_ids[:3] == said[0] and late.completion_ids[3:67] == [policy.processor.image_token_id] * 64
     assert (
         late.mask[:68] == [1] * 3 + [0] * 64 + [1]
         and late.budget_token == "<look-1>"
@@ -79,33 +79,33 @@ def test_a_request_may_come_after_some_words(asking):
 
 def test_generate_and_training_see_both_kinds_alike(asking):
     """The probability of the greedy answers in the training forward of both kinds in one batch, left-padded."""
-    model, gate = asking
+    model, policy = asking
     rows = load_rows("pictures", limit=4)
     prompts, images = asked(rows)
-    rollouts = gate(model, prompts, images, gate.choices * 2, temperature=0, max_answer=1)
+    rollouts = policy(model, prompts, images, policy.choices * 2, temperature=0, max_answer=1)
     width = max(len(g.prompt_ids + g.completion_ids) for g in rollouts)
     ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in rollouts)])
     with torch.no_grad():
-        logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **gate.vision(images)).logits[:, -2]
-        logits[:, model.generation_config.suppress_tokens + list(gate.ids.values())] = -torch.inf
+        logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **policy.vision(images)).logits[:, -2]
+        logits[:, model.generation_config.suppress_tokens + list(policy.ids.values())] = -torch.inf
     assert logits.argmax(-1).tolist() == [g.completion_ids[-1] for g in rollouts]
     with torch.no_grad():
-        alone = [model(**batch_of(gate, [g], [i])).loss.item() for g, i in zip(rollouts, images, strict=True)]
-        together = model(**batch_of(gate, rollouts, images)).loss.item()
+        alone = [model(**batch_of(policy, [g], [i])).loss.item() for g, i in zip(rollouts, images, strict=True)]
+        together = model(**batch_of(policy, rollouts, images)).loss.item()
     tokens = [sum(g.mask) for g in rollouts]
     assert together == pytest.approx(sum(a * n for a, n in zip(alone, tokens, strict=True)) / sum(tokens), rel=1e-4)
 
 
 def test_trap_a_model_that_never_asks_needs_imitation(asking, tmp_path):
     """GRPO on a model that never asks has no request to compare with; imitation is what gives it one."""
-    model, gate = asking
+    model, policy = asking
     rows = load_rows("pictures", limit=60, mix=["square"])
     prompts, images = asked(load_rows("pictures", limit=12, mix=["square"], seed=1))
-    look = gate.ids["<look-1>"]
+    look = policy.ids["<look-1>"]
 
     def share_of_requests():
-        ids, vision = gate._asked(prompts, images), gate.vision(images)
-        inputs = gate.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
+        ids, vision = policy._asked(prompts, images), policy.vision(images)
+        inputs = policy.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
         with torch.no_grad():
             return model.eval()(**inputs, **vision).logits[:, -1].softmax(-1)[:, look].mean().item()
 
@@ -119,25 +119,25 @@ def test_trap_a_model_that_never_asks_needs_imitation(asking, tmp_path):
         in_order=True,
         logging_steps=1,
     )
-    log = imitate(model, gate, rows, gate.choices, settings, tmp_path).log_history
+    log = imitate(model, policy, rows, policy.choices, settings, tmp_path).log_history
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert len(losses) == 14 and losses[-1] < losses[0]
     assert share_of_requests() > 0.2
 
 
 def test_a_written_glance_is_what_would_have_been_generated(asking):
-    model, gate = asking
+    model, policy = asking
     rows = load_rows("pictures", limit=2)
-    generated = gate(model, *asked(rows), gate.choices, temperature=0, max_answer=2)
-    assert gate.written(*asked(rows), gate.choices, [rollout.answer for rollout in generated]) == generated
+    generated = policy(model, *asked(rows), policy.choices, temperature=0, max_answer=2)
+    assert policy.written(*asked(rows), policy.choices, [rollout.answer for rollout in generated]) == generated
 
 
 def test_rollouts_say_who_asked(asking, monkeypatch):
-    model, gate = asking
-    rollout = VisualRolloutFunc(gate, max_answer=2)
+    model, policy = asking
+    rollout = VisualRolloutFunc(policy, max_answer=2)
     rows = load_rows("pictures", limit=2)
-    choices = iter([gate.choices])
-    rollouts = gate(model, *asked(rows), next(choices), max_answer=2)
+    choices = iter([policy.choices])
+    rollouts = policy(model, *asked(rows), next(choices), max_answer=2)
     monkeypatch.setattr(VisualBudgetPolicy, "__call__", lambda self, *args, **kwargs: rollouts)
     monkeypatch.setattr("rlred.vision.budget_policy.unwrap_model_for_generation", lambda *args: torch.no_grad())
     prompts = [

@@ -56,9 +56,9 @@ def does(arguments: dict) -> str:
 
 def usage(name: str, base_model: str, arguments: dict, prompts: Prompts | None = None) -> str:
     """How to load the adapter and ask about a picture."""
-    gate = {"budget_tokens": arguments["budget_tokens"], "thumbnail": arguments["thumbnail"]}
-    gate |= {"on_request": arguments.get("on_request", False)}
-    given = ", ".join(f"{key}={value!r}" for key, value in gate.items())
+    policy = {"budget_tokens": arguments["budget_tokens"], "thumbnail": arguments["thumbnail"]}
+    policy |= {"on_request": arguments.get("on_request", False)}
+    given = ", ".join(f"{key}={value!r}" for key, value in policy.items())
     prompts = prompts or Prompts()
     asked = {name: value for name, value in prompts.described().items() if value}
     told, needed = "", ""
@@ -70,7 +70,7 @@ def usage(name: str, base_model: str, arguments: dict, prompts: Prompts | None =
     )
     suppressed = arguments.get("suppress_tokens") or []
     suppress = (
-        f"\nmodel.generation_config.suppress_tokens += gate.tokenizer.convert_tokens_to_ids({suppressed})"
+        f"\nmodel.generation_config.suppress_tokens += policy.tokenizer.convert_tokens_to_ids({suppressed})"
         if suppressed
         else ""
     )
@@ -81,12 +81,12 @@ from rlred.vision.budget_policy import VisualBudgetPolicy
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 
-gate = VisualBudgetPolicy(AutoProcessor.from_pretrained("{name}"), {given}{told})
+policy = VisualBudgetPolicy(AutoProcessor.from_pretrained("{name}"), {given}{told})
 model = AutoModelForImageTextToText.from_pretrained("{base_model}")
 reducer = Reducer(score="{arguments["score"]}", strategy="{arguments["strategy"]}")
-SparseVision(model, reducer, images_per_row=gate.images_per_row){suppress}
+SparseVision(model, reducer, images_per_row=policy.images_per_row){suppress}
 model = PeftModel.from_pretrained(model, "{name}").eval()
 prompt = [{{"role": "user", "content": {question}}}]
-[rollout] = gate(model, [prompt], [image], temperature=0, max_answer={arguments["max_answer"]})
+[rollout] = policy(model, [prompt], [image], temperature=0, max_answer={arguments["max_answer"]})
 print(rollout.budget_token, rollout.visual_tokens, rollout.answer)
 ```"""

@@ -175,15 +175,15 @@ def run(
     if parts and not declared(reward).grades:
         rewards, training.reward_weights = [reward, correctness_of(reward, ExactMatch())], [1.0, 0.0]
     check_rewards(rewards, training)
-    model, gate = load_gate(arguments, training, model_config)
-    rewards = [tell_end(reward, gate.prompts.end, gate.tokenizer) for reward in rewards]
+    model, policy = load_policy(arguments, training, model_config)
+    rewards = [tell_end(reward, policy.prompts.end, policy.tokenizer) for reward in rewards]
     reward = rewards[0]
-    correctness = correctness_of(reward, tell_end(ExactMatch(), gate.prompts.end, gate.tokenizer))
+    correctness = correctness_of(reward, tell_end(ExactMatch(), policy.prompts.end, policy.tokenizer))
     rows = questions_of(arguments, training)
     held_out = held_out_of(arguments)
     check_held_out(rows, held_out.get("test", []))
     output = prepare_output_dir(training, default_output)
-    evaluation = VisualStageEvaluation(arguments, gate, held_out, correctness, training.seed, output)
+    evaluation = VisualStageEvaluation(arguments, policy, held_out, correctness, training.seed, output)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
 
@@ -197,17 +197,17 @@ def run(
     if arguments.start_steps:
         torch.manual_seed(training.seed)
         model, peft_config = get_peft_model(model, peft_config), None
-        start_by_imitation(model, gate, rows, arguments, training, output / "start")
+        start_by_imitation(model, policy, rows, arguments, training, output / "start")
         evaluation.measure("started", model)
-    rewards[0] = LogsAdherence(reward, training.max_completion_length, (), gate.tokenizer, gate.prompts.end)
+    rewards[0] = LogsAdherence(reward, training.max_completion_length, (), policy.tokenizer, policy.prompts.end)
     trainer = ComposedGRPOTrainer(
         parts=parts,
         model=model,
         reward_funcs=rewards,
         args=training,
-        train_dataset=training_rows(rows, gate.images_per_row),
-        processing_class=gate.processor,
-        rollout_func=VisualRolloutFunc(gate, assigned=arguments.ladder, max_answer=arguments.max_answer),
+        train_dataset=training_rows(rows, policy.images_per_row),
+        processing_class=policy.processor,
+        rollout_func=VisualRolloutFunc(policy, assigned=arguments.ladder, max_answer=arguments.max_answer),
         peft_config=peft_config,
         callbacks=watchers(output),
     )
@@ -236,32 +236,32 @@ def questions_of(arguments: VisionArguments, training: GRPOConfig) -> list[dict]
     )
 
 
-def load_gate(
+def load_policy(
     arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig
 ) -> tuple[Any, VisualBudgetPolicy]:
     """The model, which loses visual tokens, and the policy that says how many."""
     settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
     prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
     model, processor = load_model(model_config, training, pictures=True)
-    gate = VisualBudgetPolicy(
+    policy = VisualBudgetPolicy(
         sparse_processor(processor), arguments.budget_tokens, arguments.thumbnail, arguments.on_request, prompts
     )
-    SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=gate.images_per_row)
-    suppressed = [token_of(gate.tokenizer, text, field="suppress_tokens") for text in arguments.suppress_tokens]
+    SparseVision(model, Reducer(arguments.score, arguments.strategy), images_per_row=policy.images_per_row)
+    suppressed = [token_of(policy.tokenizer, text, field="suppress_tokens") for text in arguments.suppress_tokens]
     model.generation_config.suppress_tokens += suppressed
     if arguments.start_steps:
-        check_mix(gate, arguments.start_mix)
-    return model, gate
+        check_mix(policy, arguments.start_mix)
+    return model, policy
 
 
 def start_by_imitation(
-    model, gate: VisualBudgetPolicy, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
+    model, policy: VisualBudgetPolicy, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
 ) -> None:
     """Trains the model's adapter by imitation and keeps it in `folder`; one that is there is loaded instead."""
     if (folder / "adapter_model.safetensors").exists():
         model.load_adapter(folder, adapter_name="default", is_trainable=True)
         return
-    state = imitate(model, gate, rows, arguments.start_mix, arguments.make_start(), folder, training)
+    state = imitate(model, policy, rows, arguments.start_mix, arguments.make_start(), folder, training)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     if losses:
         logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])

@@ -148,9 +148,12 @@ class Start:
     """What completes prompts with the weights of a model: itself, or the run's vLLM (rlred/evaluation/vllm.py)."""
 
     def probe(self, tokenizer, questions: list[dict]) -> Probe:
-        """Asks the first questions at the budgets of a grid, in the mode that is drawn most often."""
+        """Asks the first questions at the budgets of a grid: exact ones, if the run has any.
+
+        A maximum is a bound, and where a question needs little, length does not follow it.
+        """
         settings, modes = self.settings, self.sampler.modes
-        mode = max((mode for mode in modes if mode != "free"), key=modes.get)
+        mode = "exact" if modes.get("exact") else "max"
         conditions = budget_conditions(self.prompts, self.sampler.grid(settings.num_probe_budgets), [mode])
         ungraded = Grading(length=self.grading.length, grades=False)
         asked = {"sampling": self.sampling, "grading": ungraded, "description": "hindsight: probe"}

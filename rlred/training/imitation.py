@@ -1,7 +1,7 @@
-"""A start by imitation: the model learns the forms in which a gate can answer, before GRPO.
+"""A start by imitation: the model learns the forms in which a policy can answer, before GRPO.
 
 GRPO compares what is sampled. A model that asks for more every time, or never, has nothing to compare with, and its
-gate does not learn. Here it is trained on the questions' own answers, given in the choices of a mix in turn: so each
+policy does not learn. Here it is trained on the questions' own answers, given in the choices of a mix in turn: so each
 becomes about as likely as it is frequent in the mix, whatever the question. When to choose which is left to GRPO.
 """
 
@@ -18,16 +18,16 @@ from rlred.training.sft import SFTSettings, SupervisedTrainer, config_for
 from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRollout
 
 
-def check_mix(gate: VisualBudgetPolicy, mix: Sequence[str]) -> None:
-    """Raises `ValueError` for a mix that is empty or has other choices than the gate's."""
-    unknown = sorted(set(mix) - set(gate.choices))
+def check_mix(policy: VisualBudgetPolicy, mix: Sequence[str]) -> None:
+    """Raises `ValueError` for a mix that is empty or has other choices than the policy's."""
+    unknown = sorted(set(mix) - set(policy.choices))
     if unknown or not mix:
-        raise ValueError(f"start_mix must name some of {', '.join(gate.choices)}, got {list(mix)!r}")
+        raise ValueError(f"start_mix must name some of {', '.join(policy.choices)}, got {list(mix)!r}")
 
 
 def imitate(
     model,
-    gate: VisualBudgetPolicy,
+    policy: VisualBudgetPolicy,
     rows: list[dict],
     mix: Sequence[str],
     settings: SFTSettings,
@@ -51,8 +51,8 @@ def imitate(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(turns),
-        processing_class=gate.tokenizer,
-        data_collator=Written(gate, rows, tuple(mix)),
+        processing_class=policy.tokenizer,
+        data_collator=Written(policy, rows, tuple(mix)),
     )
     return trainer.fit()
 
@@ -61,7 +61,7 @@ def imitate(
 class Written:
     """A collator of turns: each is a row, answered as it should be with the choice whose turn it is."""
 
-    gate: VisualBudgetPolicy
+    policy: VisualBudgetPolicy
     rows: list[dict]
     mix: tuple[str, ...]
 
@@ -72,15 +72,17 @@ class Written:
         prompts = [[{"role": "user", "content": row["question"]}] for row in some]
         images, answers = [row["image"] for row in some], [one_of(row["solution"]) for row in some]
         choices = [self.mix[number % len(self.mix)] for number in numbers]
-        return batch_of(self.gate, self.gate.written(prompts, images, choices, answers), images)
+        return batch_of(self.policy, self.policy.written(prompts, images, choices, answers), images)
 
 
-def batch_of(gate: VisualBudgetPolicy, rollouts: Sequence[VisualRollout], images: Sequence) -> dict[str, torch.Tensor]:
+def batch_of(
+    policy: VisualBudgetPolicy, rollouts: Sequence[VisualRollout], images: Sequence
+) -> dict[str, torch.Tensor]:
     """Rollouts as a batch, padded on the left: ids (B, T), `labels` -100 but for what the policy said, and pictures."""
     rows = [rollout.prompt_ids + rollout.completion_ids for rollout in rollouts]
-    batch = gate.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+    batch = policy.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
     labels = torch.full_like(batch["input_ids"], -100)
     for row, rollout in enumerate(rollouts):
         own, said = slice(-len(rollout.mask), None), torch.tensor(rollout.mask, dtype=torch.bool)
         labels[row, own] = batch["input_ids"][row, own].where(said, labels[row, own])
-    return {**batch, **gate.vision(images), "labels": labels}
+    return {**batch, **policy.vision(images), "labels": labels}

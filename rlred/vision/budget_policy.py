@@ -250,15 +250,15 @@ class VisualRolloutFunc:
 
     columns = ("visual_tokens", "full_visual_tokens", "text_tokens", "requested")
 
-    def __init__(self, gate: VisualBudgetPolicy, assigned: bool = False, max_answer: int = 16):
-        self.gate, self.assigned, self.max_answer = gate, assigned, max_answer
+    def __init__(self, policy: VisualBudgetPolicy, assigned: bool = False, max_answer: int = 16):
+        self.policy, self.assigned, self.max_answer = policy, assigned, max_answer
 
     def __call__(self, prompts: list, trainer) -> dict[str, list]:
-        gate, tokens = self.gate, list(self.gate.budget_tokens)
+        policy, tokens = self.policy, list(self.policy.budget_tokens)
         images = [_images(messages)[-1] for messages in prompts]
         dealt = [row % trainer.num_generations for row in range(len(prompts))]
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-            rollouts = gate(
+            rollouts = policy(
                 model,
                 prompts,
                 images,

@@ -62,7 +62,7 @@ def load_rows(
 
 
 def training_rows(rows: list[dict], images_per_row: int) -> Dataset:
-    """What TRL trains on: conversations, and each picture as often as a gate's row brings it."""
+    """What TRL trains on: conversations, and each picture as often as a policy's row brings it."""
     return Dataset.from_list(
         [
             {

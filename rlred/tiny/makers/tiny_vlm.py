@@ -151,7 +151,7 @@ def encode(model, pixels: torch.Tensor, k: int):
     return model.model.get_image_features(small, interpolate_pos_encoding=k != GRID * GRID, return_dict=True)
 
 
-def gate_states(model, tokenizer, rng: random.Random, pixels: torch.Tensor, per_family: int) -> torch.Tensor:
+def policy_states(model, tokenizer, rng: random.Random, pixels: torch.Tensor, per_family: int) -> torch.Tensor:
     """Hidden states (rows, width) at which a budget token is due: each family, half of the rows after a thumbnail."""
     texts = [pictures.ask(family, "train", rng) for family in FAMILIES for _ in range(per_family)]
     states = []
@@ -167,8 +167,8 @@ def gate_states(model, tokenizer, rng: random.Random, pixels: torch.Tensor, per_
 def spread_budget_tokens(model, tokenizer, states: torch.Tensor) -> None:
     """Makes the rows of the budget tokens equal but for mutually orthogonal parts that the states do not see yet.
 
-    The uniform prior leaves the rows nearly alike, and a gate with such a head did not learn (docs/LOG.md). The parts
-    are orthogonal to the states' 32 main directions, so the gate stays about uniform.
+    The uniform prior leaves the rows nearly alike, and a policy with such a head did not learn (docs/LOG.md). The parts
+    are orthogonal to the states' 32 main directions, so the policy stays about uniform.
     """
     tokens = tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
     weight = model.lm_head.weight.data
@@ -183,7 +183,7 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
     """AdamW with warm-up and cosine; full pictures first, then 40 % full and the rest at a smaller budget.
 
     Not the SFT loop (rlred/training/sft.py): what is shown follows the accuracy of the last steps, and the loss has a
-    term for the gate.
+    term for the policy.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     tokens = tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
@@ -208,8 +208,8 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
         logits, targets = model.lm_head(hidden[:, :-1][answers]).float(), batch.labels[:, 1:][answers]
         loss = F.cross_entropy(logits, targets)
         if step % 4 == 0:  # all budget tokens alike, at the choice of twelve questions
-            gates = model.lm_head(gate_states(model, tokenizer, rng, batch.pixels, 4)).float()
-            loss = loss - 0.5 * gates.log_softmax(-1)[:, tokens].mean()
+            logits = model.lm_head(policy_states(model, tokenizer, rng, batch.pixels, 4)).float()
+            loss = loss - 0.5 * logits.log_softmax(-1)[:, tokens].mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -259,7 +259,7 @@ class MakeVLM:
         train(model, processor.tokenizer, self.steps, self.batch_size, self.learning_rate, rng)
         with torch.no_grad():
             pixels = Batch(processor.tokenizer, 24, 64, False, STAGES[-1], rng).pixels
-            states = gate_states(model, processor.tokenizer, rng, pixels, 16)
+            states = policy_states(model, processor.tokenizer, rng, pixels, 16)
             spread_budget_tokens(model, processor.tokenizer, states)
             tokens = processor.tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
             shares = model.lm_head(states).softmax(-1)[:, tokens]

@@ -46,9 +46,9 @@ def vlm(tmp_path_factory):
     return folder
 
 
-def loaded(folder, reducer=None, **gate):
+def loaded(folder, reducer=None, **policy):
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    policy = VisualBudgetPolicy(build_processor(), gate.pop("budget_tokens", RATIOS), **gate)
+    policy = VisualBudgetPolicy(build_processor(), policy.pop("budget_tokens", RATIOS), **policy)
     SparseVision(model, reducer or Reducer(strategy="downsample"), images_per_row=policy.images_per_row)
     return model, policy
 
@@ -58,37 +58,37 @@ def asked(rows):
 
 
 def test_a_rollout_is_question_look_image_answer(vlm):
-    model, gate = loaded(vlm)
+    model, policy = loaded(vlm)
     rows = load_rows("pictures", limit=5)
-    rollouts = gate(model, *asked(rows), choices=list(BUDGET_TOKENS), temperature=0, max_answer=2)
-    image, ids = gate.processor.image_token_id, gate.tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
+    rollouts = policy(model, *asked(rows), choices=list(BUDGET_TOKENS), temperature=0, max_answer=2)
+    image, ids = policy.processor.image_token_id, policy.tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
     for rollout, name, k, token in zip(rollouts, BUDGET_TOKENS, BUDGET_TOKENS.values(), ids, strict=True):
         assert (rollout.budget_token, rollout.visual_tokens, rollout.full_visual_tokens) == (name, k, 64)
         assert rollout.keep_ratio == k / 64
         assert rollout.completion_ids[: k + 1] == [token, *[image] * k]
         assert rollout.mask == [1, *[0] * k, *[1] * (len(rollout.completion_ids) - k - 1)]
         assert image not in rollout.prompt_ids and image not in rollout.completion_ids[k + 1 :]
-        assert gate.tokenizer.decode(rollout.prompt_ids).endswith("<assistant>")
+        assert policy.tokenizer.decode(rollout.prompt_ids).endswith("<assistant>")
 
 
 def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends_there(vlm):
-    model, gate = loaded(vlm, budget_tokens=WORDS)
+    model, policy = loaded(vlm, budget_tokens=WORDS)
     with torch.no_grad():
         model.lm_head.weight.zero_()  # uniform: 5 of 55 tokens are budget tokens, the image token cannot come
     torch.manual_seed(0)
-    rollouts = gate(model, *asked(load_rows("pictures", limit=60)), max_answer=2)
+    rollouts = policy(model, *asked(load_rows("pictures", limit=60)), max_answer=2)
     blind = [rollout for rollout in rollouts if rollout.budget_token is None]
     assert 45 < len(blind) < 60
     assert all(
         (g.visual_tokens, g.full_visual_tokens, g.mask, g.answer, len(g.completion_ids)) == (0, 64, [1], "", 1)
         for g in blind
     )
-    assert all(gate.processor.image_token_id not in g.completion_ids for g in blind)
+    assert all(policy.processor.image_token_id not in g.completion_ids for g in blind)
 
 
 def test_generate_and_training_see_a_rollout_alike(vlm):
     """The log-probability of each answer token, from generate's logits and from the training forward of all rows."""
-    model, gate = loaded(vlm)
+    model, policy = loaded(vlm)
     rows = load_rows("pictures", limit=4)
     tokens = ["<look-1/4>", "<look-1>", "<look-1/16>", "<look-1/4>"]
     found = []
@@ -101,11 +101,11 @@ def test_generate_and_training_see_a_rollout_alike(vlm):
 
     model.generate = spying
     prompts, images = asked(rows)
-    rollouts = gate(model, prompts, images, choices=tokens, temperature=1.0, max_answer=2)
+    rollouts = policy(model, prompts, images, choices=tokens, temperature=1.0, max_answer=2)
     by_row = dict(zip([1, 0, 3, 2], [found[0][0], *found[1], found[2][0]], strict=True))  # as the budget tokens come
     width = max(len(g.prompt_ids + g.completion_ids) for g in rollouts)
     ids = torch.tensor([[0] * (width - len(i)) + i for i in (g.prompt_ids + g.completion_ids for g in rollouts)])
-    pixels = gate.vision(images)
+    pixels = policy.vision(images)
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=(ids != 0).long(), **pixels).logits
     for row, rollout in enumerate(rollouts):
@@ -114,16 +114,16 @@ def test_generate_and_training_see_a_rollout_alike(vlm):
 
 
 def test_a_thumbnail_opens_the_prompt(vlm):
-    model, gate = loaded(vlm, thumbnail=1 / 16)
+    model, policy = loaded(vlm, thumbnail=1 / 16)
     rows = load_rows("pictures", limit=3)
-    rollouts = gate(model, *asked(rows), choices=["<look-1/4>"] * 3, temperature=0, max_answer=2)
+    rollouts = policy(model, *asked(rows), choices=["<look-1/4>"] * 3, temperature=0, max_answer=2)
     assert [
-        (g.visual_tokens, g.full_visual_tokens, g.prompt_ids.count(gate.processor.image_token_id)) for g in rollouts
+        (g.visual_tokens, g.full_visual_tokens, g.prompt_ids.count(policy.processor.image_token_id)) for g in rollouts
     ] == [(20, 64, 4)] * 3
     assert [len(s.index) for s in model.sparse_vision.seen] == [4, 16] * 3
-    sampled = gate(model, *asked(rows), max_answer=2)
+    sampled = policy(model, *asked(rows), max_answer=2)
     assert all(rollout.budget_token for rollout in sampled)
-    assert [len(row["images"]) for row in training_rows(rows, gate.images_per_row)] == [2] * 3
+    assert [len(row["images"]) for row in training_rows(rows, policy.images_per_row)] == [2] * 3
 
 
 @pytest.mark.parametrize(
@@ -252,16 +252,16 @@ def test_rollouts_of_another_sweep_are_not_taken_for_these(vlm, tmp_path, change
 
 
 def test_the_map_of_selected_tokens_shows_a_score_that_favours_the_bottom(vlm):
-    model, gate = loaded(vlm, Reducer(lambda features, k: torch.arange(len(features))))
+    model, policy = loaded(vlm, Reducer(lambda features, k: torch.arange(len(features))))
     rows = load_rows("pictures", split="test", limit=6)
-    shares = position_map(gate, model, rows, "<look-1/4>")
+    shares = position_map(policy, model, rows, "<look-1/4>")
     assert shares == [[0.0] * 8] * 6 + [[4.0] * 8] * 2  # 16 of 64 tokens: the last two rows
     even, _ = loaded(vlm, Reducer(strategy="pool"))
-    assert position_map(gate, even, rows, "<look-1>") == [[1.0] * 8] * 8
+    assert position_map(policy, even, rows, "<look-1>") == [[1.0] * 8] * 8
 
 
 MORE = {
-    "gate": [],
+    "policy": [],
     "ladder": ["--ladder", "true"],
     "thumbnail": ["--thumbnail", "0.0625", "--strategy", "prune", "--square_sides", "10", "28"],
 }

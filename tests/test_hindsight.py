@@ -23,7 +23,7 @@ from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import advice
+from rlred.training.hindsight import Start, advice
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.relabelling import correct, find_traces, relabel, rivals_of, within
 
@@ -283,6 +283,9 @@ def test_an_empty_bin_stops_the_start_and_names_its_lengths(reasoner, questions,
         ({"sources": {"brief": 0}}, "hindsight.sources.brief must be a whole number, 1 or more, got 0"),
         ({"empty_bins": "shrink"}, "hindsight.empty_bins must be stop or warn, got 'shrink'"),
         ({"num_bins": 0}, "hindsight.num_bins must be 1 or more, got 0"),
+        ({"samples_per_question": 0}, "hindsight.samples_per_question must be 1 or more, got 0"),
+        ({"required_correlation": 2}, "hindsight.required_correlation must be in [0, 1], got 2"),
+        ({"modes": {"maximum": 1}}, "hindsight.modes: must be among exact, max, free, got 'maximum'"),
     ],
 )
 def test_settings_of_the_sources_are_checked(changes, message):
@@ -319,3 +322,10 @@ def test_a_start_that_did_not_work_ends_the_run_before_rl(tmp_path):
     assert "required_correlation=0.99" in run.stderr.splitlines()[-1]
     assert not (tmp_path / "run" / "adapter_model.safetensors").exists()
     assert (tmp_path / "run" / "hindsight" / "traces.jsonl").exists()
+
+
+def test_a_start_may_draw_the_modes_in_other_shares_than_the_run():
+    sampler = BudgetSampler(modes={"exact": 1, "max": 1})
+    drawn = Start(Hindsight(modes={"exact": 1}), Prompts(), sampler, Sampling(90)).sampler
+    assert drawn.modes == {"exact": 1} and drawn.bounds == sampler.bounds
+    assert Start(Hindsight(), Prompts(), sampler, Sampling(90)).sampler == sampler

@@ -18,6 +18,7 @@ The idea is hindsight relabelling (Hindsight Experience Replay, 1707.01495) appl
 Each stage leaves its result in `<output>/hindsight/` and is not done twice: traces.jsonl, checkpoints, adapter.
 """
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -142,10 +143,15 @@ class Start:
     settings: Hindsight
     prompts: Prompts
     sampler: BudgetSampler
+    """That of the run; the start has modes of its own where its settings name some."""
     sampling: Sampling
     grading: Grading = Grading()
     engine_of: Callable = lambda model: model
     """What completes prompts with the weights of a model: itself, or the run's vLLM (rlred/evaluation/vllm.py)."""
+
+    def __post_init__(self):
+        if self.settings.modes is not None:
+            object.__setattr__(self, "sampler", dataclasses.replace(self.sampler, modes=self.settings.modes))
 
     def probe(self, tokenizer, questions: list[dict]) -> Probe:
         """Asks the first questions at the budgets of a grid: exact ones, if the run has any.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from rlred.data.budgets import BudgetSampler
 from rlred.data.markers import Markers, make_markers
 from rlred.evaluation.trace_sources import SOURCES
 
@@ -33,6 +34,9 @@ class Hindsight:
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float = 2e-3
     """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md."""
+    modes: dict[str, float] | None = None
+    """Weights of the modes in the rows of the start (None: those of the run). A max row, whose trace is often shorter
+    than its budget, says little of the number: with half of the rows in that mode the embedded start heard it later."""
     samples_per_question: int = 1
     """Completions of each question among `num_samples`; with several, a maximum can prefer the short ones of them."""
     train_answer: bool = False
@@ -57,6 +61,11 @@ class Hindsight:
 
     def __post_init__(self):
         object.__setattr__(self, "markers", make_markers(self.markers))
+        if self.modes is not None:
+            try:
+                BudgetSampler(modes=self.modes)
+            except ValueError as error:
+                raise ValueError(f"hindsight.{error}") from None
         counts = (
             "num_samples",
             "samples_per_question",

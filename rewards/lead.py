@@ -41,14 +41,14 @@ def spread(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
 class Lead(Reward):
     r"""w * z(c) + (1 - w) * z(e), z relative to the group, e = max(-1, 1 - |n - L| / L), w set by a controller.
 
-    L is the mean length of the group's correct completions, kept within [low, high]; `high` where none is correct. e
+    L is the mean length of the correct completions of the group, kept within [low, high]; `high` where none is. e
     counts for incorrect answers as well. After every batch the weight of correctness moves towards
 
         D_c / (D_c + D_e),   D = share of the coefficient of variation * (1 - mean) ** alpha
 
     by w <- momentum * w + (1 - momentum) * that; the mean of e is brought from [-1, 1] to [0, 1] first, and only
-    correct completions count in it. w is `floor` at least. Weight and target are in the trainer's log (`lead/...`), which
-    checkpoints keep; a resumed run goes on with its weight. Log every step: of several steps it sees the average.
+    correct completions count in it. w is `floor` at least. Weight and target are in the trainer's log (`lead/...`),
+    which checkpoints keep; a resumed run goes on with its weight. Log every step: of several it sees the average.
 
     Range: within sqrt(G) of 0 for groups of G; the mean of a group is 0. A row whose solution cannot be parsed is None.
     Raises `ValueError` unless 0 < low <= high, for shares outside [0, 1], a negative alpha, and for groups of one. The

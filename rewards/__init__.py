@@ -17,14 +17,20 @@ from .by_mode import ByMode
 from .correctness import Correctness
 from .cosine_length import CosineLength
 from .difficulty_length import DifficultyLength
+from .duplicated_reasoning import DuplicatedReasoning
 from .exact_length import ExactLength
 from .exact_match import ExactMatch
 from .format_diversity import FormatDiversity
+from .gr3 import Gr3
 from .group_sigmoid import GroupSigmoid
+from .grpo_lead import GrpoLead
 from .kimi_length import KimiLength
+from .laconic import Laconic
+from .lead import Lead
 from .length import Length
 from .length_bonus import LengthBonus
 from .length_efficiency import LengthEfficiency
+from .length_mask import LengthMask
 from .max_length import MaxLength
 from .request_threshold import RequestThreshold
 from .shortest_correct import ShortestCorrect
@@ -32,7 +38,9 @@ from .slack_length import SlackLength
 from .soft_overlong import SoftOverlong
 from .solve_rate_penalty import SolveRatePenalty
 from .thinkless import Thinkless
+from .toggle import Toggle
 from .truncation import Truncation
+from .turn_cost import TurnCost
 from .uncertainty_budget import UncertaintyBudget
 from .visual_sparsity import VisualSparsity
 

@@ -40,6 +40,8 @@ class Reward:
     """Whether a completion is compared with its group, which then has to be whole on one process."""
     grades: bool = False
     """Whether the value is the grade itself: 1.0 for a correct answer, 0.0 for an incorrect one, None for unknown."""
+    masks: bool = False
+    """Whether a None leaves a graded completion out of its group, so that no other reward may have an opinion of it."""
     correctness: Any = None
     """What grades the answers, where the reward asks another object for it."""
     length: Length | None = None
@@ -92,6 +94,7 @@ class Foreign(Reward):
     needs: tuple[str, ...] = ()
     group_relative: bool = False
     grades: bool = False
+    masks: bool = False
     correctness: Any = None
     length: Length | None = None
 
@@ -128,7 +131,7 @@ def declared(reward: Callable) -> Reward:
     for old, new in (("decided_at", "decided_after"), ("needs_reference", "needs, a tuple of columns")):
         if hasattr(inner, old):
             raise ValueError(f"reward: {name} declares {old}, which is now {new} (rewards/base.py)")
-    own = {key: getattr(inner, key) for key in ("needs", "group_relative", "grades") if hasattr(inner, key)}
+    own = {key: getattr(inner, key) for key in ("needs", "group_relative", "grades", "masks") if hasattr(inner, key)}
     own |= {"grades": name in ("correctness", "exact_match")} if "grades" not in own else {}
     if isinstance(getattr(inner, "length", None), Length):
         own["length"] = inner.length
@@ -171,6 +174,11 @@ def length_of(reward: Callable) -> Length:
 def columns_of(reward: Callable, modes: Iterable[str]) -> set[str]:
     """The columns that a reward needs to score the rows of these modes."""
     return {name for mode in modes for name in declared(reward).for_mode(mode).needs}
+
+
+def masking(reward: Callable) -> list["Reward"]:
+    """The parts of a reward of which a None leaves a graded completion out of its group."""
+    return [part for part in declared(reward).parts() if part.masks]
 
 
 def names_twice(names: Iterable[str]) -> list[str]:

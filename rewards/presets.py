@@ -14,12 +14,18 @@ from .by_mode import ByMode
 from .correctness import Correctness
 from .cosine_length import CosineLength
 from .difficulty_length import DifficultyLength
+from .duplicated_reasoning import DuplicatedReasoning
 from .exact_length import ExactLength
 from .exact_match import ExactMatch
 from .format_diversity import FormatDiversity
+from .gr3 import Gr3
 from .group_sigmoid import GroupSigmoid
+from .grpo_lead import GrpoLead
 from .kimi_length import KimiLength
+from .laconic import Laconic
+from .lead import Lead
 from .length_efficiency import LengthEfficiency
+from .length_mask import LengthMask
 from .max_length import MaxLength
 from .shortest_correct import ShortestCorrect
 from .slack_length import SlackLength
@@ -27,6 +33,7 @@ from .soft_overlong import SoftOverlong
 from .solve_rate_penalty import SolveRatePenalty
 from .thinkless import Thinkless
 from .truncation import Truncation
+from .turn_cost import TurnCost
 from .uncertainty_budget import UncertaintyBudget
 
 # The grade alone: 1 or 0 by math-verify; or by the words of the answer.
@@ -87,3 +94,25 @@ thinkless = Thinkless(thinking=0.5, incorrect=-1.0)
 
 # PixelThink (2505.23727): span 500, budgets 96 and 256, stretch 25. Column: difficulty, 0 to 10.
 uncertainty_budget = UncertaintyBudget()
+
+# GR3 (2603.10535): alpha 0.33, that of an implementation. Compares within the group.
+gr3 = Gr3(alpha=0.33)
+
+# GRPO-LEAD (2504.09696): alpha 0.05, -1 for an incorrect answer. Compares within the group.
+grpo_lead = GrpoLead(alpha=0.05, incorrect=-1.0)
+
+# LEAD (2605.09806): lengths of 1,000 to 8,000 tokens, momentum 0.95, floor 0.3. Compares within the group; set
+# scale_rewards to batch, and log every step.
+lead = Lead(low=1000, high=8000)
+
+# LACONIC (2602.14468): a budget of 1,500 tokens and a rate of 0.002, for 1.5 billion parameters; log every step.
+laconic = Laconic(budget=1500, rate=0.002)
+
+# NeMo-RL: nothing for an answer that is its own thinking.
+duplicated_reasoning = DuplicatedReasoning()
+
+# prime-rl: 0.25 for tokens, 0.1 for input, 0.1 for turns. Compares within the group.
+turn_cost = TurnCost(output=0.25, input=0.1, turns=0.1)
+
+# The Art of Efficient Reasoning (2602.20945): 4,000 tokens, long correct answers masked. Name no reward beside it.
+length_mask = LengthMask(limit=4000, masked=("correct_long",))

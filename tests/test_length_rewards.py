@@ -4,7 +4,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl.rewards import get_cosine_scaled_reward
 
@@ -12,8 +12,11 @@ from rlred.rewards import (
     REWARDS,
     CosineLength,
     FormatDiversity,
+    Gr3,
     GroupSigmoid,
+    GrpoLead,
     KimiLength,
+    Lead,
     LengthBonus,
     LengthEfficiency,
     ShortestCorrect,
@@ -21,12 +24,13 @@ from rlred.rewards import (
     SoftOverlong,
     SolveRatePenalty,
     Truncation,
+    TurnCost,
     make_reward,
 )
 
 RIGHT, WRONG, NO_BOX = "</think>\\boxed{4}", "</think>\\boxed{5}", "</think>four"
 GROUP_RELATIVE = [GroupSigmoid(), KimiLength(), ShortestCorrect(), SolveRatePenalty(), SlackLength(), FormatDiversity()]
-GROUP_RELATIVE += [LengthBonus(targets=(10, 20, 30))]
+GROUP_RELATIVE += [LengthBonus(targets=(10, 20, 30)), Gr3(), GrpoLead(), Lead(low=1, high=300), TurnCost()]
 
 
 def scores(reward, texts, lengths, **columns):
@@ -300,18 +304,21 @@ group = st.lists(st.tuples(st.booleans(), st.integers(1, 300)), min_size=2, max_
 @given(group)
 def test_a_longer_right_answer_never_earns_more(rows):
     texts, lengths = [RIGHT if right else WRONG for right, _ in rows], [n for _, n in rows]
-    for reward in (GroupSigmoid(), KimiLength(), SlackLength(slack=20), ShortestCorrect(), SolveRatePenalty()):
+    shortening = (GroupSigmoid(), KimiLength(), SlackLength(slack=20), ShortestCorrect(), SolveRatePenalty())
+    for reward in (*shortening, Gr3(), GrpoLead(), TurnCost()):
         values = scores(reward, texts, lengths)
         paid = sorted((n, -value) for (right, n), value in zip(rows, values, strict=True) if right)
         assert all(a[1] <= b[1] + 1e-9 for a, b in zip(paid, paid[1:], strict=False))
 
 
+@settings(deadline=None)  # every reward grades every row twice
 @given(group)
 def test_wrong_answers_never_earn_more_than_right_ones_of_their_length(rows):
     for name in sorted(set(REWARDS) - {"by_mode", "exact_length", "max_length"}):
         needed = {"cosine_length": {"max_length": 100}, "soft_overlong": {"max_length": 100, "cache": 20}}
         reward = make_reward({"name": name, **({"targets": [20]} if name == "length_bonus" else needed.get(name, {}))})
         columns = {"reference_length": [50.0] * len(rows), "reference_accuracy": [0.5] * len(rows)}
+        columns |= {"reference_correct_lengths": [[40, 60]] * len(rows)}
         columns |= {"visual_tokens": [9] * len(rows), "full_visual_tokens": [64] * len(rows)}
         columns |= {"requested": [n > 50 for _, n in rows], "difficulty": [n % 10 for _, n in rows]}
         for index, (_, n) in enumerate(rows):

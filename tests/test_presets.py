@@ -29,7 +29,7 @@ def test_presets_are_ready_for_a_command_line_that_takes_names():
     assert presets.o1_pruner == LengthEfficiency.preset("released") and presets.adapt_think == AdaptThink(delta=0.05)
     kinds = {type(reward) for reward in PRESETS.values()}
     left_out = {name for name, kind in REWARDS.items() if kind not in kinds}
-    assert left_out == {"length_bonus", "request_threshold", "visual_sparsity"}  # the module says why
+    assert left_out == {"length_bonus", "request_threshold", "toggle", "visual_sparsity"}  # the module says why
 
 
 def test_trls_own_command_line_trains_on_a_preset(random_model, tmp_path):

@@ -53,6 +53,7 @@ COLUMNS = {
     "mode": ["max"] * 4,
     "reference_length": [40.0] * 4,
     "reference_accuracy": [0.5] * 4,
+    "reference_correct_lengths": [[10, 20]] * 4,
     "difficulty": [1, 4, 7, 9],
     "requested": [True, False, True, False],
     "visual_tokens": [16, 16, 64, 64],

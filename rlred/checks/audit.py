@@ -18,8 +18,8 @@ from rlred.checks.probe_file import ProbeFile
 from rlred.data.budgets import BudgetSampler, check_headroom
 from rlred.data.markers import marker_ids
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
-from rlred.rewards import ExactLength, MaxLength
-from rlred.rewards.base import Reward, declared, find, names_twice
+from rlred.rewards import ExactLength, LengthMask, MaxLength
+from rlred.rewards.base import Reward, declared, find, masking, names_twice
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,13 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
             yield error("per_device_train_batch_size", training.per_device_train_batch_size, advice)
     for name in names_twice(declared(reward).__name__ for reward in rewards):
         yield error("reward", name, "two rewards of the run are called that, and would be logged as one; rename one")
+    for part in [part for reward in rewards for part in masking(reward) if len(rewards) > 1]:
+        advice = (
+            "masks completions by None, and another reward's opinion would bring them back as a 0; train on it alone"
+        )
+        yield error("reward", part.__name__, advice)
+    for part in dict.fromkeys(part for reward in scoring for part in find(reward, LengthMask)):
+        yield from _mask(part)
 
 
 def audit_columns(rewards: Sequence[Callable], rows, modes: Collection[str]) -> Iterator[Finding]:
@@ -157,6 +164,18 @@ def _scaling(training: GRPOConfig) -> Iterator[Finding]:
         # Arora & Zanette (2502.04463): in an all-correct group the std turns any length term into a fixed-size push.
         advice = "the group's std makes the weight of length meaningless where all answers are correct; use 'none'"
         yield warning("scale_rewards", "group", advice)
+
+
+def _mask(reward: LengthMask) -> Iterator[Finding]:
+    # 2602.20945, section 5: collapse after 400 steps, and long completions that are nearly all incorrect after 200.
+    if "incorrect_short" in reward.masked:
+        advice = (
+            "no short completion is ever incorrect, so the policy learns 'short is correct'; mask correct_long alone"
+        )
+        yield warning("reward.masked", reward.masked, advice)
+    elif {"correct_long", "incorrect_long"} <= set(reward.masked):
+        advice = "nothing is learned from a long completion, so nothing holds long ones back; mask correct_long alone"
+        yield warning("reward.masked", reward.masked, advice)
 
 
 def _exact(reward: ExactLength, modes: set[str], sampler: BudgetSampler) -> Iterator[Finding]:

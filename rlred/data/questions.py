@@ -41,7 +41,12 @@ CONVERSATIONS = ("messages", "conversations", "conversation")
 QUESTION_COLUMNS = ("question", "problem", "query", "prompt", "instruction", "question_stem")
 OTHER_QUESTIONS = (*CONVERSATIONS, "input", "inputs")  # of training data; elsewhere these hold other things
 CONTEXTS = ("context", "passage", "article", "body")  # text without which the question cannot be answered
-CARRIED = ("level", "reference_length", "reference_accuracy")  # kept as they are, where a source has them
+CARRIED = (
+    "level",
+    "reference_length",
+    "reference_accuracy",
+    "reference_correct_lengths",
+)  # kept as they are, where a source has them
 # The short form before the worked one, and what is surely the reference before what may be.
 SOLUTION_COLUMNS = (
     ("expected_answer", "reward_model.ground_truth", "ground_truth", "reference_answer", "final_answer", "gold_answer")
@@ -321,15 +326,22 @@ def _carry(rows: list[dict], names: Sequence[str]) -> list[dict]:
     return uniform(rows)
 
 
-def one_type(values: Sequence) -> list:
-    """Numbers as they are where all are numbers, else text: a column of a table cannot mix them.
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 2**53
 
-    >>> one_type([1, 2.5, None]), one_type([1, "Level 5", None])
-    ([1, 2.5, None], ['1', 'Level 5', None])
+
+def one_type(values: Sequence) -> list:
+    """Numbers, or lists of them, as they are where all are such, else text: a column of a table cannot mix them.
+
+    >>> one_type([1, 2.5, None]), one_type([1, "Level 5", None]), one_type([[12, 20], [], None])
+    ([1, 2.5, None], ['1', 'Level 5', None], [[12, 20], [], None])
     """
+    lists = [value for value in values if value is not None]
+    if lists and all(isinstance(value, list) and all(map(_is_number, value)) for value in lists):
+        return list(values)
     values = [None if is_missing(value) else value for value in values]
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float} and all(abs(value) < 2**53 for value in values if value is not None):
+    if kinds <= {int, float} and all(map(_is_number, (value for value in values if value is not None))):
         return values
     return [value if value is None else clean(str(value)) for value in values]
 

@@ -123,9 +123,11 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
     for number, candidate in enumerate(candidates):
         model, tokenizer = _load(candidate, settings)
         candidate = dataclasses.replace(candidate, prompts=candidate.prompts.fitted(tokenizer))
-        run = Measuring(settings, output / "measures", candidate, model, tokenizer)
+        longest = found.get("baseline", {}).get("natural_maximum")
+        run = Measuring(settings, output / "measures", candidate, model, tokenizer, longest)
         if number == 0:
             found["baseline"] = run("baseline", questions)
+            run = dataclasses.replace(run, longest=found["baseline"]["natural_maximum"])
             found |= run.baselines(questions)
         elif number == 1 and candidate.adapter:
             found["trained"] = run("trained", questions)
@@ -190,6 +192,8 @@ class Measuring:
     candidate: Candidate
     model: Any
     tokenizer: Any
+    longest: int | None = None
+    """Tokens of the base's longest completion that ended by itself; None where that is being measured."""
 
     def sampling(self, budgets: list[int]) -> Sampling:
         """How the model is sampled where these budgets are asked for."""
@@ -224,7 +228,7 @@ class Measuring:
             path=self.folder / f"{stage}.completions.jsonl",
             description=f"measuring: {stage}",
         )
-        return {**measure(outcomes), "examples": examples(outcomes, questions)}
+        return {**measure(outcomes, self.longest), "examples": examples(outcomes, questions)}
 
     def baselines(self, questions: list[dict]) -> dict:
         """The measures of each baseline that was asked for, by name."""
@@ -241,4 +245,4 @@ class Measuring:
             grading=self.grading,
             folder=self.folder,
         )
-        return {name: measure(getattr(baselines, name)()) for name in settings.baselines}
+        return {name: measure(getattr(baselines, name)(), self.longest) for name in settings.baselines}

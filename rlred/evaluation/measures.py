@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from rlred.evaluation.efficiency import area, efficiency, natural_maximum, spectrum
+
 # More measures of a line, `module:function` of its outcomes; each is a column of every report. None: not measured.
 MEASURES: dict[str, str] = {}
 
@@ -112,6 +114,7 @@ def row(outcomes: Sequence[dict]) -> dict:
         line["mean_abs_error"] = float(np.abs(errors).mean())
         line["rmse"] = float(np.sqrt((errors**2).mean()))
         line["over_budget"] = float((lengths > budgets).mean())
+    line |= efficiency(outcomes)
     return line | {name: pkgutil.resolve_name(of)(outcomes) for name, of in MEASURES.items()}
 
 
@@ -201,19 +204,29 @@ def counts(outcomes: Sequence[dict]) -> dict | None:
     }
 
 
-def measure(outcomes: Sequence[dict]) -> dict:
+def measure(outcomes: Sequence[dict], longest: int | None = None) -> dict:
     """The measures of a sweep: `rank_correlation`, `spread_ratio`, and one row per (mode, budget).
 
     `spread_ratio` is mean length at the largest budget over mean length at the smallest, in the first mode that was
     asked at two budgets; 1 means that the budget makes no difference. `overall` averages the rows of each mode.
     `full_length` is the mean length and the accuracy of `longest_completions`; `truncated` the share that was cut;
-    `markers`, of a model that counts aloud, its `counts`.
+    `markers`, of a model that counts aloud, its `counts`. The row of the largest maximum budget has its `by_level`.
+
+    `spectrum` has each mode's accuracy under caps, at its largest budget; the largest cap is `longest`, tokens of the
+    base's longest completion that ended by itself (this sweep's own, unless it is told). `area` is that under accuracy
+    against the logarithm of tokens over a mode's rows.
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for outcome in outcomes:
         level = outcome["budget"] if outcome.get("ratio") is None else outcome["ratio"]
         groups[outcome["mode"], level].append(outcome)
-    rows = [row(groups[key]) for key in sorted(groups, key=lambda key: (key[0], key[1] or 0))]
+    keys = sorted(groups, key=lambda key: (key[0], key[1] or 0))
+    rows = [row(groups[key]) for key in keys]
+    largest = dict(keys)  # of each mode, the last of its budgets
+    longest = natural_maximum(outcomes) if longest is None else longest
+    for line, key in zip(rows, keys, strict=True):
+        if key == ("max", largest.get("max")) and (levels := by_level(groups[key])):
+            line["by_level"] = levels
     spread = asked_spread = None
     by_mode = defaultdict(list)
     for line in rows:
@@ -222,8 +235,8 @@ def measure(outcomes: Sequence[dict]) -> dict:
         if len(lines) > 1 and spread is None:
             spread = lines[-1]["mean_length"] / max(lines[0]["mean_length"], 1e-9)
             asked_spread = lines[-1]["budget"] / lines[0]["budget"]
-    longest = longest_completions(outcomes)
-    grades = [outcome["correct"] for outcome in longest if outcome["correct"] is not None]
+    fullest = longest_completions(outcomes)
+    grades = [outcome["correct"] for outcome in fullest if outcome["correct"] is not None]
     low, high = wilson(sum(grades), len(grades))
     names = ("mean_length", "mean_error", "mean_abs_error", "rmse", "over_budget", "accuracy", *MEASURES)
     return {
@@ -234,14 +247,17 @@ def measure(outcomes: Sequence[dict]) -> dict:
             mode: {name: _mean([line[name] for line in lines]) for name in names} for mode, lines in by_mode.items()
         },
         "full_length": {
-            "n": len(longest),
-            "mean_length": _mean([outcome["length"] for outcome in longest]),
+            "n": len(fullest),
+            "mean_length": _mean([outcome["length"] for outcome in fullest]),
             "accuracy": _mean(grades),
             "accuracy_low": low,
             "accuracy_high": high,
         },
         "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
         **({"markers": counted} if (counted := counts(outcomes)) else {}),
+        "natural_maximum": longest,
+        "spectrum": {mode: spectrum(groups[mode, level], longest) for mode, level in largest.items()},
+        "area": {mode: area((one["mean_length"], one["accuracy"]) for one in lines) for mode, lines in by_mode.items()},
         "by_level": by_level(outcomes),
         "by_question": by_question(outcomes),
         "rows": rows,

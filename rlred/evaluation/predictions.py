@@ -199,6 +199,7 @@ class _Reader:
             "correct": grade(text, gold, self.correctness, prediction, all_needed=self.layout.all_needed),
             "truncated": str(values.get("finish")).lower() in CUT,
             "completion": text,
+            "answer": answer_read(text, gold, self.correctness, prediction),
             "recorded": number_of_grade(values.get("correct")),
         }
 
@@ -293,6 +294,21 @@ def grade(
         grades.append(correctness.grade(boxed, one))
     known = [value for value in grades if value is not None]
     return max(known) if known else None
+
+
+def answer_read(text: object, gold: object, correctness: Correctness, prediction: object = None) -> str | None:
+    """The answer that a saved completion is graded by, as text; None where it has none.
+
+    >>> [answer_read(text, "5", Correctness()) for text in ("so \\boxed{5}", "The answer is 6.", "well")]
+    ['5', '6', None]
+    """
+    if not is_missing(prediction) and not isinstance(prediction, dict):
+        return str(prediction)
+    solution = solution_of(gold)
+    if not isinstance(text, str) or solution is None:
+        return None
+    first = solution if isinstance(solution, str) else solution[0]
+    return boxed_answer((correctness.end_of_thinking or "") + _boxed(text, first, correctness)) or None
 
 
 def _boxed(text: str, solution: str, correctness: Correctness) -> str:

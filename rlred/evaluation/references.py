@@ -1,8 +1,9 @@
 """`rlred reference`: how long, and how often right, the model is before training, question by question.
 
 Length efficiency (O1-Pruner) rewards being shorter than that at no loss of accuracy. K completions of each question,
-asked without a budget, give two columns: `reference_length` (mean tokens) and `reference_accuracy` (share of right
-answers). The file is question rows as `rlred.data.questions` reads them.
+asked without a budget, give `reference_length` (mean tokens) and `reference_accuracy` (share of correct answers), and
+for Toggle `reference_correct_lengths` (the tokens of each correct one, shortest first). The file is question rows as
+`rlred.data.questions` reads them.
 """
 
 import json
@@ -21,7 +22,7 @@ from rlred.files import write_text
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("reference_length", "reference_accuracy")
+COLUMNS = ("reference_length", "reference_accuracy", "reference_correct_lengths")
 
 
 def sample_references(
@@ -34,9 +35,9 @@ def sample_references(
     grading: Grading | None = None,
     path: Path | None = None,
 ) -> Dataset:
-    """The questions with the two columns; those whose answer cannot be graded are left out, and counted in a warning.
+    """The questions with these columns; those whose answer cannot be graded are left out, and counted in a warning.
 
-    They are means over `sampling.num_samples` completions. `path` keeps those, so that an interrupted sampling goes on.
+    They are of `sampling.num_samples` completions. `path` keeps those, so that an interrupted sampling goes on.
     Raises `ValueError` when no question can be graded.
     """
     outcomes = sweep(
@@ -58,7 +59,8 @@ def sample_references(
         if all(outcome["correct"] is not None for outcome in own):
             mean_length = fmean(outcome["length"] for outcome in own)
             accuracy = fmean(outcome["correct"] for outcome in own)
-            rows.append({**question, "reference_length": mean_length, "reference_accuracy": accuracy})
+            lengths = sorted(outcome["length"] for outcome in own if outcome["correct"])
+            rows.append({**question, **dict(zip(COLUMNS, (mean_length, accuracy, lengths), strict=True))})
     if not rows:
         raise ValueError("reference: no question has an answer that can be graded")
     if len(rows) < len(questions):

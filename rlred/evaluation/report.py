@@ -2,6 +2,7 @@
 
 from matplotlib.figure import Figure
 
+from rlred.evaluation.efficiency import CAPS, aes
 from rlred.evaluation.markdown import table
 from rlred.evaluation.measures import MEASURES, paired_difference
 from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, set_ink
@@ -180,6 +181,69 @@ def _by_level(result: Result) -> list[str]:
     return ["## By difficulty", "", *table(names, rows)] if rows else []
 
 
+def _at_largest_maximum(result: Result) -> list[str]:
+    """What was done by the difficulty of the questions where the largest maximum was asked for; levels are known."""
+    rows = [
+        [block["title"], row["budget"], level, mean["n"], number(mean["mean_length"], 1), percent(mean["accuracy"])]
+        for block in result.blocks.values()
+        for row in block["rows"]
+        for level, mean in row.get("by_level", {}).items()
+    ]
+    names = ("stage", "budget", "level", "n", "mean tokens", "accuracy")
+    return ["## By difficulty at the largest maximum budget", "", *table(names, rows)] if rows else []
+
+
+def _efficiency(result: Result) -> list[str]:
+    """What accuracy costs in tokens, row by row; older files do not say."""
+    lines = [(block, row) for block in result.blocks.values() for row in block["rows"] if "ock_score" in row]
+    if not lines:
+        return []
+    several = any("samples" in row for _, row in lines)
+    names = ("stage", "mode", "budget", "tokens, correct", "tokens, incorrect", "tokens per correct answer")
+    names += ("OckScore", "AES", "repetition %")
+    names += ("k", "mean@k", "pass@k", "majority accuracy") if several else ()
+    return ["## Efficiency", "", *table(names, [_efficiency_cells(result, *line, several) for line in lines])]
+
+
+def _efficiency_cells(result: Result, block: dict, row: dict, several: bool) -> list:
+    base = next((one for one in result.rows("baseline") if _asked(one) == _asked(row)), None)
+    held = base is not None and block is not result.blocks["baseline"] and block.get("comparable", True)
+    lengths = (row[name] for name in ("correct_length", "incorrect_length", "tokens_per_correct"))
+    cells = [block["title"], row["mode"], _level(row), *(number(length, 1) for length in lengths)]
+    cells += [number(row["ock_score"]), number(aes(base, row)) if held else "-", percent(row["repetition"])]
+    if several:
+        passed = row.get("pass_at_k", {}).get(str(row.get("samples")))
+        shares = (row.get("mean_at_k"), passed, row.get("majority_accuracy"))
+        cells += [row.get("samples", "-"), *map(percent, shares)]
+    return cells
+
+
+def _asked(row: dict) -> tuple:
+    """What a row was asked for, to find the base's row that was asked for the same."""
+    return row["mode"], row.get("ratio", row["budget"])
+
+
+def _spectrum(result: Result) -> list[str]:
+    """Accuracy of each mode at its largest budget, where a completion over the cap counts as incorrect."""
+    rows = []
+    for block in result.blocks.values():
+        for mode, found in block.get("spectrum", {}).items():
+            shares = [percent(value) for value in found["accuracies"]]
+            shares += ["-"] * (len(CAPS) - len(shares))
+            areas = (percent(found["area"]), percent(block["area"].get(mode)))
+            rows.append([block["title"], mode, found["caps"][0], *shares, *areas])
+    if not rows:
+        return []
+    names = ("stage", "mode", "largest cap", *(f"1/{share}" if share > 1 else "all of it" for share in CAPS))
+    about = (
+        "Accuracy in per cent at the largest budget of each mode, where a completion of more tokens than the cap is "
+        "incorrect. The largest cap is the base's longest completion that ended by itself. Areas are means over the "
+        "logarithm of tokens: of these caps, and of the mean tokens of a mode's rows."
+    )
+    names = (*names, "area, caps", "area, rows")
+    return ["## Accuracy under a cap", "", about, "", *table(names, rows)]
+
+
 def _at_full_length(result: Result) -> list[str]:
     """What obeying costs: the base when it thinks at length, and each stage at its largest budget, same questions."""
     full = result.blocks.get("baseline", {}).get("full_length")
@@ -329,5 +393,5 @@ ADHERENCE = Kind(
     upgrade=upgrade,
     lines=_lines,
     above=_above,
-    sections=(_by_level, _at_full_length, _paired, _what_rl_added),
+    sections=(_by_level, _at_largest_maximum, _at_full_length, _paired, _what_rl_added, _efficiency, _spectrum),
 )

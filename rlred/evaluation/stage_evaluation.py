@@ -87,7 +87,7 @@ class StageEvaluation:
                 path=path.with_suffix(".completions.jsonl"),
                 description=f"measuring: {stage}",
             )
-            block = measure(outcomes)
+            block = measure(outcomes, self.natural_maximum())
             block["constant_budget"] = constant
             block["examples"] = examples(outcomes, self.held_out)
             write_json(path, block)
@@ -109,6 +109,11 @@ class StageEvaluation:
         told = self.prompts.described()
         asked |= {name: told[name] for name in ("system_prompt", "chat_template_kwargs") if told[name]}
         return measured_before(path, asked)
+
+    def natural_maximum(self) -> int | None:
+        """Tokens of the base's longest completion, the largest cap of every stage; None before the base is measured."""
+        path = self.output / "measures" / "baseline.json"
+        return read_record(path).get("natural_maximum") if path.exists() else None
 
     def rank_correlation(self, stage: str) -> float | None:
         """The rank correlation that a stage's sweep found; None where it was not measured."""

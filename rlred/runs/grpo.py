@@ -36,7 +36,7 @@ from rlred.evaluation.vllm import Engines, check_vllm
 from rlred.files import write_json
 from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, make_reward
-from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of
+from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of, masking
 from rlred.runs.arguments import KINDS, LengthControlArguments
 from rlred.runs.chassis import command, describe, load_both, load_model, lora_of, num_rows, watchers
 from rlred.training.adherence import LogsAdherence
@@ -182,9 +182,9 @@ def close(trainer: GRPOTrainer) -> None:
 
 
 def make_rewards(arguments: LengthControlArguments, training: GRPOConfig) -> list:
-    """The reward that is trained on, and correctness logged raw beside it with weight 0."""
+    """The reward that is trained on, and correctness logged raw beside it with weight 0, where both may stand."""
     reward = make_reward(arguments.reward)
-    if declared(reward).grades:
+    if declared(reward).grades or masking(reward):
         return [reward]
     if training.reward_weights is None:
         training.reward_weights = [1.0, 0.0]

@@ -106,8 +106,8 @@ def run(arguments: TaleArguments) -> Result:
     found, searched = search_budgets(model, tokenizer, questions, conditions, sampling=sampling, path=path)
     write_json(output / "found.json", found)
 
-    def measured(model) -> dict:
-        return measure(sweep(model, tokenizer, held_out, free(asked), sampling=sampling))
+    def measured(model, longest: int | None = None) -> dict:
+        return measure(sweep(model, tokenizer, held_out, free(asked), sampling=sampling), longest)
 
     student = arguments.student or base
     model, tokenizer = load_model(student, None, Loading(arguments.dtype))
@@ -117,7 +117,7 @@ def run(arguments: TaleArguments) -> Result:
     labels = {"model": student, "adapter": str(output), "seed": arguments.seed, "n_questions": len(held_out)}
     result = adherence(
         {**labels, "temperature": 1.0},
-        {"baseline": before, "trained": measured(model)},
+        {"baseline": before, "trained": measured(model, before["natural_maximum"])},
         details={"search": {"questions": len(questions), "found": len(found)}},
         cost={**searched, "minutes": round((time.time() - start) / 60, 1)},
     )

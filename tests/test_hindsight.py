@@ -27,7 +27,7 @@ from rlred.training.hindsight import Start, advice
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.relabelling import correct, find_traces, relabel, rivals_of, within
 
-SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8)
+SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
 # Two updates teach nothing.
 NOT_LEARNED = {"num_samples": 64, "max_updates": 1, "cooldown_updates": 1, "batch_size": 8, "num_probe_questions": 2}
 NOT_LEARNED |= {"only_correct": False, "required_correlation": 0.99}
@@ -58,10 +58,12 @@ def sampled(reasoner, questions, path, count=40, batch_size=64):
     return [trace for trace in traces if not trace.get("truncated")]
 
 
-def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_path):
+@pytest.mark.parametrize("max_slack", [4, None])
+def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_path, max_slack):
     _, tokenizer = reasoner
     traces = sampled(reasoner, questions, tmp_path / "traces.jsonl")
-    rows = relabel(traces, tokenizer, Wording(), SAMPLER, SETTINGS, Length(), seed=0)
+    settings = dataclasses.replace(SETTINGS, max_slack=max_slack)
+    rows = relabel(traces, tokenizer, Wording(), SAMPLER, settings, Length(), seed=0)
     assert len(rows) == 24
     own = [trace["completion_ids"] for trace in traces]
     seen = set()
@@ -81,7 +83,8 @@ def test_relabelled_rows_ask_for_the_length_they_have(reasoner, questions, tmp_p
         elif "maximum" in prompt:
             seen.add("max")
             asked = int(re.search(r"maximum (\d+) tokens", prompt)[1])
-            assert n <= asked <= max(n, 16)  # within the budgets, or the length of a trace that is longer than all
+            # A bound lies within the budgets, or is the length of a trace that is longer than all of them.
+            assert n <= asked <= (max(n, 16) if max_slack is None else n + max_slack)
         else:
             seen.add("free")
     assert seen == {"exact", "max", "free"}

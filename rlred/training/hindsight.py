@@ -5,8 +5,8 @@ not move the stop, no group of rollouts holds a budget-dependent difference to l
 
     sample    the model's own completions, asked for any budget; for a model whose own lengths are not those of the
               budgets, traces of every length (rlred/evaluation/trace_sources.py)
-    relabel   exact: ask for the length n that each one really has. Maximum: a bound and no target, so a budget is drawn
-              first, and of the question's traces within it one of the shorter answers
+    relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little, or as a bound: a
+              budget is drawn first, and of the question's traces within it one of the shorter answers (`max_slack`)
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
     cool      some more updates at a falling rate, which settle the lengths that the high one leaves loose

@@ -34,9 +34,12 @@ class Hindsight:
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float = 2e-3
     """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md."""
+    max_slack: int | None = 8
+    """A maximum budget is the trace's length plus 0 to this many tokens. None: it is a bound. A budget is drawn first,
+    and the shorter of two traces of the question within it answers: fewer tokens, more overruns (docs/LOG.md)."""
     modes: dict[str, float] | None = None
-    """Weights of the modes in the rows of the start (None: those of the run). A max row, whose trace is often shorter
-    than its budget, says little of the number: with half of the rows in that mode the embedded start heard it later."""
+    """Weights of the modes in the rows of the start (None: those of the run). A row whose maximum is a bound says
+    little of the number: with half of the rows of that kind the embedded start followed it later."""
     samples_per_question: int = 1
     """Completions of each question among `num_samples`; with several, a maximum can prefer the short ones of them."""
     train_answer: bool = False
@@ -89,8 +92,9 @@ class Hindsight:
                 raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
         if self.empty_bins not in ("stop", "warn"):
             raise ValueError(f"hindsight.empty_bins must be stop or warn, got {self.empty_bins!r}")
-        if self.cooldown_updates < 0:
-            raise ValueError(f"hindsight.cooldown_updates must be 0 or more, got {self.cooldown_updates}")
+        for name in ("max_slack", "cooldown_updates"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.target_correlation <= 1:
             raise ValueError(
                 f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"

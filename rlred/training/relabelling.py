@@ -132,7 +132,10 @@ def relabel(
     while len(rows) < needed:
         for index in epoch_of(lengths, sampler, settings, rng):
             mode, budget = sampler.draw(rng)
-            if mode == "max":
+            slack = None if settings.max_slack is None else rng.randint(0, settings.max_slack)
+            if mode == "max" and slack is not None:
+                budget = max(1, lengths[index]) + slack
+            elif mode == "max":
                 index, budget = within(budget, rivals[index], lengths, sampler, rng)
             ids = traces[index]["completion_ids"]
             if mode == "exact":

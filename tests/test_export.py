@@ -98,7 +98,7 @@ def test_a_server_finds_the_words_of_a_budget_in_the_template(run, tmp_path):
             assert ids == prompts.ids(trained, {"question": "1+1?"}, budget, mode)
         assert prompt_ids(served, message) == prompt_ids(trained, message)
     assert rlred(["export", str(output), "--output", str(tmp_path / "again")]) == 0  # an export is a run's folder too
-    assert (tmp_path / "again" / "chat_template.jinja").read_text() == served.chat_template
+    assert base_template((tmp_path / "again" / "chat_template.jinja").read_text()) == base
 
 
 def test_an_exported_folder_names_no_path_of_this_machine(run, random_model, tmp_path):

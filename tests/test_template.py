@@ -266,6 +266,20 @@ def test_trap_an_engine_without_dict_and_unicode_escapes_reads_the_block():
     assert "\\u" not in made and "é \U0001f600" in made
 
 
+def test_trap_sglang_turns_every_backslash_n_of_the_file_into_a_newline():
+    words = "Up to {budget}:\n\\neg \\\n \\\\n {question} \\nabla"
+    prompts = Prompts(Wording(max=words, exact=words + "!"), SYSTEM).fitted(byte_tokenizer(REFUSES))
+    made = budget_template(REFUSES, prompts, MODES)
+    read = made.strip("\n").replace("\\n", "\n")
+    assert read != made
+    turns = [{"role": "system", "content": SYSTEM}, user(QUESTION)]
+    for mode in ("max", "exact"):
+        wanted = text_of(byte_tokenizer(REFUSES), REFUSES, prompts.turns({"question": QUESTION}, 8, mode))
+        assert words.split("{budget}")[1].split("{question}")[0] in wanted
+        for template in (made, read):
+            assert text_of(byte_tokenizer(REFUSES), template, turns, variables(mode, 8)) == wanted
+
+
 def test_the_base_is_found_again():
     made = budget_template(CHAT, Prompts(), MODES)
     assert base_template(made) == CHAT == base_template(CHAT)

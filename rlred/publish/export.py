@@ -24,7 +24,7 @@ from rlred.evaluation.results import read_result
 from rlred.files import read_record
 from rlred.publish import visual_card as card
 from rlred.publish.measured import measured
-from rlred.publish.names import Base, local_name, remove_paths
+from rlred.publish.names import Base, remove_paths
 from rlred.publish.serving import Served, served
 
 TAKEN = (
@@ -74,12 +74,11 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
         for name in TAKEN:
             if (run / name).is_file():
                 shutil.copyfile(run / name, folder / name)
-        # First what quotes no other file; a base in the Hub's cache is called as it is on the Hub.
         config = {**config, "base_model_name_or_path": base.name}
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
         remove_paths(folder, TAKEN)
         template = Served.of(run, trained_on)
-        (folder / "README.md").write_text(model_card(run, output.name, base, template), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(folder, output.name, base, template), encoding="utf-8")
         if merge:
             merge_adapter(run, trained_on, folder / "merged")
         for place in (folder, folder / "merged"):
@@ -122,7 +121,7 @@ def merge_adapter(run: Path, base: str, folder: Path) -> None:
 
 
 def model_card(run: Path, name: str, base: Base, template: Served | None) -> str:
-    """The text of README.md: metadata, how to ask, what was measured, how it was trained."""
+    """The text of README.md from an exported folder: metadata, how to ask, what was measured, how it was trained."""
     if card.sees(run):
         return card.model_card(run, name, base)
     settings = read_record(run / "run.json")
@@ -179,7 +178,7 @@ def counted(markers: Markers | None, arguments: dict) -> list[str]:
 
 def metadata(arguments: dict, base: Base, tags: list[str]) -> str:
     """The YAML block of a text adapter's card."""
-    questions = arguments.get("questions") or arguments.get("corpus") or ""
+    questions = source_of(arguments)
     data = ModelCardData(
         base_model=base.name if base.public else None,
         library_name="peft",
@@ -192,7 +191,7 @@ def metadata(arguments: dict, base: Base, tags: list[str]) -> str:
 
 def source_of(arguments: dict) -> str:
     """What a run was trained on: its questions, or its corpus of text."""
-    return local_name(arguments.get("questions") or arguments.get("corpus") or "its questions")
+    return arguments.get("questions") or arguments.get("corpus") or "its questions"
 
 
 def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:

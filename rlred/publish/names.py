@@ -1,8 +1,9 @@
 """What a published folder calls things: no name in it leads to a folder of the machine that made it.
 
-Base            how the base of an adapter is called
-local_name      a source of data without its folder
-without_paths   a record of a run with the last names of its paths; remove_paths does so to files
+    Base            how the base of an adapter is called
+    without_paths   a record of a run with the last names of its paths; remove_paths does so to files
+
+Relative paths (`outputs/run`) stay: they lead nowhere on another machine, and say nothing of this one.
 """
 
 import json
@@ -55,15 +56,6 @@ class Base:
             f"The base has no public name: `{self.name}` is what its folder was called. Put the path of your copy in "
             "its place."
         ]
-
-
-def local_name(source: str) -> str:
-    """The last name of a path, and any other name as it is.
-
-    >>> local_name("/home/me/data/sums.jsonl"), local_name("openai/gsm8k")
-    ('sums.jsonl', 'openai/gsm8k')
-    """
-    return without_paths(source, {})
 
 
 def without_paths(value: Any, renamed: dict[str, str]) -> Any:

@@ -15,8 +15,9 @@ where training had it: into the first user message where the base takes no syste
 conversation keep their text.
 
 Servers read templates to decide how to hand over content: vLLM and SGLang look for a loop over `message.content`, and
-SGLang for the names of media; vLLM passes only variables that a template reads and never sets. llama.cpp runs templates
-with an engine of its own, without `dict()` and with the plain escapes alone. The block keeps to what all of them take.
+SGLang for the names of media; vLLM passes only variables that a template reads and never sets. SGLang turns each `\n`
+of a template's file into a newline. llama.cpp runs templates with an engine of its own, without `dict()` and with the
+plain escapes alone. The block keeps to what all of them take.
 """
 
 import json
@@ -259,7 +260,10 @@ def _words(wording: Wording, modes: tuple[str, ...]) -> str:
 def _literal(text: str) -> str:
     r"""A text as a string of Jinja: characters as they are, since not every engine knows `\u`.
 
-    >>> print(_literal('a "b"\n'))
-    "a \"b\"\n"
+    A backslash before an n ends a string of its own: SGLang reads the two as a newline, wherever they stand.
+
+    >>> print(_literal('a "b"\n'), _literal("\\neg"))
+    "a \"b\"\n" "\\" ~ "neg"
     """
-    return json.dumps(text, ensure_ascii=False)
+    escaped = json.dumps(text, ensure_ascii=False)
+    return re.sub(r"\\\\(n)|\\.", lambda found: r'\\" ~ "n' if found[1] else found[0], escaped)

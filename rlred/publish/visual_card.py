@@ -8,7 +8,7 @@ from huggingface_hub import ModelCardData
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.files import read_record
 from rlred.publish.measured import measured
-from rlred.publish.names import Base, local_name
+from rlred.publish.names import Base
 
 
 def sees(run: Path) -> bool:
@@ -39,7 +39,7 @@ def model_card(run: Path, name: str, base: Base) -> str:
     parts += measured(run, name)
     parts += [
         "## How it was trained",
-        f"GRPO (TRL) with LoRA on `{local_name(questions)}`, "
+        f"GRPO (TRL) with LoRA on `{questions}`, "
         f"reward `{reward if isinstance(reward, str) else reward['name']}`, "
         f"{training['max_steps']} steps, seed {training['seed']}. Every setting is in run.json.",
     ]

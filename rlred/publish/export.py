@@ -25,7 +25,7 @@ from rlred.files import read_record
 from rlred.publish import visual_card as card
 from rlred.publish.measured import measured
 from rlred.publish.names import Base, remove_paths
-from rlred.publish.serving import Served, served
+from rlred.publish.serving import Served, served, vllm
 
 TAKEN = (
     "adapter_model.safetensors",
@@ -128,7 +128,7 @@ def model_card(run: Path, name: str, base: Base, template: Served | None) -> str
     budgets = "modes" in settings["arguments"]  # a length-control run; the others are SFT
     tags = ["grpo", "lora", "length-control"] if budgets else ["sft", "lora"]
     does, prompts, how = asked_budgets(run, settings) if budgets else asked_otherwise(settings["arguments"])
-    asked = prompts_of_record(settings)
+    asked, rank = prompts_of_record(settings), json.loads((run / "adapter_config.json").read_text())["r"]
     parts = [
         metadata(settings["arguments"], base, tags),
         f"# {name}",
@@ -140,9 +140,9 @@ def model_card(run: Path, name: str, base: Base, template: Served | None) -> str
         *beside(asked),
         *(counted(asked.markers, settings["arguments"]) if budgets and settings["arguments"].get("hindsight") else []),
         *([trained_budgets(settings["arguments"])] if budgets else []),
-        *(served(template, name, base.name) if template else []),
+        *(served(template, name, base.name, rank) if template else []),
         "## How to load",
-        usage(name, base.name, asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0]),
+        usage(asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0], name, base.name, rank),
         *measured(run, name),
         "## How it was trained",
         training_of(settings, budgets),
@@ -241,7 +241,7 @@ def training_of(settings: dict, budgets: bool) -> str:
     )
 
 
-def usage(name: str, base_model: str, asked: Prompts, prompt: str) -> str:
+def usage(asked: Prompts, prompt: str, name: str, base_model: str, rank: int) -> str:
     """Three ways to load the adapter, asked as it was in training."""
     return f"""```python
 from peft import PeftModel
@@ -255,7 +255,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=512)[0]))
 
 Merged into the base: `model = model.merge_and_unload()`. With vLLM:
 
-    vllm serve {base_model} --enable-lora --lora-modules {name}={name} --chat-template {name}/chat_template.jinja"""
+{textwrap.indent(vllm(name, base_model, rank), "    ")}"""
 
 
 def push(folder: Path, repo: str, *, private: bool = False, endpoint: str | None = None) -> str:

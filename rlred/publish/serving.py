@@ -1,6 +1,7 @@
 """How a published adapter that keeps budgets is served: its chat templates, and the card's section on servers."""
 
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,22 @@ class Served:
         return {"model": name, "messages": messages, "chat_template_kwargs": asked}
 
 
-def served(template: Served, name: str, base: str) -> list[str]:
+def vllm(name: str, base: str, rank: int) -> str:
+    """The command that serves an adapter with its own template; vLLM takes these ranks, and 16 where it is not told.
+
+    >>> print(vllm("me", "org/base", 20))
+    vllm serve org/base --enable-lora --max-lora-rank 32 --lora-modules me=me \\
+      --chat-template me/chat_template.jinja
+    """
+    room = next((one for one in (16, 32, 64, 128, 256) if one >= rank), 512)
+    larger = f" --max-lora-rank {room}" if room > 16 else ""
+    return (
+        f"vllm serve {base} --enable-lora{larger} --lora-modules {name}={name} \\\n"
+        f"  --chat-template {name}/chat_template.jinja"
+    )
+
+
+def served(template: Served, name: str, base: str, rank: int) -> list[str]:
     """The card's section: one request, and how each server is started so that it reads the folder's template."""
     budget, alias = template.variables.budgets
     mode, request = template.variables.mode, json.dumps(template.request(name))
@@ -88,8 +104,7 @@ def served(template: Served, name: str, base: str) -> list[str]:
         "The servers below take this request. A LoRA adapter is served with the template of the *base*, unless the "
         "command names this one; merged weights (`rlred export --merge`) bring it along.",
         f"""\
-    vllm serve {base} --enable-lora --lora-modules {name}={name} \\
-      --chat-template {name}/chat_template.jinja
+{textwrap.indent(vllm(name, base, rank), "    ")}
     python -m sglang.launch_server --port 8000 --model-path {base} --enable-lora \\
       --lora-paths {name}={name} --chat-template {name}/chat_template.jinja
     transformers serve {name}/merged""",

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from rlred.cli import main as rlred
-from rlred.data.prompts import Prompts
+from rlred.data.prompts import Conversation, Prompts, prompt_ids
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import adherence
 from rlred.evaluation.results import write_result
 from rlred.publish import visual_card as card
+from rlred.publish.template import base_template
 from rlred.vision.rows import load_rows
 from tests.hub import Hub
 from tests.vision_recipe import SMALL, command
@@ -72,6 +74,69 @@ def test_the_card_says_how_to_ask_and_what_was_measured(run, tmp_path):
     for way in ("PeftModel.from_pretrained", "merge_and_unload", "--enable-lora"):
         assert way in card.text
     assert str(tmp_path) not in card.text  # no folder of this machine
+
+
+def texts(folder):
+    """The text files of an exported folder, by their place in it."""
+    kinds = (".json", ".md", ".jinja")
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.suffix in kinds}
+
+
+def test_a_server_finds_the_words_of_a_budget_in_the_template(run, tmp_path):
+    output = tmp_path / "out"
+    assert rlred(["export", str(run), "--output", str(output), "--merge"]) == 0
+    base = (run / "chat_template.jinja").read_text()
+    trained = AutoTokenizer.from_pretrained(run)
+    prompts = Prompts().fitted(trained)
+    message = [{"role": "user", "content": "1+1?"}]
+    for place in (output, output / "merged"):
+        served = AutoTokenizer.from_pretrained(place)
+        assert served.chat_template != base and base_template(served.chat_template) == base
+        for mode, budget in (("max", 40), ("exact", 40), ("free", None)):
+            settings = {"budget_mode": mode} | ({"thinking_budget": budget} if budget else {})
+            ids = prompt_ids(served, Conversation(message, settings))
+            assert ids == prompts.ids(trained, {"question": "1+1?"}, budget, mode)
+        assert prompt_ids(served, message) == prompt_ids(trained, message)
+    assert rlred(["export", str(output), "--output", str(tmp_path / "again")]) == 0  # an export is a run's folder too
+    assert base_template((tmp_path / "again" / "chat_template.jinja").read_text()) == base
+
+
+def test_an_exported_folder_names_no_path_of_this_machine(run, random_model, tmp_path):
+    output, name = tmp_path / "out", Path(random_model).name
+    record = json.loads((run / "run.json").read_text())
+    record["arguments"]["questions"] = str(tmp_path / "sums.jsonl")
+    record["model"]["model_name_or_path"] = str(random_model)
+    (run / "run.json").write_text(json.dumps(record))
+    assert rlred(["export", str(run), "--output", str(output), "--merge"]) == 0
+    found = texts(output)
+    assert {"README.md", "run.json", "adapter_config.json", "adherence.md", "merged/config.json"} <= set(found)
+    assert [place for place, text in found.items() if str(tmp_path) in text or str(random_model) in text] == []
+    assert json.loads(found["adapter_config.json"])["base_model_name_or_path"] == name
+    assert f"`{name}` is what its folder was called" in found["README.md"] and "sums.jsonl" in found["README.md"]
+    assert "base_model:" not in found["README.md"]  # the Hub would look for it
+    request = json.loads(found["README.md"].partition("-d '")[2].partition("'\n")[0])
+    assert request["chat_template_kwargs"] == {"thinking_budget": 64, "budget_mode": "max"}
+
+
+def test_templates_that_a_tokenizer_keeps_by_name_are_all_worded(run, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = {"default": plain, "tool_use": "tools" + plain}
+    tokenizer.save_pretrained(run)
+    assert rlred(["export", str(run), "--output", str(tmp_path / "out")]) == 0
+    served = AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+    assert {name: base_template(text) for name, text in served.items()} == tokenizer.chat_template
+    assert all("thinking_budget" in text for text in served.values())
+
+
+def test_a_run_without_budgets_keeps_its_template(run, tmp_path):
+    record = json.loads((run / "run.json").read_text())
+    record["arguments"]["modes"] = {"free": 1}
+    record["arguments"]["hindsight"] = False
+    (run / "run.json").write_text(json.dumps(record))
+    assert rlred(["export", str(run), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == (run / "chat_template.jinja").read_text()
+    assert "How to serve" not in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_run_on_pictures_is_published_with_its_visual_report(tmp_path, monkeypatch, capsys):

@@ -1,8 +1,9 @@
 """`rlred export`: an adapter folder that is ready for the Hub, and `--push`.
 
-Copied from a run's output: the adapter (safetensors), tokenizer or processor and chat template, run.json, the tables
-and pictures of what was measured. Written anew: README.md, the model card, from what was measured. Nothing else is
-taken along: no optimizer state, no pickle, no traces.
+Copied from a run's output: the adapter (safetensors), tokenizer or processor, run.json, the tables and pictures of what
+was measured. Written anew: README.md, the model card, from what was measured, and the chat template, which words a
+budget that comes as a variable. Nothing else is taken along: no optimizer state, no pickle, no traces, and no path of
+this machine.
 """
 
 import json
@@ -23,6 +24,8 @@ from rlred.evaluation.results import read_result
 from rlred.files import read_record
 from rlred.publish import visual_card as card
 from rlred.publish.measured import measured
+from rlred.publish.names import Base, remove_paths
+from rlred.publish.serving import Served, served, vllm
 
 TAKEN = (
     "adapter_model.safetensors",
@@ -62,6 +65,7 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
         raise ValueError(f"{output} exists and is not written over; name another folder with --output")
     config = json.loads((run / "adapter_config.json").read_text())
     trained_on = config["base_model_name_or_path"]
+    base = Base.of(trained_on, base_model)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its place and moved there whole: a crash leaves no half of an adapter.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
@@ -70,13 +74,16 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
         for name in TAKEN:
             if (run / name).is_file():
                 shutil.copyfile(run / name, folder / name)
-        if base_model:
-            (folder / "adapter_config.json").write_text(
-                json.dumps({**config, "base_model_name_or_path": base_model}, indent=2) + "\n"
-            )
-        (folder / "README.md").write_text(model_card(run, output.name, base_model or trained_on), encoding="utf-8")
+        config = {**config, "base_model_name_or_path": base.name}
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        remove_paths(folder, TAKEN)
+        template = Served.of(run, trained_on)
+        (folder / "README.md").write_text(model_card(folder, output.name, base, template), encoding="utf-8")
         if merge:
             merge_adapter(run, trained_on, folder / "merged")
+        for place in (folder, folder / "merged"):
+            if template and place.is_dir():
+                template.write(place)
         folder.rename(output)
     return output
 
@@ -113,27 +120,29 @@ def merge_adapter(run: Path, base: str, folder: Path) -> None:
     (AutoProcessor.from_pretrained(run) if card.sees(run) else tokenizer).save_pretrained(folder)
 
 
-def model_card(run: Path, name: str, base_model: str) -> str:
-    """The text of README.md: metadata, how to ask, what was measured, how it was trained."""
+def model_card(run: Path, name: str, base: Base, template: Served | None) -> str:
+    """The text of README.md from an exported folder: metadata, how to ask, what was measured, how it was trained."""
     if card.sees(run):
-        return card.model_card(run, name, base_model)
+        return card.model_card(run, name, base)
     settings = read_record(run / "run.json")
     budgets = "modes" in settings["arguments"]  # a length-control run; the others are SFT
     tags = ["grpo", "lora", "length-control"] if budgets else ["sft", "lora"]
     does, prompts, how = asked_budgets(run, settings) if budgets else asked_otherwise(settings["arguments"])
-    asked = prompts_of_record(settings)
+    asked, rank = prompts_of_record(settings), json.loads((run / "adapter_config.json").read_text())["r"]
     parts = [
-        metadata(settings["arguments"], base_model, tags),
+        metadata(settings["arguments"], base, tags),
         f"# {name}",
-        f"A LoRA adapter for `{base_model}` that {does}. Made with rlred.",
+        f"A LoRA adapter for `{base.name}` that {does}. Made with rlred.",
+        *base.said(),
         "## How to ask",
         how,
         "\n\n".join(f"    {line}" for prompt in prompts for line in prompt.splitlines()),
         *beside(asked),
         *(counted(asked.markers, settings["arguments"]) if budgets and settings["arguments"].get("hindsight") else []),
         *([trained_budgets(settings["arguments"])] if budgets else []),
+        *(served(template, name, base.name, rank) if template else []),
         "## How to load",
-        usage(name, base_model, asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0]),
+        usage(asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0], name, base.name, rank),
         *measured(run, name),
         "## How it was trained",
         training_of(settings, budgets),
@@ -167,11 +176,11 @@ def counted(markers: Markers | None, arguments: dict) -> list[str]:
     ]
 
 
-def metadata(arguments: dict, base_model: str, tags: list[str]) -> str:
+def metadata(arguments: dict, base: Base, tags: list[str]) -> str:
     """The YAML block of a text adapter's card."""
     questions = source_of(arguments)
     data = ModelCardData(
-        base_model=None if Path(base_model).exists() else base_model,
+        base_model=base.name if base.public else None,
         library_name="peft",
         pipeline_tag="text-generation",
         tags=["rlred", "trl", *tags, "reasoning"],
@@ -232,7 +241,7 @@ def training_of(settings: dict, budgets: bool) -> str:
     )
 
 
-def usage(name: str, base_model: str, asked: Prompts, prompt: str) -> str:
+def usage(asked: Prompts, prompt: str, name: str, base_model: str, rank: int) -> str:
     """Three ways to load the adapter, asked as it was in training."""
     return f"""```python
 from peft import PeftModel
@@ -246,7 +255,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=512)[0]))
 
 Merged into the base: `model = model.merge_and_unload()`. With vLLM:
 
-    vllm serve {base_model} --enable-lora --lora-modules {name}={name}"""
+{textwrap.indent(vllm(name, base_model, rank), "    ")}"""
 
 
 def push(folder: Path, repo: str, *, private: bool = False, endpoint: str | None = None) -> str:

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCardData
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.files import read_record
 from rlred.publish.measured import measured
+from rlred.publish.names import Base
 
 
 def sees(run: Path) -> bool:
@@ -15,13 +16,13 @@ def sees(run: Path) -> bool:
     return "budget_tokens" in read_record(run / "run.json")["arguments"]
 
 
-def model_card(run: Path, name: str, base_model: str) -> str:
+def model_card(run: Path, name: str, base: Base) -> str:
     """The text of README.md: metadata, what it does, how to load it, what was measured, how it was trained."""
     settings = read_record(run / "run.json")
     arguments, training = settings["arguments"], settings["training"]
     questions, reward = arguments["questions"], arguments["reward"]
     data = ModelCardData(
-        base_model=None if Path(base_model).exists() else base_model,
+        base_model=base.name if base.public else None,
         library_name="peft",
         pipeline_tag="image-text-to-text",
         tags=["rlred", "trl", "grpo", "lora", "visual-tokens"],
@@ -30,14 +31,16 @@ def model_card(run: Path, name: str, base_model: str) -> str:
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
-        f"A LoRA adapter for `{base_model}` that {does(arguments)}. Made with rlred.",
+        f"A LoRA adapter for `{base.name}` that {does(arguments)}. Made with rlred.",
+        *base.said(),
         "## How to load",
-        usage(name, base_model, arguments, prompts_of_record(settings)),
+        usage(name, base.name, arguments, prompts_of_record(settings)),
     ]
     parts += measured(run, name)
     parts += [
         "## How it was trained",
-        f"GRPO (TRL) with LoRA on `{questions}`, reward `{reward if isinstance(reward, str) else reward['name']}`, "
+        f"GRPO (TRL) with LoRA on `{questions}`, "
+        f"reward `{reward if isinstance(reward, str) else reward['name']}`, "
         f"{training['max_steps']} steps, seed {training['seed']}. Every setting is in run.json.",
     ]
     return "\n\n".join(parts) + "\n"

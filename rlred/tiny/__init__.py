@@ -14,6 +14,7 @@ from rlred.names import MODELS, refuse
 from rlred.tiny import sorting, sums
 
 TINY_REASONER, TINY_SORTER, TINY_VERBOSE, TINY_VLM = "tiny_reasoner", "tiny_sorter", "tiny_verbose", "tiny_vlm"
+_EMBEDDED = (TINY_REASONER, TINY_SORTER, TINY_VERBOSE, TINY_VLM)
 # Question rows by the name of a source: (n, split, seed) -> rows.
 QUESTIONS: dict[str, Callable[..., list[dict]]] = {
     **{family: functools.partial(sums.questions, family=family) for family in sums.FAMILIES},
@@ -35,12 +36,17 @@ def resolve_model(name: str) -> str:
     own = name if Path(name).is_dir() else name.removeprefix("data/")
     if not Path(name).is_dir():
         refuse([own], MODELS, "model_name_or_path: ")
-    if own not in (TINY_REASONER, TINY_SORTER, TINY_VERBOSE, TINY_VLM):
+    if own not in _EMBEDDED:
         return name
     found = _embedded(own, "model.safetensors")
     if found is None:
         raise ValueError(f"model_name_or_path={name!r}: the embedded model is missing; make it with rlred make {own}")
     return found
+
+
+def is_embedded(name: str) -> bool:
+    """Whether a name is that of an embedded model, as it is called in a checkout or by itself."""
+    return name.removeprefix("data/") in _EMBEDDED
 
 
 def resolve_adapter(name: str) -> str:

@@ -47,7 +47,7 @@ def test_several_adapters_face_the_same_questions_and_are_paired(adapters, tmp_p
     assert list(noisy["by_question"]) == list(result.blocks["baseline"]["by_question"])
     table = (tmp_path / "out" / "adherence.md").read_text()
     assert "- after RL: +0.0 points (+0.0 to +0.0), 4 questions" in table
-    assert f"- {adapters / 'noisy'}: " in table.partition("paired by question")[2]
+    assert f"- {adapters / 'noisy'}: " in table.partition("paired by question")[2].partition("\n## ")[0]
 
 
 def test_several_models_are_compared(random_model, tmp_path):

@@ -65,7 +65,7 @@ def test_an_adapter_is_asked_outside_what_it_was_trained_on(adapters, tmp_path):
     assert result.blocks["questions-0"]["title"] == "other questions: long_sums"
     text = (output / "measures" / "questions-0.completions.jsonl").read_text()
     assert text != (output / "measures" / "trained.completions.jsonl").read_text()
-    paired = (output / "adherence.md").read_text().partition("paired by question")[2]
+    paired = (output / "adherence.md").read_text().partition("paired by question")[2].partition("\n## ")[0]
     assert "in other words" in paired and "long_sums" not in paired and "outside" not in paired
 
 

@@ -390,13 +390,15 @@ def test_a_run_with_markers_is_measured_asked_and_published_with_them(tmp_path, 
     record = json.loads((output / "hindsight" / "hindsight.json").read_text())
     assert [step for step, _ in record["markers"]] == [2, 3]
     assert all(set(counted) == {"per_completion", "true", "mean_abs_error"} for _, counted in record["markers"])
-    assert report["trained"]["markers"]["per_completion"] >= 0
+    assert report.blocks["trained"]["markers"]["per_completion"] >= 0
     assert "Markers: " in (output / "adherence.md").read_text()
 
     told = ["--model", base, "--adapter", str(output), "--budgets", "16", "48"]
     assert rlred(["evaluate", *told, "--num_questions", "4", "--output", str(again)]) == 0
     found = json.loads((again / "adherence.json").read_text())
-    assert found["trained"]["markers"] == report["trained"]["markers"]  # nobody had to say how they look
+    assert (
+        found["blocks"]["trained"]["markers"] == report.blocks["trained"]["markers"]
+    )  # nobody had to say how they look
     assert rlred(["generate", "3+7+2=?", "--adapter", str(output), "--budgets", "32"]) == 0
 
     folder = tmp_path / "out"

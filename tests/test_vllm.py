@@ -17,6 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.distributed import DistributedBackend
 from trl.generation.vllm_generation import VLLMGeneration
+from trl.import_utils import is_requests_available
 
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, merged_adapter
@@ -26,6 +27,10 @@ from rlred.runs.grpo import run
 from rlred.tiny import resolve_model
 from tests.paths import ROOT
 from tests.test_recipes import SMALL, _flag, arguments
+
+needs_requests = pytest.mark.skipif(
+    not is_requests_available(), reason="TRL's client of a vLLM server needs requests, which vLLM brings"
+)
 
 FLAGS = {
     **SMALL,
@@ -100,6 +105,8 @@ def greedy(model, tokenizer, rows: list[dict]) -> list[list[int]]:
     return complete(model, tokenizer, [row["prompt"] for row in rows], sampling, limits=limits)
 
 
+@pytest.mark.slow
+@needs_requests
 def test_a_whole_run_generates_with_the_weights_that_it_has(tmp_path):
     base, output, log, port = resolve_model("tiny_reasoner"), tmp_path / "run", tmp_path / "log.jsonl", free_port()
     settings = json.dumps({**HINDSIGHT, "sources": {"stopped": 8}})
@@ -141,6 +148,8 @@ GONE = [
 ]
 
 
+@pytest.mark.slow
+@needs_requests
 @pytest.mark.parametrize("place, answers, flags, kept", GONE, ids=[case[0] for case in GONE])
 def test_a_server_that_is_gone_is_one_line_and_the_run_goes_on_when_it_is_back(
     place, answers, flags, kept, random_model, tmp_path
@@ -164,6 +173,8 @@ def test_a_server_that_is_gone_is_one_line_and_the_run_goes_on_when_it_is_back(
     assert {1, 2} <= set(steps)
 
 
+@pytest.mark.slow
+@needs_requests
 def test_a_colocated_engine_is_one_and_has_the_weights_that_the_run_has(random_model, tmp_path):
     output, log = tmp_path / "run", tmp_path / "log.jsonl"
     flags = {"hindsight": False, "model_name_or_path": random_model, "learning_rate": 0.1, "output_dir": output}
@@ -186,12 +197,16 @@ def test_a_colocated_engine_is_one_and_has_the_weights_that_the_run_has(random_m
     assert greedy(base, tokenizer, asked[4, 0]) != greedy(policy, tokenizer, asked[4, 0])
 
 
+@pytest.mark.slow
+@needs_requests
 def test_what_a_colocated_engine_has_no_room_for_is_one_line(random_model, tmp_path):
     flags = {"hindsight": False, "model_name_or_path": random_model, "output_dir": tmp_path / "run"}
     status, [line] = beside(0, log=tmp_path / "log", **flags, vllm_mode="colocate", vllm_max_model_length=60)
     assert status == 2 and "vllm_max_model_length: a prompt and its completion need" in line and "got 60" in line
 
 
+@pytest.mark.slow
+@needs_requests
 def test_what_the_server_has_no_room_for_is_one_line(random_model, tmp_path):
     port = free_port()
     flags = {"hindsight": False, "model_name_or_path": random_model, "output_dir": tmp_path / "run"}
@@ -200,6 +215,8 @@ def test_what_the_server_has_no_room_for_is_one_line(random_model, tmp_path):
     assert status == 2 and f"http://127.0.0.1:{port} refuses a prompt" in line and "context length" in line
 
 
+@pytest.mark.slow
+@needs_requests
 def test_a_server_that_never_was_is_one_line(random_model, tmp_path):
     flags = {"hindsight": False, "model_name_or_path": random_model, "output_dir": tmp_path / "run"}
     status, [line] = beside(9, **flags, vllm_server_timeout=1)
@@ -207,6 +224,7 @@ def test_a_server_that_never_was_is_one_line(random_model, tmp_path):
 
 
 @pytest.mark.slow
+@needs_requests
 def test_two_processes_ask_for_rows_of_their_own(tmp_path):
     base, output, log, port = resolve_model("tiny_reasoner"), tmp_path / "run", tmp_path / "log.jsonl", free_port()
     told = {**FLAGS, "hindsight_settings": json.dumps(HINDSIGHT), "output_dir": output, "max_steps": 1}

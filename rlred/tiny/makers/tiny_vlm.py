@@ -208,8 +208,8 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
         logits, targets = model.lm_head(hidden[:, :-1][answers]).float(), batch.labels[:, 1:][answers]
         loss = F.cross_entropy(logits, targets)
         if step % 4 == 0:  # all budget tokens alike, at the choice of twelve questions
-            logits = model.lm_head(policy_states(model, tokenizer, rng, batch.pixels, 4)).float()
-            loss = loss - 0.5 * logits.log_softmax(-1)[:, tokens].mean()
+            choices = model.lm_head(policy_states(model, tokenizer, rng, batch.pixels, 4)).float()
+            loss = loss - 0.5 * choices.log_softmax(-1)[:, tokens].mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

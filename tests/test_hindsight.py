@@ -23,7 +23,7 @@ from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 from rlred.rewards import Correctness, Length
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Start, advice
+from rlred.training.hindsight import Start, advice, too_faint
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.relabelling import correct, find_traces, relabel, rivals_of, within
 
@@ -312,6 +312,14 @@ def test_a_start_says_what_to_change(correlations, losses, expected):
     told = advice(correlations, losses, Hindsight())
     assert (told is None) == (expected is None)
     assert expected is None or expected in told
+
+
+@pytest.mark.parametrize(
+    "correlation, required, ends",
+    [(-1.0, 0.0, False), (0.0, 0.0, False), (-0.2, 0.3, True), (0.29, 0.3, True), (0.3, 0.3, False)],
+)
+def test_a_start_ends_the_run_only_where_something_is_required(correlation, required, ends):
+    assert too_faint(correlation, Hindsight(required_correlation=required)) == ends
 
 
 def test_a_start_that_did_not_work_ends_the_run_before_rl(tmp_path):

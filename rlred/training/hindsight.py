@@ -136,6 +136,15 @@ def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hin
     )
 
 
+def too_faint(correlation: float, settings: Hindsight) -> bool:
+    """Whether a last probe ends the run; never where nothing is required, whatever the probe says.
+
+    >>> too_faint(0.1, Hindsight(required_correlation=0.3)), too_faint(-1.0, Hindsight())
+    (True, False)
+    """
+    return settings.required_correlation > 0 and correlation < settings.required_correlation
+
+
 @dataclass(frozen=True)
 class Start:
     """What a hindsight start is made of: its settings, and how the run asks, samples and grades."""
@@ -239,7 +248,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         record["markers"] = [[entry["step"], entry["probe_markers"]] for entry in probes]
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     told = advice([correlation for _, correlation in record["rank_correlation"]], losses, settings)
-    if told and record["rank_correlation"][-1][1] < settings.required_correlation:
+    if told and too_faint(record["rank_correlation"][-1][1], settings):
         raise ValueError(f"hindsight: {told}. The run ends here (required_correlation={settings.required_correlation})")
     if told:
         logger.warning("hindsight: %s", told)

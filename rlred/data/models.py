@@ -56,6 +56,15 @@ class Loading:
         return Loading(**({name: value for name, value in told.items() if name in names} | changes))
 
 
+def vllm_rank(rank: int) -> int:
+    """The least rank of an adapter that vLLM makes room for and that holds this one.
+
+    >>> vllm_rank(20), vllm_rank(32)
+    (32, 32)
+    """
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
+
+
 def load_model(
     name: str,
     adapter: str | None = None,

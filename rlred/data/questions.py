@@ -41,12 +41,8 @@ CONVERSATIONS = ("messages", "conversations", "conversation")
 QUESTION_COLUMNS = ("question", "problem", "query", "prompt", "instruction", "question_stem")
 OTHER_QUESTIONS = (*CONVERSATIONS, "input", "inputs")  # of training data; elsewhere these hold other things
 CONTEXTS = ("context", "passage", "article", "body")  # text without which the question cannot be answered
-CARRIED = (
-    "level",
-    "reference_length",
-    "reference_accuracy",
-    "reference_correct_lengths",
-)  # kept as they are, where a source has them
+# Kept as they are, where a source has them.
+CARRIED = ("level", "reference_length", "reference_accuracy", "reference_correct_lengths")
 # The short form before the worked one, and what is surely the reference before what may be.
 SOLUTION_COLUMNS = (
     ("expected_answer", "reward_model.ground_truth", "ground_truth", "reference_answer", "final_answer", "gold_answer")

@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+import numpy as np
+
 from rlred.rewards.correctness import boxed_answer
 
 CAPS = (1, 2, 4, 8, 16)  # the natural maximum is divided by these
@@ -89,9 +91,8 @@ def area(points: Iterable[tuple[float, float]]) -> float | None:
     places = sorted(heights)
     if len(places) < 2:
         return None
-    line = [(place, fmean(heights[place])) for place in places]
-    pairs = zip(line, line[1:], strict=False)
-    return round(sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairs) / (places[-1] - places[0]), 12)
+    under = np.trapezoid([fmean(heights[place]) for place in places], places)
+    return round(float(under) / (places[-1] - places[0]), 12)
 
 
 def answer_of(outcome: dict) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rlred.evaluation.efficiency import area, efficiency, natural_maximum, spectrum
+from rlred.evaluation.efficiency import area, efficiency, mean, natural_maximum, spectrum
 
 # More measures of a line, `module:function` of its outcomes; each is a column of every report. None: not measured.
 MEASURES: dict[str, str] = {}
@@ -84,8 +84,8 @@ def summary(outcomes: Sequence[dict]) -> dict:
     return {
         "n": len(outcomes),
         "mean_length": float(lengths.mean()),
-        "mean_thinking_length": _mean([outcome.get("thinking_length") for outcome in outcomes]),
-        "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
+        "mean_thinking_length": mean([outcome.get("thinking_length") for outcome in outcomes]),
+        "truncated": mean([outcome["truncated"] for outcome in outcomes]),
         "length_p10": float(np.quantile(lengths, 0.1)),
         "length_p90": float(np.quantile(lengths, 0.9)),
         "accuracy": float(np.mean(grades)) if grades else None,
@@ -103,7 +103,7 @@ def row(outcomes: Sequence[dict]) -> dict:
         **dict.fromkeys(("mean_error", "mean_abs_error", "rmse", "over_budget")),
     }
     if any("cut" in outcome for outcome in outcomes):
-        line["cut"] = _mean([outcome["cut"] for outcome in outcomes])
+        line["cut"] = mean([outcome["cut"] for outcome in outcomes])
     if outcomes[0].get("ratio") is not None:
         line["ratio"] = outcomes[0]["ratio"]
         line["budget"] = float(np.mean([outcome["budget"] for outcome in outcomes]))
@@ -143,8 +143,8 @@ def by_question(outcomes: Iterable[dict]) -> dict[str, dict]:
         groups[outcome["question_id"]].append(outcome)
     return {
         str(question): {
-            "accuracy": _mean([outcome["correct"] for outcome in group]),
-            "mean_length": _mean([outcome["length"] for outcome in group]),
+            "accuracy": mean([outcome["correct"] for outcome in group]),
+            "mean_length": mean([outcome["length"] for outcome in group]),
         }
         for question, group in groups.items()
     }
@@ -159,9 +159,9 @@ def by_level(outcomes: Iterable[dict]) -> dict[str, dict]:
     return {
         level: {
             "n": len(groups[level]),
-            "mean_length": _mean([outcome["length"] for outcome in groups[level]]),
-            "accuracy": _mean([outcome["correct"] for outcome in groups[level]]),
-            "skipped": _mean([outcome.get("thinking_length") == 0 for outcome in groups[level]]),
+            "mean_length": mean([outcome["length"] for outcome in groups[level]]),
+            "accuracy": mean([outcome["correct"] for outcome in groups[level]]),
+            "skipped": mean([outcome.get("thinking_length") == 0 for outcome in groups[level]]),
         }
         for level in sorted(groups)
     }
@@ -199,8 +199,8 @@ def counts(outcomes: Sequence[dict]) -> dict | None:
         return None
     return {
         "per_completion": len(errors) / len(found),
-        "true": _mean([error == 0 for error in errors]),
-        "mean_abs_error": _mean([abs(error) for error in errors]),
+        "true": mean([error == 0 for error in errors]),
+        "mean_abs_error": mean([abs(error) for error in errors]),
     }
 
 
@@ -244,16 +244,16 @@ def measure(outcomes: Sequence[dict], longest: int | None = None) -> dict:
         "spread_ratio": spread,
         "asked_spread_ratio": asked_spread,
         "overall": {
-            mode: {name: _mean([line[name] for line in lines]) for name in names} for mode, lines in by_mode.items()
+            mode: {name: mean([line[name] for line in lines]) for name in names} for mode, lines in by_mode.items()
         },
         "full_length": {
             "n": len(fullest),
-            "mean_length": _mean([outcome["length"] for outcome in fullest]),
-            "accuracy": _mean(grades),
+            "mean_length": mean([outcome["length"] for outcome in fullest]),
+            "accuracy": mean(grades),
             "accuracy_low": low,
             "accuracy_high": high,
         },
-        "truncated": _mean([outcome["truncated"] for outcome in outcomes]),
+        "truncated": mean([outcome["truncated"] for outcome in outcomes]),
         **({"markers": counted} if (counted := counts(outcomes)) else {}),
         "natural_maximum": longest,
         "spectrum": {mode: spectrum(groups[mode, level], longest) for mode, level in largest.items()},
@@ -262,11 +262,6 @@ def measure(outcomes: Sequence[dict], longest: int | None = None) -> dict:
         "by_question": by_question(outcomes),
         "rows": rows,
     }
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def step_metrics(outcomes: Sequence[dict]) -> dict[str, float]:

@@ -15,7 +15,6 @@ import os
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 
 from accelerate import PartialState
@@ -26,7 +25,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 from trl.import_utils import is_vllm_available
 from trl.trainer import grpo_trainer
 
-from rlred.data.models import Loading
+from rlred.data.models import Loading, vllm_rank
 from rlred.evaluation.sweep import base_kept, stop_ids
 from rlred.tiny import resolve_model
 
@@ -69,7 +68,7 @@ class VllmModel:
             from vllm.lora.request import LoRARequest
         except ImportError as error:
             raise ValueError(f"--vllm: {MISSING}") from error
-        rank = _rank_of(adapter) if adapter else 16
+        rank = vllm_rank(PeftConfig.from_pretrained(adapter).r) if adapter else 16
         try:
             self.llm = LLM(
                 model=resolve_model(name),
@@ -92,12 +91,6 @@ class VllmModel:
         """Completion ids, end-of-sequence token included; each request has a seed of its own."""
         rows = row_settings(limits, temperature, seed, self.stops)
         return generate(self.llm, prompt_ids, rows, lora_request=self.lora)
-
-
-def _rank_of(adapter: str) -> int:
-    """The least rank that vLLM has room for and that holds the adapter's."""
-    rank = PeftConfig.from_pretrained(Path(adapter) if Path(adapter).is_dir() else adapter).r
-    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
 
 
 class Generation(VLLMGeneration):

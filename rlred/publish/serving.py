@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from rlred.data.models import vllm_rank
 from rlred.data.prompts import prompts_of_record
 from rlred.files import read_record
 from rlred.publish.template import Variables, base_template, budget_template, context_length, default_mode
@@ -73,14 +74,13 @@ class Served:
 
 
 def vllm(name: str, base: str, rank: int) -> str:
-    """The command that serves an adapter with its own template; vLLM takes these ranks, and 16 where it is not told.
+    """The command that serves an adapter with its own template; where it is not told, vLLM has room for rank 16.
 
     >>> print(vllm("me", "org/base", 20))
     vllm serve org/base --enable-lora --max-lora-rank 32 --lora-modules me=me \\
       --chat-template me/chat_template.jinja
     """
-    room = next((one for one in (16, 32, 64, 128, 256) if one >= rank), 512)
-    larger = f" --max-lora-rank {room}" if room > 16 else ""
+    larger = f" --max-lora-rank {vllm_rank(rank)}" if rank > 16 else ""
     return (
         f"vllm serve {base} --enable-lora{larger} --lora-modules {name}={name} \\\n"
         f"  --chat-template {name}/chat_template.jinja"

@@ -40,6 +40,7 @@ from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.training.counting import Counting
 from rlred.training.hindsight_settings import Hindsight
+from rlred.training.range_test import LOWEST, find_learning_rate
 from rlred.training.relabelling import find_traces, relabel
 from rlred.training.sft import SFTSettings, SupervisedTrainer
 
@@ -221,6 +222,10 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     questions, settings, length = list(questions), start.settings, start.grading.length
     traces, bins = start.traces(model, tokenizer, questions, output)
     rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
+    if settings.learning_rate is None:
+        tried = sft_settings(dataclasses.replace(settings, learning_rate=LOWEST))
+        rate = find_learning_rate(model, tokenizer, rows, tried, training=training, output=output)
+        settings = dataclasses.replace(settings, learning_rate=rate)
     probe = start.probe(tokenizer, questions)
     trainer = SupervisedTrainer(
         rate=probe.rate,
@@ -242,6 +247,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         "shortest_trace": min(lengths),
         "longest_trace": max(lengths),
         "bins": bins,
+        "learning_rate": settings.learning_rate,
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
     }

@@ -32,8 +32,9 @@ class Hindsight:
     """Completions per update, over all processes."""
     micro_batch_size: int = 32
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
-    learning_rate: float = 2e-3
-    """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md."""
+    learning_rate: float | None = 2e-3
+    """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md. None: it is
+    found by a range test of 60 updates (rlred/training/range_test.py)."""
     max_slack: int | None = 8
     """A maximum budget is the trace's length plus 0 to this many tokens. None: it is a bound. A budget is drawn first,
     and the shorter of two traces of the question within it answers: fewer tokens, more overruns (docs/LOG.md)."""
@@ -101,5 +102,5 @@ class Hindsight:
             )
         if not 0 <= self.required_correlation <= 1:
             raise ValueError(f"hindsight.required_correlation must be in [0, 1], got {self.required_correlation}")
-        if not self.learning_rate > 0:
+        if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")

@@ -18,6 +18,7 @@ from .correctness import Correctness
 from .cosine_length import CosineLength
 from .difficulty_length import DifficultyLength
 from .duplicated_reasoning import DuplicatedReasoning
+from .effort_length import EffortLength
 from .exact_length import ExactLength
 from .exact_match import ExactMatch
 from .format_diversity import FormatDiversity

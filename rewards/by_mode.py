@@ -5,29 +5,30 @@ from dataclasses import dataclass, field, replace
 
 from .base import OLD_MODES, Reward, bind, declared
 from .correctness import Correctness
+from .effort_length import EffortLength
 from .exact_length import ExactLength
 from .max_length import MaxLength
 
-MODES = ("exact", "max", "free")
+MODES = ("exact", "max", "effort", "free")
 
 
 def check_mode(mode: str) -> None:
-    """Raises `ValueError` for a mode that is none of the three."""
+    """Raises `ValueError` for a mode that is none of these."""
     if mode in OLD_MODES:
         raise ValueError(f"mode: {mode!r} is now called {OLD_MODES[mode]!r}")
     if mode not in MODES:
-        raise ValueError(f"mode must be 'exact', 'max' or 'free', got {mode!r}")
+        raise ValueError(f"mode must be 'exact', 'max', 'effort' or 'free', got {mode!r}")
 
 
 @dataclass(frozen=True)
 class ByMode(Reward):
-    r"""Scores `exact` rows by one reward, `max` rows by another and `free` rows by a third.
+    r"""Scores `exact` rows by one reward, `max`, `effort` and `free` rows by one of their own each.
 
     This is the dual objective of L1-Max (2503.04697, section 3.2): eq 1 where the prompt asks for an exact length, eq 2
     where it asks for a maximum. The released code tells the modes apart by the sign of the budget; here they are a
-    column. The three parts take TRL's arguments and are asked only about their own rows.
+    column. The parts take TRL's arguments and are asked only about their own rows.
 
-    Range: that of the parts. Raises `ValueError` for a mode that is none of the three, and a part that is no reward.
+    Range: that of the parts. Raises `ValueError` for a mode that is none of these, and a part that is no reward.
 
     >>> reward = ByMode(exact=ExactLength(alpha=0.01), max=MaxLength(alpha=0.05))
     >>> rows = {"solution": ["4"] * 3, "budget": [10, 10, None], "mode": ["exact", "max", "free"]}
@@ -37,12 +38,13 @@ class ByMode(Reward):
 
     exact: Callable = field(default_factory=ExactLength)
     max: Callable = field(default_factory=MaxLength)
+    effort: Callable = field(default_factory=EffortLength)
     free: Callable = field(default_factory=Correctness)
 
     __name__ = "by_mode"
 
     def __post_init__(self):
-        for name in ("exact", "max", "free"):
+        for name in MODES:
             if not callable(getattr(self, name)):
                 raise ValueError(f"by_mode.{name} must be a reward, got {getattr(self, name)!r}")
 
@@ -62,7 +64,7 @@ class ByMode(Reward):
             yield from part.parts()
 
     def for_mode(self, mode: str) -> Reward:
-        """The part that scores the rows of a mode. Raises `ValueError` for a mode that is none of the three."""
+        """The part that scores the rows of a mode. Raises `ValueError` for a mode that is none of these."""
         check_mode(mode)
         return declared(getattr(self, mode)).for_mode(mode)
 
@@ -78,7 +80,7 @@ class ByMode(Reward):
         return replace(self, **{name: bind(getattr(self, name), group_size, ends) for name in MODES})
 
     def _own(self) -> list[Reward]:
-        return [declared(part) for part in (self.exact, self.max, self.free)]
+        return [declared(getattr(self, name)) for name in MODES]
 
     def __call__(self, completions, completion_ids, mode, **columns) -> list[float | None]:
         rewards: list[float | None] = [None] * len(completions)

@@ -26,6 +26,7 @@ from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
+from rlred.evaluation.calibration import calibration
 from rlred.evaluation.conditions import free
 from rlred.evaluation.references import COLUMNS, sample_references, write_references
 from rlred.evaluation.results import Result
@@ -33,7 +34,7 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.vllm import Engines, check_vllm
-from rlred.files import write_json
+from rlred.files import read_record, write_json
 from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of, masking
@@ -167,7 +168,11 @@ def finish(
     for stage in ("trained", "control_constant_length"):
         evaluation.measure(stage, model, trainer.state.global_step)
     spent = cost(trainer, hindsight, *map(evaluation.rank_correlation, ("hindsight", "trained")), start)
-    return evaluation.report(name, spent, hindsight)
+    report = evaluation.report(name, spent, hindsight)
+    efforts = calibration(report.blocks["trained"]) if report and "trained" in report.blocks else []
+    if efforts and PartialState().is_main_process:  # what a server maps an effort to
+        write_json(evaluation.output / "run.json", {**read_record(evaluation.output / "run.json"), "efforts": efforts})
+    return report
 
 
 def close(trainer: GRPOTrainer) -> None:

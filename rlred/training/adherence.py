@@ -25,8 +25,8 @@ class LogsAdherence(Reward):
     Rows carry `budget` and `mode`, and `effort` where some ask for one; `question_id` lets the rank correlation compare
     one question's budgets with each other. The metrics are those of `rlred.evaluation.measures.step_metrics`, over the
     rollouts of all processes, and `adherence/stopped`, the share of rollouts that ended at their `rollout_limit`
-    (rlred/training/early_stop.py). Those count as `max_completion_length` tokens: lengths cut at the budget would look like adherence. `ends` are the ids
-    that end a completion.
+    (rlred/training/early_stop.py). Those count as `max_completion_length` tokens: lengths cut at the budget would look
+    like adherence. `ends` are the ids that end a completion.
 
     With a `tokenizer`, every reward of the run sees the completion's whole text, whose thinking ends at
     `end_of_thinking` (rlred/data/prompts.py: `decode`), without the `markers` of counted thinking.

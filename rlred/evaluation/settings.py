@@ -44,7 +44,10 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
         for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"--{name} must be {smallest} or more, got {getattr(self, name)}")
-        object.__setattr__(self, "efforts", [effort_of(effort) for effort in self.efforts])
+        try:
+            object.__setattr__(self, "efforts", [effort_of(effort) for effort in self.efforts])
+        except ValueError as problem:
+            raise ValueError(f"--efforts: {problem}") from None
         if not self.budgets and asks_tokens(self.modes):
             raise ValueError("--budgets: name the token budgets to ask for, or files with --predictions")
         if ("effort" in self.modes) != bool(self.efforts):

@@ -20,6 +20,7 @@ from rlred.rewards import (
     REWARDS,
     ByMode,
     Correctness,
+    EffortLength,
     ExactLength,
     ExactMatch,
     GroupSigmoid,
@@ -42,15 +43,22 @@ from tests.test_recipes import arguments
 from tests.test_rewards import NEEDED
 
 RIGHT, WRONG = "2+2</think>\\boxed{4}", "</think>\\boxed{5}"
-SLOTS = ("exact", "max", "free")
+SLOTS = ("exact", "max", "effort", "free")
 EVERY = [make_reward({"name": name, **NEEDED.get(name, {})}) for name in sorted(REWARDS)]
-EVERY += [LengthBonus(targets=(20,)), VisualSparsity(assigned=True), ByMode(max=ShortestCorrect())]
+EVERY += [
+    EffortLength(of="group"),
+    LengthBonus(targets=(20,)),
+    VisualSparsity(assigned=True),
+    ByMode(max=ShortestCorrect()),
+]
 RELATIVE = [reward for reward in EVERY if reward.group_relative]  # the last is by_mode
-NEEDY = [reward for reward in EVERY if set(reward.needs) - {"solution", "budget", "mode"}]
+OPTIONAL = {"solution", "budget", "mode", "effort"}  # of these, None says something
+NEEDY = [reward for reward in EVERY if set(reward.needs) - OPTIONAL]
 COLUMNS = {
     "solution": ["4"] * 4,
     "budget": [10, 20, 30, 40],
     "mode": ["max"] * 4,
+    "effort": [0.25, 0.5, 0.75, 1.0],
     "reference_length": [40.0] * 4,
     "reference_accuracy": [0.5] * 4,
     "reference_correct_lengths": [[10, 20]] * 4,
@@ -173,7 +181,7 @@ class TestTheAudit:
         whole = {"prompt": ["q"] * 4, **COLUMNS, "mode": [slot] * 4}
         for kind in (reward, ByMode(**{slot: reward})):
             assert list(audit_columns([kind], Dataset.from_dict(whole), {slot})) == []
-            for name in set(reward.needs) - {"solution", "budget", "mode"}:
+            for name in set(reward.needs) - OPTIONAL:
                 [finding] = audit_columns([kind], Dataset.from_dict(whole).remove_columns(name), {slot})
                 assert f"the column {name!r} is missing, which {reward.__name__} needs" in finding.advice
                 holes = {**whole, name: [None, *whole[name][1:]]}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from .base import OLD_MODES, Reward, bind, declared
 from .correctness import Correctness
-from .effort_length import EffortLength
 from .exact_length import ExactLength
 from .max_length import MaxLength
 
@@ -38,14 +37,15 @@ class ByMode(Reward):
 
     exact: Callable = field(default_factory=ExactLength)
     max: Callable = field(default_factory=MaxLength)
-    effort: Callable = field(default_factory=EffortLength)
     free: Callable = field(default_factory=Correctness)
+    effort: Callable | None = None
+    """None where no row asks for an effort, since its reward needs columns that other rows lack: `effort_length`."""
 
     __name__ = "by_mode"
 
     def __post_init__(self):
         for name in MODES:
-            if not callable(getattr(self, name)):
+            if not callable(getattr(self, name)) and (name, getattr(self, name)) != ("effort", None):
                 raise ValueError(f"by_mode.{name} must be a reward, got {getattr(self, name)!r}")
 
     @property
@@ -65,8 +65,7 @@ class ByMode(Reward):
 
     def for_mode(self, mode: str) -> Reward:
         """The part that scores the rows of a mode. Raises `ValueError` for a mode that is none of these."""
-        check_mode(mode)
-        return declared(getattr(self, mode)).for_mode(mode)
+        return declared(self._of(mode)).for_mode(mode)
 
     def decided_after(self, row: dict) -> int | None:
         """What the part that scores this row says.
@@ -77,22 +76,29 @@ class ByMode(Reward):
         return self.for_mode(row["mode"]).decided_after(row)
 
     def bind(self, group_size: int | None, ends: Iterable[int]) -> "ByMode":
-        return replace(self, **{name: bind(getattr(self, name), group_size, ends) for name in MODES})
+        given = [name for name in MODES if getattr(self, name) is not None]
+        return replace(self, **{name: bind(getattr(self, name), group_size, ends) for name in given})
 
     def _own(self) -> list[Reward]:
-        return [declared(getattr(self, name)) for name in MODES]
+        return [declared(part) for part in (self.exact, self.max, self.free, self.effort) if part is not None]
+
+    def _of(self, mode: str) -> Callable:
+        check_mode(mode)
+        if getattr(self, mode) is None:
+            raise ValueError(f"by_mode.{mode}: rows ask for an effort, and no reward is named; name effort_length")
+        return getattr(self, mode)
 
     def __call__(self, completions, completion_ids, mode, **columns) -> list[float | None]:
         rewards: list[float | None] = [None] * len(completions)
         for name in sorted(set(mode), key=str):
-            check_mode(name)
+            part = self._of(name)
             rows = [index for index, value in enumerate(mode) if value == name]
             # One value per row is cut down to these rows; what the trainer passes beside the columns is handed on.
             own = {
                 key: [value[i] for i in rows] if isinstance(value, list) and len(value) == len(mode) else value
                 for key, value in columns.items()
             }
-            scores = getattr(self, name)(
+            scores = part(
                 completions=[completions[i] for i in rows],
                 completion_ids=[completion_ids[i] for i in rows],
                 mode=[name] * len(rows),

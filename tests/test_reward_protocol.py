@@ -44,6 +44,7 @@ from tests.test_rewards import NEEDED
 
 RIGHT, WRONG = "2+2</think>\\boxed{4}", "</think>\\boxed{5}"
 SLOTS = ("exact", "max", "effort", "free")
+DEFAULT = {"exact", "max", "free"}  # those for which by_mode has a reward by itself
 EVERY = [make_reward({"name": name, **NEEDED.get(name, {})}) for name in sorted(REWARDS)]
 EVERY += [
     EffortLength(of="group"),
@@ -166,14 +167,14 @@ class TestTheAudit:
         [finding] = alone
         assert finding.level == "error" and finding.field == "per_device_train_batch_size" and finding.value == 2
         assert f"straddle processes, but {reward.__name__} needs whole ones" in finding.advice
-        others = set(SLOTS) - {slot}
+        others = DEFAULT - {slot}
         assert list(audit_rewards(training, [nested], others)) == []  # no row of that mode is drawn
         assert list(audit_rewards(config(tmp_path, local_batch=8), [nested], {slot})) == []
 
     def test_rewards_that_look_at_one_completion_may_straddle(self, tmp_path):
         training = config(tmp_path, local_batch=2)
         for reward in set(EVERY) - set(RELATIVE):
-            assert list(audit_rewards(training, [reward], set(SLOTS))) == []
+            assert list(audit_rewards(training, [reward], DEFAULT)) == []
 
     @pytest.mark.parametrize("slot", SLOTS)
     @pytest.mark.parametrize("reward", NEEDY, ids=lambda reward: reward.__name__)

@@ -31,8 +31,8 @@ def audit_efforts(scored: Scored, scoring: Sequence[Reward]) -> Iterator[Finding
         if reward.over < 0:
             # L1, appendix A.7: where a short incorrect answer is worth more than a long one, the policy turns short.
             advice = (
-                f"an incorrect answer within the limit earns {-reward.over:g} more than one beyond it, so that "
-                "questions that are hardly ever solved teach to be short; watch their accuracy at the largest effort, or set 0"
+                f"an incorrect answer within the limit earns {-reward.over:g} more than one beyond it: questions that "
+                "are hardly ever solved teach to be short; watch their accuracy at the largest effort, or set 0"
             )
             yield warning("reward.over", reward.over, advice)
 

@@ -1,4 +1,4 @@
-"""Efforts: worded, drawn, rewarded, relabelled, measured and audited; the traps of a dial without a number of tokens."""
+"""Efforts: worded, drawn, rewarded, relabelled, measured and audited; the traps of a length without a number."""
 
 import json
 import random
@@ -9,22 +9,26 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import GRPOConfig
 
-from rlred.checks.audit import audit_config, audit_rows
+from rlred.checks.audit import audit_config
 from rlred.checks.audit_efforts import audit_effort_rows, audit_start
 from rlred.cli import main as rlred
 from rlred.data.budgets import EFFORTS, BudgetSampler, Wording, ask, effort_of, make_wording, training_rows
+from rlred.data.prompts import Prompts
 from rlred.evaluation.calibration import calibration
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure, step_metrics
 from rlred.evaluation.report import adherence
 from rlred.evaluation.results import to_markdown
 from rlred.evaluation.settings import Evaluation
+from rlred.publish.template import Variables, budget_template
 from rlred.rewards import ByMode, Correctness, EffortLength, ExactLength, Length, MaxLength, make_reward
 from rlred.runs.arguments import parse
 from rlred.tiny import resolve_model
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.relabelling import efforts_of, own_lengths, relabel
 from tests.paths import ROOT
+from tests.test_prompts import byte_tokenizer
+from tests.test_template import CHAT, text_of
 
 RIGHT, WRONG = "2+2</think>\\boxed{4}", "</think>\\boxed{5}"
 QUESTIONS = Dataset.from_list([{"question_id": i, "question": f"{i}+1=?", "solution": str(i + 1)} for i in range(10)])
@@ -416,4 +420,50 @@ def test_the_recipe_is_what_its_page_says():
     assert set(EFFORTS.values()) <= set(arguments.make_eval_efforts())
     reward = make_reward(arguments.reward)
     assert list(audit_start([(reward, {"effort"})], arguments.make_hindsight().effort_quantile)) == []
-    assert audit_rows is not None
+
+
+# --- published --------------------------------------------------------------------------------------------------------
+
+
+def rendered(settings, modes=("effort", "max"), base=CHAT) -> str:
+    """What a server renders of a short question, or the words in which the template refuses."""
+    tokenizer = byte_tokenizer(base)
+    made = budget_template(base, Prompts().fitted(tokenizer), modes)
+    return text_of(tokenizer, made, [{"role": "user", "content": "1+1?"}], settings)
+
+
+@pytest.mark.parametrize("effort", ["low", "medium", "high", 0.37, 0.125, 0.285, 0.001, 1, 1.0])
+def test_the_template_words_an_effort_as_training_does(effort):
+    assert f"<user>{Wording().ask('1+1?', effort, 'effort')}<assistant>" == rendered({"reasoning_effort": effort})
+    asked = rendered({"reasoning_effort": effort, "budget_mode": "effort"}, modes=("effort",))
+    assert asked == rendered({"reasoning_effort": effort})
+
+
+@pytest.mark.parametrize("base", [CHAT, CHAT + "{% if reasoning_effort %}{% endif %}"])
+def test_without_an_effort_and_where_none_was_trained_the_template_is_the_bases(base):
+    plain = "<user>1+1?<assistant>"
+    assert rendered({}, base=base) == rendered({"reasoning_effort": None}, base=base) == plain
+    assert rendered({"reasoning_effort": "extreme"}, modes=("max",), base=base) == plain
+    name = Variables.beside(base).effort
+    assert "25 of 100" in rendered({name: "low"}, base=base)
+    assert (name == "reasoning_effort") == (base == CHAT)
+
+
+@pytest.mark.parametrize("effort", [0, -5, "many", "extreme", 2, 10**9, True, "", [0.5]], ids=repr)
+def test_the_template_refuses_what_is_no_effort(effort):
+    said = rendered({"reasoning_effort": effort})
+    assert f"reasoning_effort={json.dumps(effort)} is no effort" in said and "low, medium, high, or a number" in said
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"reasoning_effort": "medium", "thinking_budget": 64}, "maximum 64 tokens"),  # SGLang sends one by itself
+        ({"reasoning_effort": "medium", "budget_mode": "free"}, "\\boxed{}.<assistant>"),
+        ({"budget_mode": "effort"}, 'budget_mode="effort" needs reasoning_effort, low'),
+        ({"budget_mode": "effort", "thinking_budget": 64}, 'budget_mode="effort" needs reasoning_effort'),
+        ({"budget_mode": "exact", "thinking_budget": 64}, 'give "effort" with reasoning_effort or "max" with'),
+    ],
+)
+def test_a_number_of_tokens_wins_over_an_effort_and_a_mode_needs_its_own(settings, words):
+    assert words in rendered(settings)

@@ -119,8 +119,8 @@ def served(template: Served, name: str, base: str, rank: int) -> list[str]:
     python -m sglang.launch_server --port 8000 --model-path {base} --enable-lora \\
       --lora-paths {name}={name} --chat-template {name}/chat_template.jinja
     transformers serve {name}/merged""",
-        "What is asked for is a request that the model was trained to keep, not a limit. Where one is needed, set that of "
-        "the server (`max_tokens`, or a limit of thinking tokens) somewhat above it.",
+        "What is asked for is a request that the model was trained to keep, not a limit. Where one is needed, set that "
+        "of the server (`max_tokens`, or a limit of thinking tokens) somewhat above it.",
     ]
 
 

@@ -38,7 +38,8 @@ _FIRST, _LAST = "{#- The words of a budget, as they were trained", "{#- the temp
 _BLOCK = (
     _FIRST
     + r"""; without @FIELDS@ and @MODE@ nothing changes. -#}
-{%- set rlred = namespace(field="", budget=none, mode=none, effort=none, words="", last=-1, head="", turns=[], parts=[]) -%}
+{%- set rlred = namespace(field="", budget=none, effort=none, mode=none, words="", last=-1, head="") -%}
+{%- set rlred.turns = [] -%}
 @TAKE@@EFFORT@
 {%- if @MODE@ is defined and @MODE@ is not none -%}
     {%- set rlred.mode = @MODE@ -%}
@@ -190,6 +191,9 @@ def budget_template(
     known = [f'"{mode}" with {names.effort if mode == "effort" else names.budgets[0]}' for mode in asking]
     known, efforts = [*known, '"free" without'], "effort" in modes
     told = {
+        "ASK_EFFORT": _ASK_EFFORT if efforts else "",
+        "NAME": names.effort,
+        "TAKES": _TAKES,
         "FIELDS": " or ".join([*names.budgets, *([names.effort] if efforts else [])]),
         "FIELD": names.budgets[0],
         "MODE": names.mode,
@@ -201,7 +205,6 @@ def budget_template(
         "IN_PARTS": str(prompts.in_parts).lower(),
         "TAKE": _take(names.budgets),
         "EFFORT": _effort(names.effort) if efforts else "",
-        "ASK_EFFORT": _ASK_EFFORT.replace("@EFFORT@", names.effort) if efforts else "",
         # Last: what a wording says is not searched for names.
         "WORDS": _words(prompts.wording, (*asking, "free")),
     }
@@ -257,23 +260,17 @@ def _take(names: tuple[str, ...]) -> str:
     return "\n".join([*lines, "{%- endif -%}"])
 
 
-# What the mode effort does with its words; an effort is an error where it is used, not where another wish wins over it.
-_ASK_EFFORT = (
-    """{%- if rlred.effort is none or rlred.field -%}
-            {{- raise_exception("budget_mode=\\"effort\\" needs @EFFORT@: """
-    + _TAKES
-    + """, and no number of tokens") -}}
+# What the mode effort does with its words; a wrong effort is an error where it is used, not where another value wins.
+_ASK_EFFORT = r"""{%- if rlred.effort is none or rlred.field -%}
+            {{- raise_exception("@MODE@=\"effort\" needs @NAME@, @TAKES@, and no number of tokens") -}}
         {%- elif rlred.effort is boolean or rlred.effort is not number or rlred.effort <= 0 or rlred.effort > 1 -%}
-            {{- raise_exception("@EFFORT@=" ~ (rlred.told | tojson) ~ " is no effort; give """
-    + _TAKES
-    + """") -}}
+            {{- raise_exception("@NAME@=" ~ (rlred.told | tojson) ~ " is no effort; give @TAKES@") -}}
         {%- endif -%}
         {%- set rlred.effort = (100 * rlred.effort + 0.5) | int -%}
         {%- if rlred.effort < 1 -%}
             {%- set rlred.effort = 1 -%}
         {%- endif -%}
         {%- set rlred.words = rlred.words.replace("{effort}", rlred.effort | string) -%}"""
-)
 
 
 def _effort(name: str) -> str:

@@ -414,11 +414,12 @@ def test_a_tokenizer_that_reads_all_efforts_alike_is_refused(tmp_path):
     assert finding.level == "error" and "alike" in finding.advice
 
 
-def test_the_recipe_is_what_its_page_says():
-    arguments, _, _ = parse(ROOT / "recipes" / "l1_effort.yaml", [])
-    assert arguments.make_sampler().modes == {"effort": 1} and arguments.make_eval_efforts()[-1] == 1.0
+@pytest.mark.parametrize("name", ["l1_effort", "l1_effort_sorter", "l1_maxlen_effort"])
+def test_a_recipe_of_efforts_takes_one_own_length_and_measures_its_names(name):
+    arguments, _, _ = parse(ROOT / "recipes" / f"{name}.yaml", [])
+    assert arguments.make_sampler().modes["effort"] and "effort" in arguments.eval_modes
     assert set(EFFORTS.values()) <= set(arguments.make_eval_efforts())
-    reward = make_reward(arguments.reward)
+    reward = make_reward(arguments.reward).for_mode("effort")
     assert list(audit_start([(reward, {"effort"})], arguments.make_hindsight().effort_quantile)) == []
 
 

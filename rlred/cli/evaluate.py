@@ -26,6 +26,7 @@ class Evaluate(Evaluation, SavedPredictions):
     With --ratios it is asked for shares of its own length in place of budgets; with --predictions nothing is asked.
 
     rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again
+    rlred evaluate --adapter outputs/l1_effort --modes effort --efforts low medium high --max_completion_length 100
     rlred evaluate --predictions a.jsonl b.jsonl --ratios 0.5 1.0 --output outputs/theirs
     """
 
@@ -84,6 +85,8 @@ class Evaluate(Evaluation, SavedPredictions):
         from rlred.evaluation.results import write_result
         from rlred.rewards import Correctness
 
+        if "effort" in self.modes or self.efforts:
+            raise ValueError("--modes effort: saved predictions have budgets or ratios; leave it and --efforts out")
         pairs = [column.partition("=") for column in self.columns]
         for name, equals, column in pairs:
             if not (name and equals and column):

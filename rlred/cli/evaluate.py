@@ -15,7 +15,7 @@ class SavedPredictions:
     predictions: list[Path] = option([], "JSON Lines, JSON, CSV or Parquet, also .gz.", metavar="FILE")
     columns: list[str] = option([], "As length=cot_length solution=doc.target.", metavar="NAME=COLUMN")
     ratios: list[float] = option([], "Shares of the length at ratio 1: to ask for, or one per file.")
-    prediction_budgets: list[int] = option([], "One per file.", metavar="TOKENS")
+    prediction_budgets: list[int] = option([], "Tokens, one per file.", metavar="N")
     tokenizer: str | None = option(None, "Counts tokens where a file does not.")
 
 
@@ -26,7 +26,6 @@ class Evaluate(Evaluation, SavedPredictions):
     With --ratios it is asked for shares of its own length in place of budgets; with --predictions nothing is asked.
 
     rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again
-    rlred evaluate --adapter outputs/l1_effort --modes effort --efforts low medium high --max_completion_length 100
     rlred evaluate --predictions a.jsonl b.jsonl --ratios 0.5 1.0 --output outputs/theirs
     """
 

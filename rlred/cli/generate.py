@@ -17,9 +17,7 @@ class Generate(Loading, PromptSettings):
     model: str | None = option(None, "Folder or Hub id (default: the adapter's base, or tiny_reasoner).")
     adapter: str | None = option(None, "Folder or Hub id of a PEFT adapter.")
     budgets: list[int] = option([16, 32, 64], "Tokens to ask for.", metavar="TOKENS")
-    efforts: list[str] = option(
-        [], "Efforts in their place: low, medium, high or numbers.", metavar="EFFORT"
-    )
+    efforts: list[str] = option([], "Efforts in their place: low, medium, high or numbers.", metavar="EFFORT")
     mode: str = option("max", "How they are asked for", choices=MODES)
     wording: str | None = option(None, "Preset, or templates as JSON (default: the adapter's, or l1).")
     max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")

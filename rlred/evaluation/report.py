@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from rlred.data.budgets import effort_name
-from rlred.evaluation import calibration
+from rlred.evaluation import by_difficulty, calibration
 from rlred.evaluation.efficiency import CAPS, aes
 from rlred.evaluation.markdown import table
 from rlred.evaluation.measures import MEASURES, amount, paired_difference
@@ -164,38 +164,6 @@ def _cut(result: Result) -> list[str]:
         "as long as the cap: over budget is exact, accuracy at least and tokens and errors at most what is shown; rank "
         f"correlation, spread and full length are affected. Largest share of a row cut (%): {shares}."
     ]
-
-
-def _by_level(result: Result) -> list[str]:
-    """What was done by the difficulty of the questions, where it is known and no budget was asked for."""
-    rows = [
-        [
-            block["title"],
-            level,
-            mean["n"],
-            number(mean["mean_length"], 1),
-            percent(mean["accuracy"]),
-            percent(mean.get("skipped")),  # older files do not say
-        ]
-        for block in result.blocks.values()
-        if set(block["overall"]) == {"free"}
-        for level, mean in block.get("by_level", {}).items()
-    ]
-    names = ("stage", "level", "n", "mean tokens", "accuracy", "without thinking")
-    return ["## By difficulty", "", *table(names, rows)] if rows else []
-
-
-def _at_largest_maximum(result: Result) -> list[str]:
-    """What was done by the difficulty of the questions where the largest maximum was asked for; levels are known."""
-    rows = [
-        [block["title"], row["budget"], level, mean["n"], number(mean["mean_length"], 1), percent(mean["accuracy"])]
-        for block in result.blocks.values()
-        for row in block["rows"]
-        if row["mode"] != "effort"
-        for level, mean in row.get("by_level", {}).items()
-    ]
-    names = ("stage", "budget", "level", "n", "mean tokens", "accuracy")
-    return ["## By difficulty at the largest maximum budget", "", *table(names, rows)] if rows else []
 
 
 def _efficiency(result: Result) -> list[str]:
@@ -404,8 +372,8 @@ ADHERENCE = Kind(
     above=_above,
     sections=(
         calibration.section,
-        _by_level,
-        _at_largest_maximum,
+        by_difficulty.unasked,
+        by_difficulty.at_largest_maximum,
         _at_full_length,
         _paired,
         _what_rl_added,

@@ -287,7 +287,7 @@ def draw(result: Result, ink: str = "black") -> Figure:
                 right.plot(*_points(row for row in rows if row["accuracy"] is not None), **style)
                 continue
             if not rows:
-                free = [row for row in block["rows"] if row["accuracy"] is not None]
+                free = [row for row in block["rows"] if row["mode"] == mode and row["accuracy"] is not None]
                 right.plot(*_points(free), color=colour, marker="x", linestyle="none", label=f"{title}, free")
                 continue
             asked = [row["budget"] for row in rows]

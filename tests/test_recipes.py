@@ -290,7 +290,7 @@ BAD = [
     ("--temperature 0", "temperature"),
     ("--modes {", "modes: not JSON"),
     ("--modes exact", "modes must be a mapping"),
-    ('--modes {"soft":1}', "modes: must be among exact, max, free, got 'soft'"),
+    ('--modes {"soft":1}', "modes: must be among exact, max, effort, free, got 'soft'"),
     ('--modes {"max":1}', "reward='exact_length': scores rows that ask for a maximum"),
     ('--reward {"name":"max_length"}', "reward='max_length': scores rows that ask for an exact length"),
     ("--reward no_such_reward", "no reward is named 'no_such_reward'"),

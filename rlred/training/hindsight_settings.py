@@ -43,6 +43,9 @@ class Hindsight:
     little of the number: with half of the rows of that kind the embedded start followed it later."""
     samples_per_question: int = 1
     """Completions of each question among `num_samples`; with several, a maximum can prefer the short ones of them."""
+    effort_quantile: float | None = 0.75
+    """An effort is the length of a trace as a share of the question's own length: of this quantile of its correct
+    answers' lengths, or their mean (None). The same as the reward's, or RL moves what the start has taught."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     only_correct: bool = False
@@ -93,6 +96,10 @@ class Hindsight:
                 raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
         if self.empty_bins not in ("stop", "warn"):
             raise ValueError(f"hindsight.empty_bins must be stop or warn, got {self.empty_bins!r}")
+        if self.effort_quantile is not None and not 0 <= self.effort_quantile <= 1:
+            raise ValueError(f"hindsight.effort_quantile must be in [0, 1], got {self.effort_quantile}")
+        if self.markers and (self.modes or {}).get("effort"):
+            raise ValueError("hindsight.markers: counts say how much of a number is left, and an effort is none")
         for name in ("max_slack", "cooldown_updates"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")

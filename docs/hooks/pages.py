@@ -1,7 +1,7 @@
 """The pages that are made from the code: recipes, rewards, commands, findings of the audit, the table of methods.
 
-`python docs/hooks/pages.py` writes the table of methods from docs/board.json into docs/choose-a-method.md; all other pages are
-made by docs/hooks/site.py while `make docs` builds, and lie nowhere.
+`python docs/hooks/pages.py` writes the table of methods from docs/board.json into docs/choose-a-method.md. All other
+pages are made by docs/hooks/site.py while `make docs` builds, and lie nowhere.
 """
 
 import ast
@@ -37,8 +37,8 @@ ADVICE = {
 }
 
 NO_CURVE = {
-    "laconic": "Its price per token is 0 in the first batch and follows the lengths of the run: there is no fixed curve.",
-    "visual_sparsity": "It changes with the visual tokens used, not with the length of the completion: there is no curve.",
+    "laconic": "Its penalty per token is 0 in the first batch and then follows the run: there is no fixed curve.",
+    "visual_sparsity": "It changes with the visual tokens used, not with the completion's length: there is no curve.",
 }
 
 
@@ -60,7 +60,8 @@ def board(path: Path = BOARD) -> list[dict]:
 def method_table() -> str:
     """The table of choose-a-method.md."""
     lines = [
-        "| method of the board | accuracy, points against the base | tokens, % of the base's | hard / easy tokens | take it when |",
+        "| method of the board | accuracy, points against the base | tokens, % of the base's | hard / easy tokens "
+        "| take it when |",
         "|---|---|---|---|---|",
     ]
     for row in board():
@@ -154,10 +155,14 @@ def rewards(drawn: set[str], needs: dict[str, tuple[str, ...]]) -> dict[str, str
         if name in drawn:
             parts.append(f"![{name}: the reward against the length](images/{name}.svg)")
         else:
-            parts.append(NO_CURVE.get(name, "The length of the completion does not change this reward: there is no curve."))
+            parts.append(
+                NO_CURVE.get(name, "The length of the completion does not change this reward: there is no curve.")
+            )
         parts.append(prose(rest))
         rows = [
-            f"| `{item.name}` | `{_default(item)}` |" for item in dataclasses.fields(kind) if not item.name.startswith("_")
+            f"| `{item.name}` | `{_default(item)}` |"
+            for item in dataclasses.fields(kind)
+            if not item.name.startswith("_")
         ]
         columns = ", ".join(f"`{column}`" for column in needs[name]) or "none"
         parts += ["| parameter | default |\n|---|---|\n" + "\n".join(rows), f"Columns of the rows: {columns}."]
@@ -180,11 +185,15 @@ def cli() -> str:
     from rlred.flags import parser_of
 
     os.environ["COLUMNS"] = "100"
-    made = ["# Command line", "Made from the parsers. `rlred COMMAND --help` prints the same.", f"```text\n{listing()}\n```"]
+    made = [
+        "# Command line",
+        "Made from the parsers. `rlred COMMAND --help` prints the same.",
+        f"```text\n{listing()}\n```",
+    ]
     for name in COMMANDS:
         kind = command_of(name)
         if name == "train":
-            text = "rlred train                    lists the recipes\nrlred train RECIPE [flags]     see the recipes' pages"
+            text = "rlred train                  lists the recipes\nrlred train RECIPE [flags]   see the recipes' pages"
         else:
             text = parser_of(kind, f"rlred {name}").format_help().rstrip()
         made += [f"## rlred {name}", f"```text\n{text}\n```"]
@@ -239,14 +248,17 @@ def _evidence(lines: list[str], line: int, first: int) -> str:
 def audit() -> str:
     """The page of the audit's findings."""
     rows = [
-        f"| {one['level']} | `{one['field']}` | {escaped(one['advice'])} | {escaped(one['evidence'])} |" for one in findings()
+        f"| {one['level']} | `{one['field']}` | {escaped(one['advice'])} | {escaped(one['evidence'])} |"
+        for one in findings()
     ]
     about = (
-        "Before the first step, the audit looks at settings, rows and tokenizer, and names the known ways in which a run fails.\n"
-        "An error ends the run with one line; a warning is logged. This table is made from `rlred/checks/audit.py`, where the\n"
-        "evidence stands beside each check. Three dots stand for a value of your run."
+        "Before the first step, the audit reads settings, rows and tokenizer, and names the known ways in which a run\n"
+        "fails. An error ends the run with one line; a warning is logged. This table is made from\n"
+        "`rlred/checks/audit.py`, where the evidence stands beside each check. Three dots stand for a value of your run."
     )
-    return "\n".join(["# The audit", "", about, "", "| level | field | what it says | evidence |", "|---|---|---|---|", *rows, ""])
+    return "\n".join(
+        ["# The audit", "", about, "", "| level | field | what it says | evidence |", "|---|---|---|---|", *rows, ""]
+    )
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ import logging
 import matplotlib
 
 matplotlib.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from rlred.rewards import REWARDS, make_reward  # noqa: E402
+from rlred.rewards import REWARDS, make_reward
 
 BUDGETS = (100, 200, 300)
 LENGTHS = range(4, 404, 8)
 CORRECT, INCORRECT = "2+2</think>\\boxed{4}", "2+2</think>\\boxed{5}"
-# Constants that suit lengths up to 400 tokens. A list: one reward for each of three budgets, which are its own parameter.
+# Constants that suit lengths up to 400 tokens. A list: one reward for each of three budgets, its own parameter.
 SETTINGS: dict[str, dict | list[dict]] = {
     "exact_length": {"alpha": 0.004},
     "max_length": {"alpha": 0.01},

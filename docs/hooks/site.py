@@ -19,8 +19,8 @@ def on_config(config):
     drawn = plots.pictures()
     made = {"recipes": pages.recipes(), "rewards": pages.rewards(set(drawn), plots.needs())}
     about = {
-        "recipes": "A recipe is a published method: a short script and its YAML. Without an argument it runs on an embedded\nmodel.",
-        "rewards": "A reward is a pure callable for any TRL trainer. The curves show one completion of a group of four.",
+        "recipes": "A recipe is a published method: a short script and its YAML. Without flags it runs on an embedded model.",
+        "rewards": "A reward is a callable for any TRL trainer. The curves show one completion of a group of four.",
     }
     for entry in config.nav:
         for title in [name for name in entry if name.lower() in made]:

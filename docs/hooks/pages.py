@@ -254,7 +254,7 @@ def audit() -> str:
     about = (
         "Before the first step, the audit reads settings, rows and tokenizer, and names the known ways in which a run\n"
         "fails. An error ends the run with one line; a warning is logged. This table is made from\n"
-        "`rlred/checks/audit.py`, where the evidence stands beside each check. Three dots stand for a value of your run."
+        "`rlred/checks/audit.py`, where evidence is beside each check. Three dots are a value of your run."
     )
     return "\n".join(
         ["# The audit", "", about, "", "| level | field | what it says | evidence |", "|---|---|---|---|", *rows, ""]

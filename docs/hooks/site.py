@@ -19,7 +19,7 @@ def on_config(config):
     drawn = plots.pictures()
     made = {"recipes": pages.recipes(), "rewards": pages.rewards(set(drawn), plots.needs())}
     about = {
-        "recipes": "A recipe is a published method: a short script and its YAML. Without flags it runs on an embedded model.",
+        "recipes": "A recipe is a published method: a script and its YAML. Without flags it runs on a tiny model.",
         "rewards": "A reward is a callable for any TRL trainer. The curves show one completion of a group of four.",
     }
     for entry in config.nav:

@@ -109,9 +109,17 @@ def recipes() -> dict[str, str]:
     scripts = {path.stem: path for path in sorted((ROOT / "recipes").glob("*.py"))}
     owned: dict[str, list[str]] = {name: [] for name in scripts}
     for path in sorted((ROOT / "recipes").glob("*.yaml")):
-        owner = max((name for name in scripts if path.stem == name or path.stem.startswith(f"{name}_")), key=len)
-        owned[owner].append(path.stem)
+        owned[_owner(path, scripts)].append(path.stem)
     return {name: _recipe(path, owned[name], merged) for name, path in scripts.items()}
+
+
+def _owner(path: Path, scripts: dict[str, Path]) -> str:
+    """The recipe of a YAML: by its name, or else the first that its comments name."""
+    own = [name for name in scripts if path.stem == name or path.stem.startswith(f"{name}_")]
+    named = [name for name in re.findall(r"recipes/(\w+)\.py", path.read_text()) if name in scripts]
+    if not own and not named:
+        raise ValueError(f"{path.name}: say in a comment of which recipe it is, as recipes/l1_exact.py")
+    return max(own, key=len) if own else named[0]
 
 
 def _recipe(script: Path, yamls: list[str], merged: dict) -> str:

@@ -33,12 +33,17 @@ SETTINGS: dict[str, dict | list[dict]] = {
 }
 
 
+KNOWN = {"solution", "budget", "mode", "effort", "reference_length", "reference_accuracy", "reference_correct_lengths"}
+KNOWN |= {"difficulty", "uncertainty", "requested", "visual_tokens", "full_visual_tokens"}
+
+
 def value(reward, length: int, correct: bool, budget: int) -> float | None:
     """What one completion of the group is rewarded with."""
     texts = [CORRECT if correct else INCORRECT, CORRECT, CORRECT, INCORRECT]
     columns = {
         "solution": ["4"] * 4,
         "budget": [budget] * 4,
+        "effort": [budget / BUDGETS[-1]] * 4,
         "mode": ["max"] * 4,
         "reference_length": [200.0] * 4,
         "reference_accuracy": [0.5] * 4,
@@ -67,13 +72,18 @@ def needs() -> dict[str, tuple[str, ...]]:
 def curves(name: str) -> dict[str, list[float | None]]:
     """The curves of a reward by label; none where the length changes nothing."""
     drawn = made(name)
+    if set(drawn[0].needs) - KNOWN:
+        return {}
     own = len(drawn) > 1
-    knows = own or "budget" in drawn[0].needs
+    effort = "effort" in drawn[0].needs and "budget" not in drawn[0].needs
+    knows = own or effort or "budget" in drawn[0].needs
     found = {}
     for place, budget in enumerate(BUDGETS if knows else BUDGETS[:1]):
         for correct in (True, False):
             label = "correct" if correct else "incorrect"
-            label = f"{label}, budget {budget}" if knows else label
+            label = (
+                f"{label}, {f'effort {budget / BUDGETS[-1]:.2g}' if effort else f'budget {budget}'}" if knows else label
+            )
             found[label] = [value(drawn[place if own else 0], length, correct, budget) for length in LENGTHS]
     told = [[one for one in line if one is not None] for line in found.values()]
     silent = any(0 < len(line) < len(LENGTHS) for line in told)  # no opinion at some lengths

@@ -11,6 +11,7 @@ class Reference(Loading, PromptSettings, QuestionSource):
     """The base's length and accuracy on each question, as a dataset.
 
     rlred reference --max_completion_length 90 --output outputs/reference.jsonl
+    rlred reference --model MODEL --questions my.jsonl --max_completion_length 2048 --output outputs/reference.jsonl
     """
 
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")

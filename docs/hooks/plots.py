@@ -26,6 +26,8 @@ SETTINGS: dict[str, dict | list[dict]] = {
     "length_bonus": [{"targets": [budget]} for budget in BUDGETS],
     "truncation": [{"limit": budget} for budget in BUDGETS],
     "length_mask": [{"limit": budget} for budget in BUDGETS],
+    "group_sigmoid": {"alpha": 0.4},
+    "kimi_length": {"weight": 0.4},
     "shortest_correct": {"alpha": 0.004},
     "solve_rate_penalty": {"alpha": 0.004},
     "slack_length": {"slack": 20},

@@ -55,5 +55,5 @@ class Reference(Loading, PromptSettings, QuestionSource):
         lengths, accuracies = rows["reference_length"], rows["reference_accuracy"]
         print(
             f"{self.output}: {len(rows)} of {len(questions)} questions, {sum(lengths) / len(rows):.1f} tokens and "
-            f"{100 * sum(accuracies) / len(rows):.1f} % right on average"
+            f"{100 * sum(accuracies) / len(rows):.1f} % correct on average"
         )

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from statistics import fmean
@@ -14,7 +15,9 @@ from statistics import fmean
 import pytest
 import yaml
 
+from rlred.cli import command_of, find
 from rlred.evaluation.results import read_result
+from rlred.flags import parse
 from tests.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -163,6 +166,29 @@ def test_the_words_of_our_own_are_explained():
     text = (DOCS / "glossary.md").read_text()
     for word in "dial hears deaf arm Study subject units look glance talker right wrong pays earns".split():
         assert re.search(rf"\b{word}\b", text.partition("## Words that older pages use")[2]), word
+
+
+def commands(path) -> list[list[str]]:
+    """The words of every `rlred` command of a page that is whole."""
+    text = path.read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.S) + re.findall(r"^(?:    .*\n)+", text, flags=re.M)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"\| `(rlred [^`]+)`", text)
+    lines = [line.removeprefix(".venv/bin/") for line in lines]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("rlred ") and "..." not in line]
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}.md" for name in ("get-started", "commands"))])
+def test_the_commands_of_a_page_are_understood(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = commands(ROOT / name)
+    assert len(found) >= 4
+    for _, *words in found:
+        if words[:2] == ["compress", "traces"] and len(words) == 2:
+            continue  # names the command
+        command, rest = find(words)
+        if command != "train":  # whose words are accelerate's and the recipe's
+            assert parse(command_of(command), rest, command)
 
 
 def slug(heading: str) -> str:

@@ -7,7 +7,7 @@ SEED ?= 0
 GSM8K ?= ../shared/data/gsm8k/train.jsonl
 REAL_OUTPUT := outputs/real-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install run exact cold real gpu test test-slow goldens style quality clean
+.PHONY: install run exact cold real gpu test test-slow goldens docs style quality clean
 
 install: $(VENV)/.installed
 
@@ -55,6 +55,10 @@ test-slow: install
 
 goldens: install  ## record the golden runs anew (tests/test_goldens.py); `git diff tests/goldens` shows what changed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_goldens.py --record-goldens
+
+docs: install  ## this documentation as a site in site/, built without a warning
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 style: install
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
-r"""Right answers earn less the longer they are among their group's right ones (Arora & Zanette, 2502.04463).
+r"""Correct answers get less the longer they are among their group's correct ones (Arora & Zanette, 2502.04463).
 
-Reward: c * (1 - alpha * sigmoid((n - mean) / std)) over the group's right completions. No division by the group's
-std: with it, an all-right group's advantages would not depend on alpha. Differs from the paper: GRPO's group mean as
+Reward: c * (1 - alpha * sigmoid((n - mean) / std)) over the group's correct completions. No division by the group's
+std: with it, an all-correct group's advantages would not depend on alpha. Differs from the paper: GRPO's group mean as
 baseline instead of RLOO's leave-one-out mean, which is the same advantage times (G - 1) / G.
 
 CPU, minutes    accelerate launch recipes/efficient_reasoning.py

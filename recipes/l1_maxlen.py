@@ -2,8 +2,9 @@ r"""GRPO that teaches a model to stay under a token budget: "Think for maximum N
 
 Reward: correct * clip(alpha * (N - n) + 0.5, 0, 1) on rows that ask for a maximum, correct - alpha * |n - N| on rows
 that ask for an exact length (2503.04697, eq 2 and 1). Differs from the paper: LoRA instead of full weights; a hindsight
-start (rlred/training/hindsight.py) instead of hundreds of steps before the dial appears; budgets drawn afresh on every
-visit; no division by the group's standard deviation; Exact and Max are trained together instead of one after the other.
+start (rlred/training/hindsight.py) instead of hundreds of steps before length control appears; budgets drawn afresh on
+every visit; no division by the group's standard deviation; Exact and Max are trained together instead of one after the
+other.
 
 CPU, minutes    accelerate launch recipes/l1_maxlen.py
 one GPU         accelerate launch recipes/l1_maxlen.py --config recipes/l1_maxlen_r1_1.5b.yaml

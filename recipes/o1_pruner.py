@@ -3,7 +3,7 @@ r"""Length efficiency: shorter than the model itself was, at no loss of accuracy
 Reward: L_ref / n - 1 + lambda * (c - A_ref), against the base's own length and accuracy on each question, which the
 run samples first (or `rlred reference` does, once for many runs). Differs from the paper: on-policy GRPO instead of
 one offline epoch on pre-sampled solutions; the embedded default divides by L_ref, as the released code does, since
-L_ref / n pays most for an empty thought.
+L_ref / n rewards an empty thought most.
 
 CPU, minutes    accelerate launch recipes/o1_pruner.py
 one GPU         accelerate launch recipes/o1_pruner.py --config recipes/o1_pruner_paper.yaml

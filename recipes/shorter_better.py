@@ -1,7 +1,7 @@
-r"""The group's shortest right answer is the length to aim at (ShorterBetter, 2504.21370).
+r"""The group's shortest correct answer is the length to aim at (ShorterBetter, 2504.21370).
 
-Reward: 2 c - alpha * |n - L|, with L the shortest right length of the group, or its mean length where none is right.
-Differs from the paper: no division by the group's standard deviation.
+Reward: 2 c - alpha * |n - L|, with L the shortest correct length of the group, or its mean length where none is
+correct. Differs from the paper: no division by the group's standard deviation.
 
 CPU, minutes    accelerate launch recipes/shorter_better.py
 one GPU         accelerate launch recipes/shorter_better.py --config recipes/shorter_better_paper.yaml

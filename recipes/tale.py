@@ -1,8 +1,8 @@
 r"""Self-estimated budgets: from a model that keeps a budget to one that chooses it (TALE, 2412.18547).
 
-The adapter of recipes/l1_maxlen.py is asked every question at every budget, down to where it is right no more; its last
-right completion becomes the target of the same question asked without a budget. Differs from the paper: the searching
-model keeps budgets, which a prompt alone does not make it do; SFT only, no DPO.
+The adapter of recipes/l1_maxlen.py is asked every question at every budget, down to where it is correct no more; its
+last correct completion becomes the target of the same question asked without a budget. Differs from the paper: the
+searching model keeps budgets, which a prompt alone does not make it do; SFT only, no DPO.
 
 CPU, minutes    python recipes/tale.py
 a real model    python recipes/tale.py --adapter ADAPTER --questions QUESTIONS --budgets 256 512 1024 2048

@@ -1,4 +1,4 @@
-r"""A cap that tightens in stages: what is not finished within it earns nothing (ThinkPrune, 2504.01296).
+r"""A cap that tightens in stages: what is not finished within it gets nothing (ThinkPrune, 2504.01296).
 
 Reward: correctness within the stage's limit, nothing beyond. The stages are the paper's idea: a cap that cuts more
 than about half of the answers at once destroys them. Differs from the paper: the limit is in the reward and the

@@ -4,8 +4,8 @@ r"""Low resolution first, high resolution on request (VisionThink, 2507.13348).
 
 The prompt holds the picture with a quarter of its tokens. The policy answers from that, or asks for the whole picture,
 which is appended: a request costs (low + high) / high = 125 % of the full picture's tokens, a direct answer 25 %.
-Reward: correct, less 0.1 for a right answer that asked where at least a fifth of the group's right answers did not, and
-for one that did not ask where fewer did. The released code never lifts the first penalty (`lift: false`).
+Reward: correct, less 0.1 for a correct answer that asked where at least a fifth of the group's correct answers did not,
+and for one that did not ask where fewer did. The released code never lifts the first penalty (`lift: false`).
 
 Differs from the paper: the request is one token, and the whole picture follows it in the same turn (TRL 1.16 has tools
 that return images, and refuses them for the chat templates of Qwen2.5-VL and LLaVA, which have no tool turns); exact

@@ -24,8 +24,8 @@ class AdaptThink(Reward):
     r"""Correctness less the reference model's on the question, plus `delta` for every answer without thinking.
 
     r = c - A_ref + delta * [no thinking], with A_ref the column `reference_accuracy`, which `rlred reference` makes.
-    An answer without thinking wins where its accuracy is within `delta` of the thinking one's. It earns `delta` even
-    where it is wrong. The paper takes r itself as the advantage: `think_or_not: {baseline: reward}`.
+    An answer without thinking wins where its accuracy is within `delta` of the thinking one's. It gets `delta` even
+    where it is incorrect. The paper takes r itself as the advantage: `think_or_not: {baseline: reward}`.
 
     Range: [-1, 1 + delta]. A row whose solution cannot be parsed is None. Raises `ValueError` for a negative delta and
     for rows without the column.

@@ -1,4 +1,4 @@
-"""Cosine length (Demystifying Long CoT): right answers earn more when short, wrong ones lose less when long."""
+"""Cosine length (Demystifying Long CoT): correct answers get more when short, incorrect ones lose less when long."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from .length import Length
 
 @dataclass(frozen=True)
 class CosineLength(Reward):
-    r"""A value between two ends of a half cosine over the length; another pair of ends for wrong answers.
+    r"""A value between two ends of a half cosine over the length; another pair of ends for incorrect answers.
 
-    r = long + (short - long) / 2 * (1 + cos(pi * n / max_length)) with the ends of a right or of a wrong answer, and
-    `exceed` for a completion of max_length tokens or more, whose answer does not matter.
+    r = long + (short - long) / 2 * (1 + cos(pi * n / max_length)) with the ends of a correct or of an incorrect answer,
+    and `exceed` for a completion of max_length tokens or more, whose answer does not matter.
 
     Range: the hull of the five values. A row whose solution cannot be parsed is None. Raises `ValueError` for a
-    max_length below 1. Wrong answers are paid for length, which invites repetition: put
+    max_length below 1. Incorrect answers are rewarded for length, which invites repetition: put
     `trl.rewards.get_repetition_penalty_reward` beside it, as the paper does.
 
-    Source: appendix C.1 of 2502.03373 (right 2 to 1, wrong -10 to 0, exceed -10: `preset("paper", max_length)`). The
-    defaults are the curve of `trl.rewards.get_cosine_scaled_reward`, which has no penalty for exceeding. That one is
-    not called from here: it grades by itself, and hangs on a hostile answer outside the main thread (TRL 1.16).
+    Source: appendix C.1 of 2502.03373 (correct 2 to 1, incorrect -10 to 0, exceed -10: `preset("paper", max_length)`).
+    The defaults are the curve of `trl.rewards.get_cosine_scaled_reward`, which has no penalty for exceeding. That one
+    is not called from here: it grades by itself, and hangs on a hostile answer outside the main thread (TRL 1.16).
 
     >>> reward = CosineLength(max_length=100, exceed=-10.0)
     >>> reward(["\\boxed{4}", "\\boxed{5}", "\\boxed{4}"], [[0] * 50, [0] * 50, [0] * 100], solution=["4"] * 3)
@@ -66,7 +66,7 @@ class CosineLength(Reward):
         return long + (short - long) / 2 * (1 + math.cos(math.pi * min(n / self.max_length, 1.0)))
 
     def decided_after(self, row: dict) -> int | None:
-        """The tokens after which a completion earns `exceed`, right or wrong; None where there is no such length."""
+        """The tokens after which a completion gets `exceed`, correct or not; None where there is no such length."""
         whole = self.exceed is not None and self.length.count == "completion"
         return self.max_length if whole and self.correctness.reads(row["solution"]) else None
 

@@ -16,24 +16,24 @@ from .length import Length
 class DifficultyLength(Reward):
     r"""Correctness plus a length term whose sign depends on how hard the question is for the model now.
 
-    difficulty = (1 - p) * x, p the group's share of right answers and x the picture's complexity in [0, 1] (column
+    difficulty = (1 - p) * x, p the group's share of correct answers and x the picture's complexity in [0, 1] (column
     `complexity`; 1 where there is none). A question is hard if its difficulty is above the `quantile` of the batch.
     With n tokens and L their mean over the batch, r = c + weight * t, where
 
-        t = max(1 - n/L, low)    easy and right
-        t = min(n/L - 1, 1)      hard and wrong
+        t = max(1 - n/L, low)    easy and correct
+        t = min(n/L - 1, 1)      hard and incorrect
         t = 0                    otherwise
 
-    so a short right answer to an easy question gains, and so does a long wrong one to a hard question. Without `low`
-    (the released code) a right answer of four times the mean length earns less than a wrong one.
+    so a short correct answer to an easy question gains, and so does a long incorrect one to a hard question. Without
+    `low` (the released code) a correct answer of four times the mean length gets less than an incorrect one.
 
     Range: [-weight, 1 + weight]. A row whose solution cannot be parsed is None. Raises `ValueError` for a negative
     weight, a quantile outside [0, 1], low outside [-1, 0], and groups of one. The batch is what TRL hands over: the
     rollouts of one process.
 
-    Source: FAST (2504.18458) and its released code, weight 0.5, quantile 0.8. The code counts characters, pays only the
-    first four fifths of a group, and has 0.5 for every picture's complexity; its format reward is left to a reward of
-    its own. `low` is ours.
+    Source: FAST (2504.18458) and its released code, weight 0.5, quantile 0.8. The code counts characters, rewards only
+    the first four fifths of a group, and has 0.5 for every picture's complexity; its format reward is left to a reward
+    of its own. `low` is ours.
 
     >>> reward = DifficultyLength()
     >>> rows = {"solution": ["4"] * 4}

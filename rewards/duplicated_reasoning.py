@@ -1,4 +1,4 @@
-"""Duplicated reasoning (NeMo-RL): an answer that only says the thinking over again earns nothing."""
+"""Duplicated reasoning (NeMo-RL): an answer that only says the thinking over again gets nothing."""
 
 from dataclasses import dataclass, field
 

@@ -21,12 +21,12 @@ def check_deviation(name: str, value: str) -> None:
 
 @dataclass(frozen=True)
 class ExactLength(Reward):
-    r"""Correctness minus a price for the distance between the length and the budget.
+    r"""Correctness minus a penalty for the distance between the length and the budget.
 
     r = c - alpha * |n - N|, where c is 0 or 1, n the completion's tokens and N the budget. `deviation="relative"` uses
     |n - N| / N instead, so that alpha costs the same at every budget. `max_penalty` bounds the price; the paper's is
-    unbounded. A wrong answer pays as well. A row without a budget is scored by correctness alone; a row whose solution
-    cannot be parsed is None.
+    unbounded. An incorrect answer is penalised as well. A row without a budget is scored by correctness alone; a row
+    whose solution cannot be parsed is None.
 
     Range: (-inf, 1], or [-max_penalty, 1]. Raises `ValueError` for a negative alpha or max_penalty.
 

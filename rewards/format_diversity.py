@@ -1,4 +1,4 @@
-"""Format diversity (ARM's Ada-GRPO): a right answer in a rare format counts for more, less so as training goes on."""
+"""Format diversity (ARM's Ada-GRPO): a correct answer in a rare format counts for more, less so as training goes on."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ class FormatDiversity(Reward):
 
     r = c * (1 + (G / F - 1) * (1 + cos(pi t / T)) / 2), where G is the size of the group, F how many of it share the
     completion's format, t the optimiser step and T the last one: G / F at first, 1 at the end. It keeps a policy from
-    settling on the one format that is right most often before it has found where the short ones are enough.
+    settling on the one format that is correct most often before it has found where the short ones are enough.
 
     The format of a completion is the first of `markers` that its text contains, or none of them.
 

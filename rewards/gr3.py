@@ -15,7 +15,8 @@ class Gr3(Reward):
     r"""Correctness, divided by 1 + alpha times the length over the group's mean length.
 
     r = c / (1 + alpha * n / mean(n)), the mean over all completions of the group, correct or not. A product has no
-    shortcut: a short incorrect answer earns nothing, whereas an additive penalty lets it win over a long one.
+    shortcut: a short incorrect answer gets nothing, whereas an additive penalty lets it win over a long
+    one.
 
     Range: [0, 1]; an answer of the group's mean length has 1 / (1 + alpha). A row whose solution cannot be parsed is
     None. Raises `ValueError` for a negative alpha and for groups of one.

@@ -1,4 +1,4 @@
-"""Group-relative sigmoid (Arora & Zanette): a right answer earns less the longer it is among its group's right ones."""
+"""Group-relative sigmoid (Arora & Zanette): a correct answer gets less the longer it is in its group."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,14 +12,15 @@ from .length import Length
 
 @dataclass(frozen=True)
 class GroupSigmoid(Reward):
-    r"""Correctness, less a share that grows with the length relative to the group's other right answers.
+    r"""Correctness, less a share that grows with the length relative to the group's other correct answers.
 
-    r = c * (1 - alpha * sigmoid((n - mean) / (std + 1e-7))), mean and population std over the lengths of the *right*
-    completions of the group. The only right one of a group gets 1 - alpha / 2. `ends` are the ids of which one must
-    close a completion, so that a truncated one earns nothing; without them, a cut is seen only by its missing answer.
+    r = c * (1 - alpha * sigmoid((n - mean) / (std + 1e-7))), mean and population std over the lengths of the *correct*
+    completions of the group. The only correct one of a group gets 1 - alpha / 2. `ends` are the ids of which one must
+    close a completion, so that a truncated one gets nothing; without them, a cut is seen only by its
+    missing answer.
 
     Range: [0, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` for alpha outside [0, 1], and for
-    groups of one. Needs `scale_rewards="none"`: divided by the group's std, an all-right group's advantages do not
+    groups of one. Needs `scale_rewards="none"`: divided by the group's std, an all-correct group's advantages do not
     depend on alpha, and lengths collapse.
 
     Source: 2502.04463, section 3, and its released code (alpha 0.05 to 0.4, RLOO).

@@ -13,9 +13,9 @@ from .length import Length
 class KimiLength(Reward):
     r"""Correctness plus a share of where the length lies between the group's shortest and longest.
 
-    With l = 1/2 - (n - min) / (max - min) over all completions of the group: r = c + weight * l for a right answer and
-    c + weight * min(0, l) for a wrong one; a group of equal lengths has l = 0. For the first `warmup_steps` optimiser
-    steps r = c, as the paper trains before it penalises.
+    With l = 1/2 - (n - min) / (max - min) over all completions of the group: r = c + weight * l for a correct answer
+    and c + weight * min(0, l) for an incorrect one; a group of equal lengths has l = 0. For the first `warmup_steps`
+    optimiser steps r = c, as the paper trains before it penalises.
 
     Range: [-weight / 2, 1 + weight / 2]. A row whose solution cannot be parsed is None. Raises `ValueError` for a
     negative weight or warm-up, and for groups of one.

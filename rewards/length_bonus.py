@@ -1,4 +1,4 @@
-"""Length bonus (Laser, Laser-D, Laser-DE): a right answer within a target length earns more; nothing is taken away."""
+"""Length bonus (Laser, Laser-D, Laser-DE): a correct answer within a target length gets more; nothing is taken away."""
 
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -24,17 +24,17 @@ def repeats(ids: list[int], size: int) -> bool:
 
 @dataclass(frozen=True)
 class LengthBonus(Reward):
-    r"""1 for a right answer, `incorrect` or `no_answer` for others, plus `bonus` for a right one of at most the target.
+    r"""1 for a correct answer, `incorrect` or `no_answer` for others; plus `bonus` for a correct one within the target.
 
     One target is Laser. Three, for easy, medium and hard groups (accuracy at least 2/3, at least 1/3, less), are
-    Laser-D. With `explore`, Laser-DE: a wrong answer *longer* than its target earns the bonus too, if no run of
+    Laser-D. With `explore`, Laser-DE: an incorrect answer *longer* than its target gets the bonus too, if no run of
     `ngram` tokens comes twice in it. Three targets that a search has put into the trainer's log (`target_search/easy`,
     ...), which checkpoints keep, stand in the place of these.
 
     Range: [no_answer, 1 + bonus]. A row whose solution cannot be parsed is None. Raises `ValueError` for targets below
     1 or neither one nor three of them, a negative bonus, and, with three, for groups of one.
 
-    Source: Laser (2505.15612) and its released code: bonus 0.5, wrong -0.5, no box -1.
+    Source: Laser (2505.15612) and its released code: bonus 0.5, incorrect -0.5, no box -1.
 
     >>> reward = LengthBonus(targets=(20,))
     >>> reward(["q"] * 3, ["\\boxed{4}"] * 2 + ["\\boxed{5}"], [[0] * 20, [0] * 21, [0] * 9], solution=["4"] * 3)

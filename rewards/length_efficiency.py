@@ -11,7 +11,7 @@ from .length import Length, first_length
 
 @dataclass(frozen=True)
 class LengthEfficiency(Reward):
-    r"""How much shorter than the reference model a completion is, plus how much more often right.
+    r"""How much shorter than the reference model a completion is, plus how much more often correct.
 
     r = L_ref / n - 1 + accuracy_weight * (c - A_ref), where L_ref and A_ref are the mean length and the accuracy of the
     reference model's own samples for the question: the columns `reference_length` and `reference_accuracy`, which
@@ -62,7 +62,7 @@ class LengthEfficiency(Reward):
         return min(max(shorter + self.accuracy_weight * (correct - reference_accuracy), self.low), self.high)
 
     def decided_after(self, row: dict) -> int | None:
-        """The tokens after which even a right answer earns no more than `low`; None where there is no such length.
+        """The tokens after which even a correct answer is worth no more than `low`; None where there is no such length.
 
         >>> LengthEfficiency.preset("released").decided_after(
         ...     {"solution": "4", "reference_length": 10.0, "reference_accuracy": 1.0}

@@ -1,4 +1,4 @@
-"""Maximum length (LCPO-Max): full reward well inside the budget, none well beyond it, nothing for a wrong answer."""
+"""Maximum length (LCPO-Max): full reward well inside the budget, none well beyond it or if incorrect."""
 
 from dataclasses import dataclass, field
 
@@ -13,9 +13,9 @@ class MaxLength(Reward):
     r"""Correctness times a ramp that falls from 1 to 0 around the budget.
 
     r = c * clip(alpha * (N - n) + delta, 0, 1), where c is 0 or 1, n the completion's tokens and N the budget.
-    `deviation="relative"` uses (N - n) / N. The product is the gate: an additive penalty pays a short wrong answer, and
-    the policy collapses to the shortest text (L1, appendix A.7). A row without a budget is scored by correctness alone;
-    a row whose solution cannot be parsed is None.
+    `deviation="relative"` uses (N - n) / N. The product is the gate: an additive penalty rewards a short incorrect
+    answer, and the policy collapses to the shortest text (L1, appendix A.7). A row without a budget is scored by
+    correctness alone; a row whose solution cannot be parsed is None.
 
     Range: [0, 1]. Raises `ValueError` for a negative alpha, or delta outside [0, 1].
 

@@ -9,15 +9,15 @@ from .groups import check_group_size, groups_of
 
 @dataclass(frozen=True)
 class RequestThreshold(Reward):
-    r"""Correctness minus a penalty on right answers of the kind that the group should do less of.
+    r"""Correctness minus a penalty on correct answers of the kind that the group should do less of.
 
     r = c - penalty * c * [direct] where r_G < threshold, and c - penalty * c * [requested] where r_G >= threshold; r_G
-    is the share of direct answers (no high resolution asked for) among the right ones of the group. Where hardly any
-    right answer was direct, those are luck and pay; where some are, a request was a waste and pays. The column
-    `requested` says which rollouts asked for the high resolution.
+    is the share of direct answers (no high resolution asked for) among the correct ones of the group. Where hardly any
+    correct answer was direct, those are luck; where some are, a request was a waste. The column `requested` says
+    which rollouts asked for the high resolution.
 
     `lift=False` is the released code: the penalty on requests is never lifted, so that below the threshold both kinds
-    pay the same. A group whose right answers all were requests is then penalised as well.
+    are penalised the same. A group whose correct answers all were requests is then penalised as well.
 
     Range: [0, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` for a penalty outside [0, 1], a
     threshold outside [0, 1], rows without the column, and groups of one.

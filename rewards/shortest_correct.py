@@ -1,4 +1,4 @@
-"""Shortest correct (ShorterBetter): the group's shortest right answer is the length to aim at."""
+"""Shortest correct (ShorterBetter): the group's shortest correct answer is the length to aim at."""
 
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -12,7 +12,7 @@ from .length import Length
 
 @dataclass(frozen=True)
 class ShortestCorrect(Reward):
-    r"""Correctness minus a price for the distance to the shortest right length of the group.
+    r"""Correctness minus a penalty for the distance to the shortest correct length of the group.
 
     r = correct * c - alpha * |n - L|, where L is the length of the group's shortest correct completion, or its mean
     length where none is correct. Incorrect answers are penalised as well.

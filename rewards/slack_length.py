@@ -1,4 +1,4 @@
-"""Slack with an accuracy gate (Short-RL): short right answers earn more, with room, and only while accuracy holds."""
+"""Slack with an accuracy gate (Short-RL): short correct answers get more, with room, and only while accuracy holds."""
 
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -12,15 +12,15 @@ from .length import Length
 
 @dataclass(frozen=True)
 class SlackLength(Reward):
-    r"""Correctness plus a length reward for right answers that leaves a slack and closes when accuracy falls.
+    r"""Correctness plus a length reward for correct answers that leaves a slack and closes when accuracy falls.
 
-    For a right completion, over the lengths of the right ones of its group: weight * 1/2 where n <= min + slack, else
-    weight * (1/2 - (n - min) / (max - min)). Wrong answers earn nothing of it. It is paid only in a batch whose
-    accuracy is at least the best one logged so far minus `tolerance`. That best is read from the trainer's own log
-    (`rewards/correctness/mean`: log what grades here, with weight 0 if need be), which checkpoints keep: a resumed run
-    has the same gate. The released code keeps it in a global, and loses it.
+    For a correct completion, over the lengths of the correct ones of its group: weight * 1/2 where n <= min + slack,
+    else weight * (1/2 - (n - min) / (max - min)). Incorrect answers get nothing of it. It is given only in a batch
+    whose accuracy is at least the best one logged so far minus `tolerance`. That best is read from the trainer's own
+    log (`rewards/correctness/mean`: log what grades here, with weight 0 if need be), which checkpoints keep: a resumed
+    run has the same gate. The released code keeps it in a global, and loses it.
 
-    Range: [0, 1 + weight / 2] and down to 1 - weight / 2 for a right answer. A row whose solution cannot be parsed is
+    Range: [0, 1 + weight / 2] and down to 1 - weight / 2 for a correct answer. A row whose solution cannot be parsed is
     None. Raises `ValueError` for a negative constant and for groups of one.
 
     Source: Short-RL (2505.12284) and its released code: slack 100 tokens on mathematics, 200 on logic, tolerance 0.05.

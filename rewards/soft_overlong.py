@@ -13,7 +13,7 @@ class SoftOverlong(Reward):
     r"""Correctness plus TRL's soft overlong punishment.
 
     r = c + weight * p(n) with p = 0 for n <= max_length - cache, (max_length - cache - n) / cache up to max_length, and
-    -1 beyond. A wrong answer is punished as well.
+    -1 beyond. An incorrect answer is penalised as well.
 
     Range: [-weight, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` unless 0 < cache <
     max_length, and for a negative weight.

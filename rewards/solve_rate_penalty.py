@@ -14,8 +14,8 @@ from .length import Length
 class SolveRatePenalty(Reward):
     r"""Correctness minus a price per token that is scaled by the group's solve rate.
 
-    r = c - alpha * n * max(p, 1 / K), where p is the share of right completions in the group of K. Right or wrong, a
-    completion pays; on a question that is never solved, a K-th of the price.
+    r = c - alpha * n * max(p, 1 / K), where p is the share of correct completions in the group of K. Correct or
+    incorrect, a completion is penalised; on a question that is never solved, by a K-th of it.
 
     Range: (-inf, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` for a negative alpha and for
     groups of one.

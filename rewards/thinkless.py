@@ -1,4 +1,4 @@
-"""Thinkless: a right answer without thinking earns more than one with, and a wrong one loses either way."""
+"""Thinkless: a correct answer without thinking gets more than one with, and an incorrect one loses either way."""
 
 from dataclasses import dataclass, field
 
@@ -9,12 +9,12 @@ from .correctness import Correctness, text_of
 
 @dataclass(frozen=True)
 class Thinkless(Reward):
-    r"""1 for a right answer without thinking, `thinking` for a right one with, `incorrect` for any other.
+    r"""1 for a correct answer without thinking, `thinking` for a correct one with, `incorrect` for any other.
 
     Range: [incorrect, 1]. A row whose solution cannot be parsed is None. Raises `ValueError` unless
     incorrect < thinking <= 1.
 
-    Source: Thinkless (2505.13379), 1 - gamma for a right answer with thinking; its released code has 0.5, later 0.8.
+    Source: Thinkless (2505.13379), 1 - gamma for a correct answer with thinking; its released code has 0.5, later 0.8.
 
     >>> rows = ["</think>\\boxed{4}", "2+2</think>\\boxed{4}", "</think>\\boxed{5}"]
     >>> Thinkless()(rows, solution=["4"] * 3)

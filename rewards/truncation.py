@@ -1,4 +1,4 @@
-"""Truncation (ThinkPrune, DLER): a right answer counts only where it comes within the limit."""
+"""Truncation (ThinkPrune, DLER): a correct answer counts only where it comes within the limit."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,8 @@ class Truncation(Reward):
     outside [0, 1], stages whose steps do not grow from 0, and a limit beside stages.
 
     Source: ThinkPrune (2504.01296), `beyond` 0; DLER (2510.15110) says the same, and its released code multiplies by
-    0.1 instead (`preset("dler_released")`), which is cheaper than a wrong answer only where a wrong one scores 0.
+    0.1 instead (`preset("dler_released")`), which is cheaper than an incorrect answer only where an incorrect one
+    scores 0.
 
     >>> reward = Truncation(limit=20)
     >>> reward(["\\boxed{4}"] * 2, [[0] * 20, [0] * 21], solution=["4"] * 2)
@@ -68,7 +69,7 @@ class Truncation(Reward):
         return next((limit for start, limit in reversed(self.stages) if step >= start), self.limit)
 
     def decided_after(self, row: dict) -> int | None:
-        """One token past the limit of the row's `trainer_state`: nothing is earned there; None where a share is.
+        """One token past the limit of the row's `trainer_state`: nothing is given there; None where a share is.
 
         >>> Truncation(limit=20).decided_after({"solution": "4"}), Truncation(limit=20, beyond=0.1).decided_after({})
         (21, None)

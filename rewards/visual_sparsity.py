@@ -1,4 +1,4 @@
-"""Visual sparsity: a right answer earns more the fewer visual tokens, and the fewer words, it took."""
+"""Visual sparsity: a correct answer gets more the fewer visual tokens, and the fewer words, it took."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -17,20 +17,20 @@ class VisualSparsity(Reward):
 
     r = c * (1 + visual_weight * clip(1 - K/N, 0, 1) + text_weight * clip(1 - T/reference_length, 0, 1)), with c 0 or 1,
     K the visual tokens used (column `visual_tokens`), N those of the full budget (`full_visual_tokens`) and T the
-    completion's tokens (column `text_tokens`, where some of them are visual). A wrong answer earns nothing; a
-    budget above N (low resolution first, then high) earns no bonus and pays no penalty.
+    completion's tokens (column `text_tokens`, where some of them are visual). An incorrect answer is rewarded with
+    nothing; a budget above N (low resolution first, then high) gets no bonus and has no penalty.
 
     `assigned=True` is for budgets that the rollout did not choose (a ladder of keep ratios within a group). There a
-    plain bonus punishes a right answer at the full budget for what it was given. So each reward is centred on the
+    plain bonus penalises a correct answer at the full budget for what it was given. So each reward is centred on the
     mean of its rung, the rollouts of the group with the same K: r - mean(r of the rung).
 
     Range: [0, 1 + visual_weight + text_weight], or minus to plus that, when assigned. None where the solution cannot be
     parsed. Raises `ValueError` for a negative weight, weights above 0.5 in sum (a third of the answers could go),
     a text weight without a reference length, rows without the two columns, and for assigned rungs of one rollout. Needs
-    `scale_rewards="none"`: divided by the group's std, the bonus is as strong in an all-right group as the answer is in
-    a mixed one, and the policy looks as little as it can at everything.
+    `scale_rewards="none"`: divided by the group's std, the bonus is as strong in an all-correct group as the answer is
+    in a mixed one, and the policy looks as little as it can at everything.
 
-    Source: after Sparsity Forcing (2504.18579), which pays for correctness and for the share of tokens saved, without
+    Source: after Sparsity Forcing (2504.18579), which rewards correctness and the share of tokens saved, without
     published weights; product, clips and centring are ours. 0.2 learned in our experiments (docs/LOG.md).
 
     >>> reward = VisualSparsity(visual_weight=0.2)

@@ -57,7 +57,7 @@ def audit_config(
     for reward, _ in length_rewards(rewards, sampler, EffortLength, ExactLength, MaxLength):
         if reward.length.count == "thinking":
             # A public LCPO port: thinking fell from 8045 to 3 tokens while the answer grew from 399 to 1376.
-            advice = "a policy that pays only for its thinking moves the reasoning into the answer; count completions"
+            advice = "a policy penalised for its thinking alone moves the reasoning into the answer; count completions"
             yield warning("reward.length.count", "thinking", advice)
     yield from _start(training, hindsight, use_peft, bool(sampled_modes(sampler) - {"free"}))
 
@@ -180,7 +180,7 @@ def _maximum(reward: MaxLength, modes: set[str], sampler: BudgetSampler) -> Iter
     high = sampler.bounds[1]
     drop = reward.alpha * (1.0 if reward.deviation == "relative" else high)
     if "max" in modes and drop < reward.delta:
-        advice = f"a completion of twice the largest budget ({high}) still earns a reward; raise alpha"
+        advice = f"a completion of twice the largest budget ({high}) still gets a reward; raise alpha"
         yield warning("reward.alpha", reward.alpha, advice)
 
 
@@ -198,7 +198,7 @@ def _start(training: GRPOConfig, hindsight: bool, use_peft: bool, asks_length: b
     rollouts = rollouts_per_step(training) * max(training.max_steps, 0)
     if asks_length and not hindsight and 0 < rollouts < 200_000:
         advice = (
-            f"{rollouts:,} rollouts from a base that may ignore budgets: GRPO found no dial in a prototype's "
+            f"{rollouts:,} rollouts from a base that may ignore budgets: GRPO found no length control in a prototype's "
             "19,200, nor in a public replication, and L1 used 1.4 million; expect one constant length"
         )
         yield warning("hindsight", False, advice)

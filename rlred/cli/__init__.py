@@ -9,6 +9,7 @@ import pkgutil
 import sys
 import warnings
 
+from rlred import __version__
 from rlred.flags import described, parse
 from rlred.names import MODELS, refuse
 
@@ -82,6 +83,9 @@ def call(argv: list[str]) -> int:
     """Runs the command that is called, or lists the commands."""
     if argv[:1] in (["-h"], ["--help"]):
         print(listing())
+        return 0
+    if argv[:1] == ["--version"]:
+        print(f"rlred {__version__}")
         return 0
     if len(argv) > 1 and argv[0] in FAMILIES and argv[1] in ("-h", "--help"):
         print(listing(argv[0]))

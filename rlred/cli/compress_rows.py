@@ -12,6 +12,7 @@ class Rows(AskedByRatio):
     """Traces cut at every ratio, as rows for SFT.
 
     rlred compress rows --traces work/traces.jsonl --scores work/scores.jsonl --ratios 1.0 0.8 --output work/rows.jsonl
+    rlred compress rows --traces work/traces.jsonl --levels 0.4 0.2 0.2 0.1 0.1 --output work/levels.jsonl
     """
 
     traces: Path = required("Of `rlred compress traces`.", metavar="FILE")

@@ -9,6 +9,7 @@ class Scores:
     """How much each part of a trace matters; each text is scored once.
 
     rlred compress scores --traces work/traces.jsonl --scorer llmlingua2 --output work/scores.jsonl
+    rlred compress scores --traces work/traces.jsonl --scorer random --seed 1 --output work/random.jsonl
     """
 
     traces: Path = required("Of `rlred compress traces`.", metavar="FILE")

@@ -12,6 +12,7 @@ class Shots:
     """A few-shot prompt of pruned examples, within a budget of tokens.
 
     rlred compress shots --traces work/traces.jsonl --scores work/scores.jsonl --budget 1024 --output work/shots.json
+    rlred compress shots --traces work/traces.jsonl --scores work/scores.jsonl --budget 512 --output short.json
     """
 
     traces: Path = required("Of `rlred compress traces`.", metavar="FILE")

@@ -10,7 +10,7 @@ from rlred.tiny import TINY_VERBOSE
 
 @dataclass(frozen=True, kw_only=True)
 class Traces(Loading, AskedByRatio, QuestionSource):
-    """The model's own right chains of thought, thinking and answer apart.
+    """The model's own correct chains of thought, thinking and answer apart.
 
     rlred compress traces --output work/traces.jsonl
     rlred compress traces --questions gsm8k.jsonl --model Qwen/Qwen2.5-7B-Instruct \\

@@ -11,6 +11,7 @@ class Generate(Loading, PromptSettings):
     """Ask one question at several budgets and watch.
 
     rlred generate "3+7+2+9=?" --adapter outputs/l1_maxlen --budgets 16 32 64
+    rlred generate "3+7+2+9=?" --adapter outputs/l1_exact --mode exact --budgets 24 48 --temperature 0
     """
 
     question: str = required("The question.", positional=True)

@@ -11,6 +11,7 @@ class Reference(Loading, PromptSettings, QuestionSource):
     """The base's length and accuracy on each question, as a dataset.
 
     rlred reference --max_completion_length 90 --output outputs/reference.jsonl
+    rlred reference --model MODEL --questions my.jsonl --max_completion_length 2048 --output outputs/reference.jsonl
     """
 
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
@@ -54,5 +55,5 @@ class Reference(Loading, PromptSettings, QuestionSource):
         lengths, accuracies = rows["reference_length"], rows["reference_accuracy"]
         print(
             f"{self.output}: {len(rows)} of {len(questions)} questions, {sum(lengths) / len(rows):.1f} tokens and "
-            f"{100 * sum(accuracies) / len(rows):.1f} % right on average"
+            f"{100 * sum(accuracies) / len(rows):.1f} % correct on average"
         )

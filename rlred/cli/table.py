@@ -9,6 +9,7 @@ class Table:
     """Several runs in one table, from their adherence.json.
 
     rlred table outputs/l1_exact outputs/l1_exact-cold-0
+    rlred table data/l1_exact data/l1_maxlen
     """
 
     runs: list[Path] = required("Output folders.", positional=True, metavar="RUN")

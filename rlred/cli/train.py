@@ -5,6 +5,7 @@ class Train:
     """A recipe, launched by accelerate; without a name, the list of recipes.
 
     rlred train l1_maxlen --max_steps 2
+    rlred train --config_file zero2 l1_maxlen --config l1_maxlen_r1_1.5b_8gpu
     """
 
     def __init__(self, words: Sequence[str]):

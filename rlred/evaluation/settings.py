@@ -33,7 +33,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
     baselines: list[str] = option([], "On the base as well", choices=BASELINES, metavar="NAME")
     max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")
     per_prompt_cap: float | None = option(None, "End max rows at this many times their budget.", metavar="TIMES")
-    require_end_of_thinking: bool = option(False, "An answer without the end of thinking is wrong.")
+    require_end_of_thinking: bool = option(False, "An answer without the end of thinking is incorrect.")
     temperature: float = option(1.0, "0 is greedy.", metavar="T")
     batch_size: int = option(128, "Completions generated at once.", metavar="N")
     seed: int = option(0, "Of questions and sampling.", metavar="N")

@@ -66,6 +66,7 @@ class MakeReasoner:
     """A reasoner of sums, trained from scratch in stages.
 
     rlred make tiny_reasoner --output data/tiny_reasoner
+    rlred make tiny_reasoner --output outputs/tiny_reasoner --seed 1
     """
 
     output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")

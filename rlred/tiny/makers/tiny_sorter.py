@@ -5,6 +5,7 @@ A Qwen3-architecture model of 0.9 million parameters learns to find the k-th sma
 where its thinking stops has nothing to do with the budget in the prompt.
 
 Run     rlred make tiny_sorter --output data/tiny_sorter
+    rlred make tiny_sorter --output outputs/tiny_sorter --seed 1
 """
 
 import functools
@@ -71,6 +72,7 @@ class MakeSorter:
     """A reasoner that sorts and does not count, trained from scratch.
 
     rlred make tiny_sorter --output data/tiny_sorter
+    rlred make tiny_sorter --output outputs/tiny_sorter --seed 1
     """
 
     output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")

@@ -5,6 +5,7 @@ whole lines (rlred/tiny/talk.py), of which more than half may go. Where its prom
 words, but how many has nothing to do with the number: it can be brief, and it ignores ratios. Full weights.
 
 Run     rlred make tiny_verbose --output data/tiny_verbose
+    rlred make tiny_verbose --output outputs/tiny_verbose --seed 1
 """
 
 import random
@@ -49,6 +50,7 @@ class MakeVerbose:
     """The tiny reasoner, taught to say more than it needs.
 
     rlred make tiny_verbose --output data/tiny_verbose
+    rlred make tiny_verbose --output outputs/tiny_verbose --seed 1
     """
 
     output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")

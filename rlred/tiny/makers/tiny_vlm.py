@@ -10,6 +10,7 @@ Objects shrink and noise grows in stages (at full size and noise from the start,
 rows open with a thumbnail of 4 tokens, before the question.
 
 Run     rlred make tiny_vlm --output data/tiny_vlm
+    rlred make tiny_vlm --output outputs/tiny_vlm --seed 1
 """
 
 import math
@@ -235,6 +236,7 @@ class MakeVLM:
     """A VLM of small pictures, trained from scratch.
 
     rlred make tiny_vlm --output data/tiny_vlm
+    rlred make tiny_vlm --output outputs/tiny_vlm --seed 1
     """
 
     output: Path = required("Folder for the model; must not exist.", metavar="FOLDER")

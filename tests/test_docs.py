@@ -1,0 +1,297 @@
+"""The documents: their figures are those of the files that hold them, links lead somewhere, words are the field's.
+
+The slow tests build the site (`make docs`) and execute the notebooks; both need the extra `docs`.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from statistics import fmean
+
+import pytest
+import yaml
+
+from rlred.cli import command_of, find
+from rlred.evaluation.results import read_result
+from rlred.flags import parse
+from tests.paths import ROOT
+
+DOCS = ROOT / "docs"
+README, RESULTS = ROOT / "README.md", DOCS / "results.md"
+MOST_WORDS = 900
+# Pages that are written in the field's words only. The glossary and docs/style.md show the others.
+PLAIN = ("README.md", *(f"docs/{name}.md" for name in ("index", "get-started", "how-it-works", "choose-a-method")))
+PLAIN += tuple(f"docs/{name}.md" for name in ("results", "commands", "comparison", "log-index", "notebooks/index"))
+PRIVATE = (
+    r"dials?|deaf|hears?|heard|hearing|arms?|glances?|looks?|looked|units?|atomic|subjects?|Study|talker|viewer|chooser|"
+    r"overthinker|right|wrong|rightly|wrongly|earns?|earned|pays?|paid"
+)
+
+
+def load(name: str):
+    """A module of docs/hooks, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "hooks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+pages = load("pages")
+
+
+def rows_of(text: str, header: str) -> list[list[str]]:
+    """The cells of the first table whose header begins so."""
+    lines = text[text.index(header) :].splitlines()[2:]
+    table = lines[: next((place for place, line in enumerate(lines) if not line.startswith("|")), len(lines))]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def asked(run: str, stage: str) -> dict[int, dict]:
+    """The rows of a published run's stage by budget."""
+    return {row["budget"]: row for row in read_result(ROOT / "data" / run).rows(stage)}
+
+
+def three(row: dict) -> list[str]:
+    """Mean tokens, over budget and accuracy as the tables write them."""
+    return [f"{row['mean_length']:.1f}", f"{100 * row['over_budget']:.1f}", f"{100 * row['accuracy']:.1f}"]
+
+
+@pytest.mark.parametrize(
+    "path, header",
+    [(README, "| maximum asked for"), (RESULTS, "| budget | before: mean tokens")],
+    ids=["README", "results"],
+)
+def test_the_table_of_the_default_run_is_that_of_its_file(path, header):
+    before, after = asked("l1_maxlen", "baseline"), asked("l1_maxlen", "trained")
+    found = rows_of(path.read_text(), header)
+    assert len(found) >= 3
+    for budget, *cells in found:
+        assert cells == [*three(before[int(budget)]), *three(after[int(budget)])], budget
+
+
+@pytest.mark.parametrize("path", [README, RESULTS], ids=["README", "results"])
+def test_the_rank_correlations_of_the_default_run_are_those_of_its_file(path):
+    blocks, text = read_result(ROOT / "data" / "l1_maxlen").blocks, " ".join(path.read_text().split())
+    before, after = (f"{blocks[stage]['rank_correlation']:.3f}" for stage in ("baseline", "trained"))
+    assert f"within a question: {before} before" in text and f"{after} after" in text
+
+
+def test_accuracy_at_the_largest_budget_is_that_of_the_base_at_full_length():
+    full = read_result(ROOT / "data" / "l1_maxlen").blocks["baseline"]["full_length"]
+    said = f"{100 * full['accuracy']:.1f} %"
+    assert said == f"{three(asked('l1_maxlen', 'trained')[80])[2]} %"
+    assert said in README.read_text() and f"{said} when it thinks to the end ({full['mean_length']:.1f} tokens" in (
+        " ".join(RESULTS.read_text().split())
+    )
+
+
+def test_the_row_of_l1_exact_is_that_of_its_file():
+    result = read_result(ROOT / "data" / "l1_exact")
+    blocks = [result.blocks[stage] for stage in ("baseline", "hindsight", "trained")]
+    rows = [result.rows(stage) for stage in ("baseline", "hindsight", "trained")]
+
+    def means(name):
+        return " / ".join(f"{100 * fmean(row[name] for row in stage):.1f}" for stage in rows)
+
+    trained = {row["budget"]: f"{100 * row['accuracy']:.0f}" for row in rows[2]}
+    expected = [
+        " / ".join(f"{block['rank_correlation']:.2f}" for block in blocks),
+        " / ".join(f"{block['spread_ratio']:.2f}" for block in blocks),
+        *(means(name) for name in ("mean_abs_error", "rmse", "over_budget")),
+        " / ".join(trained[budget] for budget in (16, 40, 64, 72, 76)),
+    ]
+    assert rows_of(RESULTS.read_text(), "| run | seed")[0][2:8] == expected
+
+
+def test_the_table_of_methods_is_made_from_the_board():
+    text = pages.CHOICE.read_text()
+    assert pages.with_table(text) == text, "python docs/hooks/pages.py makes it anew"
+
+
+def test_board_and_methods_say_what_the_board_holds():
+    runs = json.loads(pages.BOARD.read_text())
+    means = {
+        name: {key: fmean(run[key] for run in seeds) for key in seeds[0] if seeds[0][key] is not None}
+        for name, seeds in runs.items()
+    }
+    for name, _, accuracy, tokens, *_ in rows_of((DOCS / "BOARD.md").read_text(), "| method | seeds"):
+        assert accuracy.startswith(f"{100 * means[name]['accuracy']:.1f} "), name
+        assert tokens == f"{means[name]['mean_length']:.1f}", name
+    said = re.findall(
+        r"(\w+): ([\d.]+) % \w+ with ([\d.]+) tokens \([^)]*\), ([\d.]+) easy, ([\d.]+) hard",
+        (DOCS / "methods.md").read_text(),
+    )
+    assert len(said) >= 10
+    for name, *figures in said:
+        mean = means[name]
+        expected = (100 * mean["accuracy"], mean["mean_length"], mean["easy"], mean["hard"])
+        assert figures == [f"{value:.1f}" for value in expected], name
+
+
+def test_the_board_in_a_sentence_is_true():
+    best = {row["name"]: row for row in pages.board()}
+    short = [row for row in best.values() if row["share"] < 60 and row["points"] > -1.05]
+    assert len(short) == 6
+    low, high = (f"{100 * pick(row['accuracy'] for row in short):.1f}" for pick in (min, max))
+    base = best["base"]
+    text = " ".join(RESULTS.read_text().split())
+    assert (
+        f"({low} to {high} %" in text
+        and f"({base['mean_length']:.0f} tokens, {100 * base['accuracy']:.1f} % correct)" in text
+    )
+
+
+def prose(path) -> str:
+    """The text of a page without code, link targets and comments."""
+    text = re.sub(r"```.*?```|<!--.*?-->", "", path.read_text(), flags=re.S)
+    text = re.sub(r"^(    .*\n)+", "", text, flags=re.M)
+    return re.sub(r"`[^`\n]+`|\]\([^)]*\)", "", text)
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().split()) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_new_pages_have_no_word_of_our_own(name):
+    found = re.findall(rf"[^\n]*\b(?:{PRIVATE})\b[^\n]*", prose(ROOT / name))
+    assert found == [], f"docs/glossary.md has the field's words: {found}"
+
+
+def test_the_words_of_our_own_are_explained():
+    text = (DOCS / "glossary.md").read_text()
+    for word in "dial hears deaf arm Study subject units look glance talker right wrong pays earns".split():
+        assert re.search(rf"\b{word}\b", text.partition("## Words that older pages use")[2]), word
+
+
+def commands(path) -> list[list[str]]:
+    """The words of every `rlred` command of a page that is whole."""
+    text = path.read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.S) + re.findall(r"^(?:    .*\n)+", text, flags=re.M)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"\| `(rlred [^`]+)`", text)
+    lines = [line.removeprefix(".venv/bin/") for line in lines]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("rlred ") and "..." not in line]
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}.md" for name in ("get-started", "commands"))])
+def test_the_commands_of_a_page_are_understood(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = commands(ROOT / name)
+    assert len(found) >= 4
+    for _, *words in found:
+        if words[:2] == ["compress", "traces"] and len(words) == 2:
+            continue  # names the command
+        command, rest = find(words)
+        if command != "train":  # whose words are accelerate's and the recipe's
+            assert parse(command_of(command), rest, command)
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and the site make it."""
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading.strip("# ")).lower()
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", words)).strip("-")
+
+
+def linked(path) -> list[tuple[str, str]]:
+    """The targets and anchors of a page's links to files, outside its code."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+    text = re.sub(r"^(    .*\n)+", "", text, flags=re.M)
+    return [
+        (target, anchor)
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)]*)\)", re.sub(r"`[^`\n]+`", "", text))
+        if "://" not in target
+    ]
+
+
+MADE = ("recipes/", "rewards/", "reference/cli.md", "audit.md")  # by docs/hooks, while the site is built
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_link_is_dead(path):
+    for target, anchor in linked(path):
+        place = (path.parent / target).resolve() if target else path
+        inside = (
+            str(place.relative_to(DOCS)) + ("/" if target.endswith("/") else "") if place.is_relative_to(DOCS) else ""
+        )
+        if inside.startswith(MADE):
+            continue
+        assert place.exists(), f"{target} is no file"
+        if anchor and place.suffix == ".md":
+            anchors = {slug(line) for line in place.read_text().splitlines() if line.startswith("#")}
+            assert anchor in anchors, f"{target}#{anchor}: there is no such heading"
+
+
+def test_every_page_is_in_the_navigation():
+    def names(entry):
+        for one in entry if isinstance(entry, list) else [entry]:
+            yield from (name for value in one.values() for name in names(value)) if isinstance(one, dict) else [one]
+
+    told = set(names(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    own = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    assert own - told == set(), "name them in the nav of mkdocs.yml"
+    assert {name for name in told - own if not name.startswith(MADE)} == set()
+
+
+def test_the_audit_is_listed_with_its_evidence():
+    found = pages.findings()
+    assert len(found) > 25 and all(one["advice"] for one in found)
+    assert sum(bool(one["evidence"]) for one in found) >= 8
+    [masked] = [one for one in found if one["field"] == "mask_truncated_completions"]
+    assert masked["level"] == "error" and "TRL zeroes the loss" in masked["evidence"]
+
+
+def test_every_recipe_has_a_page_with_its_yaml():
+    made = pages.recipes()
+    assert set(made) == {path.stem for path in (ROOT / "recipes").glob("*.py")}
+    assert "## l1_maxlen_r1_1.5b.yaml" in made["l1_maxlen"] and "budget_high: 4000" in made["l1_maxlen"]
+
+
+def test_prose_of_a_docstring_is_no_markup():
+    text = 'r = a * b_1 of `x_y`.\n\n>>> rows[0]["n"]\n1\n\nCPU    python x.py\nGPU    python y.py'
+    assert pages.prose(text) == (
+        'r = a \\* b\\_1 of `x_y`.\n\n```pycon\n>>> rows[0]["n"]\n1\n```\n\n'
+        "```text\nCPU    python x.py\nGPU    python y.py\n```"
+    )
+
+
+def needs(*modules: str) -> None:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"pip install -e '.[docs]' first: {', '.join(missing)} is missing")
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    needs("mkdocs", "material", "mkdocstrings")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in (
+        "index.html",
+        "rewards/max_length/index.html",
+        "recipes/l1_exact/index.html",
+        "reference/cli/index.html",
+    ):
+        assert (tmp_path / "site" / name).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in (DOCS / "notebooks").glob("*.ipynb")))
+def test_a_notebook_runs(name):
+    needs("nbclient", "ipykernel")
+    import nbclient
+    import nbformat
+
+    book = nbformat.read(DOCS / "notebooks" / f"{name}.ipynb", as_version=4)
+    nbclient.NotebookClient(book, timeout=900, resources={"metadata": {"path": str(DOCS / "notebooks")}}).execute()

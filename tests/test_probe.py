@@ -16,7 +16,7 @@ from rlred.checks.probe_file import read_probe, with_probe
 from rlred.checks.probe_report import to_markdown, to_yaml
 from rlred.checks.word_counts import WordCounts, advice, ask_counts, times_written
 from rlred.cli import main as rlred
-from rlred.data.budgets import BudgetSampler
+from rlred.data.budgets import BudgetSampler, Wording
 from rlred.data.models import load_model
 from rlred.data.prompts import Prompts
 from rlred.evaluation.row_limits import ShowTokens
@@ -426,6 +426,7 @@ def test_a_probe_says_whether_the_model_follows_a_count(done):
 
 def test_a_model_that_practised_writing_words_follows_a_count():
     model, sorter = load_model("tiny_sorter")
-    asked = WordCounts((3, 6, 12, 24), request="Write {word} {count} times.")
+    practised = Wording().ask("Write {word} {count} times.", None, "free")  # the words of rlred/tiny/sorting.py
+    asked = WordCounts((3, 6, 12, 24), request=practised)
     found = ask_counts(model, sorter, Prompts().fitted(sorter), asked, Sampling(64), None)
     assert found["written"] == [3, 6, 12, 24] and advice(found).startswith("It follows")

@@ -353,27 +353,24 @@ def graded(traces, wrong=0):
     return [{**trace, "correct": number >= wrong} for number, trace in enumerate(traces)]
 
 
-def test_cut_rows_end_early_ask_for_the_whole_length_and_do_not_train_the_end(reasoner, traces):
+def test_cut_rows_end_early_ask_for_the_whole_length_and_train_the_answer_alone(reasoner, traces):
     _, tokenizer = reasoner
     [end] = tokenizer("</think>", add_special_tokens=False)["input_ids"]
+    opened = tokenizer("<|assistant|><think>", add_special_tokens=False)["input_ids"]
     given = (Wording(), BudgetSampler(low=8, high=16), dataclasses.replace(SETTINGS, cut_fraction=0.5), Length())
-    rows = relabel(graded(traces), tokenizer, *given, seed=0)
     own, places, cut = [trace["completion_ids"] for trace in traces], set(), 0
-    for row in rows:
-        start = row["completion_mask"].index(1) if 1 in row["completion_mask"] else 0
-        prompt = tokenizer.decode(row["input_ids"]).partition("<|assistant|><think>")[0]
-        asked = int(re.search(r"exactly (\d+) tokens", prompt)[1])
-        [border] = [i for i, token in enumerate(row["input_ids"]) if token == end]
-        trained = [i for i, on in enumerate(row["completion_mask"]) if on]
-        if border in trained:  # a whole row: what it asks for is what it has
-            assert row["input_ids"][start:] in own and asked == len(row["input_ids"]) - start
+    for row in relabel(graded(traces), tokenizer, *given, seed=0):
+        ids, mask = row["input_ids"], row["completion_mask"]
+        start, border = ids.index(opened[-1]) + 1, ids.index(end)
+        asked = int(re.search(r"exactly (\d+) tokens", tokenizer.decode(ids[:start]))[1])
+        if mask[border]:  # a whole row: what it asks for is what it has
+            assert ids[start:] in own and asked == len(ids) - start
             continue
         cut += 1
-        answer = row["input_ids"][border + 1 :]
-        assert trained[-len(answer) :] == list(range(border + 1, len(row["input_ids"])))
-        thinking = [row["input_ids"][i] for i in trained[: -len(answer)]]
-        whole = [ids for ids in own if ids[: len(thinking)] == thinking and ids[-len(answer) - 1 :] == [end, *answer]]
-        assert any(len(ids) == asked > len(thinking) + 1 + len(answer) for ids in whole)
+        assert mask == [0] * (border + 1) + [1] * (len(ids) - border - 1)
+        thinking, answer = ids[start:border], ids[border:]
+        whole = [one for one in own if one[: len(thinking)] == thinking and one[-len(answer) :] == answer]
+        assert any(len(one) == asked > len(thinking) + len(answer) for one in whole)
         places.add(len(thinking))
     assert 6 <= cut <= 18 and len(places) > 4
 

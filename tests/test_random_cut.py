@@ -1,4 +1,4 @@
-"""Rows cut at a random point: what is inserted stands in the ids and not in the loss; the rest is the trace's own."""
+"""Rows cut at a random point: what is inserted stands in the ids, and only the answer after it is in the loss."""
 
 import json
 
@@ -28,16 +28,17 @@ def traces(number=30, **changes):
 
 
 def parts(row, tokenizer):
-    """The ids of a row that are trained on, and those that are not, without the prompt."""
+    """The ids of a row that are not trained on, without the prompt, and those that are."""
     [one] = features([row], tokenizer)
     prompt = len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"])
     pairs = list(zip(one["input_ids"], one["completion_mask"], strict=True))
     assert not any(trained for _, trained in pairs[:prompt])
     own = pairs[prompt:]
-    return [i for i, trained in own if trained], [i for i, trained in own if not trained]
+    assert [trained for _, trained in own] == sorted(trained for _, trained in own)  # the answer comes last
+    return [i for i, trained in own if not trained], [i for i, trained in own if trained]
 
 
-def test_only_the_inserted_end_is_left_out_of_the_loss(tokenizer):
+def test_only_the_answer_after_the_inserted_end_is_trained_on(tokenizer):
     rows, report = make_cut_rows(traces(), tokenizer, WORDS)
     assert len(rows) == report["rows"] == report["cut"] == 30 and report["dropped"] == {}
     end = tokenizer("</think>", add_special_tokens=False)["input_ids"]
@@ -45,11 +46,10 @@ def test_only_the_inserted_end_is_left_out_of_the_loss(tokenizer):
     whole = tokenizer(traces(1)[0]["thinking"], add_special_tokens=False)["input_ids"]
     lengths = set()
     for row in rows:
-        trained, inserted = parts(row, tokenizer)
-        assert inserted == end
-        thinking = trained[: -len(answer) - 1]
-        assert trained[len(thinking) :] == [*answer, tokenizer.eos_token_id]
-        assert thinking == whole[: len(thinking)] and len(thinking) < len(whole)
+        given, trained = parts(row, tokenizer)
+        assert trained == [*answer, tokenizer.eos_token_id]
+        thinking = given[: -len(end)]
+        assert given[len(thinking) :] == end and thinking == whole[: len(thinking)] and len(thinking) < len(whole)
         assert row["achieved"] == len(thinking) / len(whole)
         assert "tokens" not in row["prompt"] and row["completion"].endswith("</think>\\boxed{9}")
         lengths.add(len(thinking))
@@ -86,8 +86,8 @@ def test_whole_rows_beside_the_cut_ones(tokenizer):
     rows, report = make_cut_rows(traces(12), tokenizer, WORDS, draws=2, short_share=0.75)
     assert (report["rows"], report["cut"]) == (32, 24) and report["dropped"] == {"rows, for a short_share of 0.75": 4}
     for row in rows:
-        trained, inserted = parts(row, tokenizer)
-        assert bool(inserted) == ("inserted" in row) == (row["ratio"] < 1)
+        given, trained = parts(row, tokenizer)
+        assert bool(given) == ("inserted" in row) == (row["ratio"] < 1)
         if row["ratio"] == 1:
             assert tokenizer.decode(trained[:-1]) == row["completion"]
 

@@ -5,11 +5,12 @@ wherever the model is. A model that has never seen that goes on thinking in its 
 
     cut     the first k tokens of the thinking, k drawn evenly from 0 to all but one of them
     insert  the end of thinking; it is in the row's ids and not in its loss, so nobody learns to stop there
-    answer  the trace's own, correct answer and the end of sequence, trained on like the thinking before the cut
+    answer  the trace's own, correct answer and the end of sequence: what is trained on
 
 This is what Nemotron 3 Ultra is said to do before RL; its report was not read, only notes on it: the random point, the
-end that is masked from the loss and the answer that is kept are theirs. The distribution of the point, training on the
-thinking before it, and the mix with whole traces are ours.
+end that is masked from the loss and the answer that is kept are theirs. The distribution of the point and the mix with
+whole traces are ours, and that the thinking before a cut is out of the loss too: there is an end behind every cut that
+the row does not show, so a model that trained on that thinking and on no whole row stopped ending it (docs/LOG.md).
 """
 
 import random

@@ -265,15 +265,15 @@ def _about(rows: Sequence[dict], ratio: float) -> dict:
 def features(rows: Sequence[dict], tokenizer) -> Dataset:
     """`input_ids` and `completion_mask`; the completion ends with the end-of-sequence token.
 
-    What a row has `inserted` into its completion (the characters from one place to another) has the mask 0. It is
-    tokenised apart from what stands around it, as where a server inserts it into tokens.
+    What a row has `inserted` into its completion (the characters from one place to another) has the mask 0, and so has
+    what stands before it. It is tokenised apart from what stands around it, as where a server inserts it into tokens.
     """
     found = []
     for row in rows:
         text = row["completion"]
-        start, stop = row.get("inserted") or (len(text), len(text))
+        start, stop = row.get("inserted") or (0, 0)
         ids, mask = [], []
-        parts = ((row["prompt"], 0), (text[:start], 1), (text[start:stop], 0), (text[stop:], 1))
+        parts = ((row["prompt"], 0), (text[:start], 0), (text[start:stop], 0), (text[stop:], 1))
         for part, trained in parts:
             own = tokenizer(part, add_special_tokens=False)["input_ids"] if part else []
             ids += own

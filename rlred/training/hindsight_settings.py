@@ -52,7 +52,7 @@ class Hindsight:
     """Whether only completions with a correct answer are kept; needs the answers, and `train_answer` keeps them so."""
     cut_fraction: float = 0.0
     """Share of the rows whose thinking is cut at a random point, as a server's hard cut does: the end of thinking comes
-    there and is not trained on, the trace's own answer is (rlred/compression/random_cut.py says why). The row asks for
+    there, and only the trace's own answer is trained on (rlred/compression/random_cut.py says why). The row asks for
     the length of the whole trace. Only correct traces with an end of thinking are cut. 0: none."""
     markers: Markers | dict | None = None
     """Counted thinking: true counts that are written into the traces of exact and max rows, and trained on, such as

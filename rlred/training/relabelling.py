@@ -184,12 +184,12 @@ class Cutter:
         return border if border and border[0] else None
 
     def __call__(self, ids: list[int], trace: dict) -> tuple[list[int], list[int]] | None:
-        """The ids of a row that is cut, and what of them is trained on: all but the end of thinking.
+        """The ids of a row that is cut, and what of them is trained on: what follows the end of thinking.
 
         None for a row that is not drawn, or whose trace cannot be cut.
 
         >>> Cutter(1.0, [(9,)], random.Random(0))([5, 6, 7, 9, 8, 2], {"correct": True})
-        ([5, 9, 8, 2], [1, 0, 1, 1])
+        ([5, 9, 8, 2], [0, 0, 1, 1])
         """
         if not self.fraction or self.rng.random() >= self.fraction:
             return None
@@ -199,7 +199,7 @@ class Cutter:
             return None
         self.cut += 1
         kept, (start, stop) = self.rng.randrange(border[0]), border
-        return ids[:kept] + ids[start:], [1] * kept + [0] * (stop - start) + [1] * (len(ids) - stop)
+        return ids[:kept] + ids[start:], [0] * (kept + stop - start) + [1] * (len(ids) - stop)
 
     def report(self, rows: int) -> None:
         """Says how many rows were cut, and how many of those drawn could not be."""

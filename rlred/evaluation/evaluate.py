@@ -23,7 +23,7 @@ from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.conditions import BudgetCondition, budget_conditions
 from rlred.evaluation.interruptions import interrupt, measure_interruptions, uninterrupted
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import adherence
+from rlred.evaluation.report import TITLES, adherence
 from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.settings import Evaluation
@@ -269,7 +269,7 @@ class Measuring:
             path=self.folder / f"{stage}.interruptions.jsonl",
         )
         return {
-            "title": f"{'adapter' if self.candidate.adapter else 'base'} {self.candidate.name}",
+            "title": TITLES["baseline"] if stage == "baseline" else self.candidate.name,
             "rows": measure_interruptions(found),
             "left_out": len(own) - len(natural),
         }

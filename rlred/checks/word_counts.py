@@ -93,6 +93,7 @@ def advice(found: dict) -> str:
             "until the number is heard in another sentence (docs/LOG.md, 2026-11-26, night)."
         )
     return (
-        "It does not follow a count: a base that could not write a word N times when it was told to had no hindsight "
-        "start that worked (docs/LOG.md, 2026-11-26, night), so teach it to count first, or take another base."
+        "It does not follow a count: a base that could not do this had no hindsight start that worked (docs/LOG.md, "
+        "2026-11-26, night), unless it counts aloud as it thinks, as tiny_reasoner does; teach it to count first, or take "
+        "another base."
     )

@@ -118,19 +118,27 @@ def test_without_an_end_of_thinking_there_is_nothing_to_cut(reasoner, questions)
 
 
 def test_they_stand_in_a_result_of_their_own(tmp_path, capsys):
-    words = "evaluate --modes free max --budgets 24 40 --num_questions 3 --temperature 0.7 --interruptions 0.25 0.75"
+    words = "evaluate --modes free max effort --budgets 24 40 --efforts low high --num_questions 3 --temperature 0.7"
+    words += " --interruptions 0.25 0.75"
     assert rlred([*words.split(), "--output", str(tmp_path / "out")]) == 0
     result = read_result(tmp_path / "out", "interruptions")
     rows = result.rows("baseline")
-    asked = [("free", None)] * 3 + [("max", 40)] * 3  # of a mode's budgets, the largest
-    assert [(row["mode"], row["budget"]) for row in rows] == asked
-    assert [row["fraction"] for row in rows] == [0.25, 0.75, 1.0] * 2
-    assert rows[0]["n"] + rows[3]["n"] + result.blocks["baseline"]["left_out"] == 6
+    asked = [("free", None, None), ("max", 40, None), ("effort", None, 1.0)]  # of a mode's, the largest
+    found = [(row["mode"], row["budget"], row.get("effort")) for row in rows]
+    assert found == [one for one in asked for _ in range(3)]
+    assert [row["fraction"] for row in rows] == [0.25, 0.75, 1.0] * 3
+    assert sum(row["n"] for row in rows[::3]) + result.blocks["baseline"]["left_out"] == 9
     page = (tmp_path / "out" / "interruptions.md").read_text()
-    assert page == to_markdown(result) and "| free | - | 25 % |" in page and page in capsys.readouterr().out
+    assert (
+        page == to_markdown(result)
+        and "| free | - | 25 % |" in page
+        and "| effort | 1 (high) | 75 % |" in page
+        and page in capsys.readouterr().out
+    )
     assert (tmp_path / "out" / "interruptions.png").read_bytes()[:4] == b"\x89PNG"
     kept = json.loads((tmp_path / "out" / "adherence.json").read_text())
-    assert rows[2]["accuracy"] == kept["blocks"]["baseline"]["rows"][0]["accuracy"] or rows[2]["n"] < 3
+    [free] = [row for row in kept["blocks"]["baseline"]["rows"] if row["mode"] == "free"]
+    assert rows[2]["accuracy"] == free["accuracy"] or rows[2]["n"] < 3  # the very completions of the sweep
 
 
 @pytest.mark.parametrize(

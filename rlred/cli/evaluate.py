@@ -21,9 +21,7 @@ class SavedPredictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Evaluation, SavedPredictions):
-    """Sweep budgets with a model and, if given, its adapter.
-
-    With --ratios it is asked for shares of its own length in place of budgets; with --predictions nothing is asked.
+    """Sweep budgets with a model and its adapters; with --ratios, shares of its length; with --predictions, nothing.
 
     rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again
     rlred evaluate --predictions a.jsonl b.jsonl --ratios 0.5 1.0 --output outputs/theirs

@@ -2,6 +2,7 @@
 
 from matplotlib.figure import Figure
 
+from rlred.data.budgets import effort_name
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS
 from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, points, set_ink
 
@@ -26,7 +27,7 @@ def _introduction(result: Result) -> list[str]:
 def _columns(result: Result) -> dict:
     return {
         "mode": lambda line: line["mode"],
-        "budget": lambda line: "-" if line["budget"] is None else str(line["budget"]),
+        "budget": _asked,
         "thinking kept": lambda line: f"{percent(line['fraction'], 0)} %",
         "n": lambda line: line["n"],
         "thinking tokens": lambda line: number(line["mean_thinking_length"], 1),
@@ -38,6 +39,13 @@ def _columns(result: Result) -> dict:
         "panic %": lambda line: percent(line["panic"]) if line["fraction"] < 1 else "",
         "truncated %": lambda line: percent(line["truncated"]),
     }
+
+
+def _asked(line: dict) -> str:
+    """The budget or the effort of a row; a dash where nothing was asked for."""
+    if line.get("effort") is not None:
+        return effort_name(line["effort"])
+    return "-" if line["budget"] is None else str(line["budget"])
 
 
 def _above(block: dict) -> list[str]:
@@ -56,7 +64,7 @@ def draw(result: Result, ink: str = "black") -> Figure:
             rows = [row for row in block["rows"] if row["mode"] == mode]
             style = {"marker": "o", "markersize": 4, "label": f"{block['title']}, {mode}"}
             style["color"] = COLOURS["baseline"] if name == "baseline" else colours[(place - 1) % len(colours)]
-            style["linestyle"] = {"exact": "-", "max": "--"}.get(mode, ":")
+            style["linestyle"] = {"exact": "-", "max": "--", "effort": "-."}.get(mode, ":")
             graded = [row for row in rows if row["accuracy"] is not None]
             left.plot([row["fraction"] for row in graded], [row["accuracy"] for row in graded], **style)
             right.plot([row["fraction"] for row in rows], [row["mean_answer_length"] for row in rows], **style)

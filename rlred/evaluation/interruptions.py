@@ -142,7 +142,7 @@ def row(outcomes: Sequence[dict]) -> dict:
     leaks = [one["answer_length"] - one["natural_answer_length"] for one in outcomes]
     cut_away = sum(one["cut_away"] for one in outcomes)
     return {
-        **{name: outcomes[0][name] for name in ("mode", "budget", "fraction")},
+        **{name: outcomes[0][name] for name in ("mode", "budget", "effort", "fraction") if name in outcomes[0]},
         **summary(outcomes),
         "mean_answer_length": mean([one["answer_length"] for one in outcomes]),
         "leak": mean(leaks),

@@ -31,9 +31,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
     paraphrase: str | None = option(None, "Ask the first adapter in other words, too.", metavar="WORDING")
     out_of_range: bool = option(False, "Also budgets beyond the trained ones.")
     baselines: list[str] = option([], "On the base as well", choices=BASELINES, metavar="NAME")
-    interruptions: list[float] = option(
-        [], "Also end the thinking behind these shares of it, and see what is answered.", metavar="SHARE"
-    )
+    interruptions: list[float] = option([], "Also end the thinking behind these shares of it.", metavar="SHARE")
     max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")
     per_prompt_cap: float | None = option(None, "End max rows at this many times their budget.", metavar="TIMES")
     require_end_of_thinking: bool = option(False, "An answer without the end of thinking is wrong.")

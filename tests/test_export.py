@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from rlred.cli import main as rlred
 from rlred.data.prompts import Conversation, Prompts, prompt_ids
+from rlred.evaluation.interruptions import measure_interruptions
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import adherence
-from rlred.evaluation.results import write_result
+from rlred.evaluation.results import Result, write_result
 from rlred.publish import visual_card as card
 from rlred.publish.template import base_template
 from rlred.vision.rows import load_rows
@@ -74,6 +75,19 @@ def test_the_card_says_how_to_ask_and_what_was_measured(run, tmp_path):
     for way in ("PeftModel.from_pretrained", "merge_and_unload", "--enable-lora"):
         assert way in card.text
     assert str(tmp_path) not in card.text  # no folder of this machine
+
+
+def test_trap_a_card_shows_interruptions_which_have_no_budgets_to_follow(run, tmp_path):
+    about = {"question_id": 0, "mode": "free", "budget": None, "truncated": False, "length": 9, "cut_away": 4}
+    about |= {"answer_length": 3, "natural_answer_length": 3, "naturally_correct": 1.0, "correct": 1.0}
+    rows = measure_interruptions([{**about, "fraction": share} for share in (0.5, 1.0)])
+    blocks = {name: {"title": title, "rows": rows} for name, title in (("baseline", "base"), ("trained", str(run)))}
+    labels = {"model": "tiny_reasoner", "adapter": str(run), "n_questions": 1, "temperature": 1.0}
+    write_result(Result("interruptions", labels, blocks), run)
+    assert rlred(["export", str(run), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| free | - | 50 % |" in card and "(interruptions.png)" in card and "| max | 16 |" in card
+    assert (tmp_path / "out" / "interruptions.png").exists() and str(tmp_path) not in card
 
 
 def texts(folder):

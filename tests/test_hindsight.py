@@ -340,3 +340,80 @@ def test_a_start_may_draw_the_modes_in_other_shares_than_the_run():
     drawn = Start(Hindsight(modes={"exact": 1}), Prompts(), sampler, Sampling(90)).sampler
     assert drawn.modes == {"exact": 1} and drawn.bounds == sampler.bounds
     assert Start(Hindsight(), Prompts(), sampler, Sampling(90)).sampler == sampler
+
+
+@pytest.fixture(scope="module")
+def traces(reasoner, questions, tmp_path_factory):
+    """The model's own completions that ended."""
+    return sampled(reasoner, questions, tmp_path_factory.mktemp("traces") / "traces.jsonl")
+
+
+def graded(traces, wrong=0):
+    """Traces that are said to be correct, but for the first of them."""
+    return [{**trace, "correct": number >= wrong} for number, trace in enumerate(traces)]
+
+
+def test_cut_rows_end_early_ask_for_the_whole_length_and_train_the_answer_alone(reasoner, traces):
+    _, tokenizer = reasoner
+    [end] = tokenizer("</think>", add_special_tokens=False)["input_ids"]
+    opened = tokenizer("<|assistant|><think>", add_special_tokens=False)["input_ids"]
+    given = (Wording(), BudgetSampler(low=8, high=16), dataclasses.replace(SETTINGS, cut_fraction=0.5), Length())
+    own, places, cut = [trace["completion_ids"] for trace in traces], set(), 0
+    for row in relabel(graded(traces), tokenizer, *given, seed=0):
+        ids, mask = row["input_ids"], row["completion_mask"]
+        start, border = ids.index(opened[-1]) + 1, ids.index(end)
+        asked = int(re.search(r"exactly (\d+) tokens", tokenizer.decode(ids[:start]))[1])
+        if mask[border]:  # a whole row: what it asks for is what it has
+            assert ids[start:] in own and asked == len(ids) - start
+            continue
+        cut += 1
+        assert mask == [0] * (border + 1) + [1] * (len(ids) - border - 1)
+        thinking, answer = ids[start:border], ids[border:]
+        whole = [one for one in own if one[: len(thinking)] == thinking and one[-len(answer) :] == answer]
+        assert any(len(one) == asked > len(thinking) + len(answer) for one in whole)
+        places.add(len(thinking))
+    assert 6 <= cut <= 18 and len(places) > 4
+
+
+def test_incorrect_traces_are_not_cut_and_counted(reasoner, traces, caplog):
+    _, tokenizer = reasoner
+    [end] = tokenizer("</think>", add_special_tokens=False)["input_ids"]
+    settings = dataclasses.replace(SETTINGS, cut_fraction=0.5)
+    with caplog.at_level("INFO", "rlred.training.relabelling"):
+        rows = relabel(graded(traces, len(traces) // 2), tokenizer, Wording(), SAMPLER, settings, Length(), seed=0)
+    masks = [dict(zip(row["input_ids"], row["completion_mask"], strict=True))[end] for row in rows]
+    [told] = re.findall(r"(\d+) of 24 rows are cut at a random point; (\d+) more", caplog.text)
+    assert masks.count(0) == int(told[0]) and int(told[1]) > 4
+    with pytest.raises(ValueError, match=r"hindsight.cut_fraction=0.5: none of \d+ traces is correct and ends"):
+        relabel(graded(traces, len(traces)), tokenizer, Wording(), SAMPLER, settings, Length(), seed=0)
+
+
+def test_trap_without_a_cut_fraction_no_row_changes(reasoner, traces):
+    """Published starts are resumed by their rows: the new draws must not move the old ones."""
+    _, tokenizer = reasoner
+    given = (tokenizer, Wording(), SAMPLER)
+    none = list(relabel(graded(traces), *given, SETTINGS, Length(), seed=0))
+    some = relabel(graded(traces), *given, dataclasses.replace(SETTINGS, cut_fraction=0.4), Length(), seed=0)
+    assert none == list(relabel(traces, *given, SETTINGS, Length(), seed=0))
+    prompts = [
+        sorted(tokenizer.decode(row["input_ids"]).partition("<|assistant|>")[0] for row in r) for r in (none, some)
+    ]
+    assert prompts[0] == prompts[1]  # the same questions, modes and budgets; only completions are shorter
+
+
+def test_traces_are_graded_where_rows_are_to_be_cut_and_all_of_them_kept(reasoner, questions, tmp_path):
+    settings = dataclasses.replace(SETTINGS, cut_fraction=0.5)
+    material = material_of(reasoner, questions)
+    traces, _ = find_traces(reasoner[0], material, settings, Grading().fitted("</think>", reasoner[1]), tmp_path)
+    told = [trace["correct"] for trace in traces]
+    assert told == correct(traces, material, Correctness()) and 0 < sum(told) <= len(told)
+    ungraded, _ = find_traces(reasoner[0], material, SETTINGS, Grading(), tmp_path)
+    assert [one["completion_ids"] for one in ungraded] == [one["completion_ids"] for one in traces]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_a_cut_fraction_is_a_share(value):
+    with pytest.raises(
+        ValueError, match=f"hindsight.cut_fraction must be a share of the rows, 0 to below 1, got {value}"
+    ):
+        Hindsight(cut_fraction=value)

@@ -14,8 +14,11 @@ from rlred.checks.audit import audit_probe, enforce
 from rlred.checks.probe import Probing, binned, found_range, learnable, report_of, settings_of, suggested
 from rlred.checks.probe_file import read_probe, with_probe
 from rlred.checks.probe_report import to_markdown, to_yaml
+from rlred.checks.word_counts import WordCounts, advice, ask_counts, times_written
 from rlred.cli import main as rlred
-from rlred.data.budgets import BudgetSampler
+from rlred.data.budgets import BudgetSampler, Wording
+from rlred.data.models import load_model
+from rlred.data.prompts import Prompts
 from rlred.evaluation.row_limits import ShowTokens
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.trace_sources import Bins
@@ -108,6 +111,10 @@ def test_trap_completions_of_other_settings_are_not_gone_on_with(done, tmp_path,
         (["--config", str(ROOT / "recipes" / "tokenskip.yaml")], "is no recipe that asks for budgets"),
         (["--model", "./nowhere/to-be-found"], "--model='./nowhere/to-be-found' cannot be loaded"),
         (["--wording", "l2"], "wording: no preset named 'l2'"),
+        (["--counts", "4"], "--counts must be two different numbers or more, each 1 or more, got [4]"),
+        (["--counts", "0", "4"], "each 1 or more, got [0, 4]"),
+        (["--count_word", "two words"], "--count_word must be one word, got 'two words'"),
+        (["--count_request", "Write {word}."], "--count_request needs the placeholder {count}: 'Write {word}.'"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_it(words, message, tmp_path, capsys):
@@ -359,3 +366,67 @@ def test_the_longest_row_of_bins_is_taken_and_rare_traces_are_sampled_more():
     sampled = {"free": 100, "stopped": 100}
     assert suggested([{"free": 50}, {"free": 1, "stopped": 2}], sampled) == {"free": 128, "stopped": 3200}
     assert suggested([{"stopped": 1}], {"stopped": 100_000}) == {"free": 64, "stopped": 8192}  # never without an end
+
+
+@pytest.mark.parametrize(
+    "text, times",
+    [
+        ("check check check", 3),
+        ("Check, check. CHECK!", 3),
+        ("checked checks recheck check_ che ck", 0),  # other words are none
+        ("They want check 3 times.</think>check\ncheck\ncheck", 3),  # the answer, not what is said of it before
+        (" check check</think>\\boxed{2}", 2),  # the words are in the thinking, and the answer is another
+        ("", 0),
+    ],
+)
+def test_a_word_is_counted_where_it_is_written(text, times):
+    assert times_written(text, "check", "</think>") == times
+
+
+@pytest.mark.parametrize(
+    "written, correlation, error, follows",
+    [
+        ([4, 8, 16, 32], 1.0, 0.0, True),
+        ([4, 9, 17, 30], 1.0, 0.0625, True),  # nearly
+        ([10, 10, 10, 10], 0.0, 0.703, False),  # the same whatever it is told
+        ([2, 3, 4, 5], 1.0, 0.680, False),  # more for more, and far off
+        ([5, 3, 16, 32], 0.8, 0.219, False),  # near, and not in order
+    ],
+)
+def test_what_was_written_decides_the_advice(written, correlation, error, follows):
+    found = {"rank_correlation": correlation, "mean_abs_error": error}
+    assert advice(found).startswith("It follows" if follows else "It does not follow")
+    assert advice(found).count(". ") == 0  # one sentence
+
+    _, tokenizer = load_model("tiny_reasoner")
+
+    class Writes:
+        stops = {1}
+
+        def complete_batch(self, prompt_ids, limits, temperature, seed):
+            assert temperature == 0
+            return [tokenizer(" check" * n, add_special_tokens=False)["input_ids"] + [1] for n in written]
+
+    told = ask_counts(Writes(), tokenizer, Prompts().fitted(tokenizer), WordCounts(), Sampling(64), None)
+    assert told["written"] == written and told["truncated"] == [False] * 4
+    assert told["rank_correlation"] == pytest.approx(correlation)
+    assert told["mean_abs_error"] == pytest.approx(error, abs=6e-4)
+
+
+def test_a_probe_says_whether_the_model_follows_a_count(done):
+    report, page = json.loads((done / "probe.json").read_text()), (done / "probe.md").read_text()
+    found = report["counting"]
+    assert found["counts"] == [4, 8, 16, 32] and len(found["written"]) == 4
+    assert advice(found) in page and "| 32 | " in page.partition("follow a count?")[2]
+    kept = (done / "completions" / "counting.jsonl").read_text().splitlines()
+    assert json.loads(kept[0])["temperature"] == 0 and len(json.loads(kept[1])) == 4
+    older = {name: value for name, value in report.items() if name != "counting"}
+    assert "follow a count?" not in to_markdown(older)
+
+
+def test_a_model_that_practised_writing_words_follows_a_count():
+    model, sorter = load_model("tiny_sorter")
+    practised = Wording().ask("Write {word} {count} times.", None, "free")  # the words of rlred/tiny/sorting.py
+    asked = WordCounts((3, 6, 12, 24), request=practised)
+    found = ask_counts(model, sorter, Prompts().fitted(sorter), asked, Sampling(64), None)
+    assert found["written"] == [3, 6, 12, 24] and advice(found).startswith("It follows")

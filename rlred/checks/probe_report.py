@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 
 from rlred.checks.plan import GIB, Plan
 from rlred.checks.probe import sampled_tokens
+from rlred.checks.word_counts import advice
 from rlred.evaluation.markdown import table
 from rlred.evaluation.results import accuracy, number, percent, set_ink
 from rlred.evaluation.trace_sources import SOURCES
@@ -68,7 +69,8 @@ def to_markdown(report: dict) -> str:
         "",
         *table(BINS, map(_bin, report["bins"])),
     ]
-    lines += ["", f"Outside the bins: {report['outside_bins']}.", *_questions(report), *_cost(report)]
+    lines += ["", f"Outside the bins: {report['outside_bins']}.", *_questions(report)]
+    lines += [*_counting(report.get("counting")), *_cost(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -128,6 +130,20 @@ def _questions(report: dict) -> list[str]:
     note = "" if len(rows) <= 6 else f" The three shortest and longest of {len(rows)}; all of them are in probe.json."
     names = ("question", "mean tokens", "shortest", "longest", "cut (%)", "accuracy")
     return ["", "## By question", "", *table(names, lines), *(["", note.strip()] if note else [])]
+
+
+def _counting(found: dict | None) -> list[str]:
+    """What it writes when it is told to write a word so many times; a probe of before does not say."""
+    if not found:
+        return []
+    triples = zip(found["counts"], found["written"], found["truncated"], strict=True)
+    rows = [[count, times, "yes" if cut else ""] for count, times, cut in triples]
+    about = (
+        f'Told, greedily: "{found["request"]}" Rank correlation of asked and written '
+        f"{number(found['rank_correlation'])}, mean abs. error {percent(found['mean_abs_error'])} % of what was asked."
+    )
+    names = ("asked", "written", "cut at the cap")
+    return ["", "## Can it follow a count?", "", about, advice(found), "", *table(names, rows)]
 
 
 def _cost(report: dict) -> list[str]:

@@ -6,17 +6,19 @@ from rlred.compression.mixing import DIFFICULTIES
 from rlred.flags import option, required
 from rlred.tiny import TINY_VERBOSE
 
+CUTS = ("random",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rows(AskedByRatio):
     """Traces cut at every ratio, as rows for SFT.
 
     rlred compress rows --traces work/traces.jsonl --scores work/scores.jsonl --ratios 1.0 0.8 --output work/rows.jsonl
-    rlred compress rows --traces work/traces.jsonl --levels 0.4 0.2 0.2 0.1 0.1 --output work/levels.jsonl
+    rlred compress rows --traces work/traces.jsonl --cut random --output work/rows.jsonl
     """
 
     traces: Path = required("Of `rlred compress traces`.", metavar="FILE")
-    scores: Path | None = option(None, "Of `rlred compress scores`; needed without --levels.", metavar="FILE")
+    scores: Path | None = option(None, "Of `rlred compress scores`; needed without --levels and --cut.", metavar="FILE")
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
     tokenizer: str = option(TINY_VERBOSE, "The target model's; ratios are shares of its tokens.")
     ratios: list[float] = option([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], "Shares of the thinking to keep.")
@@ -27,6 +29,9 @@ class Rows(AskedByRatio):
     levels: list[float] = option(
         [], "In place of ratios: drop levels 0 to 4 of a trace with these probabilities (Dualformer).", metavar="P"
     )
+    cut: str | None = option(
+        None, "In place of ratios: end the thinking somewhere, as a server's hard cut does", choices=CUTS, metavar="HOW"
+    )
     tolerance: float = option(0.05, "Leave out what misses its ratio by more.", metavar="X")
     unprotected: bool = option(False, "Let numbers and operators go like words: a control.")
     alpaca: Path | None = option(None, "Also write LLaMA-Factory's format here.", metavar="FILE")
@@ -35,15 +40,20 @@ class Rows(AskedByRatio):
     def __post_init__(self):
         for name in ("output", "alpaca"):
             must_not_exist(name, getattr(self, name))
-        if (self.scores is None) == (not self.levels):
-            raise ValueError("rows: give either --scores, to cut by them, or --levels")
+        if sum(map(bool, (self.scores, self.levels, self.cut))) != 1:
+            raise ValueError("rows: give either --scores, to cut by them, or --levels, or --cut random")
         if self.levels and (self.difficulty or self.short_share is not None or self.unprotected):
             raise ValueError(
                 "--levels: goes without --difficulty, --short_share and --unprotected, which are for ratios"
             )
+        if self.cut and (self.difficulty or self.unprotected or self.alpaca):
+            raise ValueError(
+                "--cut: goes without --difficulty and --unprotected, which are for ratios, and without --alpaca, a "
+                "format that cannot leave the inserted end of thinking out of the loss"
+            )
 
     def run(self) -> None:
-        """Cuts traces, or drops levels of them, and writes rows."""
+        """Cuts traces by score or at random, or drops levels of them, and writes rows."""
         from rlred.compression.rows import to_alpaca
         from rlred.compression.stages import rows_stage
         from rlred.data.models import load_tokenizer
@@ -57,14 +67,18 @@ class Rows(AskedByRatio):
         print(f"{self.output}: {self.output.with_suffix('.json').read_text().strip()}")
 
     def make(self, traces: list[dict], tokenizer, ratio_format):
-        """The rows by level, or by score."""
+        """The rows by level, cut at random, or by score."""
         from rlred.compression.levels import make_level_rows
+        from rlred.compression.random_cut import make_cut_rows
         from rlred.compression.rows import Cutting, make_rows
         from rlred.compression.stages import read_scores
 
         if self.levels:
             settings = {"draws": self.ratios_per_question, "seed": self.seed}
             return make_level_rows(traces, self.levels, tokenizer, ratio_format, **settings)
+        if self.cut:
+            settings = {"draws": self.ratios_per_question, "short_share": self.short_share, "seed": self.seed}
+            return make_cut_rows(traces, tokenizer, ratio_format, **settings)
         cutting = Cutting(
             self.ratios,
             self.ratios_per_question,

@@ -21,9 +21,7 @@ class SavedPredictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Evaluation, SavedPredictions):
-    """Sweep budgets with a model and, if given, its adapter.
-
-    With --ratios it is asked for shares of its own length in place of budgets; with --predictions nothing is asked.
+    """Sweep budgets with a model and its adapters; with --ratios, shares of its length; with --predictions, nothing.
 
     rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again
     rlred evaluate --predictions a.jsonl b.jsonl --ratios 0.5 1.0 --output outputs/theirs
@@ -36,14 +34,17 @@ class Evaluate(Evaluation, SavedPredictions):
             super().__post_init__()
             return
         Loading.__post_init__(self)
+        if self.interruptions:
+            raise ValueError("--interruptions: goes without --predictions and --ratios; name the budgets to ask for")
         for name in ("num_questions", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
 
     def run(self) -> None:
-        """Writes adherence.{json,md,png}, and ratios.{json,md,png} where ratios are asked for."""
+        """Writes adherence.{json,md,png}; ratios or interruptions.{json,md,png} where they are asked for."""
         output = self.output or (Path(self.adapter[0]) if self.adapter else Path("outputs") / "evaluation")
-        for name in ("adherence.json", *(["ratios.json"] if self.ratios else [])):
+        others = {"ratios.json": self.ratios, "interruptions.json": self.interruptions}
+        for name in ("adherence.json", *(name for name, asked in others.items() if asked)):
             if (output / name).exists():
                 raise ValueError(f"{output}/{name} exists and is not written over; name another folder with --output")
         if self.predictions:
@@ -55,7 +56,7 @@ class Evaluate(Evaluation, SavedPredictions):
 
             names = [item.name for item in dataclasses.fields(Evaluation)]
             evaluate(Evaluation(**{name: getattr(self, name) for name in names}), output)
-        for name in ("ratios.md", "adherence.md"):
+        for name in ("ratios.md", "adherence.md", *(["interruptions.md"] if self.interruptions else [])):
             if (output / name).exists():
                 print((output / name).read_text())
 

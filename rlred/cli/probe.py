@@ -6,7 +6,10 @@ from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings, QuestionSource
 from rlred.flags import option, required
 
-NOT_SAMPLED = ("output", "config", "min_correct", "num_bins")  # flags that no completion depends on
+REQUEST = "Write the word {word} {count} times, and nothing else."
+
+# Flags that no completion depends on, and those of completions whose file says by itself what they are of.
+NOT_SAMPLED = ("output", "config", "min_correct", "num_bins", "counts", "count_word", "count_request")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,9 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
     shortest: int = option(16, "Smallest budget of interest.", metavar="TOKENS")
     num_bins: int = option(8, "Bins from there to the cut, equally wide in the logarithm.", metavar="N")
     min_correct: int = option(4, "Correct completions that make a bin one to learn.", metavar="N")
+    counts: list[int] = option([4, 8, 16, 32], "Ask to write a word so many times.", metavar="N")
+    count_word: str = option("check", "That word.", metavar="WORD")
+    count_request: str = option(REQUEST, "How that is asked.", metavar="TEXT")
     wording: str = option("l1", "Preset, or templates as JSON.")
     temperature: float = option(0.7, "0 is greedy.", metavar="T")
     batch_size: int = option(64, "Completions generated at once.", metavar="N")
@@ -52,13 +58,14 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
         """Writes probe.{json,md,png,yaml} and prints the page."""
         from rlred.checks.probe import Probing, check_asked, collect, report_of
         from rlred.checks.probe_report import write_probe
+        from rlred.checks.word_counts import WordCounts, ask_counts
         from rlred.data.budgets import make_wording, wording_flag
         from rlred.data.models import load_model
         from rlred.data.prompts import Prompts
         from rlred.evaluation.sampling import Sampling
         from rlred.evaluation.sweep import sample_of
 
-        recipe = self.recipe()
+        recipe, to_count = self.recipe(), WordCounts(tuple(self.counts), self.count_word, self.count_request)
         prompts = Prompts(make_wording(wording_flag(self.wording)), **self.given())
         questions = sample_of(self.load(), self.num_questions, self.seed)
         folder = self.output / "completions"
@@ -71,6 +78,7 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
         outcomes, speed = collect(model, tokenizer, questions, prompts, sampling, probing, folder)
         report = {"model": self.model, "questions": self.questions, "n_questions": len(questions)}
         report |= {"tokens_per_second": speed, **report_of(outcomes, sampling, probing)}
+        report["counting"] = ask_counts(model, tokenizer, prompts, to_count, sampling, folder / "counting.jsonl")
         if recipe is not None:
             asked = [prompts.ids(tokenizer, row, sampling.max_completion_length, "exact") for row in questions]
             report["plan"] = self.plan(recipe, report, max(map(len, asked)))

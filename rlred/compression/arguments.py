@@ -6,16 +6,21 @@ from dataclasses import dataclass, replace
 from rlred.compression.cut import check_ratio
 from rlred.compression.levels import check_levels
 from rlred.compression.mixing import DIFFICULTIES, check_difficulty, check_share
+from rlred.compression.random_cut import check_cut
 from rlred.compression.rows import RatioFormat, make_ratio_format
 from rlred.compression.scores import SCORERS
 from rlred.data.budgets import Wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.flags import option
 
+UNASKED = ("levels", "random_cut")
+"""What may stand in a scorer's place and makes rows that ask for no ratio (levels.py, random_cut.py)."""
+
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to choose what goes: a scorer, and whether numbers and operators are protected from it; or `levels`."""
+    """One way to choose what goes: a scorer, and whether numbers and operators are protected from it; or one of
+    `UNASKED`."""
 
     scorer: str
     protect: bool = True
@@ -43,7 +48,7 @@ class CompressionArguments:
     max_completion_length: int = option(512, "Tokens at which a completion is cut, in sampling and at every ratio.")
 
     scorer: str = option(
-        "question", f"What scores the thinking: {', '.join(SCORERS)} ('-unprotected' may follow), or levels."
+        "question", f"What scores the thinking: {', '.join(SCORERS)} ('-unprotected' may follow), levels or random_cut."
     )
     scorer_model: str | None = option(None, "Its model (default: the target model; LLMLingua-2's own for llmlingua2).")
     controls: list[str] = option([], "More scorers, each of which trains an adapter of its own to be held against.")
@@ -122,12 +127,15 @@ class CompressionArguments:
             raise ValueError(f"reweight_rate must be above 0, got {self.reweight_rate}")
         if min(self.ratios) == 1:
             raise ValueError("reweight_steps: ratios must hold one below 1, got none")
-        if any(variant.scorer == "levels" for variant in self.variants()):
-            raise ValueError("reweight_steps: rows of the scorer 'levels' have no ratio; train them without it")
+        for variant in self.variants():
+            if variant.scorer in UNASKED:
+                raise ValueError(
+                    f"reweight_steps: rows of the scorer {variant.scorer!r} have no ratio; train them without it"
+                )
 
     def asked_ratios(self) -> list[float]:
         """The ratios that prompts ask for in training; 1.0 is asking for nothing."""
-        return self.ratios if self.ask_ratio and self.scorer != "levels" else [1.0]
+        return self.ratios if self.ask_ratio and self.scorer not in UNASKED else [1.0]
 
     def make_ratio_format(self, tokenizer=None) -> RatioFormat:
         """How a ratio is asked for, fitted to the tokenizer where there is one yet."""
@@ -140,8 +148,11 @@ class CompressionArguments:
         variants = []
         for name in (self.scorer, *self.controls):
             variant = Variant(name.removesuffix("-unprotected"), not name.endswith("-unprotected"))
-            if variant.scorer not in SCORERS and name != "levels":
-                raise ValueError(f"scorer: none is called {variant.scorer!r}; there are {', '.join(SCORERS)}, levels")
+            if variant.scorer not in SCORERS and name not in UNASKED:
+                known = ", ".join((*SCORERS, *UNASKED))
+                raise ValueError(f"scorer: none is called {variant.scorer!r}; there are {known}")
+            if name == "random_cut":
+                check_cut(self.ratios_per_question, self.short_share, self.make_ratio_format())
             if variant in variants:
                 raise ValueError(f"controls: {variant.name!r} is named twice")
             variants.append(variant)

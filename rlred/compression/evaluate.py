@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from rlred.compression.arguments import UNASKED
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioCondition, RatioFormat, make_ratio_format, ratio_conditions
 from rlred.compression.traces import split_completion
@@ -217,7 +218,7 @@ def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: 
     ratio_format = make_ratio_format(arguments["ratio_format"])
     base = base_of(adapter, [evaluation.model] if evaluation.model else [])
     prompts, sampling = prompts_of_record(told), evaluation.sampling(arguments["max_completion_length"])
-    asked = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
+    asked = arguments.get("ask_ratio", True) and arguments.get("scorer") not in UNASKED
     blocks, stages = {}, {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
         model, tokenizer = load_model(base, own, evaluation.loading)

@@ -263,15 +263,22 @@ def _about(rows: Sequence[dict], ratio: float) -> dict:
 
 
 def features(rows: Sequence[dict], tokenizer) -> Dataset:
-    """`input_ids` and `completion_mask`; the completion ends with the end-of-sequence token."""
+    """`input_ids` and `completion_mask`; the completion ends with the end-of-sequence token.
+
+    What a row has `inserted` into its completion (the characters from one place to another) has the mask 0, and so has
+    what stands before it. It is tokenised apart from what stands around it, as where a server inserts it into tokens.
+    """
     found = []
     for row in rows:
-        prompt, completion = (
-            tokenizer(row[n], add_special_tokens=False)["input_ids"] for n in ("prompt", "completion")
-        )
-        completion = [*completion, tokenizer.eos_token_id]
-        mask = [0] * len(prompt) + [1] * len(completion)
-        found.append({"input_ids": prompt + completion, "completion_mask": mask})
+        text = row["completion"]
+        start, stop = row.get("inserted") or (0, 0)
+        ids, mask = [], []
+        parts = ((row["prompt"], 0), (text[:start], 0), (text[start:stop], 0), (text[stop:], 1))
+        for part, trained in parts:
+            own = tokenizer(part, add_special_tokens=False)["input_ids"] if part else []
+            ids += own
+            mask += [trained] * len(own)
+        found.append({"input_ids": [*ids, tokenizer.eos_token_id], "completion_mask": [*mask, 1]})
     return Dataset.from_list(found)
 
 

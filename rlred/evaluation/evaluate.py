@@ -20,9 +20,10 @@ from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
-from rlred.evaluation.conditions import budget_conditions
+from rlred.evaluation.conditions import BudgetCondition, budget_conditions
+from rlred.evaluation.interruptions import interrupt, measure_interruptions, uninterrupted
 from rlred.evaluation.measures import measure
-from rlred.evaluation.report import adherence
+from rlred.evaluation.report import TITLES, adherence
 from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.settings import Evaluation
@@ -105,7 +106,7 @@ def claim(settings: Evaluation, output: Path) -> None:
 def evaluate(settings: Evaluation, output: Path) -> Result:
     """Measures every candidate, writes adherence.{json,md,png} into `output` and returns the result.
 
-    Its blocks are called as the files in `output`/measures.
+    Its blocks are called as the files in `output`/measures. With `interruptions`, interruptions.{json,md,png} too.
     """
     candidates = candidates_of(settings.model, settings.adapter, settings.wording, settings.given())
     questions = _questions(settings, settings.questions)
@@ -119,24 +120,29 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
         "temperature": settings.temperature,
         "per_prompt_cap": settings.per_prompt_cap,
     }
-    found = {}
+    found, interrupted = {}, {}
     for number, candidate in enumerate(candidates):
         model, tokenizer = _load(candidate, settings)
         candidate = dataclasses.replace(candidate, prompts=candidate.prompts.fitted(tokenizer))
         longest = found.get("baseline", {}).get("natural_maximum")
         run = Measuring(settings, output / "measures", candidate, model, tokenizer, longest)
-        if number == 0:
+        stage = "baseline" if number == 0 else "trained" if number == 1 and candidate.adapter else f"model-{number}"
+        if stage == "baseline":
             found["baseline"] = run("baseline", questions)
             run = dataclasses.replace(run, longest=found["baseline"]["natural_maximum"])
             found |= run.baselines(questions)
-        elif number == 1 and candidate.adapter:
+        elif stage == "trained":
             found["trained"] = run("trained", questions)
             if settings.budgets or settings.efforts:
                 found["control_constant_length"] = run("control_constant_length", questions, constant=True)
         else:
-            found[f"model-{number}"] = {"title": candidate.name, **run(f"model-{number}", questions)}
+            found[stage] = {"title": candidate.name, **run(stage, questions)}
+        if settings.interruptions:
+            interrupted[stage] = run.interruptions(stage, questions)
         if number == (1 if settings.adapter else 0):
             found |= _elsewhere(run, questions, families)
+    if interrupted:
+        write_result(Result("interruptions", labels, interrupted), output)
     result = adherence(labels, found)
     write_result(result, output)
     return result
@@ -204,6 +210,31 @@ class Measuring:
         """How its completions are graded."""
         return Grading(Correctness(require_end_of_thinking=self.settings.require_end_of_thinking))
 
+    def conditions(
+        self, budgets: list[int], wording: Wording | None = None, *, constant: bool = False
+    ) -> list[BudgetCondition]:
+        """Every mode at these budgets and the efforts, in the candidate's words or in others."""
+        settings, efforts = self.settings, sorted(set(self.settings.efforts))
+        prompts = dataclasses.replace(self.candidate.prompts, wording=wording or self.candidate.prompts.wording)
+        middle = [found[len(found) // 2] if constant and found else None for found in (budgets, efforts)]
+        asked = {"efforts": efforts, **dict(zip(("constant_budget", "constant_effort"), middle, strict=True))}
+        return budget_conditions(prompts, budgets, settings.modes, **asked, per_prompt_cap=settings.per_prompt_cap)
+
+    def sweep(
+        self, stage: str, questions: list[dict], budgets: list[int], conditions: list[BudgetCondition]
+    ) -> list[dict]:
+        """The outcomes of a sweep; what is on disk is not generated again."""
+        return sweep(
+            self.model,
+            self.tokenizer,
+            questions,
+            conditions,
+            sampling=self.sampling(budgets),
+            grading=self.grading,
+            path=self.folder / f"{stage}.completions.jsonl",
+            description=f"measuring: {stage}",
+        )
+
     def __call__(
         self,
         stage: str,
@@ -214,22 +245,34 @@ class Measuring:
         constant: bool = False,
     ) -> dict:
         """The measures of one sweep; a `constant` one asks for the middle budget and effort alone."""
-        settings, budgets = self.settings, sorted(set(budgets or self.settings.budgets))
-        efforts = sorted(set(settings.efforts))
-        prompts = dataclasses.replace(self.candidate.prompts, wording=wording or self.candidate.prompts.wording)
-        middle = [found[len(found) // 2] if constant and found else None for found in (budgets, efforts)]
-        asked = {"efforts": efforts, **dict(zip(("constant_budget", "constant_effort"), middle, strict=True))}
-        outcomes = sweep(
+        budgets = sorted(set(budgets or self.settings.budgets))
+        outcomes = self.sweep(stage, questions, budgets, self.conditions(budgets, wording, constant=constant))
+        return {**measure(outcomes, self.longest), "examples": examples(outcomes, questions)}
+
+    def interruptions(self, stage: str, questions: list[dict]) -> dict:
+        """What the candidate answers where its thinking is cut: of every mode, at its largest budget or effort."""
+        settings, budgets = self.settings, sorted(set(self.settings.budgets))
+        asked = self.conditions(budgets)
+        outcomes = self.sweep(stage, questions, budgets, asked)
+        each = len(outcomes) // len(asked)
+        last = {one.mode: number for number, one in enumerate(asked)}  # those of a mode come in order
+        own = [one for number in last.values() for one in outcomes[number * each : (number + 1) * each]]
+        natural = uninterrupted(self.tokenizer, questions, [asked[number] for number in last.values()], own)
+        prompts = asked[0].prompts
+        found = interrupt(
             self.model,
             self.tokenizer,
-            questions,
-            budget_conditions(prompts, budgets, settings.modes, **asked, per_prompt_cap=settings.per_prompt_cap),
+            natural,
+            settings.interruptions,
             sampling=self.sampling(budgets),
-            grading=self.grading,
-            path=self.folder / f"{stage}.completions.jsonl",
-            description=f"measuring: {stage}",
+            grading=self.grading.fitted(prompts.end_of_thinking, self.tokenizer, prompts.markers),
+            path=self.folder / f"{stage}.interruptions.jsonl",
         )
-        return {**measure(outcomes, self.longest), "examples": examples(outcomes, questions)}
+        return {
+            "title": TITLES["baseline"] if stage == "baseline" else self.candidate.name,
+            "rows": measure_interruptions(found),
+            "left_out": len(own) - len(natural),
+        }
 
     def baselines(self, questions: list[dict]) -> dict:
         """The measures of each baseline that was asked for, by name."""

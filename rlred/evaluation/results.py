@@ -26,6 +26,7 @@ from rlred.files import read_record, write_json, write_text
 FORMAT = 2  # 1: the files of before, one form for each kind
 KINDS = {  # NAME of the files -> `module:KIND`
     "adherence": "rlred.evaluation.report:ADHERENCE",
+    "interruptions": "rlred.evaluation.interruption_report:INTERRUPTIONS",
     "ratios": "rlred.compression.ratio_report:RATIOS",
     "visual": "rlred.evaluation.visual_report:VISUAL",
 }

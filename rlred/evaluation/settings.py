@@ -31,6 +31,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
     paraphrase: str | None = option(None, "Ask the first adapter in other words, too.", metavar="WORDING")
     out_of_range: bool = option(False, "Also budgets beyond the trained ones.")
     baselines: list[str] = option([], "On the base as well", choices=BASELINES, metavar="NAME")
+    interruptions: list[float] = option([], "Also end the thinking behind these shares of it.", metavar="SHARE")
     max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")
     per_prompt_cap: float | None = option(None, "End max rows at this many times their budget.", metavar="TIMES")
     require_end_of_thinking: bool = option(False, "An answer without the end of thinking is incorrect.")
@@ -61,6 +62,9 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
             raise ValueError("--max_completion_length: without --budgets, say where a completion is cut")
         if (self.baselines or self.out_of_range) and not self.budgets:
             raise ValueError("--budgets: baselines and out_of_range are about token budgets; name some")
+        for share in self.interruptions:
+            if not 0 <= share < 1:
+                raise ValueError(f"--interruptions must be shares of the thinking, 0 to below 1, got {share}")
         check_per_prompt_cap(self.per_prompt_cap, self.modes, "--per_prompt_cap")
         if self.adapter and len(self.model) > 1:
             raise ValueError("--model: with --adapter, name the one model that they belong to, or none")

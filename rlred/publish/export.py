@@ -15,6 +15,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCardData
 from transformers import AutoProcessor, AutoTokenizer
 
+from rlred.compression.arguments import UNASKED
 from rlred.compression.rows import make_ratio_format
 from rlred.data.budgets import EFFORTS, asks_tokens, effort_of, make_wording
 from rlred.data.markers import Markers
@@ -37,6 +38,9 @@ TAKEN = (
     "adherence.json",
     "adherence.md",
     "adherence.png",
+    "interruptions.json",
+    "interruptions.md",
+    "interruptions.png",
     "processor_config.json",
     "preprocessor_config.json",
     "ratios.json",
@@ -229,15 +233,16 @@ def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:
         does = "chooses by itself how long to think" if "budgets" in arguments else "reasons"
         return does, [prompt], "It was trained and measured in these words."
     ratio_format = make_ratio_format(arguments["ratio_format"])
-    asks = arguments.get("ask_ratio", True) and arguments.get("scorer") != "levels"
+    asks = arguments.get("ask_ratio", True) and arguments.get("scorer") not in UNASKED
     ratios = [1.0, min(arguments["ratios"])] if asks else [1.0]
     how = "The ratio is bound to these words; without them it thinks at full length." if asks else "No ratio is asked."
     prompts = [ratio_format.user_turn("{question}", ratio) for ratio in dict.fromkeys(ratios)]
-    return (
-        "thinks with the share of its tokens that it is asked for" if asks else "thinks in fewer tokens",
-        prompts,
-        how,
-    )
+    does = "thinks in fewer tokens"
+    if asks:
+        does = "thinks with the share of its tokens that it is asked for"
+    elif arguments.get("scorer") == "random_cut":
+        does = "answers where its thinking is cut"
+    return does, prompts, how
 
 
 def training_of(settings: dict, budgets: bool) -> str:

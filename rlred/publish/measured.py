@@ -28,7 +28,7 @@ def section(result: Result, run: Path, name: str) -> list[str]:
 
 def changed(result: Result) -> list[str]:
     """How an adapter follows budgets, beside its base; nothing where none was asked for."""
-    if not {"baseline", "trained"} <= set(result.blocks):
+    if result.kind != "adherence" or not {"baseline", "trained"} <= set(result.blocks):
         return []
     before, after = result.blocks["baseline"], result.blocks["trained"]
     mean = next(iter(after["overall"].values()))

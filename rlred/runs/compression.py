@@ -23,6 +23,7 @@ from rlred.compression.evaluate import (
 )
 from rlred.compression.levels import make_level_rows
 from rlred.compression.mixing import Bounds
+from rlred.compression.random_cut import make_cut_rows
 from rlred.compression.reweighting import Reweight, ShareSampler
 from rlred.compression.rows import Cutting, features, make_rows
 from rlred.compression.scores import MODEL_FREE, make_scorer
@@ -113,11 +114,14 @@ def make_traces(arguments, training, model, tokenizer, questions, output: Path) 
 def make_rows_of(
     variant: Variant, arguments, training, model_config, tokenizer, traces: list[dict], output: Path
 ) -> list[dict]:
-    """Scores the traces as the variant says and cuts them at every ratio, or drops levels of them."""
+    """Scores the traces as the variant says and cuts them at every ratio; or drops levels, or cuts at random."""
     path, ratio_format = output / f"rows.{variant.name}.jsonl", arguments.make_ratio_format(tokenizer)
     if variant.scorer == "levels":
         settings = {"draws": arguments.ratios_per_question, "seed": training.seed}
         return rows_stage(path, lambda: make_level_rows(traces, arguments.levels, tokenizer, ratio_format, **settings))
+    if variant.scorer == "random_cut":
+        settings = {"draws": arguments.ratios_per_question, "short_share": arguments.short_share}
+        return rows_stage(path, lambda: make_cut_rows(traces, tokenizer, ratio_format, **settings, seed=training.seed))
     own = None if variant.scorer in (*MODEL_FREE, "llmlingua2") else model_config.model_name_or_path
     scorer_model, dtype = arguments.scorer_model or own, model_config.dtype or "float32"
     asked = None if arguments.scorer_model else ratio_format.prompts  # another model has other settings

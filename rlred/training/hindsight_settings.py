@@ -50,6 +50,10 @@ class Hindsight:
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     only_correct: bool = False
     """Whether only completions with a correct answer are kept; needs the answers, and `train_answer` keeps them so."""
+    cut_fraction: float = 0.0
+    """Share of the rows whose thinking is cut at a random point, as a server's hard cut does: the end of thinking comes
+    there, and only the trace's own answer is trained on (rlred/compression/random_cut.py says why). The row asks for
+    the length of the whole trace. Only correct traces with an end of thinking are cut. 0: none."""
     markers: Markers | dict | None = None
     """Counted thinking: true counts that are written into the traces of exact and max rows, and trained on, such as
     {every: 64, text: "[{spent}/{budget}]", before: " take"}: rlred/data/markers.py. A budget is then the length with
@@ -103,6 +107,10 @@ class Hindsight:
         for name in ("max_slack", "cooldown_updates"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.cut_fraction < 1:
+            raise ValueError(
+                f"hindsight.cut_fraction must be a share of the rows, 0 to below 1, got {self.cut_fraction}"
+            )
         if not 0 < self.target_correlation <= 1:
             raise ValueError(
                 f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
@@ -43,7 +44,11 @@ def find_traces(
         ended, traces = traces, counting.countable(traces, cap)
         _enough(traces, ended, settings, "can be counted (see the log); change hindsight.markers")
     lengths = counting.lengths(traces)
-    kept = correct(traces, material, grading.correctness) if settings.only_correct else [True] * len(traces)
+    kept = [True] * len(traces)
+    if settings.only_correct or settings.cut_fraction:
+        right = correct(traces, material, grading.correctness)
+        kept = right if settings.only_correct else kept
+        traces = [{**trace, "correct": one} for trace, one in zip(traces, right, strict=True)]
     bins = Bins(*material.sampler.bounds, settings.num_bins)
     rows = table(traces, lengths, kept, bins)
     if settings.only_correct:
@@ -154,6 +159,55 @@ def efforts_of(traces, lengths: Sequence[int], settings: Hindsight) -> list[floa
     return [share if share <= 1 else None for share in shares]
 
 
+@dataclass
+class Cutter:
+    """Ends the thinking of some rows at a random point, and counts them."""
+
+    fraction: float
+    ends: Sequence[Sequence[int]]
+    """The token sequences that end the thinking."""
+    rng: random.Random
+    cut: int = 0
+    uncuttable: int = 0
+
+    def check(self, traces: Sequence[dict], end: str) -> None:
+        """Raises `ValueError` where rows are to be cut and no trace can be."""
+        if self.fraction and not any(self.cuttable(trace["completion_ids"], trace) for trace in traces):
+            raise ValueError(
+                f"hindsight.cut_fraction={self.fraction:g}: none of {len(traces)} traces is correct and ends its "
+                f"thinking with {end!r}; set it to 0, or end_of_thinking to what ends it"
+            )
+
+    def cuttable(self, ids: list[int], trace: dict) -> tuple[int, int] | None:
+        """Where the thinking of a correct trace ends; None for one that cannot be cut."""
+        border = find_end(ids, self.ends) if trace.get("correct") else None
+        return border if border and border[0] else None
+
+    def __call__(self, ids: list[int], trace: dict) -> tuple[list[int], list[int]] | None:
+        """The ids of a row that is cut, and what of them is trained on: what follows the end of thinking.
+
+        None for a row that is not drawn, or whose trace cannot be cut.
+
+        >>> Cutter(1.0, [(9,)], random.Random(0))([5, 6, 7, 9, 8, 2], {"correct": True})
+        ([5, 9, 8, 2], [0, 0, 1, 1])
+        """
+        if not self.fraction or self.rng.random() >= self.fraction:
+            return None
+        border = self.cuttable(ids, trace)
+        if border is None:
+            self.uncuttable += 1
+            return None
+        self.cut += 1
+        kept, (start, stop) = self.rng.randrange(border[0]), border
+        return ids[:kept] + ids[start:], [0] * (kept + stop - start) + [1] * (len(ids) - stop)
+
+    def report(self, rows: int) -> None:
+        """Says how many rows were cut, and how many of those drawn could not be."""
+        if self.fraction:
+            said = "%d of %d rows are cut at a random point; %d more were drawn, and are incorrect or do not end"
+            logger.info(f"hindsight: {said} their thinking", self.cut, rows, self.uncuttable)
+
+
 def relabel(
     traces, tokenizer, prompts: Prompts, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
 ):
@@ -166,7 +220,9 @@ def relabel(
     traces are those that `Counting.countable` keeps.
     """
     rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
-    ends = () if settings.train_answer else end_ids(tokenizer, prompts.end)
+    cutter = Cutter(settings.cut_fraction, end_ids(tokenizer, prompts.end), random.Random(f"cut/{seed}"))
+    cutter.check(traces, prompts.end)
+    ends = () if settings.train_answer else cutter.ends
     counting = Counting(settings.markers, tokenizer, prompts.end, length)
     lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
     rivals = rivals_of(traces, lengths)
@@ -195,8 +251,11 @@ def relabel(
             prompt_ids = prompts.ids(tokenizer, traces[index], budget, mode)
             border = find_end(ids, ends)
             trained = len(ids) if border is None else border[1]
-            mask = [0] * len(prompt_ids) + [1] * trained + [0] * (len(ids) - trained)
-            rows.append({"input_ids": prompt_ids + ids, "completion_mask": mask})
+            ids, mask = cutter(ids, traces[index]) or (ids, [1] * trained + [0] * (len(ids) - trained))
+            rows.append({"input_ids": prompt_ids + ids, "completion_mask": [0] * len(prompt_ids) + mask})
+            if len(rows) == needed:
+                break
+    cutter.report(len(rows))
     # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
     ordered: list[dict] = []
     for start in range(0, needed, settings.batch_size):

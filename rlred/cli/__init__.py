@@ -21,6 +21,8 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "export": "rlred.cli.export:Export",
     "plan": "rlred.cli.plan:PlanRun",
     "probe": "rlred.cli.probe:ProbeModel",
+    "status": "rlred.cli.status:Status",
+    "clean": "rlred.cli.clean:Clean",
     "reference": "rlred.cli.reference:Reference",
     "compress traces": "rlred.cli.compress_traces:Traces",
     "compress scores": "rlred.cli.compress_scores:Scores",

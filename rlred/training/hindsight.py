@@ -38,6 +38,7 @@ from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.trace_sources import ANSWER_CUES, Material, described
 from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
+from rlred.training.callbacks import Heartbeat
 from rlred.training.counting import Counting
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.relabelling import find_traces, relabel
@@ -224,7 +225,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     probe = start.probe(tokenizer, questions)
     trainer = SupervisedTrainer(
         rate=probe.rate,
-        callbacks=[probe],
+        callbacks=[probe, Heartbeat(output.parent, "hindsight start")],
         model=model,
         args=sft_settings(settings).config(output, training),
         train_dataset=rows,

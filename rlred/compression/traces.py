@@ -15,7 +15,8 @@ from typing import NamedTuple
 from rlred.compression.rows import RatioFormat, ratio_conditions
 from rlred.data.golds import solution_of
 from rlred.data.prompts import DEFAULT_END, tell_end
-from rlred.data.questions import asked_in, uniform
+from rlred.data.question_table import uniform
+from rlred.data.questions import asked_in
 from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.prediction_files import at, find_columns, layout_of, samples_of
 from rlred.evaluation.predictions import grade

@@ -10,9 +10,11 @@ import csv
 import gzip
 import io
 import json
+import mmap
 import pkgutil
 import sys
 import zlib
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +29,7 @@ FORMATS = {
     ".parquet": "parquet",
     ".csv": "csv",
 }
+LARGE = 32 * 2**20  # bytes from which a file of JSON Lines is not held in memory
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 LISTS_OF_ROWS = (*SPLITS, "data", "rows", "examples", "questions", "problems", "items", "instances")
 TEXTS_OF_A_ROW = ("question", "problem", "prompt", "query", "instruction", "input", "completion", "response", "output")
@@ -69,6 +72,50 @@ def read_rows(path: Path, split: str | None = None) -> list[dict]:
     if kind in ("csv", "json"):
         return _csv_rows(text, path) if kind == "csv" else _json_rows(text, path, split)
     return pkgutil.resolve_name(kind)(text, path, split)
+
+
+class Lines(Sequence):
+    """The rows of a large JSON Lines file, read from the mapped file as they are asked for.
+
+    Every line is read once at the start, for the names of the columns and to see that it is an object.
+    """
+
+    def __init__(self, path: Path):
+        with open(path, "rb") as file:
+            self.file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.starts, found, start = array("q"), {}, 0
+        for line in iter(self.file.readline, b""):
+            if not line.isspace():
+                self.starts.append(start)
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("no object")
+                found.update(dict.fromkeys(row))
+            start += len(line)
+        self.starts.append(start)
+        self.names = list(found)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return json.loads(self.file[self.starts[index] : self.starts[index + 1]])
+
+
+def read_lines(path: Path, at_least: int = LARGE) -> Lines | None:
+    """The rows of a file of JSON Lines that is large; None for any other, which `read_rows` reads or complains of."""
+    if kind_of(path) != "json" or path.stat().st_size < at_least:
+        return None
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not head.lstrip().startswith(b"{") or json.detect_encoding(head) != "utf-8":
+        return None
+    try:
+        return Lines(path)
+    except (ValueError, RecursionError):
+        return None
 
 
 def check_file(path: Path) -> str:

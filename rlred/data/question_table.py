@@ -1,0 +1,280 @@
+"""Question rows of any number in one table: parsed block by block, and from `IN_MEMORY` rows on kept on the disk.
+
+    simple      the rows of a block whose question and answer can be read off at once, by Arrow
+    parse_block the columns of a block, its other rows parsed one by one
+    Blocks      collects blocks of rows and makes one data set of them, each column of one type
+
+What is on the disk is mapped, lies in the cache of `datasets`, and is removed when the program ends; what a program
+that was killed has left there, the next one removes.
+"""
+
+import atexit
+import itertools
+import os
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.compute as pc
+from datasets import Dataset
+from datasets.table import InMemoryTable, MemoryMappedTable, concat_tables
+
+from rlred.data.golds import NO_ANSWER, clean, is_missing
+
+BLOCK = 10_000  # rows
+IN_MEMORY = 50_000  # rows up to which no file is written
+# Both ends are characters that str.strip leaves; a question that may be JSON is parsed.
+PLAIN_QUESTION = r"(?s)\A[\pL\pN\pP\pS].*[\pL\pN\pP\pS]\z"
+MAYBE_JSON = r"\A\s*[\[{]"
+# Answers that are what they say: a number behind the last ####, in the one box, or a short text by itself.
+AFTER_MARK = r"(?s)\A.*####[ ]*(?P<answer>-?[0-9][0-9,./%]{0,40})[ \n]*\z"
+BOXED = r"(?s)\A(?:.*[^\\])?\\boxed\{(?P<answer>[-0-9A-Za-z+*/=.,()^]{1,60})\}[^{}\\]*\z"
+SHORT = r"\A(?P<answer>[-+$\\0-9A-Za-z(.](?:[ -z]{0,60}[0-9A-Za-z)$%])?)\z"
+SAYS_MORE = r"(?i)answer|####|box|</?think>"
+
+
+def simple(questions: pyarrow.Array, golds: pyarrow.Array) -> tuple[pyarrow.Array, pyarrow.Array]:
+    r"""Questions and final answers that need no parsing; None in both where one of them does.
+
+    It is what `rlred.data.questions` would make of them, row by row.
+
+    >>> texts = pyarrow.array(["1+1?", " 2+2? ", "3?", "4?"]), pyarrow.array(["a\n#### 2", r"$\boxed{4}$.", "n/a", "8"])
+    >>> [column.to_pylist() for column in simple(*texts)]
+    [['1+1?', '2+2?', None, '4?'], ['2', '4', None, '8']]
+    """
+    asked = pc.utf8_trim(questions, characters=" \t\r\n")
+    parsed = pc.match_substring_regex(asked, MAYBE_JSON)
+    sound = pc.and_(pc.match_substring_regex(asked, PLAIN_QUESTION), pc.invert(parsed))
+    if not pyarrow.types.is_string(golds.type):  # whole numbers
+        answers = pc.cast(golds, pyarrow.string())
+    else:
+        answers = _answers(golds)
+    known = pc.fill_null(pc.and_(sound, pc.is_valid(answers)), False)
+    nothing = pyarrow.scalar(None, pyarrow.string())
+    return pc.if_else(known, asked, nothing), pc.if_else(known, answers, nothing)
+
+
+def _answers(golds: pyarrow.Array) -> pyarrow.Array:
+    marks, boxes = pc.count_substring(golds, "####"), pc.count_substring(golds, "box")
+    thinks = pc.invert(pc.match_substring_regex(golds, r"</?think>"))
+    after = _taken(golds, AFTER_MARK, pc.and_(pc.equal(boxes, 0), thinks))
+    boxed = _taken(golds, BOXED, pc.and_(pc.and_(pc.equal(marks, 0), pc.equal(boxes, 1)), thinks))
+    boxed = pc.if_else(pc.match_substring_regex(boxed, "[0-9]"), boxed, None)
+    short = _taken(pc.utf8_trim(golds, characters=" "), SHORT, pc.invert(pc.match_substring_regex(golds, SAYS_MORE)))
+    none = pc.is_in(pc.utf8_lower(short), value_set=pyarrow.array(NO_ANSWER))
+    short = pc.if_else(pc.and_(pc.match_substring_regex(short, "[0-9A-Za-z]"), pc.invert(none)), short, None)
+    return pc.coalesce(after, boxed, short)
+
+
+def _taken(texts: pyarrow.Array, pattern: str, where: pyarrow.Array) -> pyarrow.Array:
+    found = pc.struct_field(pc.extract_regex(texts, pattern), "answer")
+    return pc.if_else(pc.fill_null(where, False), found, pyarrow.scalar(None, pyarrow.string()))
+
+
+def parse_block(
+    block: pyarrow.Table | list[dict], layout, carried: Sequence[str], parse_row: Callable, most: int | None
+) -> tuple[dict[str, Sequence], dict[str, list[int]], int]:
+    """The columns of a block's question rows, the places of those that are skipped by reason, and their number.
+
+    `parse_row` makes a row, or says why it is skipped; it is asked where `simple` does not know. After `most` rows the
+    rest is not looked at.
+    """
+    questions, solutions = _read_off(block, layout)
+    rest = [place for place, question in enumerate(questions) if question is None]
+    others = {name: _values(block, name) for name in carried}
+    systems: list[str | None] = [None] * len(questions)
+    reasons: dict[int, str] = {}
+    chosen = pyarrow.array(rest, pyarrow.int64())
+    taken = block.take(chosen).to_pylist() if isinstance(block, pyarrow.Table) else [block[place] for place in rest]
+    for place, row in zip(rest, taken, strict=True):
+        found = parse_row(row, layout)
+        if isinstance(found, str):
+            reasons[place] = found
+        else:
+            questions[place], solutions[place], systems[place] = (found[n] for n in ("question", "solution", "system"))
+    kept = [place for place in range(len(questions)) if place not in reasons][:most]
+    last = kept[-1] if most is not None and len(kept) == most else len(questions)
+    skipped: dict[str, list[int]] = {}
+    for place, reason in reasons.items():
+        if place < last:
+            skipped.setdefault(reason, []).append(place)
+    columns = {"question": questions, "solution": solutions, **others}
+    columns = {name: [values[place] for place in kept] for name, values in columns.items()}
+    if any(isinstance(solution, list) for solution in columns["solution"]):
+        columns["solution"] = [[one] if isinstance(one, str) else one for one in columns["solution"]]
+    told = {name: one_type(columns[name]) for name in carried}
+    system = {"system": [systems[place] for place in kept]} if any(systems[place] for place in kept) else {}
+    return {**columns, **told, **system}, skipped, len(kept)
+
+
+def _read_off(block, layout) -> tuple[list, list]:
+    """Questions and solutions that are `simple`, None where they are not."""
+    more = layout.options or layout.before or layout.after or not layout.golds
+    names = block.column_names if isinstance(block, pyarrow.Table) else {name for row in block for name in row}
+    if more or not {layout.question, layout.golds[0]} <= set(names) or {"system", "is_multiple_answer"} & set(names):
+        return [None] * len(block), [None] * len(block)
+    found = [_texts(block, name) for name in (layout.question, layout.golds[0])]
+    if None in found or not pyarrow.types.is_string(found[0].type):
+        return [None] * len(block), [None] * len(block)
+    return tuple(column.to_pylist() for column in simple(*found))
+
+
+def _texts(block, name: str) -> pyarrow.Array | None:
+    """A column of texts or whole numbers; None for any other. Of rows, what is no text is left out."""
+    if not isinstance(block, pyarrow.Table):
+        values = [row.get(name) for row in block]
+        try:
+            return pyarrow.array([value if isinstance(value, str) else None for value in values], pyarrow.string())
+        except UnicodeEncodeError:  # halves of surrogate pairs
+            return None
+    kind = block.schema.field(name).type
+    if pyarrow.types.is_large_string(kind) or pyarrow.types.is_string(kind):
+        return pyarrow.concat_arrays(block[name].cast(pyarrow.string()).chunks)
+    return pyarrow.concat_arrays(block[name].chunks) if pyarrow.types.is_integer(kind) else None
+
+
+def _values(block, name: str) -> list:
+    return block[name].to_pylist() if isinstance(block, pyarrow.Table) else [row.get(name) for row in block]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 2**53
+
+
+def one_type(values: Sequence) -> list:
+    """Numbers, or lists of them, as they are where all are such, else text: a column of a table cannot mix them.
+
+    >>> one_type([1, 2.5, None]), one_type([1, "Level 5", None]), one_type([[12, 20], [], None])
+    ([1, 2.5, None], ['1', 'Level 5', None], [[12, 20], [], None])
+    """
+    lists = [value for value in values if value is not None]
+    if lists and all(isinstance(value, list) and all(map(_is_number, value)) for value in lists):
+        return list(values)
+    values = [None if is_missing(value) else value for value in values]
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and all(map(_is_number, (value for value in values if value is not None))):
+        return values
+    return [value if value is None else clean(str(value)) for value in values]
+
+
+def uniform(rows: list[dict]) -> list[dict]:
+    """Question rows with solutions of one type: text, or lists in all of them where one has several alternatives.
+
+    >>> uniform([{"solution": "1"}, {"solution": ["2", "3"]}])
+    [{'solution': ['1']}, {'solution': ['2', '3']}]
+    """
+    if not any(isinstance(row.get("solution"), list) for row in rows):
+        return rows
+    return [{**row, "solution": [row["solution"]]} if isinstance(row.get("solution"), str) else row for row in rows]
+
+
+class Blocks:
+    """Blocks of question rows; each is a mapping from columns to equally long lists or arrays."""
+
+    def __init__(self):
+        self.parts: list[pyarrow.Table] = []
+        self.rows = 0
+        self.folder: Path | None = None
+
+    def add(self, columns: dict[str, Sequence]) -> None:
+        """Adds a block, which goes to the disk where there are many rows already."""
+        part = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
+        self.rows += len(part)
+        self.parts.append(part)
+        if self.rows > IN_MEMORY:
+            self.parts = [self._kept(part) for part in self.parts]
+
+    def _kept(self, part):
+        """A part on the disk, mapped."""
+        if isinstance(part, MemoryMappedTable):
+            return part
+        self.folder = self.folder or new_folder()
+        path = str(self.folder / f"{next(_numbers)}.arrow")
+        with pyarrow.OSFile(path, "wb") as file, pyarrow.ipc.new_stream(file, part.schema) as writer:
+            writer.write_table(part)
+        return MemoryMappedTable.from_file(path)
+
+    def dataset(self) -> Dataset:
+        """All rows, numbered (`question_id`), each column of one type."""
+        names = list(dict.fromkeys(name for part in self.parts for name in part.column_names))
+        kinds = {name: common_type([_type_in(part, name) for part in self.parts]) for name in names}
+        ready, start = [], 0
+        for part in self.parts:
+            if any(_type_in(part, name) != kind for name, kind in kinds.items()) or part.column_names != names:
+                own = {name: as_type(_column_in(part, name), kind) for name, kind in kinds.items()}
+                part = pyarrow.table(own)
+                part = self._kept(part) if self.folder else part
+            numbers = pyarrow.table({"question_id": pyarrow.array(range(start, start + len(part)), pyarrow.int64())})
+            start += len(part)
+            part = part if isinstance(part, MemoryMappedTable) else InMemoryTable(part)
+            ready.append(concat_tables([InMemoryTable(numbers), part], axis=1))
+        return Dataset(concat_tables(ready))
+
+
+_numbers = itertools.count()
+
+
+def _type_in(part, name: str) -> pyarrow.DataType:
+    return part.schema.field(name).type if name in part.column_names else pyarrow.null()
+
+
+def _column_in(part, name: str):
+    return part.column(name) if name in part.column_names else pyarrow.chunked_array([pyarrow.nulls(len(part))])
+
+
+def common_type(kinds: Sequence[pyarrow.DataType]) -> pyarrow.DataType:
+    """The type that holds values of all these: numbers stay numbers, a list and a text are lists of texts.
+
+    >>> common_type([pyarrow.null(), pyarrow.int64(), pyarrow.float64()])
+    DataType(double)
+    >>> common_type([pyarrow.string(), pyarrow.list_(pyarrow.string())])
+    ListType(list<item: string>)
+    """
+    kinds = list(dict.fromkeys(kind for kind in kinds if not pyarrow.types.is_null(kind)))
+    if len(kinds) < 2:
+        return kinds[0] if kinds else pyarrow.null()
+    lists = [kind.value_type for kind in kinds if pyarrow.types.is_list(kind)]
+    texts = any(pyarrow.types.is_string(kind) for kind in kinds)
+    if lists and (len(lists) == len(kinds) or texts and all(pyarrow.types.is_string(kind) for kind in lists)):
+        return pyarrow.list_(common_type(lists))
+    if all(pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) for kind in kinds):
+        return pyarrow.float64()
+    return pyarrow.string()
+
+
+def as_type(column: pyarrow.ChunkedArray, kind: pyarrow.DataType) -> pyarrow.Array:
+    """A column in the type that all blocks have in common."""
+    if column.type == kind:
+        return pyarrow.concat_arrays(column.chunks)
+    values = column.to_pylist()
+    if pyarrow.types.is_string(kind):
+        values = [value if value is None else clean(str(value)) for value in values]
+    elif pyarrow.types.is_list(kind):
+        values = [value if value is None or isinstance(value, list) else [value] for value in values]
+    return pyarrow.array(values, kind)
+
+
+# --- where the files lie
+
+
+def new_folder() -> Path:
+    """A folder in the cache of `datasets` that goes when this program ends."""
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    remove_left(cache)
+    folder = cache / f"rlred-{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = os.getpid()
+    # A fork of this process, such as a worker that loads rows, must leave it.
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    return folder
+
+
+def remove_left(cache: Path) -> None:
+    """Removes what programs of this host have left that are gone."""
+    for folder in cache.glob(f"rlred-{socket.gethostname()}-*"):
+        pid = folder.name.split("-")[-2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -257,7 +257,8 @@ def training_rows(
     Questions are shuffled anew each epoch and every visit draws fresh budgets; the `budgets_per_question` rows of one
     visit are neighbours, so that one rollout batch compares the same question at several budgets. The rows are a pure
     function of the arguments: a resumed run, or another process, sees the same budgets for the same rows. Train on
-    them with `shuffle_dataset=False`. `prompts` are those of `ask`. A row is made when it is read.
+    them with `shuffle_dataset=False`. `prompts` are those of `ask`. A row is made when it is read
+    (`list(rows)`, not `rows.to_list()`, which shows the table of numbers behind it).
 
     Raises `ValueError` for no questions or counts below 1.
     """

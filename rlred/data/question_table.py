@@ -2,6 +2,7 @@
 
     simple      the rows of a block whose question and answer can be read off at once, by Arrow
     parse_block the columns of a block, its other rows parsed one by one
+    Rows        the rows of a data set one by one, in place of a list of them all
     Blocks      collects blocks of rows and makes one data set of them, each column of one type
 
 What is on the disk is mapped, lies in the cache of `datasets`, and is removed when the program ends; what a program
@@ -13,7 +14,7 @@ import itertools
 import os
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import datasets
@@ -197,8 +198,8 @@ class Blocks:
             writer.write_table(part)
         return MemoryMappedTable.from_file(path)
 
-    def dataset(self) -> Dataset:
-        """All rows, numbered (`question_id`), each column of one type."""
+    def dataset(self, numbered: bool = True) -> Dataset:
+        """All rows, each column of one type; numbered (`question_id`) where they are not yet."""
         names = list(dict.fromkeys(name for part in self.parts for name in part.column_names))
         kinds = {name: common_type([_type_in(part, name) for part in self.parts]) for name in names}
         ready, start = [], 0
@@ -210,7 +211,7 @@ class Blocks:
             numbers = pyarrow.table({"question_id": pyarrow.array(range(start, start + len(part)), pyarrow.int64())})
             start += len(part)
             part = part if isinstance(part, MemoryMappedTable) else InMemoryTable(part)
-            ready.append(concat_tables([InMemoryTable(numbers), part], axis=1))
+            ready.append(concat_tables([InMemoryTable(numbers), part], axis=1) if numbered else part)
         return Dataset(concat_tables(ready))
 
 
@@ -255,6 +256,40 @@ def as_type(column: pyarrow.ChunkedArray, kind: pyarrow.DataType) -> pyarrow.Arr
     elif pyarrow.types.is_list(kind):
         values = [value if value is None or isinstance(value, list) else [value] for value in values]
     return pyarrow.array(values, kind)
+
+
+class Rows(Sequence):
+    """The rows of a data set as a sequence of dicts, of which none is made before it is asked for.
+
+    >>> rows = Rows(Dataset.from_list([{"question": "1+1?"}, {"question": "2+2?"}]))
+    >>> rows[1], rows[:1], len(list(rows))
+    ({'question': '2+2?'}, [{'question': '1+1?'}], 2)
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self.dataset[place] for place in range(len(self))[index]]
+        return self.dataset[index]
+
+    def __iter__(self) -> Iterator[dict]:
+        for block in self.dataset.with_format("arrow").iter(1000):
+            yield from block.to_pylist()
+
+
+def shared_questions(one: Dataset, two: Dataset) -> int:
+    """How many questions stand in both of two data sets, each counted once; the larger is read block by block."""
+    small, large = sorted((one, two), key=len)
+    sought, found = pyarrow.array(set(small["question"]), pyarrow.string()), set()
+    for block in large.select_columns(["question"]).with_format("arrow").iter(BLOCK):
+        column = block["question"].cast(pyarrow.string())
+        found.update(column.filter(pc.is_in(column, value_set=sought)).to_pylist())
+    return len(found)
 
 
 # --- where the files lie

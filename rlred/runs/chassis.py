@@ -24,6 +24,7 @@ from transformers import TrainingArguments
 from trl import GRPOConfig, ModelConfig, get_peft_config
 
 from rlred.data import models
+from rlred.data.question_table import shared_questions
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
 from rlred.flags import parse_known
@@ -59,10 +60,10 @@ def load_both(arguments: LengthControlArguments, seed: int):
         limit=arguments.num_eval_questions if source in QUESTIONS else None,
         **(columns if source == arguments.questions else {}),
     )
-    shared = set(questions["question"]) & set(held_out["question"])
+    shared = shared_questions(questions, held_out)
     if shared:
         raise ValueError(
-            f"eval_questions: {len(shared)} of {len(held_out)} held-out questions are training questions too; name "
+            f"eval_questions: {shared} of {len(held_out)} held-out questions are training questions too; name "
             f"another file in eval_questions or another eval_split (now {source!r}, split {arguments.eval_split!r})"
         )
     return questions, sample_of(held_out, arguments.num_eval_questions)

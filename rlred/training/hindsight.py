@@ -27,10 +27,12 @@ from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 from transformers import TrainerCallback
 
 from rlred.data.budgets import BudgetSampler
 from rlred.data.prompts import Prompts, as_prompts
+from rlred.data.question_table import Rows
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import counts, within_question_rank_correlation
 from rlred.evaluation.sampling import Grading, Sampling
@@ -219,7 +221,8 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     if record_path.exists():
         model.load_adapter(adapter_path, adapter_name="default", is_trainable=True)
         return json.loads(record_path.read_text())
-    questions, settings, length = list(questions), start.settings, start.grading.length
+    questions = Rows(questions) if isinstance(questions, Dataset) else list(questions)
+    settings, length = start.settings, start.grading.length
     traces, bins = start.traces(model, tokenizer, questions, output)
     rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
     probe = start.probe(tokenizer, questions)

@@ -9,6 +9,7 @@ import pkgutil
 import sys
 import warnings
 
+from rlred import __version__
 from rlred.flags import described, parse
 from rlred.names import MODELS, refuse
 
@@ -21,6 +22,7 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "export": "rlred.cli.export:Export",
     "plan": "rlred.cli.plan:PlanRun",
     "probe": "rlred.cli.probe:ProbeModel",
+    "doctor": "rlred.cli.doctor:Doctor",
     "status": "rlred.cli.status:Status",
     "clean": "rlred.cli.clean:Clean",
     "reference": "rlred.cli.reference:Reference",
@@ -84,6 +86,9 @@ def call(argv: list[str]) -> int:
     """Runs the command that is called, or lists the commands."""
     if argv[:1] in (["-h"], ["--help"]):
         print(listing())
+        return 0
+    if argv[:1] in (["-V"], ["--version"]):
+        print(f"rlred {__version__}")
         return 0
     if len(argv) > 1 and argv[0] in FAMILIES and argv[1] in ("-h", "--help"):
         print(listing(argv[0]))

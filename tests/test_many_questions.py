@@ -94,7 +94,7 @@ PIECES += [
 ]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(
     st.lists(st.sampled_from(PIECES), max_size=7).map("".join),
     st.lists(st.sampled_from(PIECES), max_size=5).map("".join),

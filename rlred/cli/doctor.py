@@ -9,7 +9,7 @@ class Doctor:
 
     The exit status is 1 where something would stop a run, else 0.
 
-    rlred doctor
+    rlred doctor --traps_only
     """
 
     traps_only: bool = option(False, "Check the traps alone, without importing torch.")

@@ -27,14 +27,14 @@ from rlred.data.golds import NO_ANSWER, clean, is_missing
 
 BLOCK = 10_000  # rows
 IN_MEMORY = 50_000  # rows up to which no file is written
-# Both ends are characters that str.strip leaves; a question that may be JSON is parsed.
-PLAIN_QUESTION = r"(?s)\A[\pL\pN\pP\pS].*[\pL\pN\pP\pS]\z"
-MAYBE_JSON = r"\A\s*[\[{]"
+SOUND = r"\A[\pL\pN\pP\pS]\z"  # a character that str.strip leaves
 # Answers that are what they say: a number behind the last ####, in the one box, or a short text by itself.
-AFTER_MARK = r"(?s)\A.*####[ ]*(?P<answer>-?[0-9][0-9,./%]{0,40})[ \n]*\z"
-BOXED = r"(?s)\A(?:.*[^\\])?\\boxed\{(?P<answer>[-0-9A-Za-z+*/=.,()^]{1,60})\}[^{}\\]*\z"
+TAIL = 80  # characters in which the first of them stands, at the end of the text
+AFTER_MARK = r"####[ ]*(?P<answer>-?[0-9][0-9,./%]{0,40})[ \n]{0,9}\z"
+BOXED = r"(?s)(?:\A|[^\\])\\boxed\{(?P<answer>[-0-9A-Za-z+*/=.,()^]{1,60})\}[^{}\\]*\z"
 SHORT = r"\A(?P<answer>[-+$\\0-9A-Za-z(.](?:[ -z]{0,60}[0-9A-Za-z)$%])?)\z"
-SAYS_MORE = r"(?i)answer|####|box|</?think>"
+SAYS_MORE = r"(?i)answer|####|box"
+NOTHING = pyarrow.scalar(None, pyarrow.string())
 
 
 def simple(questions: pyarrow.Array, golds: pyarrow.Array) -> tuple[pyarrow.Array, pyarrow.Array]:
@@ -47,45 +47,53 @@ def simple(questions: pyarrow.Array, golds: pyarrow.Array) -> tuple[pyarrow.Arra
     [['1+1?', '2+2?', None, '4?'], ['2', '4', None, '8']]
     """
     asked = pc.utf8_trim(questions, characters=" \t\r\n")
-    parsed = pc.match_substring_regex(asked, MAYBE_JSON)
-    sound = pc.and_(pc.match_substring_regex(asked, PLAIN_QUESTION), pc.invert(parsed))
-    if not pyarrow.types.is_string(golds.type):  # whole numbers
-        answers = pc.cast(golds, pyarrow.string())
-    else:
-        answers = _answers(golds)
-    known = pc.fill_null(pc.and_(sound, pc.is_valid(answers)), False)
-    nothing = pyarrow.scalar(None, pyarrow.string())
-    return pc.if_else(known, asked, nothing), pc.if_else(known, answers, nothing)
+    first, last = pc.utf8_slice_codeunits(asked, 0, 1), pc.utf8_slice_codeunits(asked, -1)
+    maybe_json = pc.is_in(first, value_set=pyarrow.array(["[", "{"]))
+    sound = pc.and_(pc.match_substring_regex(first, SOUND), pc.match_substring_regex(last, SOUND))
+    # Whole numbers, or texts.
+    answers = _answers(golds) if pyarrow.types.is_string(golds.type) else pc.cast(golds, pyarrow.string())
+    known = pc.fill_null(pc.and_(pc.and_(sound, pc.invert(maybe_json)), pc.is_valid(answers)), False)
+    return pc.if_else(known, asked, NOTHING), pc.if_else(known, answers, NOTHING)
 
 
 def _answers(golds: pyarrow.Array) -> pyarrow.Array:
-    marks, boxes = pc.count_substring(golds, "####"), pc.count_substring(golds, "box")
-    thinks = pc.invert(pc.match_substring_regex(golds, r"</?think>"))
-    after = _taken(golds, AFTER_MARK, pc.and_(pc.equal(boxes, 0), thinks))
-    boxed = _taken(golds, BOXED, pc.and_(pc.and_(pc.equal(marks, 0), pc.equal(boxes, 1)), thinks))
-    boxed = pc.if_else(pc.match_substring_regex(boxed, "[0-9]"), boxed, None)
-    short = _taken(pc.utf8_trim(golds, characters=" "), SHORT, pc.invert(pc.match_substring_regex(golds, SAYS_MORE)))
+    golds = pc.if_else(pc.match_substring(golds, "think>"), NOTHING, golds)
+    marked, boxes = pc.match_substring(golds, "####"), pc.count_substring(golds, "box")
+    tails = _where(pc.and_(marked, pc.equal(boxes, 0)), pc.utf8_slice_codeunits(golds, -TAIL))
+    after = _taken(tails, AFTER_MARK)
+    boxed = _taken(_where(pc.and_(pc.invert(marked), pc.equal(boxes, 1)), golds), BOXED)
+    boxed = _where(pc.match_substring_regex(boxed, "[0-9]"), boxed)
+    plain = _where(pc.less(pc.utf8_length(golds), TAIL), golds)
+    plain = _where(pc.invert(pc.match_substring_regex(plain, SAYS_MORE)), pc.utf8_trim(plain, characters=" "))
+    short = _taken(plain, SHORT)
     none = pc.is_in(pc.utf8_lower(short), value_set=pyarrow.array(NO_ANSWER))
-    short = pc.if_else(pc.and_(pc.match_substring_regex(short, "[0-9A-Za-z]"), pc.invert(none)), short, None)
+    short = _where(pc.and_(pc.match_substring_regex(short, "[0-9A-Za-z]"), pc.invert(none)), short)
     return pc.coalesce(after, boxed, short)
 
 
-def _taken(texts: pyarrow.Array, pattern: str, where: pyarrow.Array) -> pyarrow.Array:
-    found = pc.struct_field(pc.extract_regex(texts, pattern), "answer")
-    return pc.if_else(pc.fill_null(where, False), found, pyarrow.scalar(None, pyarrow.string()))
+def _where(mask: pyarrow.Array, texts: pyarrow.Array) -> pyarrow.Array:
+    return pc.if_else(pc.fill_null(mask, False), texts, NOTHING)
+
+
+def _taken(texts: pyarrow.Array, pattern: str) -> pyarrow.Array:
+    return pc.struct_field(pc.extract_regex(texts, pattern), "answer")
 
 
 def parse_block(
     block: pyarrow.Table | list[dict], layout, carried: Sequence[str], parse_row: Callable, most: int | None
-) -> tuple[dict[str, Sequence], dict[str, list[int]], int]:
+) -> tuple[dict[str, Sequence | pyarrow.Array], dict[str, list[int]], int]:
     """The columns of a block's question rows, the places of those that are skipped by reason, and their number.
 
     `parse_row` makes a row, or says why it is skipped; it is asked where `simple` does not know. After `most` rows the
     rest is not looked at.
     """
     questions, solutions = _read_off(block, layout)
-    rest = [place for place, question in enumerate(questions) if question is None]
     others = {name: _values(block, name) for name in carried}
+    rest = pc.indices_nonzero(questions.is_null()).to_pylist()
+    if not rest and (most is None or len(questions) <= most):
+        told = {name: one_type(values) for name, values in others.items()}
+        return {"question": questions, "solution": solutions, **told}, {}, len(questions)
+    questions, solutions = questions.to_pylist(), solutions.to_pylist()
     systems: list[str | None] = [None] * len(questions)
     reasons: dict[int, str] = {}
     chosen = pyarrow.array(rest, pyarrow.int64())
@@ -111,16 +119,17 @@ def parse_block(
     return {**columns, **told, **system}, skipped, len(kept)
 
 
-def _read_off(block, layout) -> tuple[list, list]:
+def _read_off(block, layout) -> tuple[pyarrow.Array, pyarrow.Array]:
     """Questions and solutions that are `simple`, None where they are not."""
+    unknown = pyarrow.nulls(len(block), pyarrow.string())
     more = layout.options or layout.before or layout.after or not layout.golds
     names = block.column_names if isinstance(block, pyarrow.Table) else {name for row in block for name in row}
     if more or not {layout.question, layout.golds[0]} <= set(names) or {"system", "is_multiple_answer"} & set(names):
-        return [None] * len(block), [None] * len(block)
+        return unknown, unknown
     found = [_texts(block, name) for name in (layout.question, layout.golds[0])]
     if None in found or not pyarrow.types.is_string(found[0].type):
-        return [None] * len(block), [None] * len(block)
-    return tuple(column.to_pylist() for column in simple(*found))
+        return unknown, unknown
+    return simple(*found)
 
 
 def _texts(block, name: str) -> pyarrow.Array | None:
@@ -182,7 +191,8 @@ class Blocks:
 
     def add(self, columns: dict[str, Sequence]) -> None:
         """Adds a block, which goes to the disk where there are many rows already."""
-        part = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
+        made = {name: v if isinstance(v, pyarrow.Array) else pyarrow.array(v) for name, v in columns.items()}
+        part = pyarrow.table(made)
         self.rows += len(part)
         self.parts.append(part)
         if self.rows > IN_MEMORY:

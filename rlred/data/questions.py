@@ -34,7 +34,7 @@ from rlred.data.choices import (
 )
 from rlred.data.golds import clean, from_json_text, is_missing, is_prose, solution_of, value_at, worked_answer
 from rlred.data.question_table import BLOCK, Blocks, parse_block
-from rlred.data.table_files import check_file, kind_of, names_of, read_lines, read_rows
+from rlred.data.table_files import ParquetRows, check_file, kind_of, names_of, read_lines, read_rows
 from rlred.tiny import QUESTIONS
 
 logger = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ def load_questions(
         if split not in ("train", "test"):
             raise ValueError(f"the embedded task {source!r} has the splits 'train' and 'test', got {split!r}")
         return _numbered(QUESTIONS[source](limit or 4096, split, seed))
-    raw, names = read_source(source, split, config)
+    raw, names = read_source(source, split, config, in_order=limit is None)
     if not len(raw):
         raise ValueError(f"{source}: has no rows (split {split!r})")
     layout = layout_of(raw, names, source, question_column, solution_column)
@@ -263,12 +263,15 @@ def _blocks(
     raw: Sequence[dict], order: Sequence[int], columns: list[str], size: int
 ) -> Iterator[tuple[Sequence[int], pyarrow.Table | list[dict]]]:
     """Blocks of rows in an order, with their places; of a table on the disk only these columns are read."""
-    if isinstance(raw, Dataset):
+    if isinstance(raw, ParquetRows):
+        selected = raw.blocks(columns, size)
+    elif isinstance(raw, Dataset):
         selected = raw.select_columns(columns)
         selected = (selected if isinstance(order, range) else selected.select(order)).with_format("arrow").iter(size)
+    tables = isinstance(raw, ParquetRows | Dataset)
     for start in range(0, len(order), size):
         places = order[start : start + size]
-        yield places, next(selected) if isinstance(raw, Dataset) else [raw[place] for place in places]
+        yield places, next(selected) if tables else [raw[place] for place in places]
 
 
 def _question_row(row: dict, layout: Layout) -> dict | str:
@@ -333,8 +336,10 @@ def find_column(names: Sequence[str], named: str | None, usual: Sequence[str], s
     )
 
 
-def read_source(source: str, split: str, config: str | None) -> tuple[Sequence[dict], list[str]]:
-    """All rows, by index, and the names of their columns."""
+def read_source(
+    source: str, split: str, config: str | None, in_order: bool = False
+) -> tuple[Sequence[dict], list[str]]:
+    """All rows, by index, and the names of their columns; `in_order` says that they will be read from first to last."""
     path = Path(source)
     if kind_of(path) is None and not path.exists():
         try:
@@ -346,6 +351,8 @@ def read_source(source: str, split: str, config: str | None) -> tuple[Sequence[d
             ) from error
         return dataset, dataset.column_names
     if check_file(path) == "parquet" and path.suffix.lower() == ".parquet":
+        if in_order:
+            return (rows := ParquetRows(path)), rows.names
         try:
             # Not load_dataset: it reports each load to a server, and waits for one that cannot be reached.
             dataset = Dataset.from_parquet(str(path))  # stays on the disk

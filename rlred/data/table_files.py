@@ -15,7 +15,8 @@ import pkgutil
 import sys
 import zlib
 from array import array
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow
@@ -102,6 +103,48 @@ class Lines(Sequence):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return json.loads(self.file[self.starts[index] : self.starts[index + 1]])
+
+
+class ParquetRows(Sequence):
+    """The rows of a Parquet file, a block at a time in memory. Raises `ValueError` where it cannot be read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.file = self._read(lambda: pyarrow.parquet.ParquetFile(path, memory_map=True))
+        self.names = self.file.schema_arrow.names
+        self.starts = [0]
+        for group in range(self.file.num_row_groups):
+            self.starts.append(self.starts[-1] + self.file.metadata.row_group(group).num_rows)
+        self.held: tuple[int, pyarrow.Table | None] = (-1, None)
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        group = bisect_right(self.starts, index) - 1
+        if self.held[0] != group:
+            self.held = group, self._read(lambda: self.file.read_row_group(group))
+        return self.held[1].slice(index - self.starts[group], 1).to_pylist()[0]
+
+    def blocks(self, columns: list[str], size: int) -> Iterator[pyarrow.Table]:
+        """All rows, `size` at a time (fewer at the end alone), and these columns."""
+        self.held, kept = (-1, None), []
+        batches = self.file.iter_batches(size, columns=columns)
+        while (batch := self._read(lambda: next(batches, None))) is not None:
+            kept.append(batch)
+            if (table := pyarrow.Table.from_batches(kept)).num_rows >= size:
+                yield table.slice(0, size)
+                kept = table.slice(size).to_batches()
+        if kept:
+            yield pyarrow.Table.from_batches(kept)
+
+    def _read(self, work: Callable):
+        try:
+            return work()
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise ValueError(f"{self.path}: cannot be read as parquet: {_first_line(error)}") from None
 
 
 def read_lines(path: Path, at_least: int = LARGE) -> Lines | None:

@@ -7,7 +7,7 @@ A `Schedule` says for every row its question, mode and budget; it is a pure func
 import random
 from array import array
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy
 import pyarrow
@@ -38,8 +38,10 @@ class Schedule:
     num_rows: int
     each: int = 1
     seed: int = 0
-    _states: list = field(default_factory=list, repr=False)
-    _epochs: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        self._states: list = []  # of the random generator, after each epoch
+        self._epochs: dict[int, tuple[array, bytearray, array]] = {}
 
     def __getitem__(self, number: int) -> tuple[int, str, int | None]:
         """The question's place among the questions, the mode and the budget of a row."""

@@ -21,7 +21,6 @@ import datasets
 import pyarrow
 import pyarrow.compute as pc
 from datasets import Dataset
-from datasets.table import InMemoryTable, MemoryMappedTable, concat_tables
 
 from rlred.data.golds import NO_ANSWER, clean, is_missing
 
@@ -182,54 +181,56 @@ def uniform(rows: list[dict]) -> list[dict]:
 
 
 class Blocks:
-    """Blocks of question rows; each is a mapping from columns to equally long lists or arrays."""
+    """Blocks of question rows; each is a mapping from columns to equally long lists or arrays.
+
+    They are numbered (`question_id`) as they come, unless they bring numbers of their own.
+    """
 
     def __init__(self):
-        self.parts: list[pyarrow.Table] = []
+        self.parts: list[pyarrow.Table | Path] = []
+        self.schemas: list[pyarrow.Schema] = []
         self.rows = 0
         self.folder: Path | None = None
 
-    def add(self, columns: dict[str, Sequence]) -> None:
+    def add(self, columns: dict[str, Sequence | pyarrow.Array]) -> None:
         """Adds a block, which goes to the disk where there are many rows already."""
         made = {name: v if isinstance(v, pyarrow.Array) else pyarrow.array(v) for name, v in columns.items()}
-        part = pyarrow.table(made)
-        self.rows += len(part)
+        count = len(next(iter(made.values())))
+        numbers = pyarrow.array(range(self.rows, self.rows + count), pyarrow.int64())
+        part = pyarrow.table({"question_id": numbers} | made)
+        self.rows += count
         self.parts.append(part)
+        self.schemas.append(part.schema)
         if self.rows > IN_MEMORY:
-            self.parts = [self._kept(part) for part in self.parts]
+            self.folder = self.folder or new_folder()
+            self.parts = [part if isinstance(part, Path) else self._kept(part) for part in self.parts]
 
-    def _kept(self, part):
-        """A part on the disk, mapped."""
-        if isinstance(part, MemoryMappedTable):
-            return part
-        self.folder = self.folder or new_folder()
-        path = str(self.folder / f"{next(_numbers)}.arrow")
-        with pyarrow.OSFile(path, "wb") as file, pyarrow.ipc.new_stream(file, part.schema) as writer:
+    def _kept(self, part: pyarrow.Table) -> Path:
+        path = self.folder / f"{next(_numbers)}.arrow"
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, part.schema) as writer:
             writer.write_table(part)
-        return MemoryMappedTable.from_file(path)
+        return path
 
-    def dataset(self, numbered: bool = True) -> Dataset:
-        """All rows, each column of one type; numbered (`question_id`) where they are not yet."""
-        names = list(dict.fromkeys(name for part in self.parts for name in part.column_names))
-        kinds = {name: common_type([_type_in(part, name) for part in self.parts]) for name in names}
-        ready, start = [], 0
-        for part in self.parts:
-            if any(_type_in(part, name) != kind for name, kind in kinds.items()) or part.column_names != names:
-                own = {name: as_type(_column_in(part, name), kind) for name, kind in kinds.items()}
-                part = pyarrow.table(own)
-                part = self._kept(part) if self.folder else part
-            numbers = pyarrow.table({"question_id": pyarrow.array(range(start, start + len(part)), pyarrow.int64())})
-            start += len(part)
-            part = part if isinstance(part, MemoryMappedTable) else InMemoryTable(part)
-            ready.append(concat_tables([InMemoryTable(numbers), part], axis=1) if numbered else part)
-        return Dataset(concat_tables(ready))
+    def dataset(self) -> Dataset:
+        """All rows, each column of one type."""
+        names = list(dict.fromkeys(name for schema in self.schemas for name in schema.names))
+        kinds = {name: common_type([_type_in(schema, name) for schema in self.schemas]) for name in names}
+        wanted = pyarrow.schema(kinds)
+        for place, (part, schema) in enumerate(zip(self.parts, self.schemas, strict=True)):
+            if schema != wanted:
+                part = pyarrow.ipc.open_stream(part.read_bytes()).read_all() if isinstance(part, Path) else part
+                part = pyarrow.table({name: as_type(_column_in(part, name), kind) for name, kind in kinds.items()})
+                self.parts[place] = self._kept(part) if self.folder else part
+        if self.folder is None:
+            return Dataset(pyarrow.concat_tables(self.parts))
+        return datasets.concatenate_datasets([Dataset.from_file(str(path)) for path in self.parts])
 
 
 _numbers = itertools.count()
 
 
-def _type_in(part, name: str) -> pyarrow.DataType:
-    return part.schema.field(name).type if name in part.column_names else pyarrow.null()
+def _type_in(schema: pyarrow.Schema, name: str) -> pyarrow.DataType:
+    return schema.field(name).type if name in schema.names else pyarrow.null()
 
 
 def _column_in(part, name: str):

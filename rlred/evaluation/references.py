@@ -58,7 +58,7 @@ def sample_references(
             len(questions) - kept,
             len(questions),
         )
-    return blocks.dataset(numbered=False)
+    return blocks.dataset()
 
 
 def referenced(questions: Sequence[dict], outcomes: Sequence[dict]) -> list[dict]:

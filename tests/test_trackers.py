@@ -85,7 +85,7 @@ def test_a_tracker_that_goes_in_the_middle_is_asked_no_more(caplog):
     guarded = Guarded("wandb", tracker)
     for step in range(5):
         for event in EVENTS:
-            getattr(guarded, event)(args, None, None, logs={"loss": step})
+            getattr(guarded, event)(args, None, None, logs={"loss": step}, metrics={})
     assert tracker.called == [{"loss": step} for step in range(3)]
     assert [record.getMessage() for record in caplog.records] == [
         "report_to: wandb does not answer (the server is gone); the run goes on without it"

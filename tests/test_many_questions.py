@@ -18,7 +18,7 @@ from rlred.data.asked import Schedule, lacking
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
 from rlred.data.question_table import Rows, as_type, common_type, remove_left, shared_questions, simple
 from rlred.data.questions import Layout, load_questions
-from rlred.data.table_files import Lines, read_lines, read_rows
+from rlred.data.table_files import Lines, ParquetRows, read_lines, read_rows
 from rlred.evaluation.sampling import SHARD, Sampling
 from rlred.rewards import LengthEfficiency
 
@@ -165,6 +165,19 @@ def test_a_parquet_file_of_numbers_or_texts(gold, tmp_path):
     table = pyarrow.table({"question": [f"{n}?" for n in range(30)], "answer": gold})
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     assert list(load_questions(str(tmp_path / "rows.parquet"))["solution"]) == [str(n) for n in range(30)]
+
+
+@pytest.mark.parametrize("group", [7, 5000])
+def test_the_rows_of_a_parquet_file_by_index_and_block_by_block(group, tmp_path):
+    rows = [{"a": number, "b": {"c": str(number)}} for number in range(2500)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=group)
+    found = ParquetRows(tmp_path / "rows.parquet")
+    assert [found[number] for number in (0, 9, 1500, 2499, 3)] == [rows[number] for number in (0, 9, 1500, 2499, 3)]
+    blocks = list(found.blocks(["a"], 1000))
+    assert [len(block) for block in blocks] == [1000, 1000, 500]
+    assert [row for block in blocks for row in block.to_pylist()] == [{"a": row["a"]} for row in rows]
+    with pytest.raises(IndexError):
+        found[2500]
 
 
 @pytest.mark.parametrize(

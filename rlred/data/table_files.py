@@ -15,7 +15,6 @@ import pkgutil
 import sys
 import zlib
 from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -112,25 +111,26 @@ class ParquetRows(Sequence):
         self.path = path
         self.file = self._read(lambda: pyarrow.parquet.ParquetFile(path, memory_map=True))
         self.names = self.file.schema_arrow.names
-        self.starts = [0]
-        for group in range(self.file.num_row_groups):
-            self.starts.append(self.starts[-1] + self.file.metadata.row_group(group).num_rows)
-        self.held: tuple[int, pyarrow.Table | None] = (-1, None)
+        self.start, self.held, self.ahead = 0, None, iter(())
 
     def __len__(self) -> int:
-        return self.starts[-1]
+        return self.file.metadata.num_rows
 
     def __getitem__(self, index: int) -> dict:
+        """A row; from first to last each is read once, and a row before those that are held from the first on."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        group = bisect_right(self.starts, index) - 1
-        if self.held[0] != group:
-            self.held = group, self._read(lambda: self.file.read_row_group(group))
-        return self.held[1].slice(index - self.starts[group], 1).to_pylist()[0]
+        while self.held is None or not self.start <= index < self.start + self.held.num_rows:
+            if self.held is None or index < self.start:
+                self.start, self.ahead = 0, self.file.iter_batches(1000)
+            else:
+                self.start += self.held.num_rows
+            self.held = self._read(lambda: next(self.ahead))
+        return self.held.slice(index - self.start, 1).to_pylist()[0]
 
     def blocks(self, columns: list[str], size: int) -> Iterator[pyarrow.Table]:
         """All rows, `size` at a time (fewer at the end alone), and these columns."""
-        self.held, kept = (-1, None), []
+        self.held, self.ahead, kept = None, iter(()), []
         batches = self.file.iter_batches(size, columns=columns)
         while (batch := self._read(lambda: next(batches, None))) is not None:
             kept.append(batch)

@@ -18,6 +18,7 @@ from .correctness import Correctness
 from .cosine_length import CosineLength
 from .difficulty_length import DifficultyLength
 from .duplicated_reasoning import DuplicatedReasoning
+from .effort_length import EffortLength
 from .exact_length import ExactLength
 from .exact_match import ExactMatch
 from .format_diversity import FormatDiversity
@@ -103,7 +104,10 @@ def _rewards_of(factory) -> set[str]:
     """The parameters of a reward that are rewards themselves."""
     found = dataclasses.fields(factory) if dataclasses.is_dataclass(factory) else ()
     return {
-        one.name for one in found if isinstance(one.default_factory, type) and issubclass(one.default_factory, Reward)
+        one.name
+        for one in found
+        if (isinstance(one.default_factory, type) and issubclass(one.default_factory, Reward))
+        or one.type == Callable | None
     }
 
 

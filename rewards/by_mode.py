@@ -8,26 +8,26 @@ from .correctness import Correctness
 from .exact_length import ExactLength
 from .max_length import MaxLength
 
-MODES = ("exact", "max", "free")
+MODES = ("exact", "max", "effort", "free")
 
 
 def check_mode(mode: str) -> None:
-    """Raises `ValueError` for a mode that is none of the three."""
+    """Raises `ValueError` for a mode that is none of these."""
     if mode in OLD_MODES:
         raise ValueError(f"mode: {mode!r} is now called {OLD_MODES[mode]!r}")
     if mode not in MODES:
-        raise ValueError(f"mode must be 'exact', 'max' or 'free', got {mode!r}")
+        raise ValueError(f"mode must be 'exact', 'max', 'effort' or 'free', got {mode!r}")
 
 
 @dataclass(frozen=True)
 class ByMode(Reward):
-    r"""Scores `exact` rows by one reward, `max` rows by another and `free` rows by a third.
+    r"""Scores `exact` rows by one reward, `max`, `effort` and `free` rows by one of their own each.
 
     This is the dual objective of L1-Max (2503.04697, section 3.2): eq 1 where the prompt asks for an exact length, eq 2
     where it asks for a maximum. The released code tells the modes apart by the sign of the budget; here they are a
-    column. The three parts take TRL's arguments and are asked only about their own rows.
+    column. The parts take TRL's arguments and are asked only about their own rows.
 
-    Range: that of the parts. Raises `ValueError` for a mode that is none of the three, and a part that is no reward.
+    Range: that of the parts. Raises `ValueError` for a mode that is none of these, and a part that is no reward.
 
     >>> reward = ByMode(exact=ExactLength(alpha=0.01), max=MaxLength(alpha=0.05))
     >>> rows = {"solution": ["4"] * 3, "budget": [10, 10, None], "mode": ["exact", "max", "free"]}
@@ -38,12 +38,14 @@ class ByMode(Reward):
     exact: Callable = field(default_factory=ExactLength)
     max: Callable = field(default_factory=MaxLength)
     free: Callable = field(default_factory=Correctness)
+    effort: Callable | None = None
+    """None where no row asks for an effort, since its reward needs columns that other rows lack: `effort_length`."""
 
     __name__ = "by_mode"
 
     def __post_init__(self):
-        for name in ("exact", "max", "free"):
-            if not callable(getattr(self, name)):
+        for name in MODES:
+            if not callable(getattr(self, name)) and (name, getattr(self, name)) != ("effort", None):
                 raise ValueError(f"by_mode.{name} must be a reward, got {getattr(self, name)!r}")
 
     @property
@@ -62,9 +64,8 @@ class ByMode(Reward):
             yield from part.parts()
 
     def for_mode(self, mode: str) -> Reward:
-        """The part that scores the rows of a mode. Raises `ValueError` for a mode that is none of the three."""
-        check_mode(mode)
-        return declared(getattr(self, mode)).for_mode(mode)
+        """The part that scores the rows of a mode. Raises `ValueError` for a mode that is none of these."""
+        return declared(self._of(mode)).for_mode(mode)
 
     def decided_after(self, row: dict) -> int | None:
         """What the part that scores this row says.
@@ -75,22 +76,29 @@ class ByMode(Reward):
         return self.for_mode(row["mode"]).decided_after(row)
 
     def bind(self, group_size: int | None, ends: Iterable[int]) -> "ByMode":
-        return replace(self, **{name: bind(getattr(self, name), group_size, ends) for name in MODES})
+        given = [name for name in MODES if getattr(self, name) is not None]
+        return replace(self, **{name: bind(getattr(self, name), group_size, ends) for name in given})
 
     def _own(self) -> list[Reward]:
-        return [declared(part) for part in (self.exact, self.max, self.free)]
+        return [declared(part) for part in (self.exact, self.max, self.free, self.effort) if part is not None]
+
+    def _of(self, mode: str) -> Callable:
+        check_mode(mode)
+        if getattr(self, mode) is None:
+            raise ValueError(f"by_mode.{mode}: rows ask for an effort, and no reward is named; name effort_length")
+        return getattr(self, mode)
 
     def __call__(self, completions, completion_ids, mode, **columns) -> list[float | None]:
         rewards: list[float | None] = [None] * len(completions)
         for name in sorted(set(mode), key=str):
-            check_mode(name)
+            part = self._of(name)
             rows = [index for index, value in enumerate(mode) if value == name]
             # One value per row is cut down to these rows; what the trainer passes beside the columns is handed on.
             own = {
                 key: [value[i] for i in rows] if isinstance(value, list) and len(value) == len(mode) else value
                 for key, value in columns.items()
             }
-            scores = getattr(self, name)(
+            scores = part(
                 completions=[completions[i] for i in rows],
                 completion_ids=[completion_ids[i] for i in rows],
                 mode=[name] * len(rows),

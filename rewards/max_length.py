@@ -23,14 +23,24 @@ class MaxLength(Reward):
     saturates 500 tokens away from the budget, which is alpha = 1e-3, the default here; `MaxLength.preset("paper")`
     takes the only alpha that the paper states, 3e-4, a ramp of 3,333 tokens.
 
+    Two terms are ours and off by default. `price` p makes tokens within the budget cost something: the product is
+    multiplied by 1 - p * min(n, N) / N, which leaves correct answers ahead of incorrect ones. `over_penalty` q is taken
+    from every completion of more than N tokens, correct or not: without it a question that cannot be solved within N
+    earns 0 on either side of N, and nothing holds the completion back. The range is then [-q, 1].
+
     >>> reward = MaxLength(alpha=0.05)
     >>> reward(["\\boxed{4}"] * 3, [[0] * 6, [0] * 10, [0] * 20], solution=["4"] * 3, budget=[10] * 3)
     [0.7, 0.5, 0.0]
+    >>> bound = MaxLength(alpha=1, delta=1, price=0.2, over_penalty=0.5)  # correct at half the budget, at it; over it
+    >>> bound.score(1.0, 5, 10), bound.score(1.0, 10, 10), bound.score(1.0, 11, 10), bound.score(0.0, 11, 10)
+    (0.9, 0.8, -0.5, -0.5)
     """
 
     alpha: float = 1e-3
     delta: float = 0.5
     deviation: str = "absolute"
+    price: float = 0.0
+    over_penalty: float = 0.0
     correctness: Correctness = field(default_factory=Correctness)
     length: Length = field(default_factory=Length)
 
@@ -42,6 +52,9 @@ class MaxLength(Reward):
         check_deviation("max_length.deviation", self.deviation)
         if not 0 <= self.delta <= 1:
             raise ValueError(f"max_length.delta must be between 0 and 1, got {self.delta!r}")
+        check_non_negative("max_length.over_penalty", self.over_penalty)
+        if not 0 <= self.price < 1:
+            raise ValueError(f"max_length.price must be 0 or more and below 1, got {self.price!r}")
 
     @classmethod
     def preset(cls, name: str) -> "MaxLength":
@@ -51,10 +64,11 @@ class MaxLength(Reward):
     def score(self, correct: float, n: int, budget: int) -> float:
         """The reward of one completion of `n` tokens."""
         room = (budget - n) / (budget if self.deviation == "relative" else 1)
-        return correct * min(max(self.alpha * room + self.delta, 0.0), 1.0)
+        ramp = min(max(self.alpha * room + self.delta, 0.0), 1.0)
+        return correct * ramp * (1 - self.price * min(n, budget) / budget) - self.over_penalty * (n > budget)
 
     def decided_after(self, row: dict) -> int | None:
-        """The tokens after which a completion of this row earns 0 whatever follows: N + delta / alpha, above N.
+        """The tokens after which what follows changes nothing: N + delta / alpha, above N.
 
         None where more tokens can still matter: without a budget or an alpha, where only the thinking is counted (it
         may have ended long ago), and for a solution that cannot be parsed, where the reward is None and not 0.
@@ -68,7 +82,9 @@ class MaxLength(Reward):
         if not self.correctness.reads(row["solution"]):
             return None
         window = self.delta / self.alpha * (budget if self.deviation == "relative" else 1)
-        return first_length(lambda n: n > budget and self.score(1.0, n, budget) == 0, budget + window)
+        return first_length(
+            lambda n: n > budget and self.score(1.0, n, budget) == self.score(0.0, n, budget), budget + window
+        )
 
     def __call__(self, completions, completion_ids, solution, budget, **kwargs) -> list[float | None]:
         grades = self.correctness(completions, solution=solution)

@@ -15,6 +15,7 @@ from .correctness import Correctness
 from .cosine_length import CosineLength
 from .difficulty_length import DifficultyLength
 from .duplicated_reasoning import DuplicatedReasoning
+from .effort_length import EffortLength
 from .exact_length import ExactLength
 from .exact_match import ExactMatch
 from .format_diversity import FormatDiversity
@@ -116,3 +117,11 @@ turn_cost = TurnCost(output=0.25, input=0.1, turns=0.1)
 
 # The Art of Efficient Reasoning (2602.20945): 4,000 tokens, long correct answers masked. Name no reward beside it.
 length_mask = LengthMask(limit=4000, masked=("correct_long",))
+
+# e1 (2510.27042): correct within effort * the question's mean length. Compares within the question, whose efforts stand
+# side by side. Columns: effort; question_id where one question has several prompts.
+effort_e1 = EffortLength.preset("e1")
+
+# Kimi K3 (2607.24653): -1 beyond effort * the reference's mean correct length. Columns: effort,
+# reference_correct_lengths (`rlred reference` makes it).
+effort_kimi_k3 = EffortLength.preset("kimi_k3")

@@ -1,5 +1,11 @@
 """A reasoner so small that it trains in a second: the embedded tokenizer, random weights, real everything else."""
 
+import os
+
+# Before the first import of huggingface_hub, which reads it once: a model that is nowhere is then known to be so at
+# once, not after its five tries of a Hub that a test machine may not reach.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import pytest
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
@@ -9,11 +15,6 @@ from tests.paths import ROOT
 
 def pytest_addoption(parser):
     parser.addoption("--record-goldens", action="store_true", help="write tests/goldens/*.json anew (test_goldens.py)")
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)

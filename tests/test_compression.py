@@ -41,7 +41,7 @@ def tokenizer():
 def solutions():
     """Published solutions of GSM8K, calculator annotations and all."""
     lines = real_data("gsm8k/train.jsonl").read_text().splitlines()
-    return [json.loads(line)["answer"] for line in lines[::37]]
+    return [json.loads(line)["answer"] for line in lines[::149]]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_real_solutions_keep_every_number_operator_and_newline_at_every_ratio(sc
             if one.ratio > one.forced:  # below that no cut reaches it, and the row says so
                 reached += 1
                 missed += one.ratio - one.achieved > 0.02
-    assert len(solutions) > 200 and reached > 500
+    assert len(solutions) > 50 and reached > 125
     assert missed / reached < 0.35  # a word of several tokens is more than 2 % of a short solution
 
 

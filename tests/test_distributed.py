@@ -32,6 +32,7 @@ def test_two_processes_train_one_adapter_on_whole_groups(tmp_path):
     assert done.stdout.count("# Adherence\n") == 1  # one process speaks
 
 
+@pytest.mark.slow
 def test_trap_groups_that_straddle_processes_are_refused(tmp_path):
     # Half of a group on each process: a group-relative reward would compare two with two, and say nothing.
     done = launch("shorter_better", tmp_path / "run", "--per_device_train_batch_size", "2")

@@ -288,7 +288,7 @@ def test_an_empty_bin_stops_the_start_and_names_its_lengths(reasoner, questions,
         ({"num_bins": 0}, "hindsight.num_bins must be 1 or more, got 0"),
         ({"samples_per_question": 0}, "hindsight.samples_per_question must be 1 or more, got 0"),
         ({"required_correlation": 2}, "hindsight.required_correlation must be in [0, 1], got 2"),
-        ({"modes": {"maximum": 1}}, "hindsight.modes: must be among exact, max, free, got 'maximum'"),
+        ({"modes": {"maximum": 1}}, "hindsight.modes: must be among exact, max, effort, free, got 'maximum'"),
     ],
 )
 def test_settings_of_the_sources_are_checked(changes, message):

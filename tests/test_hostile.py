@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlred.data.budgets import MODES, BudgetSampler, make_wording
+from rlred.data.budgets import MODES, BudgetSampler, effort_of, hundredths, make_wording
 from rlred.data.questions import load_questions
 from rlred.rewards import Correctness, grader
 from tests.test_correctness import HOSTILE
@@ -137,7 +137,7 @@ templates = st.text() | st.lists(
     | st.dictionaries(st.sampled_from(MODES) | st.text(max_size=5), templates, max_size=3)
     | st.just({}),
     question=st.text(),
-    budget=numbers | st.integers(1, 10**9),
+    budget=numbers | st.integers(1, 10**9) | st.floats(0, 1) | st.text(max_size=6),
     mode=st.sampled_from(MODES) | st.text(max_size=5),
 )
 def a_budget_is_worded_or_refused(spec, question, budget, mode):
@@ -146,7 +146,8 @@ def a_budget_is_worded_or_refused(spec, question, budget, mode):
     except ValueError as error:
         assert str(error)
     else:
-        assert question in text and (mode == "free" or str(budget) in text)
+        asked = hundredths(effort_of(budget)) if mode == "effort" else budget
+        assert question in text and (mode == "free" or str(asked) in text)
 
 
 @given(
@@ -155,18 +156,21 @@ def a_budget_is_worded_or_refused(spec, question, budget, mode):
     distribution=st.sampled_from(["uniform", "log_uniform", "choices"]) | st.text(max_size=5),
     choices=st.lists(numbers, max_size=3).map(tuple),
     modes=st.dictionaries(st.sampled_from(MODES) | st.text(max_size=3), numbers, max_size=3),
+    efforts=st.just(()) | st.lists(numbers | st.floats(0, 1), max_size=2).map(tuple),
     random=st.randoms(use_true_random=False),
 )
-def budgets_are_drawn_or_refused(low, high, distribution, choices, modes, random):
+def budgets_are_drawn_or_refused(low, high, distribution, choices, modes, efforts, random):
+    told = {"low": low, "high": high, "distribution": distribution, "choices": choices}
     try:
-        sampler = BudgetSampler(low=low, high=high, distribution=distribution, choices=choices, modes=modes)
+        sampler = BudgetSampler(**told, modes=modes, efforts=efforts)
     except ValueError as error:
         assert str(error)
         return
     mode, budget = sampler.draw(random)
     assert modes[mode] > 0
     assert (budget is None) == (mode == "free")
-    assert budget is None or sampler.bounds[0] <= budget <= sampler.bounds[1]
+    least, most = (0, 1) if mode == "effort" else sampler.bounds
+    assert budget is None or (least <= budget <= most and budget > 0)
 
 
 @pytest.mark.parametrize("target", [a_budget_is_worded_or_refused, budgets_are_drawn_or_refused])

@@ -35,12 +35,19 @@ def drawn_at_once(count: int, sampler: BudgetSampler, num_rows: int, each: int, 
     return found[:num_rows]
 
 
+EFFORTS = BudgetSampler(16, 80, modes={"effort": 2, "exact": 1, "free": 1})
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 60), st.integers(1, 4), st.integers(0, 5), st.randoms())
 def test_rows_are_a_pure_function_in_whatever_order_they_are_read(count, num_rows, each, seed, rng):
-    schedule, whole = Schedule(MIXED, count, num_rows, each, seed), drawn_at_once(count, MIXED, num_rows, each, seed)
-    order = rng.choices(range(num_rows), k=40)
-    assert [schedule[number] for number in order] == [whole[number] for number in order]
+    for sampler in (MIXED, EFFORTS):
+        schedule, whole = (
+            Schedule(sampler, count, num_rows, each, seed),
+            drawn_at_once(count, sampler, num_rows, each, seed),
+        )
+        order = rng.choices(range(num_rows), k=40)
+        assert repr([schedule[number] for number in order]) == repr([whole[number] for number in order])  # 1 is not 1.0
 
 
 def test_asked_rows_are_a_data_set_like_any_other():

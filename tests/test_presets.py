@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from rlred.rewards import REWARDS, AdaptThink, ExactLength, LengthEfficiency, MaxLength, make_reward, presets
 from rlred.rewards.base import Reward
 from tests.paths import ROOT
@@ -32,6 +34,7 @@ def test_presets_are_ready_for_a_command_line_that_takes_names():
     assert left_out == {"length_bonus", "request_threshold", "toggle", "visual_sparsity"}  # the module says why
 
 
+@pytest.mark.slow
 def test_trls_own_command_line_trains_on_a_preset(random_model, tmp_path):
     rows = [
         {"prompt": [{"role": "user", "content": f"{n}+1=?"}], "solution": str(n + 1), "budget": 9} for n in range(8)

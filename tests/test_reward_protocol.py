@@ -20,6 +20,7 @@ from rlred.rewards import (
     REWARDS,
     ByMode,
     Correctness,
+    EffortLength,
     ExactLength,
     ExactMatch,
     GroupSigmoid,
@@ -42,15 +43,23 @@ from tests.test_recipes import arguments
 from tests.test_rewards import NEEDED
 
 RIGHT, WRONG = "2+2</think>\\boxed{4}", "</think>\\boxed{5}"
-SLOTS = ("exact", "max", "free")
+SLOTS = ("exact", "max", "effort", "free")
+DEFAULT = {"exact", "max", "free"}  # those for which by_mode has a reward by itself
 EVERY = [make_reward({"name": name, **NEEDED.get(name, {})}) for name in sorted(REWARDS)]
-EVERY += [LengthBonus(targets=(20,)), VisualSparsity(assigned=True), ByMode(max=ShortestCorrect())]
+EVERY += [
+    EffortLength(of="group"),
+    LengthBonus(targets=(20,)),
+    VisualSparsity(assigned=True),
+    ByMode(max=ShortestCorrect()),
+]
 RELATIVE = [reward for reward in EVERY if reward.group_relative]  # the last is by_mode
-NEEDY = [reward for reward in EVERY if set(reward.needs) - {"solution", "budget", "mode"}]
+OPTIONAL = {"solution", "budget", "mode", "effort"}  # of these, None says something
+NEEDY = [reward for reward in EVERY if set(reward.needs) - OPTIONAL]
 COLUMNS = {
     "solution": ["4"] * 4,
     "budget": [10, 20, 30, 40],
     "mode": ["max"] * 4,
+    "effort": [0.25, 0.5, 0.75, 1.0],
     "reference_length": [40.0] * 4,
     "reference_accuracy": [0.5] * 4,
     "reference_correct_lengths": [[10, 20]] * 4,
@@ -121,6 +130,8 @@ class TestEveryReward:
     @pytest.mark.parametrize("slot", SLOTS)
     @by_name
     def test_inside_by_mode_it_declares_what_it_declares_alone(self, reward, slot):
+        if isinstance(reward, ByMode) and slot == "effort":
+            return  # it has no reward for such rows
         nested = ByMode(**{slot: ByMode(**{slot: reward})})
         assert any(part is reward for part in nested.parts())
         assert nested.for_mode(slot) == reward.for_mode(slot)
@@ -158,14 +169,14 @@ class TestTheAudit:
         [finding] = alone
         assert finding.level == "error" and finding.field == "per_device_train_batch_size" and finding.value == 2
         assert f"straddle processes, but {reward.__name__} needs whole ones" in finding.advice
-        others = set(SLOTS) - {slot}
+        others = DEFAULT - {slot}
         assert list(audit_rewards(training, [nested], others)) == []  # no row of that mode is drawn
         assert list(audit_rewards(config(tmp_path, local_batch=8), [nested], {slot})) == []
 
     def test_rewards_that_look_at_one_completion_may_straddle(self, tmp_path):
         training = config(tmp_path, local_batch=2)
         for reward in set(EVERY) - set(RELATIVE):
-            assert list(audit_rewards(training, [reward], set(SLOTS))) == []
+            assert list(audit_rewards(training, [reward], DEFAULT)) == []
 
     @pytest.mark.parametrize("slot", SLOTS)
     @pytest.mark.parametrize("reward", NEEDY, ids=lambda reward: reward.__name__)
@@ -173,7 +184,7 @@ class TestTheAudit:
         whole = {"prompt": ["q"] * 4, **COLUMNS, "mode": [slot] * 4}
         for kind in (reward, ByMode(**{slot: reward})):
             assert list(audit_columns([kind], Dataset.from_dict(whole), {slot})) == []
-            for name in set(reward.needs) - {"solution", "budget", "mode"}:
+            for name in set(reward.needs) - OPTIONAL:
                 [finding] = audit_columns([kind], Dataset.from_dict(whole).remove_columns(name), {slot})
                 assert f"the column {name!r} is missing, which {reward.__name__} needs" in finding.advice
                 holes = {**whole, name: [None, *whole[name][1:]]}

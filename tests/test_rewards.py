@@ -164,6 +164,29 @@ def test_exact_length_is_highest_at_the_budget_and_symmetric(n, budget, alpha, c
     assert reward.score(1.0, n, budget) - reward.score(0.0, n, budget) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    "correct, n, expected",
+    [
+        (1.0, 4, 0.96),  # a tenth of the price for each tenth of the budget
+        (1.0, 40, 0.6),
+        (1.0, 41, -0.5),  # the ramp has ended, and the overrun is penalised
+        (0.0, 40, 0.0),  # a short incorrect completion earns nothing of the price
+        (0.0, 4, 0.0),
+        (0.0, 41, -0.5),  # trap: without the penalty it would be the same as staying within
+    ],
+)
+def test_a_maximum_as_a_bound_has_a_price_and_holds_incorrect_completions_back(correct, n, expected):
+    reward = MaxLength(alpha=1.0, delta=1.0, price=0.4, over_penalty=0.5)
+    assert reward.score(correct, n, 40) == pytest.approx(expected)
+
+
+def test_what_follows_a_decided_overrun_changes_nothing():
+    reward, row = MaxLength(alpha=0.25, delta=0.5, over_penalty=0.5), {"solution": "4", "budget": 40}
+    decided = reward.decided_after(row)
+    assert decided == 42 and reward.score(1.0, decided - 1, 40) > reward.score(0.0, decided - 1, 40)
+    assert {reward.score(c, n, 40) for c in (0.0, 1.0) for n in range(decided, 60)} == {-0.5}
+
+
 @given(lengths, budgets, st.floats(0, 1), st.floats(0, 1))
 def test_max_length_is_bounded_and_never_rewards_one_more_token(n, budget, alpha, delta):
     reward = MaxLength(alpha=alpha, delta=delta)
@@ -225,6 +248,8 @@ def test_rewards_are_frozen_picklable_comparable_and_named(name):
         ({"name": "exact_length", "preset": "mine"}, "no preset 'mine'"),
         ({"name": "exact_length", "preset": "paper", "alpha": 1}, "'paper' fixes"),
         ({"name": "max_length", "delta": 2}, "max_length.delta"),
+        ({"name": "max_length", "price": 1}, "max_length.price must be 0 or more and below 1, got 1"),
+        ({"name": "max_length", "over_penalty": -1}, "max_length.over_penalty"),
         ({"name": "max_length", "length": {"count": "words"}}, "length.count"),
         ({"name": "max_length", "length": {"count": "thinking", "end_of_thinking": "</think>"}}, "a token's id"),
         ({"name": "correctness", "seconds": 60}, "correctness.seconds"),

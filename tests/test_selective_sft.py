@@ -206,7 +206,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["upft", pytest.param("rho1", marks=pytest.mark.slow)])
 def test_every_variant_trains_and_is_measured(name, tmp_path):
     kind, experiment = RECIPES[name]
     flags = {**SMALL[name], "lora_r": 4, "eval_strategy": "no", "output_dir": tmp_path}

@@ -45,7 +45,10 @@ def curves_of_trackio(folder) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("tracker, curves_of", [("tensorboard", curves_of_tensorboard), ("trackio", curves_of_trackio)])
+@pytest.mark.parametrize(
+    "tracker, curves_of",
+    [("tensorboard", curves_of_tensorboard), pytest.param("trackio", curves_of_trackio, marks=pytest.mark.slow)],
+)
 def test_every_tracker_has_the_same_curves(tracker, curves_of, tmp_path):
     pytest.importorskip(tracker)
     flags = {**SMALL, "hindsight": False, "evaluate": False, "report_to": tracker, "output_dir": tmp_path / "run"}

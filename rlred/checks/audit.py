@@ -8,18 +8,19 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from trl import GRPOConfig
 
+from rlred.checks.audit_efforts import audit_effort_rows, audit_efforts
+from rlred.checks.findings import Finding, error, warning
 from rlred.checks.probe_file import ProbeFile
 from rlred.data.asked import lacking
-from rlred.data.budgets import BudgetSampler, check_headroom
+from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
 from rlred.data.markers import marker_ids
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
-from rlred.rewards import ExactLength, LengthMask, MaxLength
+from rlred.rewards import EffortLength, ExactLength, LengthMask, MaxLength
 from rlred.rewards.base import Reward, declared, find, masking, names_twice
 
 logger = logging.getLogger(__name__)
@@ -27,29 +28,6 @@ logger = logging.getLogger(__name__)
 ROW = ("prompt", "solution", "budget", "mode")  # columns of every row of a length-control run
 SAMPLED_ROWS = 256  # rows whose prompts are tokenised for the audit
 OVERSHOOT = 0.5  # share of groups that are longer than their budget as a whole, above which that is said
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One trap, with the field that opens it."""
-
-    level: str  # "error" or "warning"
-    field: str
-    value: object
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.field}={self.value!r}: {self.advice}"
-
-
-def error(field: str, value: object, advice: str) -> Finding:
-    """A finding that stops the run."""
-    return Finding("error", field, value, advice)
-
-
-def warning(field: str, value: object, advice: str) -> Finding:
-    """A finding that is logged."""
-    return Finding("warning", field, value, advice)
 
 
 def enforce(findings: Iterable[Finding]) -> None:
@@ -75,7 +53,9 @@ def audit_config(
         yield from _exact(reward, modes, sampler)
     for reward, modes in length_rewards(rewards, sampler, MaxLength):
         yield from _maximum(reward, modes, sampler)
-    for reward, _ in length_rewards(rewards, sampler, ExactLength, MaxLength):
+    of_efforts = [reward.for_mode("effort") for reward in map(declared, rewards) if "effort" in sampled_modes(sampler)]
+    yield from audit_efforts(length_rewards(rewards, sampler, EffortLength), of_efforts)
+    for reward, _ in length_rewards(rewards, sampler, EffortLength, ExactLength, MaxLength):
         if reward.length.count == "thinking":
             # A public LCPO port: thinking fell from 8045 to 3 tokens while the answer grew from 399 to 1376.
             advice = "a policy that pays only for its thinking moves the reasoning into the answer; count completions"
@@ -129,7 +109,7 @@ def audit_columns(rewards: Sequence[Callable], rows, modes: Collection[str]) -> 
     for (column, name), asking in needed.items():
         if column not in rows.column_names:
             yield error("rows", rows.column_names, f"the column {column!r} is missing, which {name} needs")
-        elif column not in ROW:  # of these, None says something: no opinion, no budget
+        elif column not in (*ROW, "effort"):  # of these, None says something: no opinion, no budget
             without, asked = lacking(rows, column, asking)
             if without:
                 advice = f"{without:,} of {asked:,} rows have no value in this column, which {name} needs in each"
@@ -144,11 +124,12 @@ def _devices(training: GRPOConfig) -> Iterator[Finding]:
 
 
 def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]:
-    if sampled_modes(sampler) - {"free"}:
+    if asks_tokens(sampled_modes(sampler)):
         try:
             check_headroom(sampler.bounds[1], training.max_completion_length)
         except ValueError as problem:
             yield Finding("error", "max_completion_length", training.max_completion_length, str(problem))
+    if sampled_modes(sampler) - {"free"}:
         if training.mask_truncated_completions:
             # TRL zeroes the loss of truncated rows: exactly the gradient that a length penalty needs.
             advice = "removes the gradient of every overlong completion; set it to false"
@@ -242,7 +223,7 @@ def audit_probe(
     """Findings about budgets beside what `model` does by itself; `sources` make the traces that it learns from."""
     if Path(probe.model).name != Path(model).name:
         yield warning("probe", str(probe.path), f"is of {probe.model}, and this run trains {model}; probe that")
-    if not sampled_modes(sampler) - {"free"}:
+    if not asks_tokens(sampled_modes(sampler)):
         return
     for reward, _ in length_rewards(rewards, sampler, ExactLength):
         yield from _below_natural(probe, reward, sampler)
@@ -338,6 +319,7 @@ def audit_rows(
         yield warning("system_prompt", system[:80], advice)
     yield from _template(prompts, tokenizer, asked, texts, rewards)
 
+    yield from audit_effort_rows(rows, tokenizer, length_rewards(rewards, sampler, EffortLength), training)
     low, high = sampler.bounds
     if low != high and tokenizer(f" {low} tokens")["input_ids"] == tokenizer(f" {high} tokens")["input_ids"]:
         yield error("model_name_or_path", tokenizer.name_or_path, f"its tokenizer encodes {low} and {high} alike")
@@ -352,7 +334,7 @@ def audit_rows(
     if context is not None and longest + training.max_completion_length > context:
         advice = f"with prompts of up to {longest} tokens it exceeds the model's context of {context}"
         yield error("max_completion_length", training.max_completion_length, advice)
-    for reward, _ in length_rewards(rewards, sampler, ExactLength, MaxLength):
+    for reward, _ in length_rewards(rewards, sampler, EffortLength, ExactLength, MaxLength):
         end = reward.length.end_of_thinking
         if any(not 0 <= token < len(tokenizer) for ids in reward.length.ends for token in ids):
             yield error("reward.length.end_of_thinking", end, f"is no token of this tokenizer of {len(tokenizer)}")

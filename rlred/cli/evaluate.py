@@ -15,7 +15,7 @@ class SavedPredictions:
     predictions: list[Path] = option([], "JSON Lines, JSON, CSV or Parquet, also .gz.", metavar="FILE")
     columns: list[str] = option([], "As length=cot_length solution=doc.target.", metavar="NAME=COLUMN")
     ratios: list[float] = option([], "Shares of the length at ratio 1: to ask for, or one per file.")
-    prediction_budgets: list[int] = option([], "One per file.", metavar="TOKENS")
+    prediction_budgets: list[int] = option([], "Tokens, one per file.", metavar="N")
     tokenizer: str | None = option(None, "Counts tokens where a file does not.")
 
 
@@ -84,6 +84,8 @@ class Evaluate(Evaluation, SavedPredictions):
         from rlred.evaluation.results import write_result
         from rlred.rewards import Correctness
 
+        if "effort" in self.modes or self.efforts:
+            raise ValueError("--modes effort: saved predictions have budgets or ratios; leave it and --efforts out")
         pairs = [column.partition("=") for column in self.columns]
         for name, equals, column in pairs:
             if not (name and equals and column):

@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 
-from rlred.data.budgets import MODES
+from rlred.data.budgets import EFFORTS, MODES, effort_of
 from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings
 from rlred.flags import option, required
@@ -17,6 +17,7 @@ class Generate(Loading, PromptSettings):
     model: str | None = option(None, "Folder or Hub id (default: the adapter's base, or tiny_reasoner).")
     adapter: str | None = option(None, "Folder or Hub id of a PEFT adapter.")
     budgets: list[int] = option([16, 32, 64], "Tokens to ask for.", metavar="TOKENS")
+    efforts: list[str] = option([], "Efforts in their place: low, medium, high or numbers.", metavar="EFFORT")
     mode: str = option("max", "How they are asked for", choices=MODES)
     wording: str | None = option(None, "Preset, or templates as JSON (default: the adapter's, or l1).")
     max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")
@@ -27,6 +28,11 @@ class Generate(Loading, PromptSettings):
         super().__post_init__()
         if min(self.budgets) < 1:
             raise ValueError(f"--budgets must be 1 or more, got {min(self.budgets)}")
+        try:
+            efforts = [effort_of(effort) for effort in self.efforts or (EFFORTS if self.mode == "effort" else [])]
+        except ValueError as problem:
+            raise ValueError(f"--efforts: {problem}") from None
+        object.__setattr__(self, "efforts", efforts)
         if self.temperature < 0:
             raise ValueError(f"--temperature must be 0 or more, got {self.temperature}")
 
@@ -40,16 +46,17 @@ class Generate(Loading, PromptSettings):
 
         models, adapters = ([name] if name else [] for name in (self.model, self.adapter))
         candidate = candidates_of(models, adapters, self.wording, self.given())[-1]
-        budgets = [None] if self.mode == "free" else self.budgets
+        mode = "effort" if self.efforts else self.mode
+        budgets = self.efforts or ([None] if mode == "free" else self.budgets)
         model, tokenizer = load_model(candidate.model, candidate.adapter, Loading.of(self))
         prompts, row = candidate.prompts.fitted(tokenizer), {"question": self.question}
         completions = complete(
             model,
             tokenizer,
-            [prompts.asked(prompts.turns(row, budget, self.mode)) for budget in budgets],
+            [prompts.asked(prompts.turns(row, budget, mode)) for budget in budgets],
             Sampling(self.max_completion_length or 2 * max(self.budgets), self.temperature, seed=self.seed),
         )
         texts = decode(tokenizer, completions, prompts.end, prompts.markers)
         for budget, ids, text in zip(budgets, completions, texts, strict=True):
-            asked = "free" if budget is None else f"{self.mode} {budget}"
+            asked = "free" if budget is None else f"{mode} {budget}"
             print(f"\n[{asked}: {len(ids)} tokens]\n{text}")

@@ -13,7 +13,7 @@ import numpy
 import pyarrow
 from datasets import Dataset
 
-from rlred.data.budgets import BudgetSampler, ask
+from rlred.data.budgets import Amount, BudgetSampler, ask, labels
 
 NUMBER = "prompt"  # the column that holds the rows' numbers in the table; the others are empty there
 EPOCHS_KEPT = 2
@@ -43,12 +43,13 @@ class Schedule:
         self._states: list = []  # of the random generator, after each epoch
         self._epochs: dict[int, tuple[array, bytearray, array]] = {}
 
-    def __getitem__(self, number: int) -> tuple[int, str, int | None]:
-        """The question's place among the questions, the mode and the budget of a row."""
+    def __getitem__(self, number: int) -> tuple[int, str, Amount]:
+        """The question's place among the questions, the mode of a row, and what it asks for."""
         epoch, place = divmod(number, self.num_questions * self.each)
         visits, modes, budgets = self._epoch(epoch)
         mode = list(self.sampler.modes)[modes[place]]
-        return visits[place // self.each], mode, None if mode == "free" else budgets[place]
+        amount = budgets[place] if mode == "effort" else int(budgets[place])
+        return visits[place // self.each], mode, None if mode == "free" else amount
 
     def _epoch(self, epoch: int) -> tuple[array, bytearray, array]:
         if epoch not in self._epochs:
@@ -66,7 +67,7 @@ class Schedule:
         visits = array("q", rng.sample(range(self.num_questions), self.num_questions))
         rows = min(self.num_rows - epoch * self.num_questions * self.each, self.num_questions * self.each)
         number = {mode: index for index, mode in enumerate(self.sampler.modes)}
-        modes, budgets = bytearray(), array("q")
+        modes, budgets = bytearray(), array("d")
         for _ in range(max(0, rows)):
             mode, budget = self.sampler.draw(rng)
             modes.append(number[mode])
@@ -102,12 +103,19 @@ class Worded:
         columns = self.questions[[place for place, _, _ in found]]
         rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
         asked = list(ask(rows, self.prompts, [(mode, budget) for _, mode, budget in found]))
-        return {name: [row[name] for row in asked] for name in asked[0]}
+        names = columns_of(self.questions, self.schedule.sampler)
+        return {name: [row[name] for row in asked] for name in names}
+
+
+def columns_of(questions: Dataset, sampler: BudgetSampler) -> list[str]:
+    """The columns of asked rows; one for efforts only in a run that asks for some."""
+    names = dict.fromkeys([*questions.column_names, "prompt", *labels("free", None)])
+    return [name for name in names if name != "effort" or sampler.modes.get("effort")]
 
 
 def asked_dataset(questions: Dataset, prompts, schedule: Schedule) -> Dataset:
     """A data set of asked rows, none of which is made before it is read."""
-    names = dict.fromkeys([*questions.column_names, "prompt", "budget", "mode"])
+    names = columns_of(questions, schedule.sampler)
     numbers = numpy.arange(schedule.num_rows, dtype=numpy.int64)
     table = {name: numbers if name == NUMBER else pyarrow.nulls(schedule.num_rows) for name in names}
     return Dataset(pyarrow.table(table)).with_transform(Worded(questions, prompts, schedule))

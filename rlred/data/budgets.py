@@ -1,9 +1,13 @@
-"""Budgets: how one is worded, how many tokens it asks for, and which rows carry it.
+"""Budgets and efforts: how one is worded, what it asks for, and which rows carry it.
 
-    Wording         the sentence that asks for a length; the only place in rlred that words a budget
+    Wording         the sentence that asks for a length; the only place in rlred that words a budget or an effort
+    effort_of       a name (low, medium, high) or a number -> an effort, above 0 and at most 1
     BudgetSampler   draws (mode, budget) pairs from a seeded generator
-    ask             question rows -> asked rows: prompt, solution, budget, mode
+    ask             question rows -> asked rows: prompt, solution, budget, effort, mode
     check_headroom  the largest budget against the completion cap
+
+What a mode asks for is one value, wherever a pair (mode, budget) is passed: whole tokens in the modes exact and max, an
+effort in the mode effort, None in the mode free. A row has it in the column `budget` or in the column `effort`.
 
 Data preparation, training, the hindsight start, evaluation and the report all call `ask` or `Wording.ask`: users of L1
 lost the control as soon as the sentence differed by a word (cmu-l3/l1 issue 14).
@@ -14,7 +18,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlred.names import MODES as RENAMED
 from rlred.names import refuse
@@ -22,8 +26,14 @@ from rlred.names import refuse
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Mode = Literal["exact", "max", "free"]
+Mode = Literal["exact", "max", "effort", "free"]
 MODES: tuple[str, ...] = get_args(Mode)
+PLACEHOLDERS = {"exact": "{budget}", "max": "{budget}", "effort": "{effort}", "free": None}  # of a mode's sentence
+Amount = int | float | None  # what a mode asks for: tokens, an effort, nothing
+# The share of a question's own natural length that a name stands for: the lengths of ThinkDial's three modes
+# (2508.18773, "keep 1, .5 and .25 of the chain"). Inkling's .3, .6, .9 and DeepSeek-V4.1's 50, 75, 100 are positions on
+# a scale whose tokens they do not publish; these are tokens, so that "low" costs a quarter of "high" by definition.
+EFFORTS = {"low": 0.25, "medium": 0.5, "high": 1.0}
 DISTRIBUTIONS = ("uniform", "log_uniform", "choices")
 
 _L1_QUESTION = "{question} Let's think step by step and output the final answer within \\boxed{}."
@@ -33,9 +43,10 @@ _L1_QUESTION = "{question} Let's think step by step and output the final answer 
 class Wording:
     r"""The user turn that asks a question, one template per mode.
 
-    `{question}` and `{budget}` are replaced; every other brace (`\boxed{}`) stays as it is. The default is L1's
-    (2503.04697) with the word "exactly", as on its project page; the paper and the released checkpoints ask for
-    "Think for N tokens.", which is `WORDINGS["l1_released"]`.
+    `{question}` and `{budget}`, or `{effort}`, are replaced; every other brace (`\boxed{}`) stays as it is. The default
+    is L1's (2503.04697) with the word "exactly", as on its project page; the paper and the released checkpoints ask for
+    "Think for N tokens.", which is `WORDINGS["l1_released"]`. An effort is written in whole hundredths, as a tokenizer
+    reads a whole number best and a chat template can write no other safely; its sentence is ours.
 
     Raises `ValueError` for a template without its placeholder, or whose words contradict its mode.
 
@@ -43,10 +54,13 @@ class Wording:
     "What is 2+2? Let's think step by step and output the final answer within \\boxed{}. Think for maximum 64 tokens."
     >>> Wording().ask("What is 2+2?", None, "free")
     "What is 2+2? Let's think step by step and output the final answer within \\boxed{}."
+    >>> Wording(effort="{question} Effort: {effort} of 100.").ask("What is 2+2?", "low", "effort")
+    'What is 2+2? Effort: 25 of 100.'
     """
 
     exact: str = _L1_QUESTION + " Think for exactly {budget} tokens."
     max: str = _L1_QUESTION + " Think for maximum {budget} tokens."
+    effort: str = _L1_QUESTION + " Think with effort {effort} of 100."
     free: str = _L1_QUESTION
 
     def __post_init__(self):
@@ -54,9 +68,10 @@ class Wording:
             template = getattr(self, mode)
             if "{question}" not in template:
                 raise ValueError(f"wording.{mode} has no {{question}} placeholder: {template!r}")
-            if ("{budget}" in template) != (mode != "free"):
-                wanted = "must not contain" if mode == "free" else "needs"
-                raise ValueError(f"wording.{mode} {wanted} the placeholder {{budget}}: {template!r}")
+            for placeholder in ("{budget}", "{effort}"):
+                if (placeholder in template) != (placeholder == PLACEHOLDERS[mode]):
+                    wanted = "must not contain" if placeholder in template else "needs"
+                    raise ValueError(f"wording.{mode} {wanted} the placeholder {placeholder}: {template!r}")
         if self.exact == self.max:
             raise ValueError(
                 "wording.exact and wording.max are the same sentence: the model cannot tell the modes apart"
@@ -70,13 +85,17 @@ class Wording:
                 if word in getattr(self, mode).lower():
                     raise ValueError(f"wording.{mode} says {word!r}, which asks for the other mode")
 
-    def ask(self, question: str, budget: int | None, mode: Mode) -> str:
+    def ask(self, question: str, budget: Amount | str, mode: Mode) -> str:
         """The text of the user turn. Raises `ValueError` when budget and mode do not go together."""
         check_budget(budget, mode)
-        # The budget first: a question that happens to contain "{budget}" keeps its own text.
-        return getattr(self, mode).replace("{budget}", str(budget)).replace("{question}", question)
+        text = getattr(self, mode)
+        if mode != "free":
+            # The budget first: a question that happens to contain "{budget}" keeps its own text.
+            value = hundredths(effort_of(budget)) if mode == "effort" else budget
+            text = text.replace(PLACEHOLDERS[mode], str(value))
+        return text.replace("{question}", question)
 
-    def turns(self, row: dict, budget: int | None, mode: Mode) -> list[dict]:
+    def turns(self, row: dict, budget: Amount, mode: Mode) -> list[dict]:
         """The conversation that asks a row, with its own `system` text; `rlred.data.prompts` knows of more."""
         system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
         return [*system, {"role": "user", "content": self.ask(row["question"], budget, mode)}]
@@ -92,6 +111,7 @@ WORDINGS = {
     "paraphrase": Wording(
         exact=_L1_QUESTION + " Use {budget} tokens for your thinking, neither more nor fewer.",
         max=_L1_QUESTION + " Your thinking may take up to {budget} tokens.",
+        effort=_L1_QUESTION + " Put {effort} percent of your usual work into it.",
     ),
 }
 
@@ -135,14 +155,60 @@ def wording_flag(text: str, flag: str = "--wording") -> str | dict[str, str]:
         ) from None
 
 
-def check_budget(budget: int | None, mode: Mode) -> None:
-    """Raises `ValueError` unless `budget` is a positive int for exact and max rows and None for free ones."""
+def effort_of(value: Any) -> float:
+    """An effort from a name or a number, also as text: above 0, at most 1. Raises `ValueError` for anything else.
+
+    >>> effort_of("low"), effort_of("0.3"), effort_of(1)
+    (0.25, 0.3, 1.0)
+    """
+    told = EFFORTS.get(value.strip().lower(), value) if isinstance(value, str) else value
+    try:
+        effort = None if isinstance(told, bool) else float(told)
+    except (TypeError, ValueError):
+        effort = None
+    if effort is None or not 0 < effort <= 1:
+        raise ValueError(f"effort must be {', '.join(EFFORTS)}, or a number above 0 and at most 1; got {value!r}")
+    return effort
+
+
+def hundredths(effort: float) -> int:
+    """An effort as it is written: whole hundredths, at least one. Chat templates compute the same.
+
+    >>> hundredths(0.25), hundredths(0.125), hundredths(0.001), hundredths(1.0)
+    (25, 13, 1, 100)
+    """
+    return max(1, int(100 * effort + 0.5))
+
+
+def effort_name(effort: float) -> str:
+    """An effort for readers: its number, and its name where it has one.
+
+    >>> effort_name(0.25), effort_name(0.3)
+    ('0.25 (low)', '0.3')
+    """
+    name = next((name for name, value in EFFORTS.items() if value == effort), None)
+    return f"{effort:g} ({name})" if name else f"{effort:g}"
+
+
+def asks_tokens(modes: Iterable[str]) -> bool:
+    """Whether any of these modes asks for a number of tokens.
+
+    >>> asks_tokens(["effort", "free"]), asks_tokens(["effort", "max"])
+    (False, True)
+    """
+    return any(PLACEHOLDERS[mode] == "{budget}" for mode in modes)
+
+
+def check_budget(budget: Amount | str, mode: Mode) -> None:
+    """Raises `ValueError` unless `budget` is what `mode` asks for: tokens, an effort, or None in the mode free."""
     refuse([mode], RENAMED, "mode: ")
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if mode == "free":
         if budget is not None:
             raise ValueError(f"budget must be None where mode is 'free', got {budget!r}")
+    elif mode == "effort":
+        effort_of(budget)
     elif isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a whole number of tokens, 1 or more, where mode is {mode!r}; got {budget!r}")
 
@@ -152,7 +218,8 @@ class BudgetSampler:
     """Draws (mode, budget) pairs.
 
     `uniform` draws whole numbers in [low, high]; `log_uniform` draws exp(U(log low, log high)), rounded, so that each
-    doubling is as likely as the next; `choices` draws from a list. `modes` are weights and need not sum to one.
+    doubling is as likely as the next; `choices` draws from a list. `modes` are weights and need not sum to one. In the
+    mode effort it draws whole hundredths in [effort_low, 1], or from `efforts`, names or numbers.
 
     Raises `ValueError` for an empty range, an unknown distribution or mode, or weights that cannot be drawn from.
 
@@ -166,8 +233,12 @@ class BudgetSampler:
     distribution: str = "uniform"
     choices: tuple[int, ...] = ()
     modes: dict[str, float] = field(default_factory=lambda: {"exact": 1.0})
+    efforts: tuple[float, ...] = ()
+    effort_low: float = 0.1
 
     def __post_init__(self):
+        object.__setattr__(self, "efforts", tuple(effort_of(effort) for effort in self.efforts))
+        effort_of(self.effort_low)
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(
                 f"budget_distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}"
@@ -212,9 +283,24 @@ class BudgetSampler:
             return sorted({round(low * (high / low) ** step) for step in steps})
         return sorted({round(low + (high - low) * step) for step in steps})
 
-    def draw(self, rng: random.Random) -> tuple[str, int | None]:
-        """One (mode, budget) pair; the budget is None for mode `free`."""
+    def effort_grid(self, n: int = 10) -> list[float]:
+        """The efforts to choose from, or else `n` of them, evenly spaced over the range and in whole hundredths.
+
+        >>> BudgetSampler().effort_grid(4), BudgetSampler(efforts=("high", "low")).effort_grid()
+        ([0.1, 0.4, 0.7, 1.0], [0.25, 1.0])
+        """
+        if self.efforts:
+            return sorted(set(self.efforts))
+        low = hundredths(self.effort_low)
+        return sorted({round(low + (100 - low) * i / (n - 1)) / 100 for i in range(n)})
+
+    def draw(self, rng: random.Random) -> tuple[str, Amount]:
+        """One (mode, budget) pair; what the mode asks for, which is None for mode `free`."""
         mode = rng.choices(list(self.modes), weights=list(self.modes.values()))[0]
+        if mode == "effort":
+            return mode, rng.choice(self.efforts) if self.efforts else rng.randint(
+                hundredths(self.effort_low), 100
+            ) / 100
         return mode, None if mode == "free" else self.budget(rng)
 
     def budget(self, rng: random.Random, least: int = 1) -> int | None:
@@ -234,13 +320,23 @@ class BudgetSampler:
         return rng.randint(low, self.high)
 
 
-def ask(questions: Iterable[dict], prompts, asked: Iterable[tuple[str, int | None]]) -> Iterator[dict]:
+def ask(questions: Iterable[dict], prompts, asked: Iterable[tuple[str, Amount]]) -> Iterator[dict]:
     """Question rows and (mode, budget) pairs, zipped to asked rows; every other column is carried along.
 
     `prompts` are `rlred.data.prompts.Prompts`, fitted to the tokenizer, or a `Wording` alone.
     """
     for row, (mode, budget) in zip(questions, asked, strict=True):
-        yield {**row, "prompt": prompts.turns(row, budget, mode), "budget": budget, "mode": mode}
+        yield {**row, "prompt": prompts.turns(row, budget, mode), **labels(mode, budget)}
+
+
+def labels(mode: str, budget: Amount) -> dict:
+    """The columns that say what a row was asked for.
+
+    >>> labels("max", 32), labels("effort", 0.5)
+    ({'budget': 32, 'effort': None, 'mode': 'max'}, {'budget': None, 'effort': 0.5, 'mode': 'effort'})
+    """
+    effort = mode == "effort"
+    return {"budget": None if effort else budget, "effort": effort_of(budget) if effort else None, "mode": mode}
 
 
 def training_rows(

@@ -131,9 +131,8 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
             found |= run.baselines(questions)
         elif number == 1 and candidate.adapter:
             found["trained"] = run("trained", questions)
-            middle = sorted(set(settings.budgets))[len(set(settings.budgets)) // 2] if settings.budgets else None
-            if middle:
-                found["control_constant_length"] = run("control_constant_length", questions, constant_budget=middle)
+            if settings.budgets or settings.efforts:
+                found["control_constant_length"] = run("control_constant_length", questions, constant=True)
         else:
             found[f"model-{number}"] = {"title": candidate.name, **run(f"model-{number}", questions)}
         if number == (1 if settings.adapter else 0):
@@ -212,17 +211,19 @@ class Measuring:
         *,
         budgets: list[int] | None = None,
         wording: Wording | None = None,
-        constant_budget: int | None = None,
+        constant: bool = False,
     ) -> dict:
-        """The measures of one sweep."""
+        """The measures of one sweep; a `constant` one asks for the middle budget and effort alone."""
         settings, budgets = self.settings, sorted(set(budgets or self.settings.budgets))
+        efforts = sorted(set(settings.efforts))
         prompts = dataclasses.replace(self.candidate.prompts, wording=wording or self.candidate.prompts.wording)
-        asked = {"constant_budget": constant_budget, "per_prompt_cap": settings.per_prompt_cap}
+        middle = [found[len(found) // 2] if constant and found else None for found in (budgets, efforts)]
+        asked = {"efforts": efforts, **dict(zip(("constant_budget", "constant_effort"), middle, strict=True))}
         outcomes = sweep(
             self.model,
             self.tokenizer,
             questions,
-            budget_conditions(prompts, budgets, settings.modes, **asked),
+            budget_conditions(prompts, budgets, settings.modes, **asked, per_prompt_cap=settings.per_prompt_cap),
             sampling=self.sampling(budgets),
             grading=self.grading,
             path=self.folder / f"{stage}.completions.jsonl",

@@ -1,6 +1,7 @@
 """The measures of adherence: pure functions from outcomes to numbers.
 
-An outcome is what one completion did: `question_id`, `mode`, `budget`, `length` (tokens), `correct` (1, 0 or None).
+An outcome is what one completion did: `question_id`, `mode`, `budget`, `length` (tokens), `correct` (1, 0 or None), and
+`effort` where it was asked for one: it has no budget then, and no error, but its length follows the effort or does not.
 A signed mean error hides a model that ignores its budget: the constant length that is right on average has none. So
 the errors come with their absolute value, their square, the rate of overruns, and the rank correlation of length and
 budget *within* a question, which a constant length cannot earn.
@@ -9,7 +10,7 @@ budget *within* a question, which a constant length cannot earn.
 import math
 import pkgutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -54,15 +55,24 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return float(a @ b) / scale if scale > 0 else 0.0
 
 
-def within_question_rank_correlation(outcomes: Iterable[dict]) -> float | None:
-    """Spearman's correlation of budget and length within each (question, mode), averaged over those with two budgets.
+def amount(outcome: dict) -> float | None:
+    """What an outcome, or a row of them, was asked for: its budget, or its effort; None for nothing.
 
-    None where no question was asked at two budgets.
+    >>> amount({"budget": 32}), amount({"budget": None, "effort": 0.5}), amount({"budget": None})
+    (32, 0.5, None)
+    """
+    return outcome["budget"] if outcome["budget"] is not None else outcome.get("effort")
+
+
+def within_question_rank_correlation(outcomes: Iterable[dict]) -> float | None:
+    """Spearman's correlation of budget (or effort) and length within each (question, mode), averaged over those.
+
+    Only those count that were asked for two budgets; None where there is none.
     """
     groups: dict[tuple, list[tuple[int, int]]] = defaultdict(list)
     for outcome in outcomes:
-        if outcome["budget"] is not None:
-            groups[outcome["question_id"], outcome["mode"]].append((outcome["budget"], outcome["length"]))
+        if (asked := amount(outcome)) is not None:
+            groups[outcome["question_id"], outcome["mode"]].append((asked, outcome["length"]))
     correlations = [
         rank_correlation(*zip(*pairs, strict=True)) for pairs in groups.values() if len({b for b, _ in pairs}) > 1
     ]
@@ -95,7 +105,10 @@ def summary(outcomes: Sequence[dict]) -> dict:
 
 
 def row(outcomes: Sequence[dict]) -> dict:
-    """One line of the table: outcomes that share a mode and a budget (or ratio). Errors are fractions of the budget."""
+    """One line of the table: outcomes that share a mode and a budget (or effort, or ratio).
+
+    Errors are fractions of the budget; an effort has none.
+    """
     line = {
         "mode": outcomes[0]["mode"],
         "budget": outcomes[0]["budget"],
@@ -104,6 +117,8 @@ def row(outcomes: Sequence[dict]) -> dict:
     }
     if any("cut" in outcome for outcome in outcomes):
         line["cut"] = mean([outcome["cut"] for outcome in outcomes])
+    if outcomes[0].get("effort") is not None:
+        line["effort"] = outcomes[0]["effort"]
     if outcomes[0].get("ratio") is not None:
         line["ratio"] = outcomes[0]["ratio"]
         line["budget"] = float(np.mean([outcome["budget"] for outcome in outcomes]))
@@ -210,7 +225,8 @@ def measure(outcomes: Sequence[dict], longest: int | None = None) -> dict:
     `spread_ratio` is mean length at the largest budget over mean length at the smallest, in the first mode that was
     asked at two budgets; 1 means that the budget makes no difference. `overall` averages the rows of each mode.
     `full_length` is the mean length and the accuracy of `longest_completions`; `truncated` the share that was cut;
-    `markers`, of a model that counts aloud, its `counts`. The row of the largest maximum budget has its `by_level`.
+    `markers`, of a model that counts aloud, its `counts`. The row of the largest maximum budget has its `by_level`,
+    and so has every row of an effort.
 
     `spectrum` has each mode's accuracy under caps, at its largest budget; the largest cap is `longest`, tokens of the
     base's longest completion that ended by itself (this sweep's own, unless it is told). `area` is that under accuracy
@@ -218,14 +234,15 @@ def measure(outcomes: Sequence[dict], longest: int | None = None) -> dict:
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for outcome in outcomes:
-        level = outcome["budget"] if outcome.get("ratio") is None else outcome["ratio"]
+        level = amount(outcome) if outcome.get("ratio") is None else outcome["ratio"]
         groups[outcome["mode"], level].append(outcome)
     keys = sorted(groups, key=lambda key: (key[0], key[1] or 0))
     rows = [row(groups[key]) for key in keys]
     largest = dict(keys)  # of each mode, the last of its budgets
     longest = natural_maximum(outcomes) if longest is None else longest
     for line, key in zip(rows, keys, strict=True):
-        if key == ("max", largest.get("max")) and (levels := by_level(groups[key])):
+        told = key[0] == "effort" or key == ("max", largest.get("max"))
+        if told and (levels := by_level(groups[key])):
             line["by_level"] = levels
     spread = asked_spread = None
     by_mode = defaultdict(list)
@@ -234,7 +251,7 @@ def measure(outcomes: Sequence[dict], longest: int | None = None) -> dict:
     for lines in by_mode.values():
         if len(lines) > 1 and spread is None:
             spread = lines[-1]["mean_length"] / max(lines[0]["mean_length"], 1e-9)
-            asked_spread = lines[-1]["budget"] / lines[0]["budget"]
+            asked_spread = amount(lines[-1]) / amount(lines[0])
     fullest = longest_completions(outcomes)
     grades = [outcome["correct"] for outcome in fullest if outcome["correct"] is not None]
     low, high = wilson(sum(grades), len(grades))
@@ -265,24 +282,26 @@ def measure(outcomes: Sequence[dict], longest: int | None = None) -> dict:
 
 
 def step_metrics(outcomes: Sequence[dict]) -> dict[str, float]:
-    """The adherence of one training step's rollouts, as flat numbers for a tracker."""
-    asked = [outcome for outcome in outcomes if outcome["budget"] is not None]
+    """The adherence of one training step's rollouts, as flat numbers for a tracker; an effort has no errors."""
+    asked = [outcome for outcome in outcomes if amount(outcome) is not None]
     if not asked:
         return {}
-    ratios = np.array([outcome["length"] / outcome["budget"] for outcome in asked])
-    metrics = {
-        "adherence/mean_abs_error": float(np.abs(ratios - 1).mean()),
-        "adherence/mean_error": float((ratios - 1).mean()),
-        "adherence/over_budget": float((ratios > 1).mean()),
-        "adherence/length_std": float(np.std([outcome["length"] for outcome in asked])),
-    }
+    metrics = {"adherence/length_std": float(np.std([outcome["length"] for outcome in asked]))}
+    ratios = np.array([one["length"] / one["budget"] for one in asked if one["budget"] is not None])
+    if len(ratios):
+        metrics["adherence/mean_abs_error"] = float(np.abs(ratios - 1).mean())
+        metrics["adherence/mean_error"] = float((ratios - 1).mean())
+        metrics["adherence/over_budget"] = float((ratios > 1).mean())
     correlations = []
     for mode in sorted({outcome["mode"] for outcome in asked}):
         rows = [outcome for outcome in asked if outcome["mode"] == mode]
-        budgets, lengths = [row["budget"] for row in rows], [row["length"] for row in rows]
-        own = np.array(lengths) / np.array(budgets)
-        metrics[f"adherence/{mode}/mean_abs_error"] = float(np.abs(own - 1).mean())
-        metrics[f"adherence/{mode}/over_budget"] = float((own > 1).mean())
+        budgets, lengths = [amount(row) for row in rows], [row["length"] for row in rows]
+        if mode == "effort":
+            metrics["adherence/effort/rank_correlation"] = rank_correlation(budgets, lengths)
+        else:
+            own = np.array(lengths) / np.array(budgets)
+            metrics[f"adherence/{mode}/mean_abs_error"] = float(np.abs(own - 1).mean())
+            metrics[f"adherence/{mode}/over_budget"] = float((own > 1).mean())
         if len(set(budgets)) > 1:
             correlations.append(rank_correlation(budgets, lengths))
     if correlations:
@@ -295,7 +314,7 @@ def step_metrics(outcomes: Sequence[dict]) -> dict[str, float]:
     within = within_question_rank_correlation(asked)
     if within is not None:
         metrics["adherence/rank_correlation"] = within
-    spread = step_spread(asked)
+    spread = step_spread([one for one in asked if one["budget"] is not None] or asked)
     if spread is not None:
         metrics["adherence/spread_ratio"] = spread
     return metrics
@@ -310,14 +329,14 @@ def step_spread(asked: Sequence[dict]) -> float | None:
     >>> step_spread([{"budget": n, "length": 40} for n in (10, 20, 40, 80)])
     0.0
     """
-    middle = float(np.median([outcome["budget"] for outcome in asked]))
-    low = [outcome for outcome in asked if outcome["budget"] <= middle]
-    high = [outcome for outcome in asked if outcome["budget"] > middle]
+    middle = float(np.median([amount(outcome) for outcome in asked]))
+    low = [outcome for outcome in asked if amount(outcome) <= middle]
+    high = [outcome for outcome in asked if amount(outcome) > middle]
     if not high:
         return None
 
-    def ratio(name: str) -> float:
-        upper, lower = (float(np.mean([outcome[name] for outcome in half])) for half in (high, low))
+    def ratio(of: Callable[[dict], float]) -> float:
+        upper, lower = (float(np.mean([of(outcome) for outcome in half])) for half in (high, low))
         return upper / max(lower, 1e-9)
 
-    return (ratio("length") - 1) / (ratio("budget") - 1)
+    return (ratio(lambda outcome: outcome["length"]) - 1) / (ratio(amount) - 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 
 from rlred.evaluation.markdown import table, table_of, to_html
+from rlred.evaluation.measures import amount
 from rlred.evaluation.report import colours, compare
 from rlred.evaluation.results import KINDS, Result, kind_of, results_in, set_ink, to_markdown
 from rlred.files import write_text
@@ -219,7 +220,7 @@ def examples_of(result: Result) -> list[str]:
 
 def card_of(example: dict) -> str:
     """One completion."""
-    asked = f"{example['mode']} {example['budget']}" if example["budget"] is not None else "free"
+    asked = f"{example['mode']} {amount(example)}" if amount(example) is not None else "free"
     word = {1: "correct", 0: "incorrect"}.get(example["correct"])
     grade = f'<span class="{word}">{word}</span>' if word else ""
     return (

@@ -216,6 +216,8 @@ class _Reader:
         ratio = number_in(values.get("ratio", self.asked["ratio"]), "ratio")
         if ratio is not None and ratio <= 0:
             raise ValueError(f"ratio must be above 0, a share of the length at ratio 1; got {ratio:g}")
+        if mode == "effort":
+            raise ValueError("mode 'effort' is not read from files of predictions; they have budgets or ratios")
         if budget is None and ratio is None and mode in MODES:
             mode = "free"
         if ratio is None or mode not in MODES:

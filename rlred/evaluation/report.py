@@ -2,9 +2,11 @@
 
 from matplotlib.figure import Figure
 
+from rlred.data.budgets import effort_name
+from rlred.evaluation import by_difficulty, calibration
 from rlred.evaluation.efficiency import CAPS, aes
 from rlred.evaluation.markdown import table
-from rlred.evaluation.measures import MEASURES, paired_difference
+from rlred.evaluation.measures import MEASURES, amount, paired_difference
 from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, set_ink
 
 STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
@@ -64,7 +66,9 @@ def colours(result: Result) -> dict[str, str]:
 
 
 def _level(row: dict) -> str:
-    """What a row was asked for: a budget, or a ratio and the budget that it comes to on average."""
+    """What a row was asked for: a budget, an effort, or a ratio and the budget that it comes to on average."""
+    if row.get("effort") is not None:
+        return effort_name(row["effort"])
     if row["budget"] is None:
         return "-"
     return f"{row['ratio']:g} ({row['budget']:.1f})" if "ratio" in row else str(row["budget"])
@@ -162,37 +166,6 @@ def _cut(result: Result) -> list[str]:
     ]
 
 
-def _by_level(result: Result) -> list[str]:
-    """What was done by the difficulty of the questions, where it is known and no budget was asked for."""
-    rows = [
-        [
-            block["title"],
-            level,
-            mean["n"],
-            number(mean["mean_length"], 1),
-            percent(mean["accuracy"]),
-            percent(mean.get("skipped")),  # older files do not say
-        ]
-        for block in result.blocks.values()
-        if set(block["overall"]) == {"free"}
-        for level, mean in block.get("by_level", {}).items()
-    ]
-    names = ("stage", "level", "n", "mean tokens", "accuracy", "without thinking")
-    return ["## By difficulty", "", *table(names, rows)] if rows else []
-
-
-def _at_largest_maximum(result: Result) -> list[str]:
-    """What was done by the difficulty of the questions where the largest maximum was asked for; levels are known."""
-    rows = [
-        [block["title"], row["budget"], level, mean["n"], number(mean["mean_length"], 1), percent(mean["accuracy"])]
-        for block in result.blocks.values()
-        for row in block["rows"]
-        for level, mean in row.get("by_level", {}).items()
-    ]
-    names = ("stage", "budget", "level", "n", "mean tokens", "accuracy")
-    return ["## By difficulty at the largest maximum budget", "", *table(names, rows)] if rows else []
-
-
 def _efficiency(result: Result) -> list[str]:
     """What accuracy costs in tokens, row by row; older files do not say."""
     lines = [(block, row) for block in result.blocks.values() for row in block["rows"] if "ock_score" in row]
@@ -220,7 +193,7 @@ def _efficiency_cells(result: Result, block: dict, row: dict, several: bool) -> 
 
 def _asked(row: dict) -> tuple:
     """What a row was asked for, to find the base's row that was asked for the same."""
-    return row["mode"], row.get("ratio", row["budget"])
+    return row["mode"], row.get("ratio", amount(row))
 
 
 def _spectrum(result: Result) -> list[str]:
@@ -252,10 +225,10 @@ def _at_full_length(result: Result) -> list[str]:
     lines = ["## Accuracy at full length", ""]
     lines.append(f"- base, the longest completion of each question: {accuracy(full)}, {full['mean_length']:.1f} tokens")
     for stage in ("hindsight", "trained"):
-        rows = [row for row in result.rows(stage) if row["budget"] is not None]
+        rows = [row for row in result.rows(stage) if amount(row) is not None]
         for mode in dict.fromkeys(row["mode"] for row in rows):
-            row = max((row for row in rows if row["mode"] == mode), key=lambda row: row["budget"])
-            lines.append(f"- {TITLES[stage]}, {mode} {row['budget']}: {accuracy(row)}, {row['mean_length']:.1f} tokens")
+            row = max((row for row in rows if row["mode"] == mode), key=amount)
+            lines.append(f"- {TITLES[stage]}, {mode} {_level(row)}: {accuracy(row)}, {row['mean_length']:.1f} tokens")
     return lines
 
 
@@ -308,9 +281,13 @@ def draw(result: Result, ink: str = "black") -> Figure:
     for name, block in result.blocks.items():
         title, colour = block["title"], colour_of[name]
         for mode in dict.fromkeys(row["mode"] for row in block["rows"]):
-            rows = [row for row in block["rows"] if row["mode"] == mode and row["budget"] is not None]
+            rows = [row for row in block["rows"] if row["mode"] == mode and amount(row) is not None]
+            if mode == "effort":  # no number of tokens to hold it against
+                style = {"color": colour, "marker": "^", "markersize": 4, "label": f"{title}, effort"}
+                right.plot(*_points(row for row in rows if row["accuracy"] is not None), **style)
+                continue
             if not rows:
-                free = [row for row in block["rows"] if row["accuracy"] is not None]
+                free = [row for row in block["rows"] if row["mode"] == mode and row["accuracy"] is not None]
                 right.plot(*_points(free), color=colour, marker="x", linestyle="none", label=f"{title}, free")
                 continue
             asked = [row["budget"] for row in rows]
@@ -393,5 +370,14 @@ ADHERENCE = Kind(
     upgrade=upgrade,
     lines=_lines,
     above=_above,
-    sections=(_by_level, _at_largest_maximum, _at_full_length, _paired, _what_rl_added, _efficiency, _spectrum),
+    sections=(
+        calibration.section,
+        by_difficulty.unasked,
+        by_difficulty.at_largest_maximum,
+        _at_full_length,
+        _paired,
+        _what_rl_added,
+        _efficiency,
+        _spectrum,
+    ),
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rlred.data.budgets import MODES
+from rlred.data.budgets import MODES, asks_tokens, effort_of
 from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings, QuestionSource
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
@@ -21,6 +21,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
     model: list[str] = option([], "Folders, Hub ids or embedded ones (default: the adapter's base).")
     adapter: list[str] = option([], "PEFT adapters, measured beside their base.")
     budgets: list[int] = option([], "Tokens to ask for.", metavar="TOKENS")
+    efforts: list[str] = option([], "Efforts to ask for: low, medium, high or numbers up to 1.", metavar="EFFORT")
     modes: list[str] = option(["exact"], "How they are asked for", choices=MODES, metavar="MODE")
     split: str = option("test", "Split of the questions.")
     more_questions: list[str] = option([], "Other questions for the first adapter.", metavar="QUESTIONS")
@@ -43,14 +44,23 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
         for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"--{name} must be {smallest} or more, got {getattr(self, name)}")
-        if not self.budgets and self.modes != ["free"]:
+        try:
+            object.__setattr__(self, "efforts", [effort_of(effort) for effort in self.efforts])
+        except ValueError as problem:
+            raise ValueError(f"--efforts: {problem}") from None
+        if not self.budgets and asks_tokens(self.modes):
             raise ValueError("--budgets: name the token budgets to ask for, or files with --predictions")
+        if ("effort" in self.modes) != bool(self.efforts):
+            told = "--efforts: name those to ask for" if "effort" in self.modes else "--efforts needs --modes effort"
+            raise ValueError(f"{told}, such as low medium high 0.1 1.0")
         if self.budgets and min(self.budgets) < 1:
             raise ValueError(f"--budgets must be 1 or more, got {min(self.budgets)}")
         if self.max_completion_length is not None and self.max_completion_length < 1:
             raise ValueError(f"--max_completion_length must be 1 or more, got {self.max_completion_length}")
         if self.max_completion_length is None and not self.budgets:
             raise ValueError("--max_completion_length: without --budgets, say where a completion is cut")
+        if (self.baselines or self.out_of_range) and not self.budgets:
+            raise ValueError("--budgets: baselines and out_of_range are about token budgets; name some")
         check_per_prompt_cap(self.per_prompt_cap, self.modes, "--per_prompt_cap")
         if self.adapter and len(self.model) > 1:
             raise ValueError("--model: with --adapter, name the one model that they belong to, or none")

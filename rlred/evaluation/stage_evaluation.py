@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from rlred.evaluation.conditions import budget_conditions
-from rlred.evaluation.measures import measure
+from rlred.evaluation.measures import amount, measure
 from rlred.evaluation.report import STAGES, adherence
 from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
@@ -22,11 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 def examples(outcomes: list[dict], questions, num_questions: int = 2) -> list[dict]:
-    """What the model wrote for the first questions at the smallest, the middle and the largest budget."""
-    budgets = sorted({outcome["budget"] for outcome in outcomes if outcome["budget"] is not None})
-    shown = {budgets[0], budgets[len(budgets) // 2], budgets[-1]} if budgets else {None}
+    """What the model wrote for the first questions at the smallest, the middle and the largest budget of each mode."""
+    shown = set()
+    for mode in {outcome["mode"] for outcome in outcomes}:
+        found = sorted({amount(one) for one in outcomes if one["mode"] == mode and amount(one) is not None})
+        shown |= {(mode, one) for one in ((found[0], found[len(found) // 2], found[-1]) if found else (None,))}
     texts = {row["question_id"]: row["question"] for row in questions[:num_questions]}
-    found = [one for one in outcomes if one["question_id"] in texts and one["budget"] in shown]
+    found = [one for one in outcomes if one["question_id"] in texts and (one["mode"], amount(one)) in shown]
     return [
         {"question": texts[one["question_id"]], **{name: one[name] for name in one if name != "completion_ids"}}
         for one in found
@@ -53,11 +55,11 @@ class StageEvaluation:
         sampler = arguments.make_sampler()
         self.on, self.output, self.tokenizer = arguments.evaluate, output, tokenizer
         self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
-        self.modes = arguments.eval_modes or [arguments.main_mode()]
+        self.modes, self.efforts = arguments.eval_modes or [arguments.main_mode()], arguments.make_eval_efforts()
         self.held_out, self.prompts, self.per_prompt_cap = held_out, prompts, arguments.eval_per_prompt_cap
         self.grading, self.engine_of = grading, engine_of
         self.sampling = Sampling(
-            max(training.max_completion_length, 2 * max(self.budgets)),
+            max(training.max_completion_length, 0 if set(self.modes) == {"effort"} else 2 * max(self.budgets)),
             temperature=arguments.eval_temperature,
             batch_size=arguments.eval_batch_size,
             seed=training.seed,
@@ -77,13 +79,15 @@ class StageEvaluation:
         state, engine = PartialState(), self.engine_of(model)
         if state.is_main_process and not self.has_measured(path, step):
             beat(self.output, stage=f"measuring: {stage}")
-            constant = self.budgets[len(self.budgets) // 2] if stage == "control_constant_length" else None
-            asked = {"constant_budget": constant, "per_prompt_cap": self.per_prompt_cap}
+            constant = constant_effort = None
+            if stage == "control_constant_length":
+                constant, constant_effort = (found[len(found) // 2] for found in (self.budgets, self.efforts))
+            asked = {"efforts": self.efforts, "constant_budget": constant, "constant_effort": constant_effort}
             outcomes = sweep(
                 engine,
                 self.tokenizer,
                 self.held_out,
-                budget_conditions(self.prompts, self.budgets, self.modes, **asked),
+                budget_conditions(self.prompts, self.budgets, self.modes, **asked, per_prompt_cap=self.per_prompt_cap),
                 sampling=self.sampling,
                 grading=self.grading,
                 path=path.with_suffix(".completions.jsonl"),
@@ -108,6 +112,7 @@ class StageEvaluation:
             "per_prompt_cap": self.per_prompt_cap,
             "seed": self.sampling.seed,
         }
+        asked |= {"efforts": self.efforts} if "effort" in self.modes else {}
         told = self.prompts.described()
         asked |= {name: told[name] for name in ("system_prompt", "chat_template_kwargs") if told[name]}
         return measured_before(path, asked)

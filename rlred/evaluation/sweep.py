@@ -25,7 +25,7 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.files import whole_lines, write_text
 from rlred.rewards.length import find_end
 
-LABELS = ("mode", "budget", "ratio")  # what a condition may say of its outcomes
+LABELS = ("mode", "budget", "effort", "ratio")  # what a condition may say of its outcomes
 
 
 class Engine(Protocol):

@@ -190,9 +190,9 @@ def boundaries(texts: Sequence[str]) -> list[int]:
 def sample(source: str, model, material: Material, count: int, path: Path, chunk: int | None = None) -> list[dict]:
     """The completions of a source as traces, saved to `path` chunk by chunk, 512 or a batch if that is more.
 
-    A trace has `question`, `completion_ids`, `source`, a `system` where the question has one, and `truncated` where it
-    did not end within its limit. A file that is already there is continued; a line that was cut off by a crash is
-    sampled again.
+    A trace has `question`, `completion_ids`, `source`, a `system` and `reference_correct_lengths` where the question
+    has them, and `truncated` where it did not end within its limit. A file that is already there is continued; a line
+    that was cut off by a crash is sampled again.
     """
     state, sampling = PartialState(), material.sampling
     lines = whole_lines(path)
@@ -224,7 +224,7 @@ def sample(source: str, model, material: Material, count: int, path: Path, chunk
 
 
 def _trace(job: Job, tokens: list[int], source: str, stops: frozenset[int]) -> dict:
-    trace = {name: job.row[name] for name in ("question", "system") if job.row.get(name)}
+    trace = {name: job.row[name] for name in ("question", "system", "reference_correct_lengths") if job.row.get(name)}
     trace |= {"completion_ids": [*job.given, *tokens], "source": source}
     return trace if tokens[-1] in stops else trace | {"truncated": True}
 

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, ModelCardData
 from transformers import AutoProcessor, AutoTokenizer
 
 from rlred.compression.rows import make_ratio_format
-from rlred.data.budgets import make_wording
+from rlred.data.budgets import EFFORTS, asks_tokens, effort_of, make_wording
 from rlred.data.markers import Markers
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
@@ -198,17 +198,28 @@ def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
     """What a length-control adapter does, the prompts that ask it for a budget, and a sentence about them."""
     arguments = settings["arguments"]
     rows = read_result(run).rows("trained") if (run / "adherence.json").is_file() else []
-    budget = rows[-1]["budget"] if rows else arguments["budget_high"]
+    budgets = [row["budget"] for row in rows if row["budget"] is not None]
+    budget = budgets[-1] if budgets else arguments["budget_high"]
     wording = make_wording(arguments["wording"])
     modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
-    prompts = [wording.ask("{question}", None if mode == "free" else budget, mode) for mode in modes]
-    how = "The control is bound to these words; put the number of tokens where the number stands."
+    asked = {"free": None, "effort": EFFORTS["low"]}
+    prompts = [wording.ask("{question}", asked.get(mode, budget), mode) for mode in modes]
+    how = "The control is bound to these words; "
+    how += "put the number of tokens where the number stands." if asks_tokens(modes) else "put another number there."
+    if "effort" in modes:
+        how += " An effort is written in hundredths, the share of what a question takes by itself."
     return "thinks for as long as it is told", prompts, how
 
 
 def trained_budgets(arguments: dict) -> str:
-    """The range of budgets, in tokens."""
-    return f"Budgets from {arguments['budget_low']} to {arguments['budget_high']} tokens were trained."
+    """The range of budgets, in tokens, and of efforts."""
+    modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
+    efforts = [effort_of(effort) for effort in arguments.get("efforts") or [arguments.get("effort_low", 1.0), 1.0]]
+    told = f"Efforts from {min(efforts):g} to {max(efforts):g} were trained."
+    if "effort" in modes and not asks_tokens(modes):
+        return told
+    told = f" {told}" if "effort" in modes else ""
+    return f"Budgets from {arguments['budget_low']} to {arguments['budget_high']} tokens were trained.{told}"
 
 
 def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from rlred.data.budgets import EFFORTS, asks_tokens
 from rlred.data.models import vllm_rank
 from rlred.data.prompts import prompts_of_record
 from rlred.files import read_record
@@ -20,7 +21,8 @@ class Served:
     templates: dict[str, str]
     variables: Variables
     modes: tuple[str, ...]
-    trained: tuple[int, int]
+    trained: tuple[int, int] | None
+    """The smallest and the largest number of tokens; None where only efforts were trained."""
     settings: dict
     """The settings of the chat template in training."""
 
@@ -40,9 +42,9 @@ class Served:
         tokenizer.chat_template = bases if isinstance(told, dict) else bases["default"]
         prompts = prompts_of_record(record).fitted(tokenizer)
         choices = arguments.get("budget_choices") or [arguments["budget_low"], arguments["budget_high"]]
-        trained = min(choices), max(choices)
+        trained = (min(choices), max(choices)) if asks_tokens(modes) else None
         code = (record.get("training") or {}).get("trust_remote_code", False)
-        largest = max(context_length(trained_on, code), trained[1])
+        largest = max(context_length(trained_on, code), max(choices))
         made = {
             name: budget_template(text, prompts, modes, largest=largest, trained=trained)
             for name, text in bases.items()
@@ -63,14 +65,12 @@ class Served:
             config.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def request(self, name: str) -> dict:
-        """A request for the largest trained budget, as every OpenAI-compatible server takes it."""
-        asked = {
-            **self.settings,
-            self.variables.budgets[0]: self.trained[1],
-            self.variables.mode: default_mode(self.modes),
-        }
+        """A request for the largest trained budget, or a low effort, as every OpenAI-compatible server takes it."""
+        asked = {self.variables.effort: "low"}
+        if self.trained:
+            asked = {self.variables.budgets[0]: self.trained[1], self.variables.mode: default_mode(self.modes)}
         messages = [{"role": "user", "content": "What is 2+2?"}]
-        return {"model": name, "messages": messages, "chat_template_kwargs": asked}
+        return {"model": name, "messages": messages, "chat_template_kwargs": {**self.settings, **asked}}
 
 
 def vllm(name: str, base: str, rank: int) -> str:
@@ -91,14 +91,25 @@ def served(template: Served, name: str, base: str, rank: int) -> list[str]:
     """The card's section: one request, and how each server is started so that it reads the folder's template."""
     budget, alias = template.variables.budgets
     mode, request = template.variables.mode, json.dumps(template.request(name))
-    others = [one for one in template.modes if one not in ("free", default_mode(template.modes))]
+    others = [one for one in template.modes if one not in ("free", "effort", default_mode(template.modes))]
     choice = f"`{mode}` is `{default_mode(template.modes)}` where the request does not say"
     choice += "".join(f", `{one}` was trained as well" for one in others)
+    told = []
+    if template.trained:
+        told.append(
+            f"the number of tokens as `{budget}` (`{alias}` is read where that is missing). {choice}; `free` takes no "
+            "number."
+        )
+    if "effort" in template.modes:
+        names = ", ".join(f"`{word}` is {value:g}" for word, value in EFFORTS.items())
+        told.append(
+            f"an effort as `{template.variables.effort}`, a number above 0 and at most 1 or its name: {names} of what "
+            "the question takes; the table of calibration says what each came to."
+        )
     return [
         "## How to serve",
-        "The chat template of this folder writes those words itself. Send the question alone, and the number of tokens "
-        f"as `{budget}` (`{alias}` is read where that is missing). {choice}; `free` takes no number. Without these "
-        "variables the template is that of the base. A value that is no budget is refused with a sentence.",
+        f"The chat template of this folder writes those words itself. Send the question alone, and {' Or '.join(told)} "
+        "Without these variables the template is that of the base. A value that is none is refused with a sentence.",
         "    curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f"      -d '{_quoted(request)}'",
         "The servers below take this request. A LoRA adapter is served with the template of the *base*, unless the "
@@ -108,8 +119,8 @@ def served(template: Served, name: str, base: str, rank: int) -> list[str]:
     python -m sglang.launch_server --port 8000 --model-path {base} --enable-lora \\
       --lora-paths {name}={name} --chat-template {name}/chat_template.jinja
     transformers serve {name}/merged""",
-        "The number is a request that the model was trained to keep, not a limit. Where one is needed, set that of the "
-        "server (`max_tokens`, or a limit of thinking tokens) somewhat above it.",
+        "What is asked for is a request that the model was trained to keep, not a limit. Where one is needed, set that "
+        "of the server (`max_tokens`, or a limit of thinking tokens) somewhat above it.",
     ]
 
 

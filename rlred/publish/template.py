@@ -8,6 +8,8 @@ r"""A budget as a variable of the chat template, so that a server words it as tr
     thinking_budget         whole number of tokens, for mode exact or max
     thinking_token_budget   the same under the name of vLLM's request field; read where thinking_budget is not given
     budget_mode             exact, max (where it was trained, the default) or free, which takes no number
+    reasoning_effort        where efforts were trained: low, medium, high or a number above 0 and at most 1; a number of
+                            tokens, or another budget_mode, wins over it, since some servers send one with every request
 
 The block rewrites the messages and hands them to the base's template, which stays as it is, byte for byte. What it
 writes is `Wording.ask` (tests/test_template.py holds this for every template that TRL ships). A system message goes
@@ -24,10 +26,11 @@ import json
 import re
 from dataclasses import dataclass
 
-from rlred.data.budgets import Wording
+from rlred.data.budgets import EFFORTS, Wording
 from rlred.data.prompts import Prompts
 
 LARGEST = 2**20  # where nobody knows the context of the base
+_TAKES = f"{', '.join(EFFORTS)}, or a number above 0 and at most 1"
 
 # `@NAME@` is replaced. Every tag strips the space around it but the last, whose newline is trimmed: the base's text
 # begins as it would at the start of a file.
@@ -35,12 +38,15 @@ _FIRST, _LAST = "{#- The words of a budget, as they were trained", "{#- the temp
 _BLOCK = (
     _FIRST
     + r"""; without @FIELDS@ and @MODE@ nothing changes. -#}
-{%- set rlred = namespace(field="", budget=none, mode=none, words="", last=-1, head="", turns=[], parts=[]) -%}
-@TAKE@
+{%- set rlred = namespace(field="", budget=none, effort=none, mode=none, words="", last=-1, head="") -%}
+{%- set rlred.turns = [] -%}
+@TAKE@@EFFORT@
 {%- if @MODE@ is defined and @MODE@ is not none -%}
     {%- set rlred.mode = @MODE@ -%}
 {%- elif rlred.field -%}
     {%- set rlred.mode = "@DEFAULT@" -%}
+{%- elif rlred.effort is not none -%}
+    {%- set rlred.mode = "effort" -%}
 {%- endif -%}
 {%- if rlred.mode is not none -%}
     @WORDS@
@@ -52,6 +58,8 @@ _BLOCK = (
             {{- raise_exception(rlred.field ~ "=" ~ (rlred.budget | tojson) ~
                 " goes with no @MODE@ of \"free\"; leave one of them out") -}}
         {%- endif -%}
+    {%- elif rlred.mode == "effort" -%}
+        @ASK_EFFORT@
     {%- elif not rlred.field -%}
         {{- raise_exception("@MODE@=" ~ (rlred.mode | tojson) ~
             " needs @FIELD@, a whole number of tokens from 1 to @LARGEST@@TRAINED@") -}}
@@ -147,13 +155,14 @@ class Variables:
     """How the variables are called: by their plain names, but where the base's template reads one of those itself.
 
     >>> Variables.beside("{{ messages }}")
-    Variables(budgets=('thinking_budget', 'thinking_token_budget'), mode='budget_mode')
+    Variables(budgets=('thinking_budget', 'thinking_token_budget'), mode='budget_mode', effort='reasoning_effort')
     >>> Variables.beside("{% if thinking_budget %}...{% endif %}").budgets
     ('rlred_thinking_budget', 'thinking_token_budget')
     """
 
     budgets: tuple[str, ...] = ("thinking_budget", "thinking_token_budget")
     mode: str = "budget_mode"
+    effort: str = "reasoning_effort"
 
     @classmethod
     def beside(cls, base: str) -> "Variables":
@@ -162,7 +171,7 @@ class Variables:
         def own(name: str) -> str:
             return f"rlred_{name}" if re.search(rf"\b{name}\b", base) else name
 
-        return cls(tuple(own(name) for name in cls.budgets), own(cls.mode))
+        return cls(tuple(own(name) for name in cls.budgets), own(cls.mode), own(cls.effort))
 
 
 def budget_template(
@@ -178,10 +187,14 @@ def budget_template(
     `prompts` are the run's, fitted to its tokenizer; `modes` those that were trained (free is always there); `largest`
     is the largest number of tokens that is taken, and `trained` the range that an error names.
     """
-    names, numbered = Variables.beside(base), [mode for mode in modes if mode != "free"]
-    known = [f'"{mode}" with {names.budgets[0]}' for mode in numbered] + ['"free" without']
+    names, asking = Variables.beside(base), [mode for mode in modes if mode != "free"]
+    known = [f'"{mode}" with {names.effort if mode == "effort" else names.budgets[0]}' for mode in asking]
+    known, efforts = [*known, '"free" without'], "effort" in modes
     told = {
-        "FIELDS": " or ".join(names.budgets),
+        "ASK_EFFORT": _ASK_EFFORT if efforts else "",
+        "NAME": names.effort,
+        "TAKES": _TAKES,
+        "FIELDS": " or ".join([*names.budgets, *([names.effort] if efforts else [])]),
         "FIELD": names.budgets[0],
         "MODE": names.mode,
         "DEFAULT": default_mode(modes),
@@ -191,8 +204,9 @@ def budget_template(
         "FOLDS": str(prompts.folds_system).lower(),
         "IN_PARTS": str(prompts.in_parts).lower(),
         "TAKE": _take(names.budgets),
+        "EFFORT": _effort(names.effort) if efforts else "",
         # Last: what a wording says is not searched for names.
-        "WORDS": _words(prompts.wording, (*numbered, "free")),
+        "WORDS": _words(prompts.wording, (*asking, "free")),
     }
     block = _BLOCK
     for name, text in told.items():
@@ -242,6 +256,32 @@ def _take(names: tuple[str, ...]) -> str:
             f"{{%- {start} {name} is defined and {name} is not none -%}}",
             f'    {{%- set rlred.field = "{name}" -%}}',
             f"    {{%- set rlred.budget = {name} -%}}",
+        ]
+    return "\n".join([*lines, "{%- endif -%}"])
+
+
+# What the mode effort does with its words; a wrong effort is an error where it is used, not where another value wins.
+_ASK_EFFORT = r"""{%- if rlred.effort is none or rlred.field -%}
+            {{- raise_exception("@MODE@=\"effort\" needs @NAME@, @TAKES@, and no number of tokens") -}}
+        {%- elif rlred.effort is boolean or rlred.effort is not number or rlred.effort <= 0 or rlred.effort > 1 -%}
+            {{- raise_exception("@NAME@=" ~ (rlred.told | tojson) ~ " is no effort; give @TAKES@") -}}
+        {%- endif -%}
+        {%- set rlred.effort = (100 * rlred.effort + 0.5) | int -%}
+        {%- if rlred.effort < 1 -%}
+            {%- set rlred.effort = 1 -%}
+        {%- endif -%}
+        {%- set rlred.words = rlred.words.replace("{effort}", rlred.effort | string) -%}"""
+
+
+def _effort(name: str) -> str:
+    """Tags that take an effort, a name as its number."""
+    lines = ["", f"{{%- if {name} is defined and {name} is not none -%}}", f"    {{%- set rlred.told = {name} -%}}"]
+    lines += [f"    {{%- set rlred.effort = {name} -%}}"]
+    for word, value in EFFORTS.items():
+        lines += [
+            f'    {{%- if {name} == "{word}" -%}}',
+            f"        {{%- set rlred.effort = {value} -%}}",
+            "    {%- endif -%}",
         ]
     return "\n".join([*lines, "{%- endif -%}"])
 

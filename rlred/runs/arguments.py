@@ -14,7 +14,7 @@ import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
 from rlred.checks.probe_file import with_probe
-from rlred.data.budgets import BudgetSampler, Wording, make_wording
+from rlred.data.budgets import EFFORTS, BudgetSampler, Wording, effort_of, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import complaint, no_such_flag, option
@@ -59,7 +59,9 @@ class LengthControlArguments:
     budget_high: int = option(64, "Largest budget, in tokens.")
     budget_distribution: str = option("uniform", "uniform, log_uniform or choices.")
     budget_choices: list[int] = option([], "The budgets to choose from, for budget_distribution=choices.")
-    modes: str = option({"exact": 1.0}, "Weights of the modes exact, max and none, as YAML/JSON.")
+    modes: str = option({"exact": 1.0}, "Weights of the modes exact, max, effort and free, as YAML/JSON.")
+    efforts: list[str] = option([], "Efforts to draw from, low, medium, high or numbers (default: effort_low to 1).")
+    effort_low: float = option(0.1, "Smallest effort, a share of the question's own length; the largest is 1.")
     budgets_per_question: int = option(2, "Budgets at which a question is asked, side by side, each time it comes up.")
 
     reward: str = option("by_mode", "Reward name, or a mapping with its name and parameters, as YAML/JSON.")
@@ -110,6 +112,7 @@ class LengthControlArguments:
     eval_split: str = option("test", "Split of the held-out questions.")
     num_eval_questions: int = option(64, "Held-out questions; each is asked at every budget in every mode.")
     eval_budgets: list[int] = option([], "Budgets of the sweep (default: seven over the training range).")
+    eval_efforts: list[str] = option([], "Efforts of the sweep (default: low, medium, high and ten over the range).")
     eval_modes: list[str] = option([], "Modes of the sweep (default: the mode with the largest weight).")
     eval_temperature: float = option(1.0, "Sampling temperature of the sweep; 0 is greedy.")
     eval_per_prompt_cap: float | None = option(
@@ -141,7 +144,7 @@ class LengthControlArguments:
         check_per_prompt_cap(self.eval_per_prompt_cap, self.eval_modes or [self.main_mode()], "eval_per_prompt_cap")
         # Made once here, so that a wrong value is reported before anything is loaded.
         self.make_wording(), self.make_sampler(), self.make_hindsight(), self.make_parts(), self.make_stop()
-        self.make_target_search(), self.make_reference_wording()
+        self.make_target_search(), self.make_reference_wording(), self.make_eval_efforts()
 
     def make_prompts(self, chat_template_kwargs: dict | None = None, end_of_thinking: str | None = None) -> Prompts:
         """How this run asks: its wording and system prompt, with TRL's `chat_template_kwargs`.
@@ -173,7 +176,14 @@ class LengthControlArguments:
             distribution=self.budget_distribution,
             choices=tuple(self.budget_choices),
             modes=self.modes,
+            efforts=tuple(self.efforts),
+            effort_low=self.effort_low,
         )
+
+    def make_eval_efforts(self) -> list[float]:
+        """The efforts of the sweep, smallest first."""
+        told = self.eval_efforts or [*EFFORTS, *self.make_sampler().effort_grid()]
+        return sorted({effort_of(effort) for effort in told})
 
     def make_hindsight(self) -> Hindsight:
         """The settings of the hindsight start."""

@@ -21,11 +21,21 @@ from accelerate import PartialState
 from peft import get_peft_model
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
-from rlred.checks.audit import audit_config, audit_probe, audit_rows, enforce, rollouts_per_step, sampled_modes
+from rlred.checks.audit import (
+    audit_config,
+    audit_probe,
+    audit_rows,
+    enforce,
+    length_rewards,
+    rollouts_per_step,
+    sampled_modes,
+)
+from rlred.checks.audit_efforts import audit_start
 from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
+from rlred.evaluation.calibration import calibration
 from rlred.evaluation.conditions import free
 from rlred.evaluation.references import COLUMNS, sample_references, write_references
 from rlred.evaluation.results import Result
@@ -33,9 +43,9 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.vllm import Engines, check_vllm
-from rlred.files import write_json
+from rlred.files import read_record, write_json
 from rlred.output import checkpoint_of, prepare_output_dir
-from rlred.rewards import Correctness, make_reward
+from rlred.rewards import Correctness, EffortLength, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of, masking
 from rlred.runs.arguments import KINDS, LengthControlArguments
 from rlred.runs.chassis import command, describe, load_both, load_model, lora_of, num_rows, watchers
@@ -118,6 +128,9 @@ def run(
 def audit(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, sampler, rewards) -> None:
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
     enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
+    if arguments.hindsight:
+        asked = length_rewards(rewards, sampler, EffortLength)
+        enforce(audit_start(asked, arguments.make_hindsight().effort_quantile))
     if arguments.probe:
         sources = {"free", *arguments.make_hindsight().sources} if arguments.hindsight else {"free"}
         probe, name = read_probe(arguments.probe), model_config.model_name_or_path
@@ -168,7 +181,11 @@ def finish(
     for stage in ("trained", "control_constant_length"):
         evaluation.measure(stage, model, trainer.state.global_step)
     spent = cost(trainer, hindsight, *map(evaluation.rank_correlation, ("hindsight", "trained")), start)
-    return evaluation.report(name, spent, hindsight)
+    report = evaluation.report(name, spent, hindsight)
+    efforts = calibration(report.blocks["trained"]) if report and "trained" in report.blocks else []
+    if efforts and PartialState().is_main_process:  # what a server maps an effort to
+        write_json(evaluation.output / "run.json", {**read_record(evaluation.output / "run.json"), "efforts": efforts})
+    return report
 
 
 def close(trainer: GRPOTrainer) -> None:

@@ -22,11 +22,11 @@ from rlred.rewards.base import Reward, declared
 class LogsAdherence(Reward):
     """A reward whose calls also log `adherence/*`; its values are those of `reward`, unchanged.
 
-    Rows carry `budget` and `mode`; `question_id` lets the rank correlation compare one question's budgets with each
-    other. The metrics are those of `rlred.evaluation.measures.step_metrics`, over the rollouts of all processes, and
-    `adherence/stopped`, the share of rollouts that ended at their `rollout_limit` (rlred/training/early_stop.py). Those
-    count as `max_completion_length` tokens: lengths cut at the budget would look like adherence. `ends` are the ids
-    that end a completion.
+    Rows carry `budget` and `mode`, and `effort` where some ask for one; `question_id` lets the rank correlation compare
+    one question's budgets with each other. The metrics are those of `rlred.evaluation.measures.step_metrics`, over the
+    rollouts of all processes, and `adherence/stopped`, the share of rollouts that ended at their `rollout_limit`
+    (rlred/training/early_stop.py). Those count as `max_completion_length` tokens: lengths cut at the budget would look
+    like adherence. `ends` are the ids that end a completion.
 
     With a `tokenizer`, every reward of the run sees the completion's whole text, whose thinking ends at
     `end_of_thinking` (rlred/data/prompts.py: `decode`), without the `markers` of counted thinking.
@@ -91,7 +91,7 @@ class LogsAdherence(Reward):
             ]
             lengths = [self.max_completion_length if cut else n for cut, n in zip(stopped, lengths, strict=True)]
             log_metric("adherence/stopped", sum(stopped) / len(stopped))
-        names = ("question_id", "mode", "budget")
+        names = ("question_id", "mode", "budget", "effort")
         asked = zip(*(columns.get(name) or [None] * len(lengths) for name in names), strict=True)
         outcomes = [{**dict(zip(names, row, strict=True)), "length": n} for row, n in zip(asked, lengths, strict=True)]
         if self.markers and self.tokenizer is not None:

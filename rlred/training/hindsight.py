@@ -6,7 +6,8 @@ not move the stop, no group of rollouts holds a budget-dependent difference to l
     sample    the model's own completions, asked for any budget; for a model whose own lengths are not those of the
               budgets, traces of every length (rlred/evaluation/trace_sources.py)
     relabel   ask for the length that each one really has: exact N = n; maximum N = n + a little, or as a bound: a
-              budget is drawn first, and of the question's traces within it one of the shorter answers (`max_slack`)
+              budget is drawn first, and of the question's traces within it one of the shorter answers (`max_slack`);
+              effort e = n / T, T the length that the question's own correct answers have
     train     LoRA SFT on the same tokens, lengths mixed in every batch, until the rank correlation of budget and
               length passes a threshold (it comes by a phase transition)
     cool      some more updates at a falling rate, which settle the lengths that the high one leaves loose
@@ -43,6 +44,7 @@ from rlred.output import last_checkpoint
 from rlred.training.callbacks import Heartbeat
 from rlred.training.counting import Counting
 from rlred.training.hindsight_settings import Hindsight
+from rlred.training.range_test import LOWEST, find_learning_rate
 from rlred.training.relabelling import find_traces, relabel
 from rlred.training.sft import SFTSettings, SupervisedTrainer
 
@@ -167,13 +169,15 @@ class Start:
             object.__setattr__(self, "sampler", dataclasses.replace(self.sampler, modes=self.settings.modes))
 
     def probe(self, tokenizer, questions: list[dict]) -> Probe:
-        """Asks the first questions at the budgets of a grid: exact ones, if the run has any.
+        """Asks the first questions at the budgets of a grid: exact ones, if the run has any; and at efforts likewise.
 
         A maximum is a bound, and where a question needs little, length does not follow it.
         """
-        settings, modes = self.settings, self.sampler.modes
-        mode = "exact" if modes.get("exact") else "max"
-        conditions = budget_conditions(self.prompts, self.sampler.grid(settings.num_probe_budgets), [mode])
+        settings, modes, count = self.settings, self.sampler.modes, self.settings.num_probe_budgets
+        numbered = ["exact"] if modes.get("exact") else ["max"] if modes.get("max") or not modes.get("effort") else []
+        modes_of = numbered + (["effort"] if modes.get("effort") else [])
+        efforts = self.sampler.effort_grid(count)
+        conditions = budget_conditions(self.prompts, self.sampler.grid(count), modes_of, efforts=efforts)
         ungraded = Grading(length=self.grading.length, grades=False)
         asked = {"sampling": self.sampling, "grading": ungraded, "description": "hindsight: probe"}
         rows = questions[: settings.num_probe_questions]
@@ -198,7 +202,7 @@ class Start:
             self.sampler,
             frozenset(stop_ids(model, tokenizer)),
             self.sampling,
-            asks_budgets=not self.settings.sources,
+            asks_budgets=not (self.settings.sources or self.sampler.modes.get("effort")),
             answer_cues=ANSWER_CUES if self.settings.answer_cue is None else (self.settings.answer_cue,),
             samples_per_question=self.settings.samples_per_question,
         )
@@ -225,6 +229,10 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     settings, length = start.settings, start.grading.length
     traces, bins = start.traces(model, tokenizer, questions, output)
     rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
+    if settings.learning_rate is None:
+        tried = sft_settings(dataclasses.replace(settings, learning_rate=LOWEST))
+        rate = find_learning_rate(model, tokenizer, rows, tried, training=training, output=output)
+        settings = dataclasses.replace(settings, learning_rate=rate)
     probe = start.probe(tokenizer, questions)
     trainer = SupervisedTrainer(
         rate=probe.rate,
@@ -246,6 +254,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         "shortest_trace": min(lengths),
         "longest_trace": max(lengths),
         "bins": bins,
+        "learning_rate": settings.learning_rate,
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],
     }

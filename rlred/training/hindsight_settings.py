@@ -32,8 +32,9 @@ class Hindsight:
     """Completions per update, over all processes."""
     micro_batch_size: int = 32
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
-    learning_rate: float = 2e-3
-    """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md."""
+    learning_rate: float | None = 2e-3
+    """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md. None: it is
+    found by a range test of 60 updates (rlred/training/range_test.py)."""
     max_slack: int | None = 8
     """A maximum budget is the trace's length plus 0 to this many tokens. None: it is a bound. A budget is drawn first,
     and the shorter of two traces of the question within it answers: fewer tokens, more overruns (docs/LOG.md)."""
@@ -42,6 +43,9 @@ class Hindsight:
     little of the number: with half of the rows of that kind the embedded start followed it later."""
     samples_per_question: int = 1
     """Completions of each question among `num_samples`; with several, a maximum can prefer the short ones of them."""
+    effort_quantile: float | None = 0.75
+    """An effort is the length of a trace as a share of the question's own length: of this quantile of its correct
+    answers' lengths, or their mean (None). The same as the reward's, or RL moves what the start has taught."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     only_correct: bool = False
@@ -92,6 +96,10 @@ class Hindsight:
                 raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
         if self.empty_bins not in ("stop", "warn"):
             raise ValueError(f"hindsight.empty_bins must be stop or warn, got {self.empty_bins!r}")
+        if self.effort_quantile is not None and not 0 <= self.effort_quantile <= 1:
+            raise ValueError(f"hindsight.effort_quantile must be in [0, 1], got {self.effort_quantile}")
+        if self.markers and (self.modes or {}).get("effort"):
+            raise ValueError("hindsight.markers: counts say how much of a number is left, and an effort is none")
         for name in ("max_slack", "cooldown_updates"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
@@ -101,5 +109,5 @@ class Hindsight:
             )
         if not 0 <= self.required_correlation <= 1:
             raise ValueError(f"hindsight.required_correlation must be in [0, 1], got {self.required_correlation}")
-        if not self.learning_rate > 0:
+        if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from rlred.data.budgets import BudgetSampler
+from rlred.data.budgets import BudgetSampler, hundredths
 from rlred.data.prompts import Prompts, as_prompts, decode, end_ids, thinking_end
 from rlred.evaluation.sampling import Grading
 from rlred.evaluation.trace_sources import Bins, Material, described, sample, spread, table
 from rlred.rewards import Correctness, Length
+from rlred.rewards.effort_length import natural_length
 from rlred.rewards.length import find_end
 from rlred.training.counting import Counting
 from rlred.training.hindsight_settings import Hindsight
@@ -114,20 +115,63 @@ def within(
     return min(rng.choices(fitting, k=2), key=lengths.__getitem__), budget
 
 
+def own_lengths(traces, lengths: Sequence[int], quantile: float | None) -> list[float]:
+    """The own length of each trace's question: of the reference's correct answers, or else of its free traces.
+
+    The first where the question came with the column `reference_correct_lengths`. The traces are those that are kept:
+    with `only_correct` correct ones. A question without a free trace has that of all its traces.
+
+    >>> traces = [{"question": "a"}, {"question": "a"}, {"question": "b", "reference_correct_lengths": [30, 50]}]
+    >>> own_lengths(traces, [20, 40, 10], quantile=1.0)
+    [40.0, 40.0, 50.0]
+    """
+    own: dict[tuple, list[list[int]]] = {}
+    for trace, n in zip(traces, lengths, strict=True):
+        free, every = own.setdefault((trace["question"], trace.get("system")), [[], []])
+        every.append(n)
+        if trace.get("source", "free") == "free":
+            free.append(n)
+    found = []
+    for trace in traces:
+        free, every = own[trace["question"], trace.get("system")]
+        found.append(natural_length(trace.get("reference_correct_lengths") or free or every, quantile))
+    return found
+
+
+def efforts_of(traces, lengths: Sequence[int], settings: Hindsight) -> list[float | None]:
+    """The effort of each trace, its length as a share of its question's own, in whole hundredths; None above 1.
+
+    Raises `ValueError` where fewer than an update's traces have one.
+    """
+    owns = own_lengths(traces, lengths, settings.effort_quantile)
+    shares = [hundredths(n / own) / 100 for n, own in zip(lengths, owns, strict=True)]
+    longer = sum(share > 1 for share in shares)
+    logger.info("hindsight: %d of %d traces are longer than their question's own length", longer, len(traces))
+    if len(traces) - longer < settings.batch_size:
+        raise ValueError(
+            f"hindsight.effort_quantile={settings.effort_quantile}: only {len(traces) - longer} of {len(traces)} "
+            f"traces are within their question's own length, and an update takes {settings.batch_size}; raise it"
+        )
+    return [share if share <= 1 else None for share in shares]
+
+
 def relabel(
     traces, tokenizer, prompts: Prompts, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
 ):
     """Token rows for SFT (`input_ids`, `completion_mask`), enough for every update, each asking for its own length.
 
     The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
-    keep the model's own length. The completion's tokens are those that were sampled, never re-tokenised text, with
-    markers between them where the settings say so; the traces are those that `Counting.countable` keeps.
+    keep the model's own length. A trace that is longer than its question's own length has no effort: in an effort row
+    one of the question that has takes its place, and where there is none, the row is left out. The completion's tokens
+    are those that were sampled, never re-tokenised text, with markers between them where the settings say so; the
+    traces are those that `Counting.countable` keeps.
     """
     rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
     ends = () if settings.train_answer else end_ids(tokenizer, prompts.end)
     counting = Counting(settings.markers, tokenizer, prompts.end, length)
     lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
     rivals = rivals_of(traces, lengths)
+    efforts = efforts_of(traces, lengths, settings) if sampler.modes.get("effort") else []
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:
@@ -138,6 +182,12 @@ def relabel(
                 budget = max(1, lengths[index]) + slack
             elif mode == "max":
                 index, budget = within(budget, rivals[index], lengths, sampler, rng)
+            elif mode == "effort":
+                fitting = [one for one in rivals[index] if efforts[one] is not None]
+                if not fitting:
+                    continue
+                index = index if efforts[index] is not None else rng.choice(fitting)
+                budget = efforts[index]
             ids = traces[index]["completion_ids"]
             if mode == "exact":
                 ids, budget = counting.asked(ids, places[index])

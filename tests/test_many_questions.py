@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rlred.checks.audit import audit_columns
 from rlred.data import question_table
 from rlred.data import questions as loading
-from rlred.data.asked import Schedule, lacking
+from rlred.data.asked import Schedule, lacking, without_prompts
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
 from rlred.data.question_table import Rows, as_type, common_type, remove_left, shared_questions, simple
 from rlred.data.questions import Layout, load_questions
@@ -61,6 +61,9 @@ def test_asked_rows_are_a_data_set_like_any_other():
     assert rows.__getitems__([19, 0]) == [whole[19], whole[0]]  # a data loader
     assert rows["budget"][4:9] == [row["budget"] for row in whole[4:9]]
     assert list(rows.select(range(5, 8))) == whole[5:8]
+    bare = [{name: value for name, value in row.items() if name != "prompt"} for row in whole]
+    assert [{**row, "effort": None} for row in bare[:9]] == without_prompts(rows, 9)
+    assert without_prompts(Dataset.from_list(whole), 9) == bare[:9]
     assert pickle.loads(pickle.dumps(rows))[11] == whole[11]  # a loader's worker that is spawned
 
 

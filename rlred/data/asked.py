@@ -127,6 +127,17 @@ def worded_of(rows: Dataset) -> Worded | None:
     return found if isinstance(found, Worded) and len(rows) == found.schedule.num_rows else None
 
 
+def without_prompts(rows: Dataset, most: int = 20_000) -> list[dict]:
+    """The first `most` rows, of whose prompts none is worded."""
+    count, worded = min(most, len(rows)), worded_of(rows)
+    if worded is None:
+        return list(rows.select(range(count)).remove_columns("prompt"))
+    asked = [worded.schedule[number] for number in range(count)]
+    columns = worded.questions[[place for place, _, _ in asked]]
+    questions = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    return [{**row, **labels(*one[1:])} for row, one in zip(questions, asked, strict=True)]
+
+
 def lacking(rows: Dataset, column: str, modes: Collection[str]) -> tuple[int, int]:
     """Of the rows that ask in one of the modes, how many have no value in a column; and how many there are.
 

@@ -7,7 +7,7 @@ A `Schedule` says for every row its question, mode and budget; it is a pure func
 import random
 from array import array
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy
 import pyarrow
@@ -17,14 +17,33 @@ from rlred.data.budgets import Amount, BudgetSampler, ask, labels
 
 NUMBER = "prompt"  # the column that holds the rows' numbers in the table; the others are empty there
 EPOCHS_KEPT = 2
+CHUNK = 10_000  # rows that are drawn at once
+
+
+@dataclass
+class Epoch:
+    """An epoch as far as it is drawn: its random generator, the questions in turn, and what the rows ask for."""
+
+    rng: random.Random
+    visits: array
+    modes: bytearray = field(default_factory=bytearray)
+    amounts: array = field(default_factory=lambda: array("d"))
+
+    def draw(self, sampler: BudgetSampler, rows: int) -> None:
+        """Draws on until so many rows have a mode and an amount."""
+        number = {mode: index for index, mode in enumerate(sampler.modes)}
+        for _ in range(rows - len(self.modes)):
+            mode, amount = sampler.draw(self.rng)
+            self.modes.append(number[mode])
+            self.amounts.append(amount or 0)
 
 
 @dataclass
 class Schedule:
     """Question, mode and budget of each row of a run.
 
-    Questions are shuffled anew each epoch, and `each` rows of one visit are neighbours. An epoch is drawn when one of
-    its rows is asked for first, after those before it, since they share a random generator; the last two are kept.
+    Questions are shuffled anew each epoch, and `each` rows of one visit are neighbours. Rows are drawn when they, or
+    later ones, are asked for first, since all share a random generator; the last two epochs are kept.
 
     >>> schedule = Schedule(BudgetSampler(low=16, high=80), num_questions=3, num_rows=8, each=2)
     >>> [schedule[number] for number in (0, 1, 7)] == [schedule[number] for number in (0, 1)] + [schedule[7]]
@@ -41,50 +60,47 @@ class Schedule:
 
     def __post_init__(self):
         self._states: list = []  # of the random generator, after each epoch
-        self._epochs: dict[int, tuple[array, bytearray, array]] = {}
+        self._epochs: dict[int, Epoch] = {}
 
     def __getitem__(self, number: int) -> tuple[int, str, Amount]:
         """The question's place among the questions, the mode of a row, and what it asks for."""
         epoch, place = divmod(number, self.num_questions * self.each)
-        visits, modes, budgets = self._epoch(epoch)
-        mode = list(self.sampler.modes)[modes[place]]
-        amount = budgets[place] if mode == "effort" else int(budgets[place])
-        return visits[place // self.each], mode, None if mode == "free" else amount
+        drawn = self._epoch(epoch, place + 1)
+        mode = list(self.sampler.modes)[drawn.modes[place]]
+        amount = drawn.amounts[place] if mode == "effort" else int(drawn.amounts[place])
+        return drawn.visits[place // self.each], mode, None if mode == "free" else amount
 
-    def _epoch(self, epoch: int) -> tuple[array, bytearray, array]:
-        if epoch not in self._epochs:
-            for earlier in range(len(self._states), epoch):  # whose draws come first
-                self._draw(earlier)
-            self._epochs[epoch] = self._draw(epoch)
+    def _epoch(self, number: int, rows: int) -> "Epoch":
+        """An epoch whose first `rows` rows are drawn, at least."""
+        whole = self.num_questions * self.each
+        if number not in self._epochs:
+            for earlier in range(len(self._states), number):  # whose draws come first
+                self._epoch(earlier, whole)
+            rng = random.Random(f"budgets/{self.seed}")
+            if number:
+                rng.setstate(self._states[number - 1])
+            visits = array("q", rng.sample(range(self.num_questions), self.num_questions))
+            self._epochs[number] = Epoch(rng, visits)
             if len(self._epochs) > EPOCHS_KEPT:
                 del self._epochs[next(iter(self._epochs))]
-        return self._epochs[epoch]
-
-    def _draw(self, epoch: int) -> tuple[array, bytearray, array]:
-        rng = random.Random(f"budgets/{self.seed}")
-        if epoch:
-            rng.setstate(self._states[epoch - 1])
-        visits = array("q", rng.sample(range(self.num_questions), self.num_questions))
-        rows = min(self.num_rows - epoch * self.num_questions * self.each, self.num_questions * self.each)
-        number = {mode: index for index, mode in enumerate(self.sampler.modes)}
-        modes, budgets = bytearray(), array("d")
-        for _ in range(max(0, rows)):
-            mode, budget = self.sampler.draw(rng)
-            modes.append(number[mode])
-            budgets.append(budget or 0)
-        if epoch == len(self._states):
-            self._states.append(rng.getstate())  # where the next epoch goes on
-        return visits, modes, budgets
+        found = self._epochs[number]
+        if len(found.modes) < rows:
+            found.draw(self.sampler, min(whole, -(-rows // CHUNK) * CHUNK))
+        if len(found.modes) == whole and number == len(self._states):
+            self._states.append(found.rng.getstate())  # where the next epoch goes on
+        return found
 
     def in_modes(self, marked: Sequence[bool], modes: Collection[str]) -> tuple[int, int]:
         """Of the rows that ask in one of the modes, how many ask a marked question; and how many there are."""
         names, marked = list(self.sampler.modes), numpy.asarray(marked, dtype=bool)
         wanted = numpy.array([name in modes for name in names])
         found = total = 0
-        for epoch in range(-(-self.num_rows // (self.num_questions * self.each))):
-            visits, drawn, _ = self._epoch(epoch)
-            asking = wanted[numpy.frombuffer(drawn, dtype=numpy.uint8)]
-            places = numpy.repeat(numpy.frombuffer(visits, dtype=numpy.int64), self.each)[: len(asking)]
+        whole = self.num_questions * self.each
+        for epoch, start in enumerate(range(0, self.num_rows, whole)):
+            rows = min(whole, self.num_rows - start)
+            drawn = self._epoch(epoch, rows)
+            asking = wanted[numpy.frombuffer(bytes(drawn.modes[:rows]), dtype=numpy.uint8)]
+            places = numpy.repeat(numpy.array(drawn.visits), self.each)[:rows]
             found += int((marked[places] & asking).sum())
             total += int(asking.sum())
         return found, total

@@ -354,7 +354,7 @@ def training_rows(
     visit are neighbours, so that one rollout batch compares the same question at several budgets. The rows are a pure
     function of the arguments: a resumed run, or another process, sees the same budgets for the same rows. Train on
     them with `shuffle_dataset=False`. `prompts` are those of `ask`. A row is made when it is read
-    (`list(rows)`, not `rows.to_list()`, which shows the table of numbers behind it).
+    (`list(rows)`, not `rows.to_list()`, which shows the table of numbers behind it; add columns to the questions).
 
     Raises `ValueError` for no questions or counts below 1.
     """

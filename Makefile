@@ -7,7 +7,7 @@ SEED ?= 0
 GSM8K ?= ../shared/data/gsm8k/train.jsonl
 REAL_OUTPUT := outputs/real-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install run exact cold real gpu test test-slow goldens docs style quality clean
+.PHONY: install run exact cold real gpu test test-slow goldens docs style quality bounds release-check clean
 
 install: $(VENV)/.installed
 
@@ -67,6 +67,41 @@ style: install
 quality: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Each set is resolved by uv, installed in an environment of its own, imported, and goes through tests that stand on it.
+BOUNDS := outputs/bounds
+# Which build of torch: BACKEND="--torch-backend cpu" where download.pytorch.org can be reached; else that of the index.
+BACKEND ?=
+BOUNDED_TESTS ?= tests/test_trl_contract.py tests/test_doctor.py tests/test_budgets.py tests/test_questions.py \
+	tests/test_rewards.py tests/test_sft.py
+
+bounds: install  ## the oldest and the newest packages that pyproject.toml allows
+	$(BIN)/python -m pip install --quiet uv
+	@mkdir -p $(BOUNDS); set -e; for which in lowest-direct highest; do \
+		$(BIN)/uv pip compile --quiet --resolution $$which $(BACKEND) --extra dev pyproject.toml \
+			--python-version 3.11 --output-file $(BOUNDS)/$$which.txt; \
+		$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BOUNDS)/$$which; \
+		$(BIN)/uv pip install --quiet $(BACKEND) --python $(BOUNDS)/$$which/bin/python \
+			--requirement $(BOUNDS)/$$which.txt; \
+		$(BIN)/uv pip install --quiet --no-deps --python $(BOUNDS)/$$which/bin/python --editable .; \
+		echo "$$which:"; $(BOUNDS)/$$which/bin/rlred doctor; \
+		OMP_NUM_THREADS=1 $(BOUNDS)/$$which/bin/python -m pytest -q -m "not slow" $(BOUNDED_TESTS); \
+	done
+
+# What would be published: built, described, installed where nothing else is, and its packages without known holes.
+RELEASE := outputs/release
+
+release-check: install  ## wheel and sdist built, checked and installed in an empty environment; an audit of the newest set
+	$(BIN)/python -m pip install --quiet build twine uv pip-audit
+	rm -rf $(RELEASE); mkdir -p $(RELEASE)
+	$(BIN)/python -m build --outdir $(RELEASE)/dist .
+	$(BIN)/twine check --strict $(RELEASE)/dist/*
+	$(BIN)/python -m venv $(RELEASE)/empty
+	$(RELEASE)/empty/bin/python -m pip install --quiet $(TORCH) $(RELEASE)/dist/*.whl
+	cd $(RELEASE) && empty/bin/rlred --version && empty/bin/rlred train | grep -q l1_exact && empty/bin/rlred doctor
+	$(BIN)/uv pip compile --quiet $(BACKEND) --python-version 3.11 pyproject.toml \
+		--output-file $(RELEASE)/newest.txt
+	$(BIN)/pip-audit --no-deps --disable-pip --requirement $(RELEASE)/newest.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

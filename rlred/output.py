@@ -12,6 +12,8 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from trl import GRPOConfig
 
+from rlred.heartbeat import alive, begin, is_own, read
+
 logger = logging.getLogger(__name__)
 
 # What requests and httpx call a server that is gone, or breaks off or fails again and again.
@@ -25,29 +27,42 @@ def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     folder that already holds a run, unless it is to be resumed.
     """
     state = PartialState()
-    chosen: list = [None]
+    chosen: list = [None, None]  # the folder, and what is the matter with it
     resume = resume_of(training)
     if resume and resume != "true" and not Path(resume).is_dir():
         raise ValueError(f"resume_from_checkpoint={resume!r} is not a folder; give a checkpoint's folder, or true")
     if state.is_main_process:
         if training.output_dir in (None, "trainer_output"):
-            chosen = [str(_resumed_folder(resume, default) if resume else _free_folder(default))]
-        elif not resume and holds_run(Path(training.output_dir)):
-            chosen = [None]
+            chosen[0] = str(_resumed_folder(resume, default) if resume else _free_folder(default))
         else:
-            chosen = [training.output_dir]
-        if chosen[0] is not None:
+            chosen[0] = training.output_dir
+        chosen[1] = _problem_of(Path(chosen[0]), resume)
+        if chosen[1] is None:
             Path(chosen[0]).mkdir(parents=True, exist_ok=True)
+            begin(Path(chosen[0]))
     broadcast_object_list(chosen)
-    if chosen[0] is None:
-        raise ValueError(
-            f"output_dir={training.output_dir!r} already holds a run; name another folder, or pass "
-            "--resume_from_checkpoint true to go on with it"
-        )
+    if chosen[1] is not None:
+        raise ValueError(f"output_dir={chosen[0]!r} {chosen[1]}")
     training.output_dir = chosen[0]
     if state.is_main_process:
         logger.info("output: %s", training.output_dir)
     return Path(training.output_dir)
+
+
+def _problem_of(folder: Path, resume: str | None) -> str | None:
+    """Why a run cannot work in a folder; None where it can."""
+    if pid := _at_work(folder):
+        return f"is the folder of a run that is at work (process {pid}); wait for its end, or stop it first"
+    if not resume and holds_run(folder):
+        return "already holds a run; name another folder, or pass --resume_from_checkpoint true to go on with it"
+    return None
+
+
+def _at_work(folder: Path) -> int | None:
+    """The process of another run that works in a folder; None where there is none on this host."""
+    record = read(folder)
+    works = record and record.get("state") == "running" and alive(record) and not is_own(record)
+    return record["pid"] if works else None
 
 
 def resume_of(training: GRPOConfig) -> str | None:
@@ -63,7 +78,7 @@ def holds_run(folder: Path) -> bool:
 
 def _free_folder(default: Path) -> Path:
     folder, number = default, 1
-    while holds_run(folder):
+    while holds_run(folder) or _at_work(folder):
         number += 1
         folder = default.with_name(f"{default.name}-{number}")
     return folder

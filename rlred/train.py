@@ -76,5 +76,6 @@ def train(argv: Sequence[str]) -> int:
     try:
         launch_command(launch_command_parser().parse_args(command_line(argv)))
     except subprocess.CalledProcessError as ended:  # the recipe has said why
-        return ended.returncode
+        # Of one that a signal has ended, what a shell would say: 137 for SIGKILL.
+        return ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
     return 0

@@ -106,7 +106,7 @@ def test_training_rows_are_seeded_and_drawn_afresh_each_epoch():
         )
 
     first, again, other = rows(0), rows(0), rows(1)
-    assert first.to_list() == again.to_list() != other.to_list()
+    assert list(first) == list(again) != list(other)
     assert first.column_names == ["question_id", "question", "solution", "prompt", "budget", "mode"]
     epochs = [first.select(range(start, start + 20)) for start in (0, 20, 40)]
     for epoch in epochs:

@@ -395,8 +395,8 @@ def test_the_start_and_the_reward_take_one_own_length():
 )
 def test_trap_the_audit_of_rows_whose_own_length_drifts_or_is_not_seen(reward, each, own, cap, found, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny_reasoner"))
-    rows = training_rows(QUESTIONS, Wording(), EFFORT, num_rows=30, budgets_per_question=each)
-    rows = rows.add_column("reference_correct_lengths", [list(own)] * 30)
+    questions = QUESTIONS.add_column("reference_correct_lengths", [list(own)] * len(QUESTIONS))
+    rows = training_rows(questions, Wording(), EFFORT, num_rows=30, budgets_per_question=each)
     told = list(audit_effort_rows(rows, tokenizer, [(reward, {"effort"})], config(tmp_path, max_completion_length=cap)))
     assert [one.field for one in told] == found
     assert all(one.level == ("error" if one.field == "reward.of" else "warning") for one in told)

@@ -39,6 +39,22 @@ def test_questions_get_the_mean_length_and_the_accuracy_of_their_own_samples(tmp
     assert reference(path, "--num_questions", "6") == 2 and path.read_text() == first
 
 
+def test_many_questions_are_sampled_part_by_part_as_if_at_once_and_go_on_where_they_stopped(tmp_path, monkeypatch):
+    flags = ["--num_questions", "9", "--num_samples", "2", "--batch_size", "4"]
+    assert reference(tmp_path / "whole.jsonl", *flags) == 0
+    monkeypatch.setattr("rlred.evaluation.sampling.SHARD", 4)
+    assert reference(tmp_path / "parts.jsonl", *flags) == 0
+    assert (tmp_path / "parts.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    files = sorted(tmp_path.glob("parts.completions-*.jsonl"))
+    assert [path.name[-11:] for path in files] == ["00000.jsonl", "00001.jsonl", "00002.jsonl"]
+    (tmp_path / "parts.jsonl").unlink()
+    files[2].unlink()  # it was killed in the third part
+    kept = [path.stat().st_mtime_ns for path in files[:2]]
+    assert reference(tmp_path / "parts.jsonl", *flags) == 0
+    assert (tmp_path / "parts.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert [path.stat().st_mtime_ns for path in files[:2]] == kept
+
+
 def test_real_questions_keep_what_cannot_be_sampled_out(tmp_path):
     path = tmp_path / "reference.jsonl"
     flags = ["--questions", str(real_data("gsm8k/test.jsonl")), "--num_questions", "3", "--num_samples", "2"]

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from transformers import TrainerCallback
 
+from rlred.training.trackers import EVENTS, Guarded, check_trackers
 from tests.paths import ROOT
-from tests.test_recipes import SMALL, _flag
+from tests.test_recipes import SMALL, _flag, arguments, run
 
 CURVES = {
     "train/adherence/mean_abs_error",
@@ -55,3 +58,58 @@ def test_every_tracker_has_the_same_curves(tracker, curves_of, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert CURVES <= curves_of(tmp_path / "logs")
+
+
+def test_a_tracker_whose_place_is_gone_is_one_warning_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "logs").write_text("a file, where a folder is needed")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "logs"))
+    flags = {"hindsight": False, "evaluate": False, "report_to": "tensorboard", "log_completions": True}
+    run(*arguments("l1_exact", "tiny_reasoner", output_dir=tmp_path / "run", **flags), tmp_path)
+    warned = [record.getMessage() for record in caplog.records if "report_to: " in record.getMessage()]
+    assert len(warned) == 1 and warned[0].startswith("report_to: tensorboard does not answer (")
+    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+
+
+class Tracker(TrainerCallback):
+    """Answers twice, then its server is gone."""
+
+    def __init__(self):
+        self.called = []
+
+    def on_log(self, args, state, control, **kwargs):
+        self.called.append(kwargs["logs"])
+        if len(self.called) > 2:
+            raise ConnectionResetError("the server\nis gone")
+
+
+def test_a_tracker_that_goes_in_the_middle_is_asked_no_more(caplog):
+    tracker, args = Tracker(), SimpleNamespace(report_to=["wandb", "tensorboard"])
+    guarded = Guarded("wandb", tracker)
+    for step in range(5):
+        for event in EVENTS:
+            getattr(guarded, event)(args, None, None, logs={"loss": step}, metrics={})
+    assert tracker.called == [{"loss": step} for step in range(3)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "report_to: wandb does not answer (the server is gone); the run goes on without it"
+    ]
+    assert args.report_to == ["tensorboard"]  # TRL sends its table of completions to these
+    assert {"on_log", "on_train_begin", "on_train_end", "on_step_end", "on_save"} <= set(EVENTS)
+
+
+@pytest.mark.parametrize(
+    "told, message",
+    [
+        (["none"], None),
+        ("tensorboard", None),
+        (["all"], None),
+        (["weights_and_biases"], "there is no such tracker; there are azure_ml"),
+        (["dvclive"], "report_to='dvclive': it is not installed"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_said_before_the_run(told, message):
+    if message is None:
+        check_trackers(SimpleNamespace(report_to=told))
+        return
+    with pytest.raises(ValueError, match=message):
+        check_trackers(SimpleNamespace(report_to=told))

@@ -49,6 +49,12 @@ IMPORTS = [
         "SiglipImageProcessorPil",
         "make the tiny VLM's image processor with AutoImageProcessor",
     ),
+    ("transformers.integrations", "get_available_reporting_integrations", "ask importlib.util.find_spec for a tracker"),
+    (
+        "transformers.integrations.integration_utils",
+        "INTEGRATION_TO_CALLBACK",
+        "name the trackers' callbacks in rlred/training/trackers.py",
+    ),
     ("accelerate.commands.launch", "launch_command", "start `accelerate launch` as a program"),
     ("accelerate.commands.launch", "launch_command_parser", "start `accelerate launch` as a program"),
     ("accelerate.utils", "gather_object", "use torch.distributed.all_gather_object"),

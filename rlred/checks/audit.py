@@ -16,6 +16,7 @@ from trl import GRPOConfig
 from rlred.checks.audit_efforts import audit_effort_rows, audit_efforts
 from rlred.checks.findings import Finding, error, warning
 from rlred.checks.probe_file import ProbeFile
+from rlred.data.asked import lacking
 from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
 from rlred.data.markers import marker_ids
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
@@ -109,9 +110,9 @@ def audit_columns(rewards: Sequence[Callable], rows, modes: Collection[str]) -> 
         if column not in rows.column_names:
             yield error("rows", rows.column_names, f"the column {column!r} is missing, which {name} needs")
         elif column not in (*ROW, "effort"):  # of these, None says something: no opinion, no budget
-            values = [value for value, mode in zip(rows[column], rows["mode"], strict=True) if mode in asking]
-            if lacking := sum(value is None for value in values):
-                advice = f"{lacking:,} of {len(values):,} rows have no value in this column, which {name} needs in each"
+            without, asked = lacking(rows, column, asking)
+            if without:
+                advice = f"{without:,} of {asked:,} rows have no value in this column, which {name} needs in each"
                 yield error("rows", column, advice)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from trl import GRPOConfig
 
 from rlred.checks.findings import Finding, error, warning
+from rlred.data.asked import without_prompts
 from rlred.data.budgets import hundredths
 from rlred.rewards.base import Reward
 from rlred.rewards.effort_length import natural_length
@@ -46,10 +47,10 @@ def audit_start(scored: Scored, quantile: float | None) -> Iterator[Finding]:
 
 
 def audit_effort_rows(rows, tokenizer, scored: Scored, training: GRPOConfig) -> Iterator[Finding]:
-    """Findings about the rows that ask for an effort."""
+    """Findings about the rows that ask for an effort, the first 20,000 where there are more."""
     if "effort" not in rows.column_names:
         return
-    asking = [row for row in rows.remove_columns("prompt") if row["mode"] == "effort"]
+    asking = [row for row in without_prompts(rows) if row["mode"] == "effort"]
     for reward, _ in scored if asking else ():
         if reward.of == "group":
             yield from _side_by_side(asking, training)

@@ -22,6 +22,9 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "export": "rlred.cli.export:Export",
     "plan": "rlred.cli.plan:PlanRun",
     "probe": "rlred.cli.probe:ProbeModel",
+    "doctor": "rlred.cli.doctor:Doctor",
+    "status": "rlred.cli.status:Status",
+    "clean": "rlred.cli.clean:Clean",
     "reference": "rlred.cli.reference:Reference",
     "compress traces": "rlred.cli.compress_traces:Traces",
     "compress scores": "rlred.cli.compress_scores:Scores",
@@ -84,7 +87,7 @@ def call(argv: list[str]) -> int:
     if argv[:1] in (["-h"], ["--help"]):
         print(listing())
         return 0
-    if argv[:1] == ["--version"]:
+    if argv[:1] in (["-V"], ["--version"]):
         print(f"rlred {__version__}")
         return 0
     if len(argv) > 1 and argv[0] in FAMILIES and argv[1] in ("-h", "--help"):

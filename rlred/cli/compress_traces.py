@@ -48,6 +48,7 @@ class Traces(Loading, AskedByRatio, QuestionSource):
         """The model's traces; those that are on disk are not sampled again."""
         from rlred.compression.traces import sample_traces
         from rlred.data.models import load_model
+        from rlred.data.question_table import Rows
         from rlred.evaluation.sampling import Sampling
 
         questions = self.load(self.num_questions, self.seed)
@@ -55,7 +56,7 @@ class Traces(Loading, AskedByRatio, QuestionSource):
         return sample_traces(
             model,
             tokenizer,
-            list(questions),
+            Rows(questions),
             ratio_format.fitted(tokenizer),
             sampling=Sampling.of(self),
             path=self.output.with_suffix(".completions.jsonl"),

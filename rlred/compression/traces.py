@@ -15,7 +15,8 @@ from typing import NamedTuple
 from rlred.compression.rows import RatioFormat, ratio_conditions
 from rlred.data.golds import solution_of
 from rlred.data.prompts import DEFAULT_END, tell_end
-from rlred.data.questions import asked_in, uniform
+from rlred.data.question_table import uniform
+from rlred.data.questions import asked_in
 from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.prediction_files import at, find_columns, layout_of, samples_of
 from rlred.evaluation.predictions import grade
@@ -86,25 +87,20 @@ def sample_traces(
     num_samples = sampling.num_samples
     if num_samples > 1 and sampling.temperature == 0:
         raise ValueError(f"temperature must be above 0 for num_samples={num_samples}: greedy samples are all the same")
-    outcomes = sweep(
-        model,
-        tokenizer,
-        questions,
-        ratio_conditions(ratio_format, [1.0]),
-        sampling=sampling,
-        grading=Grading(correctness or Correctness()),
-        path=path,
-        description="sampling traces",
-    )
-    rows = [row for row in questions for _ in range(num_samples)]
-    graded, counts = [], Counter(sampled=len(rows))
-    for row, outcome in zip(rows, outcomes, strict=True):
-        if outcome["truncated"]:
-            counts["truncated"] += 1
-            continue
-        asked = {**row, "asked": ratio_format.user_turn(row["question"], 1.0)}
-        graded.append((asked, split_completion(outcome["completion"], ratio_format.prompts.end), outcome["correct"]))
-    samples = Counter(row["question"] for row in rows)
+    graded, counts, samples = [], Counter(sampled=len(questions) * num_samples), Counter()
+    for part, own, file in sampling.shards(len(questions), path):
+        block = list(questions[part])
+        told = {"sampling": own, "grading": Grading(correctness or Correctness()), "path": file}
+        conditions = ratio_conditions(ratio_format, [1.0])
+        outcomes = sweep(model, tokenizer, block, conditions, **told, description="sampling traces")
+        for row, outcome in zip((row for row in block for _ in range(num_samples)), outcomes, strict=True):
+            samples[row["question"]] += 1
+            if outcome["truncated"]:
+                counts["truncated"] += 1
+                continue
+            asked = {**row, "asked": ratio_format.user_turn(row["question"], 1.0)}
+            parts = split_completion(outcome["completion"], ratio_format.prompts.end)
+            graded.append((asked, parts, outcome["correct"]))
     return _kept(graded, samples, counts, "the sampled completions")
 
 

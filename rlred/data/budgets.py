@@ -353,7 +353,8 @@ def training_rows(
     Questions are shuffled anew each epoch and every visit draws fresh budgets; the `budgets_per_question` rows of one
     visit are neighbours, so that one rollout batch compares the same question at several budgets. The rows are a pure
     function of the arguments: a resumed run, or another process, sees the same budgets for the same rows. Train on
-    them with `shuffle_dataset=False`. `prompts` are those of `ask`.
+    them with `shuffle_dataset=False`. `prompts` are those of `ask`. A row is made when it is read
+    (`list(rows)`, not `rows.to_list()`, which shows the table of numbers behind it; add columns to the questions).
 
     Raises `ValueError` for no questions or counts below 1.
     """
@@ -362,25 +363,10 @@ def training_rows(
             raise ValueError(f"{name} must be 1 or more, got {value}")
     if len(questions) == 0:
         raise ValueError("there are no questions to ask")
-    rng = random.Random(f"budgets/{seed}")
-    visits: list[int] = []
-    asked: list[tuple[str, Amount]] = []
-    while len(visits) < num_rows:
-        for index in rng.sample(range(len(questions)), len(questions)):  # one epoch
-            visits += [index] * budgets_per_question
-            asked += [sampler.draw(rng) for _ in range(budgets_per_question)]
-            if len(visits) >= num_rows:
-                break
-    visits, asked = visits[:num_rows], asked[:num_rows]
-    columns: dict[str, list[Any]] = {}
-    for row in ask(questions.select(visits), prompts, asked):
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    if not any(columns["effort"]):
-        del columns["effort"]  # of a run that asks for none
-    from datasets import Dataset  # here: commands whose flags name the modes should not wait for it
+    from rlred.data.asked import Schedule, asked_dataset  # here: commands whose flags name the modes wait for neither
 
-    return Dataset.from_dict(columns)
+    schedule = Schedule(sampler, len(questions), num_rows, budgets_per_question, seed)
+    return asked_dataset(questions, prompts, schedule)
 
 
 def check_headroom(largest_budget: int, max_completion_length: int, minimum: float = 1.1) -> None:

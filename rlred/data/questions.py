@@ -12,11 +12,12 @@ Options of multiple choice go into the question, and the solution is the letter 
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow
 from datasets import Dataset, load_dataset
 
 from rlred.data.choices import (
@@ -32,7 +33,8 @@ from rlred.data.choices import (
     question_with,
 )
 from rlred.data.golds import clean, from_json_text, is_missing, is_prose, solution_of, value_at, worked_answer
-from rlred.data.table_files import check_file, kind_of, names_of, read_rows
+from rlred.data.question_table import BLOCK, Blocks, parse_block
+from rlred.data.table_files import ParquetRows, check_file, kind_of, names_of, read_lines, read_rows
 from rlred.tiny import QUESTIONS
 
 logger = logging.getLogger(__name__)
@@ -226,42 +228,50 @@ def load_questions(
         if split not in ("train", "test"):
             raise ValueError(f"the embedded task {source!r} has the splits 'train' and 'test', got {split!r}")
         return _numbered(QUESTIONS[source](limit or 4096, split, seed))
-    raw, names = read_source(source, split, config)
+    raw, names = read_source(source, split, config, in_order=limit is None)
     if not len(raw):
         raise ValueError(f"{source}: has no rows (split {split!r})")
     layout = layout_of(raw, names, source, question_column, solution_column)
-    order = list(range(len(raw)))
+    columns, skipped, blocks = layout.columns(names), {}, Blocks()
+    order: Sequence[int] = range(len(raw))
     if limit is not None:
-        random.Random(seed).shuffle(order)
-    rows, skipped = _question_rows(_rows(raw, order, layout.columns(names)), order, layout, limit)
+        random.Random(seed).shuffle(order := list(order))
+    carried = [name for name in CARRIED if name in columns]
+    for places, block in _blocks(raw, order, columns, BLOCK if limit is None else min(BLOCK, 2 * limit)):
+        most = None if limit is None else limit - blocks.rows
+        found, left_out, count = parse_block(block, layout, carried, _question_row, most)
+        for reason, own in left_out.items():
+            skipped.setdefault(reason, []).extend(places[place] for place in own)
+        if count:
+            blocks.add(found)
+        if blocks.rows == limit:
+            break
     for reason, indices in skipped.items():
         said = f"{source}: skipped {len(indices)} of {len(raw)} rows {reason}; the first is row {min(indices) + 1}"
         logger.warning("%s", said)
-    if not rows:
+    if not blocks.rows:
         raise ValueError(
             f"{source}: no usable question in split {split!r}: {len(raw)} rows, of which "
             + " and ".join(f"{len(indices)} {reason}" for reason, indices in skipped.items())
             + f" (question from {layout.question!r}, final answer from {_golds_in_words(layout)}); "
             "question_column and solution_column name others"
         )
-    return _numbered(_carry(rows, layout.columns(names)))
+    return blocks.dataset()
 
 
-def _question_rows(
-    raw: Iterable[dict], order: Sequence[int], layout: Layout, limit: int | None
-) -> tuple[list[dict], dict[str, list[int]]]:
-    """Up to `limit` question rows, and the numbers of those that are skipped, by reason."""
-    rows: list[dict] = []
-    skipped: dict[str, list[int]] = {}
-    for index, row in zip(order, raw, strict=True):
-        if len(rows) == limit:
-            break
-        found = _question_row(row, layout)
-        if isinstance(found, str):
-            skipped.setdefault(found, []).append(index)
-        else:
-            rows.append(found)
-    return rows, skipped
+def _blocks(
+    raw: Sequence[dict], order: Sequence[int], columns: list[str], size: int
+) -> Iterator[tuple[Sequence[int], pyarrow.Table | list[dict]]]:
+    """Blocks of rows in an order, with their places; of a table on the disk only these columns are read."""
+    if isinstance(raw, ParquetRows):
+        selected = raw.blocks(columns, size)
+    elif isinstance(raw, Dataset):
+        selected = raw.select_columns(columns)
+        selected = (selected if isinstance(order, range) else selected.select(order)).with_format("arrow").iter(size)
+    tables = isinstance(raw, ParquetRows | Dataset)
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
+        yield places, next(selected) if tables else [raw[place] for place in places]
 
 
 def _question_row(row: dict, layout: Layout) -> dict | str:
@@ -309,50 +319,6 @@ def _rows(raw: Sequence[dict], order: Sequence[int], columns: list[str]) -> Iter
     return iter(raw.select_columns(columns).select(order))
 
 
-def _carry(rows: list[dict], names: Sequence[str]) -> list[dict]:
-    """The rows with the carried columns that the source has, each of one type."""
-    columns = {name: [row.pop(name) for row in rows] for name in CARRIED}
-    systems = [row.pop("system") for row in rows]
-    if any(systems):
-        columns["system"] = systems
-    for name, values in columns.items():
-        if name in names or name == "system":
-            for row, value in zip(rows, one_type(values), strict=True):
-                row[name] = value
-    return uniform(rows)
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 2**53
-
-
-def one_type(values: Sequence) -> list:
-    """Numbers, or lists of them, as they are where all are such, else text: a column of a table cannot mix them.
-
-    >>> one_type([1, 2.5, None]), one_type([1, "Level 5", None]), one_type([[12, 20], [], None])
-    ([1, 2.5, None], ['1', 'Level 5', None], [[12, 20], [], None])
-    """
-    lists = [value for value in values if value is not None]
-    if lists and all(isinstance(value, list) and all(map(_is_number, value)) for value in lists):
-        return list(values)
-    values = [None if is_missing(value) else value for value in values]
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float} and all(map(_is_number, (value for value in values if value is not None))):
-        return values
-    return [value if value is None else clean(str(value)) for value in values]
-
-
-def uniform(rows: list[dict]) -> list[dict]:
-    """Question rows with solutions of one type: text, or lists in all of them where one has several alternatives.
-
-    >>> uniform([{"solution": "1"}, {"solution": ["2", "3"]}])
-    [{'solution': ['1']}, {'solution': ['2', '3']}]
-    """
-    if not any(isinstance(row.get("solution"), list) for row in rows):
-        return rows
-    return [{**row, "solution": [row["solution"]]} if isinstance(row.get("solution"), str) else row for row in rows]
-
-
 def _numbered(rows: list[dict]) -> Dataset:
     return Dataset.from_list([{"question_id": index, **row} for index, row in enumerate(rows)])
 
@@ -370,8 +336,10 @@ def find_column(names: Sequence[str], named: str | None, usual: Sequence[str], s
     )
 
 
-def read_source(source: str, split: str, config: str | None) -> tuple[Sequence[dict], list[str]]:
-    """All rows, by index, and the names of their columns."""
+def read_source(
+    source: str, split: str, config: str | None, in_order: bool = False
+) -> tuple[Sequence[dict], list[str]]:
+    """All rows, by index, and the names of their columns; `in_order` says that they will be read from first to last."""
     path = Path(source)
     if kind_of(path) is None and not path.exists():
         try:
@@ -383,6 +351,8 @@ def read_source(source: str, split: str, config: str | None) -> tuple[Sequence[d
             ) from error
         return dataset, dataset.column_names
     if check_file(path) == "parquet" and path.suffix.lower() == ".parquet":
+        if in_order:
+            return (rows := ParquetRows(path)), rows.names
         try:
             # Not load_dataset: it reports each load to a server, and waits for one that cannot be reached.
             dataset = Dataset.from_parquet(str(path))  # stays on the disk
@@ -390,6 +360,8 @@ def read_source(source: str, split: str, config: str | None) -> tuple[Sequence[d
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise ValueError(f"{source}: cannot be read as parquet: {reason}") from error
         return dataset, dataset.column_names
+    if (lines := read_lines(path)) is not None:
+        return lines, lines.names
     rows = read_rows(path, split)
     return rows, names_of(rows)
 

@@ -10,10 +10,12 @@ import csv
 import gzip
 import io
 import json
+import mmap
 import pkgutil
 import sys
 import zlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow
@@ -27,6 +29,7 @@ FORMATS = {
     ".parquet": "parquet",
     ".csv": "csv",
 }
+LARGE = 32 * 2**20  # bytes from which a file of JSON Lines is not held in memory
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 LISTS_OF_ROWS = (*SPLITS, "data", "rows", "examples", "questions", "problems", "items", "instances")
 TEXTS_OF_A_ROW = ("question", "problem", "prompt", "query", "instruction", "input", "completion", "response", "output")
@@ -69,6 +72,93 @@ def read_rows(path: Path, split: str | None = None) -> list[dict]:
     if kind in ("csv", "json"):
         return _csv_rows(text, path) if kind == "csv" else _json_rows(text, path, split)
     return pkgutil.resolve_name(kind)(text, path, split)
+
+
+class Lines(Sequence):
+    """The rows of a large JSON Lines file, read from the mapped file as they are asked for.
+
+    Every line is read once at the start, for the names of the columns and to see that it is an object.
+    """
+
+    def __init__(self, path: Path):
+        with open(path, "rb") as file:
+            self.file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.starts, found, start = array("q"), {}, 0
+        for line in iter(self.file.readline, b""):
+            if not line.isspace():
+                self.starts.append(start)
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("no object")
+                found.update(dict.fromkeys(row))
+            start += len(line)
+        self.starts.append(start)
+        self.names = list(found)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return json.loads(self.file[self.starts[index] : self.starts[index + 1]])
+
+
+class ParquetRows(Sequence):
+    """The rows of a Parquet file, a block at a time in memory. Raises `ValueError` where it cannot be read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.file = self._read(lambda: pyarrow.parquet.ParquetFile(path, memory_map=True))
+        self.names = self.file.schema_arrow.names
+        self.start, self.held, self.ahead = 0, None, iter(())
+
+    def __len__(self) -> int:
+        return self.file.metadata.num_rows
+
+    def __getitem__(self, index: int) -> dict:
+        """A row; from first to last each is read once, and a row before those that are held from the first on."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        while self.held is None or not self.start <= index < self.start + self.held.num_rows:
+            if self.held is None or index < self.start:
+                self.start, self.ahead = 0, self.file.iter_batches(1000)
+            else:
+                self.start += self.held.num_rows
+            self.held = self._read(lambda: next(self.ahead))
+        return self.held.slice(index - self.start, 1).to_pylist()[0]
+
+    def blocks(self, columns: list[str], size: int) -> Iterator[pyarrow.Table]:
+        """All rows, `size` at a time (fewer at the end alone), and these columns."""
+        self.held, self.ahead, kept = None, iter(()), []
+        batches = self.file.iter_batches(size, columns=columns)
+        while (batch := self._read(lambda: next(batches, None))) is not None:
+            kept.append(batch)
+            if (table := pyarrow.Table.from_batches(kept)).num_rows >= size:
+                yield table.slice(0, size)
+                kept = table.slice(size).to_batches()
+        if kept:
+            yield pyarrow.Table.from_batches(kept)
+
+    def _read(self, work: Callable):
+        try:
+            return work()
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise ValueError(f"{self.path}: cannot be read as parquet: {_first_line(error)}") from None
+
+
+def read_lines(path: Path, at_least: int = LARGE) -> Lines | None:
+    """The rows of a file of JSON Lines that is large; None for any other, which `read_rows` reads or complains of."""
+    if kind_of(path) != "json" or path.stat().st_size < at_least:
+        return None
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not head.lstrip().startswith(b"{") or json.detect_encoding(head) != "utf-8":
+        return None
+    try:
+        return Lines(path)
+    except (ValueError, RecursionError):
+        return None
 
 
 def check_file(path: Path) -> str:

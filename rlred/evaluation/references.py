@@ -8,6 +8,7 @@ for Toggle `reference_correct_lengths` (the tokens of each correct one, shortest
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -15,10 +16,11 @@ from datasets import Dataset
 
 from rlred.data.budgets import Wording
 from rlred.data.prompts import Prompts
+from rlred.data.question_table import Blocks, Rows
 from rlred.evaluation.conditions import free
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sweep
-from rlred.files import write_text
+from rlred.files import write_lines
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +42,27 @@ def sample_references(
     They are of `sampling.num_samples` completions. `path` keeps those, so that an interrupted sampling goes on.
     Raises `ValueError` when no question can be graded.
     """
-    outcomes = sweep(
-        model,
-        tokenizer,
-        list(questions),
-        free(prompts),
-        sampling=sampling,
-        grading=grading,
-        path=path,
-        description="reference",
-    )
+    rows, blocks, kept = Rows(questions), Blocks(), 0
+    for part, own, file in sampling.shards(len(questions), path):
+        block = rows[part]
+        told = {"sampling": own, "grading": grading, "path": file, "description": "reference"}
+        found = referenced(block, sweep(model, tokenizer, block, free(prompts), **told))
+        kept += len(found)
+        if found:
+            blocks.add({name: [row[name] for row in found] for name in found[0]})
+    if not kept:
+        raise ValueError("reference: no question has an answer that can be graded")
+    if kept < len(questions):
+        logger.warning(
+            "reference: left out %d of %d questions whose answer cannot be graded",
+            len(questions) - kept,
+            len(questions),
+        )
+    return blocks.dataset()
+
+
+def referenced(questions: Sequence[dict], outcomes: Sequence[dict]) -> list[dict]:
+    """The questions that can be graded, with what their own outcomes say."""
     samples: dict[int, list[dict]] = {}
     for outcome in outcomes:
         samples.setdefault(outcome["question_id"], []).append(outcome)
@@ -61,17 +74,9 @@ def sample_references(
             accuracy = fmean(outcome["correct"] for outcome in own)
             lengths = sorted(outcome["length"] for outcome in own if outcome["correct"])
             rows.append({**question, **dict(zip(COLUMNS, (mean_length, accuracy, lengths), strict=True))})
-    if not rows:
-        raise ValueError("reference: no question has an answer that can be graded")
-    if len(rows) < len(questions):
-        logger.warning(
-            "reference: left out %d of %d questions whose answer cannot be graded",
-            len(questions) - len(rows),
-            len(questions),
-        )
-    return Dataset.from_list(rows)
+    return rows
 
 
 def write_references(rows: Dataset, path: Path) -> None:
     """Writes the rows as JSONL, whole or not at all."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, (json.dumps(row) + "\n" for row in Rows(rows)))

@@ -1,13 +1,16 @@
 """How completions are sampled and how they are graded, as two values that every run, command and stage hands on."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from rlred.data.markers import Markers
 from rlred.data.prompts import tell_end, thinking_end
 from rlred.rewards import Correctness, Length
+
+SHARD = 2048  # questions that are sampled and graded at once, where a sweep goes over many
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,22 @@ class Sampling:
     def at(self, **changes) -> "Sampling":
         """The same with other values."""
         return replace(self, **changes)
+
+    def shards(self, count: int, path: Path | None = None) -> Iterator[tuple[slice, "Sampling", Path | None]]:
+        """Parts of so many questions, each with its sampling and its file, whose completions are those of the whole.
+
+        A part is whole questions and whole batches, `SHARD` questions or fewer where it can be. A sweep that takes one
+        part alone has one file, `path` itself.
+
+        >>> [(part, sampling.seed) for part, sampling, _ in Sampling(90, num_samples=3, batch_size=2048).shards(5000)]
+        [(slice(0, 2048, None), 0), (slice(2048, 4096, None), 6144), (slice(4096, 5000, None), 12288)]
+        """
+        least = self.batch_size // math.gcd(self.batch_size, self.num_samples)
+        size = least * max(1, SHARD // least)
+        for number, start in enumerate(range(0, count, size)):
+            own = path and path.with_name(f"{path.stem}-{number:05d}{path.suffix}") if count > size else path
+            seed = self.seed + start * self.num_samples
+            yield slice(start, min(start + size, count)), replace(self, seed=seed), own
 
 
 @dataclass(frozen=True)

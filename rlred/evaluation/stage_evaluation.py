@@ -16,6 +16,7 @@ from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sweep
 from rlred.files import read_record, write_json
+from rlred.heartbeat import beat
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class StageEvaluation:
         # Every process has the whole model; the main one measures while the others wait for it.
         state, engine = PartialState(), self.engine_of(model)
         if state.is_main_process and not self.has_measured(path, step):
+            beat(self.output, stage=f"measuring: {stage}")
             constant = constant_effort = None
             if stage == "control_constant_length":
                 constant, constant_effort = (found[len(found) // 2] for found in (self.budgets, self.efforts))

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from rlred.data.prompts import Conversation, Prompt, decode, end_ids, marker_errors, prompt_ids
+from rlred.data.question_table import Rows
 from rlred.evaluation.conditions import Condition
 from rlred.evaluation.per_prompt_cap import longest
 from rlred.evaluation.row_limits import ShowTokens, StopAt
@@ -285,5 +287,5 @@ def outcomes_of(
 
 def sample_of(questions, n: int, seed: int = 0) -> list[dict]:
     """`n` question rows, or all of them where there are fewer; the same ones for the same seed."""
-    rows = list(questions)
-    return rows if len(rows) <= n else random.Random(seed).sample(rows, n)
+    rows = Rows(questions) if isinstance(questions, Dataset) else list(questions)
+    return list(rows) if len(rows) <= n else random.Random(seed).sample(rows, n)

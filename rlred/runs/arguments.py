@@ -241,6 +241,17 @@ class RLConfig(GRPOConfig):
     scale_rewards: str = option("none", "What rewards are divided by: group, batch or none.")
     report_to: None | str | list[str] = option("none", "Trackers to report to.")
     seed: int = option(0, "Seed of rows, rollouts and adapter.")
+    keep_completions: int | None = option(100, "Tables of log_completions that are kept, the last ones; empty: all.")
+    disk_budget_gib: float | None = option(
+        None, "GiB of the whole output folder, above which old completions and checkpoints go; empty: no bound."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("keep_completions", "disk_budget_gib"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, or empty for no bound; got {value}")
 
 
 @dataclass

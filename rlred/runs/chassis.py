@@ -24,13 +24,16 @@ from transformers import TrainingArguments
 from trl import GRPOConfig, ModelConfig, get_peft_config
 
 from rlred.data import models
+from rlred.data.question_table import shared_questions
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
 from rlred.flags import parse_known
+from rlred.heartbeat import WARNINGS, beat
 from rlred.output import external_failure, resume_hint
 from rlred.runs.arguments import LengthControlArguments, parse
 from rlred.tiny import QUESTIONS
-from rlred.training.callbacks import CollapseAlarm, KeepBest, SkipBadUpdates
+from rlred.training.callbacks import BoundedFiles, CollapseAlarm, Heartbeat, KeepBest, SkipBadUpdates
+from rlred.training.trackers import check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +60,10 @@ def load_both(arguments: LengthControlArguments, seed: int):
         limit=arguments.num_eval_questions if source in QUESTIONS else None,
         **(columns if source == arguments.questions else {}),
     )
-    shared = set(questions["question"]) & set(held_out["question"])
+    shared = shared_questions(questions, held_out)
     if shared:
         raise ValueError(
-            f"eval_questions: {len(shared)} of {len(held_out)} held-out questions are training questions too; name "
+            f"eval_questions: {shared} of {len(held_out)} held-out questions are training questions too; name "
             f"another file in eval_questions or another eval_split (now {source!r}, split {arguments.eval_split!r})"
         )
     return questions, sample_of(held_out, arguments.num_eval_questions)
@@ -81,9 +84,11 @@ def lora_of(model_config: ModelConfig, target_modules: str | None = None):
     return config
 
 
-def watchers(output: Path) -> list:
-    """The callbacks of every GRPO run: alarms, updates that would destroy it left out, and its best adapter."""
-    return [CollapseAlarm(), SkipBadUpdates(), KeepBest(output / "best")]
+def watchers(output: Path, training: GRPOConfig) -> list:
+    """The callbacks of every GRPO run: alarms, bad updates left out, its best adapter, its heartbeat, bounded files."""
+    gib = getattr(training, "disk_budget_gib", None)
+    bounded = BoundedFiles(output, getattr(training, "keep_completions", None), gib and gib * 2**30)
+    return [CollapseAlarm(), SkipBadUpdates(), KeepBest(output / "best"), Heartbeat(output), bounded]
 
 
 def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
@@ -124,12 +129,18 @@ def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], pag
         placed = next(part for part in told if hasattr(part, "output_dir"))
         if getattr(placed, "use_cpu", False):
             use_all_cores()
+        if isinstance(placed, TrainingArguments):
+            check_trackers(placed)
         try:
             report = run(*told, Path("outputs") / recipe.stem)
-        except Exception as error:
-            if isinstance(placed, TrainingArguments):
+        except BaseException as error:
+            if placed.output_dir:
+                said = " ".join(str(error).split())[:500] or type(error).__name__
+                beat(Path(placed.output_dir), state="failed", error=said)
+            if isinstance(placed, TrainingArguments) and isinstance(error, Exception):
                 error.add_note(resume_hint(placed))
             raise
+        beat(Path(placed.output_dir), state="finished")
         return (Path(placed.output_dir) / page).read_text(encoding="utf-8") if report else None
 
     return ended(work)
@@ -152,6 +163,7 @@ def ended(work: Callable[[], str | None]) -> int:
     Either is one clear line. The notes of an exception say how to go on.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger().addHandler(WARNINGS)  # once: a handler that is there already is not added again
     # TRL 1.16 sets options that transformers 5.23 has renamed; that is between the two of them.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # Not asked of accelerate: its state must not be set up before the arguments say on which device.

@@ -52,6 +52,7 @@ from rlred.runs.chassis import command, describe, load_both, load_model, lora_of
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Start, hindsight_start
 from rlred.training.target_search import SearchTargets
+from rlred.training.trackers import guard_trackers
 from rlred.training.trainer import ComposedGRPOTrainer, Part
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def run(
             args=training,
             train_dataset=rows,
             processing_class=tokenizer,
-            callbacks=make_callbacks(arguments, output),
+            callbacks=make_callbacks(arguments, training, output),
         )
     if search:
         trainer.add_callback(SearchTargets(search, answers(evaluation, monitor, training), engines.of))
@@ -209,14 +210,16 @@ def make_rewards(arguments: LengthControlArguments, training: GRPOConfig) -> lis
 
 
 def make_trainer(parts: Sequence[Part], **settings) -> GRPOTrainer:
-    """TRL's own trainer, or the one that is composed of parts."""
-    return ComposedGRPOTrainer(parts=parts, **settings) if parts else GRPOTrainer(**settings)
+    """TRL's own trainer, or the one that is composed of parts; its trackers cannot stop it."""
+    trainer = ComposedGRPOTrainer(parts=parts, **settings) if parts else GRPOTrainer(**settings)
+    guard_trackers(trainer)
+    return trainer
 
 
-def make_callbacks(arguments: LengthControlArguments, output: Path) -> list:
+def make_callbacks(arguments: LengthControlArguments, training: GRPOConfig, output: Path) -> list:
     """The callbacks of every run, and the early end where it is asked for."""
     stop = arguments.make_stop()
-    return [*watchers(output), *([stop] if stop else [])]
+    return [*watchers(output, training), *([stop] if stop else [])]
 
 
 def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, grading, prompts: Prompts, output: Path):

@@ -37,6 +37,7 @@ from rlred.training.adherence import LogsAdherence
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.imitation import check_mix, imitate
 from rlred.training.sft import SFTSettings
+from rlred.training.trackers import guard_trackers
 from rlred.training.trainer import ComposedGRPOTrainer, Part
 from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRolloutFunc
 from rlred.vision.model import SparseVision
@@ -209,8 +210,9 @@ def run(
         processing_class=policy.processor,
         rollout_func=VisualRolloutFunc(policy, assigned=arguments.ladder, max_answer=arguments.max_answer),
         peft_config=peft_config,
-        callbacks=watchers(output),
+        callbacks=watchers(output, training),
     )
+    guard_trackers(trainer)
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()

@@ -1,9 +1,12 @@
-"""What lets a long run be left alone: alarms, updates without a finite gradient left out, its best adapter, an end."""
+"""What lets a long run be left alone: alarms, a heartbeat, its best adapter, bounded files, an end."""
 
 import json
 import logging
+import math
 import os
 import shutil
+import time
+from collections import deque
 from pathlib import Path
 from statistics import fmean
 
@@ -11,6 +14,8 @@ import torch
 from transformers import TrainerCallback
 
 from rlred.files import write_json
+from rlred.heartbeat import beat
+from rlred.housekeeping import completions_of, in_words, keep_within
 
 logger = logging.getLogger(__name__)
 
@@ -137,3 +142,98 @@ class KeepBest(TrainerCallback):
             os.rename(self.folder, old)
         os.rename(new, self.folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+class Heartbeat(TrainerCallback):
+    """Keeps `heartbeat.json` in a run's folder up to date: step, rate, and the figures of the first and the last log.
+
+    The rate is that of the last 20 steps, by a clock that cannot be set. Between logs it is written every five seconds
+    at most.
+    """
+
+    def __init__(self, folder: Path, stage: str = "training"):
+        self.folder, self.stage = folder, stage
+        self.ends: deque[float] = deque(maxlen=21)
+        self.first: dict = {}
+        self.last: dict = {}
+        self.written = -math.inf
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.ends.append(time.monotonic())
+        # A resumed run has the log of its checkpoint.
+        for entry in (entry for entry in state.log_history if "reward" in entry):
+            self.last = numbers_of(entry)
+            self.first = self.first or self.last
+        self._write(state)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.ends.append(time.monotonic())
+        if self.ends[-1] > self.written + 5:
+            self._write(state)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in (logs or {}):
+            self.last = numbers_of(logs)
+            self.first = self.first or self.last
+            self._write(state)
+
+    def on_save(self, args, state, control, **kwargs):
+        self._write(state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._write(state)
+
+    def _write(self, state) -> None:
+        if not state.is_world_process_zero:
+            return
+        steps = len(self.ends) - 1
+        rate = round((self.ends[-1] - self.ends[0]) / steps, 3) if steps else None
+        told = {"step": state.global_step, "max_steps": state.max_steps, "seconds_per_step": rate}
+        beat(self.folder, stage=self.stage, **told, first=self.first, last=self.last)
+        self.written = time.monotonic()
+
+
+def numbers_of(logs: dict) -> dict:
+    """The finite figures of a log.
+
+    >>> numbers_of({"loss": 0.5, "reward": float("nan"), "total_flos": None})
+    {'loss': 0.5}
+    """
+    return {name: value for name, value in logs.items() if isinstance(value, int | float) and math.isfinite(value)}
+
+
+class BoundedFiles(TrainerCallback):
+    """Bounds what a run writes.
+
+    Of the tables of completions (`log_completions`) the last `keep_completions` stay, all of them for None. With
+    `disk_budget` (bytes of the whole folder) the oldest completions and then the oldest checkpoints go at each save,
+    never the last whole one; a folder that is larger all the same is warned of once. Raises `ValueError` for bounds
+    below 1.
+    """
+
+    def __init__(self, folder: Path, keep_completions: int | None = None, disk_budget: float | None = None):
+        for name, value in (("keep_completions", keep_completions), ("disk_budget_gib", disk_budget)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, or empty for no bound; got {value}")
+        self.folder, self.keep_completions, self.disk_budget = folder, keep_completions, disk_budget
+        self.warned = False
+
+    def on_log(self, args, state, control, **kwargs):
+        if self.keep_completions and state.is_world_process_zero:
+            for path in completions_of(self.folder)[: -self.keep_completions]:
+                path.unlink(missing_ok=True)
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.disk_budget is None or not state.is_world_process_zero:
+            return
+        before, after = keep_within(self.folder, int(self.disk_budget))
+        if after < before:
+            logger.info("disk budget: %s removed at step %d", in_words(before - after), state.global_step)
+        if after > self.disk_budget and not self.warned:
+            self.warned = True
+            logger.warning(
+                "disk_budget_gib: the run has written %s, more than %s, and nothing of it can go; raise it, or set "
+                "save_only_model",
+                in_words(after),
+                in_words(self.disk_budget),
+            )

@@ -28,10 +28,12 @@ from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 from transformers import TrainerCallback
 
 from rlred.data.budgets import BudgetSampler
 from rlred.data.prompts import Prompts, as_prompts
+from rlred.data.question_table import Rows
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import counts, within_question_rank_correlation
 from rlred.evaluation.sampling import Grading, Sampling
@@ -39,6 +41,7 @@ from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.trace_sources import ANSWER_CUES, Material, described
 from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
+from rlred.training.callbacks import Heartbeat
 from rlred.training.counting import Counting
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.range_test import LOWEST, find_learning_rate
@@ -222,7 +225,8 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     if record_path.exists():
         model.load_adapter(adapter_path, adapter_name="default", is_trainable=True)
         return json.loads(record_path.read_text())
-    questions, settings, length = list(questions), start.settings, start.grading.length
+    questions = Rows(questions) if isinstance(questions, Dataset) else list(questions)
+    settings, length = start.settings, start.grading.length
     traces, bins = start.traces(model, tokenizer, questions, output)
     rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
     if settings.learning_rate is None:
@@ -232,7 +236,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     probe = start.probe(tokenizer, questions)
     trainer = SupervisedTrainer(
         rate=probe.rate,
-        callbacks=[probe],
+        callbacks=[probe, Heartbeat(output.parent, "hindsight start")],
         model=model,
         args=sft_settings(settings).config(output, training),
         train_dataset=rows,

@@ -80,7 +80,8 @@ def _enough(traces, of, settings: Hindsight, what: str) -> None:
 
 def correct(traces, material: Material, correctness: Correctness) -> list[bool]:
     """Whether each trace ends in its question's answer."""
-    solutions = {row["question"]: row["solution"] for row in material.questions}
+    sought = {trace["question"] for trace in traces}
+    solutions = {row["question"]: row["solution"] for row in material.questions if row["question"] in sought}
     own = [trace["completion_ids"] for trace in traces]
     texts = decode(material.tokenizer, own, thinking_end(correctness), as_prompts(material.prompts).markers)
     grades = correctness(texts, solution=[solutions[trace["question"]] for trace in traces])

@@ -27,6 +27,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlred.output import last_checkpoint
 from rlred.training.callbacks import SkipBadUpdates
+from rlred.training.trackers import guard_trackers
 
 # What an SFT that is a stage of a larger run takes from it.
 OF_THE_RUN = (
@@ -156,6 +157,7 @@ class SupervisedTrainer(SFTTrainer):
             torch.manual_seed(kwargs["args"].seed)
         super().__init__(*args, **kwargs)
         self.add_callback(SkipBadUpdates())
+        guard_trackers(self)
         if sampler is not None and len(self.train_dataset) != len(sampler):
             raise ValueError(
                 f"max_length={self.args.max_length}: {len(sampler)} rows were made and TRL kept "

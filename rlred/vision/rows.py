@@ -6,7 +6,8 @@ from datasets import Dataset, Image
 from PIL.Image import fromarray
 
 from rlred.data.golds import solution_of, value_at
-from rlred.data.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, find_column, read_source, uniform
+from rlred.data.question_table import uniform
+from rlred.data.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS, find_column, read_source
 from rlred.tiny import pictures
 
 COLUMNS = ("prompt", "images", "solution", "family")  # of the rows that are trained on

@@ -1,0 +1,114 @@
+"""What a run says of itself while it works: `heartbeat.json` in its folder, which `rlred status` reads.
+
+The main process writes it, atomically: when it claims the folder, at each stage, log and checkpoint, and at its end.
+A run that is killed leaves the last one behind; whether its process is still there, `alive` asks the system.
+"""
+
+import collections
+import json
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+from rlred.files import write_json
+
+NAME = "heartbeat.json"
+
+
+class LastWarnings(logging.Handler):
+    """Keeps the last warnings of this process, so that a heartbeat can carry them."""
+
+    def __init__(self, most: int = 10):
+        super().__init__(logging.WARNING)
+        self.found: collections.deque[dict] = collections.deque(maxlen=most)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        self.found.append({"time": record.created, "text": text[:300]})
+
+
+WARNINGS = LastWarnings()
+
+
+def begin(folder: Path) -> None:
+    """Says that this process works in a folder from now on; what an earlier one said is written over."""
+    write_json(folder / NAME, {**_this_process(), "started": time.time(), "time": time.time(), "state": "running"})
+
+
+def beat(folder: Path, **facts) -> None:
+    """Adds facts to the heartbeat of this process; does nothing in a folder that another process has claimed.
+
+    A heartbeat that cannot be written (a full disk) is left out: it must not be what ends a run.
+    """
+    record = read(folder)
+    if record is None or not is_own(record):
+        return
+    record |= {**facts, "time": time.time(), "warnings": list(WARNINGS.found)}
+    try:
+        write_json(folder / NAME, record)
+    except (OSError, ValueError):
+        logging.getLogger(__name__).debug("the heartbeat could not be written", exc_info=True)
+
+
+def read(folder: Path) -> dict | None:
+    """The last heartbeat of a folder; None where there is none that can be read."""
+    try:
+        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else None
+
+
+def is_own(record: dict) -> bool:
+    """Whether this very process wrote a heartbeat."""
+    own = _this_process()
+    return all(record.get(name) == own[name] for name in own)
+
+
+def alive(record: dict) -> bool | None:
+    """Whether the process of a heartbeat still works; None for one of another host, which cannot be asked from here.
+
+    A process id that has since been given to another process does not count: the start time tells them apart.
+    """
+    if record.get("host") != socket.gethostname():
+        return None
+    if record.get("boot") != _boot():
+        return False
+    return _born(record["pid"]) == record.get("born")
+
+
+def _this_process() -> dict:
+    pid = os.getpid()
+    return {"pid": pid, "born": _born(pid), "host": socket.gethostname(), "boot": _boot()}
+
+
+def _born(pid: int) -> int | None:
+    """When a process began, in ticks since the system's start; None for one that is gone or not yet reaped."""
+    try:
+        # After the name, which is in brackets and may hold blanks: the state, and the start time as the 20th.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return _answers(pid)
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _answers(pid: int) -> int | None:
+    """0 for a process that is there where the system has no /proc; None for one that is gone."""
+    if Path("/proc/self").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return 0
+
+
+def _boot() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None

@@ -20,6 +20,7 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "table": "rlred.cli.table:Table",
     "report": "rlred.cli.report:Report",
     "export": "rlred.cli.export:Export",
+    "serve": "rlred.cli.serve:ServeAdapter",
     "plan": "rlred.cli.plan:PlanRun",
     "probe": "rlred.cli.probe:ProbeModel",
     "reference": "rlred.cli.reference:Reference",

@@ -21,6 +21,7 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "report": "rlred.cli.report:Report",
     "export": "rlred.cli.export:Export",
     "serve": "rlred.cli.serve:ServeAdapter",
+    "play": "rlred.cli.play:Play",
     "plan": "rlred.cli.plan:PlanRun",
     "probe": "rlred.cli.probe:ProbeModel",
     "reference": "rlred.cli.reference:Reference",

@@ -149,8 +149,9 @@ class Adapter:
         cut = done and not (row and row[-1] in self.ends)
         over = f", <b>{used - asked} over</b>" if used > asked else ""
         told = f"<b>{used}</b> of {asked} tokens{over}{', cut here' if cut else '' if done else ' ...'}"
-        style = f"width: 100%; accent-color: {'#c92a2a' if used > asked else '#2b8a3e'}"
-        return f'{told}<br><progress value="{min(used, asked)}" max="{asked}" style="{style}"></progress>'
+        share, color = 100 * min(used, asked) / asked, "#c92a2a" if used > asked else "#2b8a3e"
+        bar = f'<div style="width: {share:.0f}%; height: 10px; background: {color}"></div>'
+        return f'{told}<div style="background: #8884; margin-top: 4px">{bar}</div>'
 
 
 def asking(adapter: Adapter):
@@ -213,12 +214,17 @@ def page(folder: Path) -> gr.Blocks:
                         outputs.append(gr.HTML("", elem_id=f"used-{name}-{i}"))
                         label = "After: with the adapter" if name == "on" else "Before: without it"
                         outputs.append(gr.Textbox(label=label, lines=5, max_lines=12, elem_id=f"text-{name}-{i}"))
-        gr.Examples([[one] for one in about["examples"]], [question])
+        gr.Markdown("Examples")
+        with gr.Row():
+            for one in about["examples"]:  # set in the browser, at once: a press of Ask never takes an older question
+                gr.Button(one, size="sm").click(
+                    None, None, question, js=f"() => {json.dumps(one)}", api_visibility="private"
+                )
         # One at a time: the adapter is switched off and on in the one model.
         asked = {"inputs": [question, mode, *budgets], "outputs": [status, *outputs], "concurrency_limit": 1}
         ask = asking(adapter)
         button.click(ask, **asked, concurrency_id="model", api_name="ask")
-        question.submit(ask, **asked, concurrency_id="model", api_name=False)
+        question.submit(ask, **asked, concurrency_id="model", api_visibility="private")
     return blocks
 
 

@@ -87,7 +87,13 @@ def requirements() -> list[str]:
 
 def front_matter(title: str) -> str:
     """The README.md of a Space."""
-    told = {"title": title, "emoji": "\N{STOPWATCH}", "sdk": "gradio", "sdk_version": GRADIO, "app_file": "app.py"}
+    told = {
+        "title": title,
+        "emoji": "\N{HOURGLASS WITH FLOWING SAND}",
+        "sdk": "gradio",
+        "sdk_version": GRADIO,
+        "app_file": "app.py",
+    }
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in told.items()]
     return (
         "\n".join(["---", *lines, "---", "", f"One question at three budgets, with the adapter `{title}` and without."])

@@ -46,13 +46,12 @@ def write_space(exported: Path, folder: Path, base: Base, template: Served | Non
 
 def write_page(exported: Path, folder: Path, template: Served | None, *, base: str | None, name: str) -> None:
     """The same without a copy of the base: a Hub id, a folder of this machine, or None for base/ beside app.py."""
-    if template is None:
+    if template is None or template.trained is None:
         raise ValueError(f"{name}: no budget was trained, and the page asks for budgets")
     record = read_record(exported / "run.json")
     asked, arguments = prompts_of_record(record), record["arguments"]
-    modes = sorted(
-        (one for one in template.modes if one != "free"), key=lambda one: one != default_mode(template.modes)
-    )
+    # Those that take a number of tokens, the one that a server would choose first.
+    modes = sorted({"exact", "max"} & set(template.modes), key=lambda mode: mode != default_mode(template.modes))
     source = QUESTIONS.get(arguments.get("questions"))
     about = {
         "title": name,

@@ -252,9 +252,14 @@ def test_a_refused_value_is_status_400_and_the_server_goes_on(_, client):
 
 @pytest.mark.parametrize("number", [pytest.param(one, marks=served) for one in (signal.SIGINT, signal.SIGTERM)])
 def test_a_signal_ends_the_server_and_nothing_is_left(number, tmp_path, monkeypatch):
+    from openai import OpenAI
+
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with (tmp_path / "server.log").open("w+") as log:
         process, url = start("--chat_template_kwargs", '{"thinking_budget": 24}', log=log)
+        client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=900)
+        used = [ask(client, "3+7+2+9=?", one).usage.completion_tokens for one in ({}, {"thinking_budget": 80})]
+        assert used[0] <= 24 and 40 < used[1] <= 80  # a request's own budget wins over the server's
         process.send_signal(number)
         assert process.wait(60) == 0
         log.seek(0)

@@ -117,11 +117,13 @@ def test_the_request_that_is_shown_asks_for_the_middle_of_the_trained_budgets():
 )
 def test_a_wrong_word_ends_before_anything_is_served(words, message, capsys, monkeypatch):
     monkeypatch.setattr("rlred.publish.server.is_serve_available", lambda: True)  # not needed for these
+    before = signal.getsignal(signal.SIGTERM)
     with socket.create_server(("localhost", 0)) as other:
         taken = str(other.getsockname()[1])
         assert rlred(["serve", *(word.format(taken=taken) for word in words)]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert message.format(taken=taken) in line
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.skipif(is_serve_available(), reason="the extra is installed")

@@ -1,5 +1,4 @@
 import importlib.util
-import signal
 from dataclasses import dataclass
 
 from rlred.flags import option, required
@@ -25,12 +24,11 @@ class Play:
         """Shows the page until Ctrl-C."""
         if importlib.util.find_spec("gradio") is None:
             raise ValueError("rlred play needs gradio; install it with: pip install 'rlred[play]'")
-        from rlred.publish.server import check_address
+        from rlred.publish.server import check_address, interruptible
         from rlred.publish.space import played
 
         check_address(self.host, self.port)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: the temporary folder goes
-        with played(self.adapter) as folder:
+        with interruptible(), played(self.adapter) as folder:
             from rlred.publish.app import THEME, page
 
             page(folder).launch(theme=THEME, server_name=self.host, server_port=self.port)

@@ -53,9 +53,7 @@ def serve(
         raise ValueError(NEEDS)
     check_address(host, port)
     told = template_settings(settings)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the second like the first: what was made for the server goes
-        signal.signal(number, _interrupted)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), interruptible():
         with whole_weights(adapter) as (folder, example):
             renderer = AutoTokenizer.from_pretrained(folder)
             check_settings(renderer, told)
@@ -66,8 +64,16 @@ def serve(
                 server(folder.name, non_blocking=True, **told)
 
 
-def _interrupted(number, frame):
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends what is inside like Ctrl-C, so that the folders made for it go; afterwards all is as it was."""
+    numbers = (signal.SIGINT, signal.SIGTERM)  # both: a shell's background jobs are started deaf to the first
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_address(host: str, port: int) -> None:

@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 GSM8K ?= ../shared/data/gsm8k/train.jsonl
+PORT ?= 8000
+ADAPTER ?= data/l1_maxlen
 REAL_OUTPUT := outputs/real-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install run exact cold real gpu test test-slow goldens docs style quality bounds release-check clean
+.PHONY: install run exact cold real gpu serve test test-slow goldens docs style quality bounds release-check clean
 
 install: $(VENV)/.installed
 
@@ -45,6 +47,10 @@ real: install  ## five steps on real GSM8K rows, with a system prompt and a temp
 gpu:  ## what only a GPU can show, in 8 minutes: make gpu MODEL=FOLDER, with GSM8K's train.jsonl; see tests/gpu.py
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu --output outputs/gpu-$(shell date +%Y%m%d-%H%M%S) \
 		$(if $(MODEL),--model $(MODEL) --questions $(dir $(GSM8K)),--rehearse)
+
+serve: install  ## an OpenAI-compatible API over the embedded adapter, until Ctrl-C: make serve PORT=8001 ADAPTER=FOLDER
+	$(BIN)/python -m pip install --quiet --editable '.[serve]'
+	$(BIN)/rlred serve $(ADAPTER) --port $(PORT)
 
 # Two at a time, one thread each: on models this small that is faster than one at a time with two threads.
 test: install  ## everything but the slow tests

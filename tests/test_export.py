@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from rlred.publish import visual_card as card
 from rlred.publish.template import base_template
 from rlred.vision.rows import load_rows
 from tests.hub import Hub
+from tests.paths import ROOT
 from tests.vision_recipe import SMALL, command
 
 
@@ -130,6 +132,19 @@ def test_an_exported_folder_names_no_path_of_this_machine(run, random_model, tmp
     assert "base_model:" not in found["README.md"]  # the Hub would look for it
     request = json.loads(found["README.md"].partition("-d '")[2].partition("'\n")[0])
     assert request["chat_template_kwargs"] == {"thinking_budget": 64, "budget_mode": "max"}
+
+
+@pytest.mark.parametrize("name", ["l1_exact", "l1_maxlen"])
+def test_a_published_adapter_is_what_export_makes_of_it_today(name, tmp_path):
+    """Where this fails: `rlred export data/NAME --output /tmp/NAME`, and the files go back into data/NAME."""
+    published, again = ROOT / "data" / name, tmp_path / name
+    assert rlred(["export", str(published), "--output", str(again)]) == 0
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in published.iterdir()
+    }
+    config = json.loads((published / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "data/tiny_reasoner"  # a checkout has it; rlred finds it anywhere
+    assert not [place for place, text in texts(published).items() if re.search(r"/(work|home|tmp|root)/", text)]
 
 
 def test_templates_that_a_tokenizer_keeps_by_name_are_all_worded(run, tmp_path):

@@ -1,93 +1,277 @@
-"""A real server on the CPU: the merged export of the embedded adapter, asked over HTTP for two budgets."""
+"""`rlred serve`: what it refuses, and a real server on the CPU, asked through the OpenAI client."""
 
 import json
+import math
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.import_utils import is_serve_available
 
-from rlred.data.budgets import Wording
+from rlred.cli import main as rlred
+from rlred.data.models import load_model
+from rlred.data.prompts import Conversation
 from rlred.data.questions import load_questions
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.sweep import complete, sample_of
 from rlred.publish.export import export
+from rlred.publish.server import asked, check_settings, request, sample, whole_weights
 from tests.paths import ROOT
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not is_serve_available(), reason="transformers serve needs fastapi, uvicorn and openai: transformers[serving]"
+ADAPTER = ROOT / "data" / "l1_maxlen"
+BUDGETS, QUESTIONS, SEED = (16, 32, 48, 80), 16, 0
+
+# --- without a server -------------------------------------------------------------------------------------------------
+
+BAD = [
+    ({"thinking_budget": 0}, "thinking_budget=0 is no budget; give a whole number of tokens from 1 to 2048"),
+    ({"thinking_budget": -5}, "thinking_budget=-5 is no budget"),
+    ({"thinking_budget": "many"}, 'thinking_budget="many" is no budget'),
+    ({"thinking_budget": 10**9}, "thinking_budget=1000000000 is no budget"),
+    (
+        {"reasoning_effort": "extreme"},
+        "chat_template_kwargs.reasoning_effort='extreme': the chat template of this model",
     ),
+    ({"budget": 32}, "it has thinking_budget, thinking_token_budget, budget_mode"),
+    ({"tokenize": False}, "'tokenize' is no setting of a chat template"),
+    ("many", "chat_template_kwargs: not JSON"),
+    ([48], "chat_template_kwargs must be a mapping"),
 ]
+GOOD = [{}, {"thinking_budget": 48}, {"thinking_token_budget": 48, "budget_mode": "exact"}, {"budget_mode": "free"}]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of `transformers serve`, and the folder of the model that it serves."""
-    folder = (
-        export(ROOT / "data" / "l1_maxlen", tmp_path_factory.mktemp("exports") / "l1_maxlen", merge=True) / "merged"
-    )
+def tokenizer():
+    return AutoTokenizer.from_pretrained(ADAPTER)
+
+
+@pytest.mark.parametrize("settings, message", BAD)
+def test_a_bad_value_is_one_clear_line(settings, message, tokenizer):
+    with pytest.raises(ValueError) as refused:
+        check_settings(tokenizer, asked({"chat_template_kwargs": settings}, tokenizer.chat_template))
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("settings", GOOD)
+def test_a_value_that_the_template_takes_comes_through(settings, tokenizer):
+    body = {"chat_template_kwargs": settings, "model": "l1_maxlen"}
+    assert asked(body, tokenizer.chat_template) == settings
+    check_settings(tokenizer, settings)
+
+
+def test_openais_effort_is_a_variable_of_the_template_and_never_dropped_without_a_word(tokenizer):
+    reads = "{{ reasoning_effort }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert asked({"reasoning_effort": "low"}, reads) == {"reasoning_effort": "low"}
+    own = {"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "high"}}
+    assert asked(own, reads) == {"reasoning_effort": "high"} and "reasoning_effort" not in own
+    with pytest.raises(ValueError, match="has no such variable"):
+        asked({"reasoning_effort": "low"}, tokenizer.chat_template)
+
+
+def test_trap_a_base_that_decodes_greedily_would_not_hear_a_temperature():
+    quiet, own = GenerationConfig(eos_token_id=1), GenerationConfig(do_sample=True, top_k=20, temperature=0.6)
+    sample(quiet)
+    sample(own)
+    assert (quiet.do_sample, quiet.top_k, quiet.top_p) == (True, 0, 1.0)
+    assert (own.do_sample, own.top_k, own.temperature) == (True, 20, 0.6)
+
+
+def test_weights_that_are_merged_already_are_taken_as_they_are(tmp_path):
+    merged = tmp_path / "mine@2" / "merged"
+    merged.mkdir(parents=True)
+    (merged / "config.json").write_text("{}")
+    with whole_weights(str(tmp_path / "mine@2")) as (folder, example):
+        # Behind an @ the server would read a revision.
+        assert folder.name == example["model"] == "mine-2" and folder.resolve() == merged
+        made = folder.parent
+    assert not made.exists() and merged.exists()
+
+
+def test_the_request_that_is_shown_asks_for_the_middle_of_the_trained_budgets():
+    assert request(ADAPTER, "mine")["chat_template_kwargs"] == {"thinking_budget": 48, "budget_mode": "max"}
+    assert "chat_template_kwargs" not in request(ROOT / "data" / "tiny_reasoner", "base")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["nothing/here"], "nothing/here: there is no such folder"),
+        ([str(ROOT / "docs")], "there is no adapter_model.safetensors"),
+        (["l1_maxlen", "--port", "0"], "--port must be 1 to 65535, got 0"),
+        (["l1_maxlen", "--port", "many"], "--port: 'many' is not a whole number"),
+        (
+            ["l1_maxlen", "--port", "{taken}"],
+            "--port {taken} on --host localhost: Address already in use; name another",
+        ),
+        (["l1_maxlen", "--chat_template_kwargs", "many"], "chat_template_kwargs: not JSON"),
+    ],
+)
+def test_a_wrong_word_ends_before_anything_is_served(words, message, capsys, monkeypatch):
+    monkeypatch.setattr("rlred.publish.server.is_serve_available", lambda: True)  # not needed for these
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("localhost", 0)) as other:
+        taken = str(other.getsockname()[1])
+        assert rlred(["serve", *(word.format(taken=taken) for word in words)]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message.format(taken=taken) in line
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(is_serve_available(), reason="the extra is installed")
+def test_a_missing_extra_is_one_clear_line(capsys):
+    assert rlred(["serve", "l1_maxlen"]) == 2
+    assert "needs fastapi, openai and uvicorn; install them with: pip install 'rlred[serve]'" in capsys.readouterr().err
+
+
+# --- with one ---------------------------------------------------------------------------------------------------------
+
+served = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not is_serve_available(), reason="no fastapi, openai and uvicorn: pip install 'rlred[serve]'"),
+]
+
+
+def start(*words, log):
+    """`rlred serve` in a process of its own, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--device", "cpu"]
-    log = (folder.parent / "server.log").open("w+")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, env=environment)
-    url = f"http://localhost:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5)
+    command = [sys.executable, "-m", "rlred.cli", "serve", str(ADAPTER), "--device", "cpu", "--port", str(port), *words]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"http://localhost:{port}/health", timeout=5)
+            return process, f"http://localhost:{port}/v1"
+        except (urllib.error.URLError, ConnectionError):
+            if process.poll() is not None:
                 break
-            except (urllib.error.URLError, ConnectionError):
-                if process.poll() is not None:
-                    log.seek(0)
-                    pytest.fail(f"the server ended: {log.read()[-2000:]}")
-                time.sleep(0.5)
-        else:
-            pytest.fail("the server did not answer within five minutes")
-        yield url, folder
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
+            time.sleep(0.5)
+    process.kill()
+    log.seek(0)
+    pytest.fail(f"the server does not answer: {log.read()[-2000:]}")
 
 
-def ask(server, question: str, seed: int = 0, **asked) -> dict:
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    from openai import OpenAI
+
+    with (tmp_path_factory.mktemp("served") / "server.log").open("w+") as log:
+        process, url = start(log=log)
+        try:
+            yield OpenAI(base_url=url, api_key="none", max_retries=0, timeout=900)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def ask(client, question: str, variables: dict, **more):
     """The server's answer to a question with these variables of the chat template."""
-    url, folder = server
-    body = {"model": str(folder), "messages": [{"role": "user", "content": question}], "chat_template_kwargs": asked}
-    body |= {"max_tokens": 160, "temperature": 1.0, "seed": seed}
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return json.load(answer)
+    return client.chat.completions.create(
+        model="l1_maxlen",
+        messages=[{"role": "user", "content": question}],
+        extra_body={"chat_template_kwargs": variables},
+        **{"max_tokens": 160, **more},
+    )
 
 
-def test_a_server_keeps_the_budget_that_a_request_names(server):
-    tokenizer = AutoTokenizer.from_pretrained(server[1])
-    questions = [row["question"] for row in load_questions("sums", split="test", limit=8)]
-    means = {}
-    for budget in (16, 64):
-        used = []
-        for question in questions:
-            usage = ask(server, question, thinking_budget=budget)["usage"]
-            turns = [{"role": "user", "content": Wording().ask(question, budget, "max")}]
-            prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
-            assert usage["prompt_tokens"] == len(prompt)
-            used.append(usage["completion_tokens"])
-        means[budget] = sum(used) / len(used)
-    assert means[16] < 24 and 40 < means[64] < 72  # its card: 14.4 and 55.2 tokens
+def questions() -> list[str]:
+    """Those of `rlred evaluate --num_questions 16`."""
+    return [row["question"] for row in sample_of(load_questions("sums", split="test"), QUESTIONS, SEED)]
 
 
-def test_a_value_that_is_no_budget_is_refused_and_the_server_goes_on(server):
-    for value in (0, "many", 10**9):
-        with pytest.raises(urllib.error.HTTPError):
-            ask(server, "What is 2+2?", thinking_budget=value)
-    assert ask(server, "What is 2+2?", thinking_budget=32)["usage"]["completion_tokens"] > 0
+@pytest.mark.parametrize("_", [pytest.param(0, marks=served)])
+def test_served_lengths_are_those_of_evaluate(_, client, tmp_path):
+    """Mean tokens at each budget, over the same questions, each sampled once at temperature 1.
+
+    Two independent samples of n lengths: their means differ by less than 4 standard errors, sqrt((s^2 + t^2) / n), in
+    all but 6 of 100 000 cases; half a token more, since the lengths of a budget may all be the same (s = 0).
+    """
+    numbers = [str(number) for number in BUDGETS]
+    evaluate = ["--adapter", str(ADAPTER), "--modes", "max", "--budgets", *numbers, "--num_questions", str(QUESTIONS)]
+    assert rlred(["evaluate", *evaluate, "--max_completion_length", "160", "--output", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "adherence.json").read_text())["blocks"]["trained"]["rows"]
+    for row in rows:
+        budget, n = row["budget"], QUESTIONS
+        used = [
+            ask(client, one, {"thinking_budget": budget}, temperature=1.0).usage.completion_tokens
+            for one in questions()
+        ]
+        mean, expected = sum(used) / n, row["mean_length"]
+        variance = sum((one - mean) ** 2 for one in used) / (n - 1)
+        evaluated = (row["rmse"] ** 2 - row["mean_error"] ** 2) * budget**2 * n / (n - 1)
+        noise = 4 * math.sqrt((variance + evaluated) / n) + 0.5
+        print(f"max {budget}: served {mean:.2f}, evaluated {expected:.2f}, tolerance {noise:.2f}")
+        assert abs(mean - expected) < noise, budget
+        assert max(used) <= budget  # its card: never over budget
+    assert [row["budget"] for row in rows] == list(BUDGETS)
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=served)])
+def test_of_64_concurrent_requests_none_gets_the_budget_of_another(_, client):
+    """Greedy, so that each request has one answer: that of the same prompt in this process, wherever it was queued."""
+    cells = [(question, budget) for question in questions() for budget in BUDGETS]
+    model, tokenizer = load_model("tiny_reasoner", str(ADAPTER), device="cpu")
+    prompts = [Conversation([{"role": "user", "content": one}], {"thinking_budget": budget}) for one, budget in cells]
+    tokenizer.chat_template = (ADAPTER / "chat_template.jinja").read_text()
+    wanted = [len(ids) for ids in complete(model, tokenizer, prompts, Sampling(160, 0.0))]
+    assert all(len(set(wanted[i : i + len(BUDGETS)])) == len(BUDGETS) for i in range(0, len(cells), len(BUDGETS)))
+    order = random.Random(0).sample(range(len(cells)), len(cells))
+    assert len(order) == 64
+
+    def tokens(i: int) -> int:
+        return ask(client, cells[i][0], {"thinking_budget": cells[i][1]}, temperature=0.0).usage.completion_tokens
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(len(order)) as pool:
+        found = dict(zip(order, pool.map(tokens, order), strict=True))
+    print(f"{len(order)} requests at once in {time.monotonic() - started:.0f} s")
+    assert [(cells[i], found[i], wanted[i]) for i in range(len(cells)) if found[i] != wanted[i]] == []
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=served)])
+def test_a_refused_value_is_status_400_and_the_server_goes_on(_, client):
+    from openai import BadRequestError
+
+    for settings, message in BAD:
+        with pytest.raises(BadRequestError) as refused:
+            ask(client, "What is 2+2?", settings)
+        assert message in refused.value.message
+    with pytest.raises(BadRequestError, match="has no such variable"):
+        ask(client, "What is 2+2?", {}, reasoning_effort="extreme")
+    assert ask(client, "What is 2+2?", {"thinking_budget": 32}).usage.completion_tokens <= 32
+    assert [model.id for model in client.models.list()] == ["l1_maxlen"]
+
+
+@pytest.mark.parametrize("number", [pytest.param(one, marks=served) for one in (signal.SIGINT, signal.SIGTERM)])
+def test_a_signal_ends_the_server_and_nothing_is_left(number, tmp_path, monkeypatch):
+    from openai import OpenAI
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with (tmp_path / "server.log").open("w+") as log:
+        process, url = start("--chat_template_kwargs", '{"thinking_budget": 24}', log=log)
+        client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=900)
+        used = [ask(client, "3+7+2+9=?", one).usage.completion_tokens for one in ({}, {"thinking_budget": 80})]
+        assert used[0] <= 24 and 40 < used[1] <= 80  # a request's own budget wins over the server's
+        process.send_signal(number)
+        assert process.wait(60) == 0
+        log.seek(0)
+        text = log.read()
+    assert f"curl {url}/chat/completions" in text and '"thinking_budget": 48, "budget_mode": "max"' in text
+    assert text.rstrip().endswith("ended") and "Traceback" not in text
+    assert not list(tmp_path.glob("rlred-serve-*"))
+
+
+def test_merged_weights_carry_the_template(tmp_path):
+    folder = export(ADAPTER, tmp_path / "out", merge=True)
+    plain, merged = ((place / "chat_template.jinja").read_text() for place in (folder, folder / "merged"))
+    assert plain == merged == (ADAPTER / "chat_template.jinja").read_text()

@@ -20,6 +20,8 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "table": "rlred.cli.table:Table",
     "report": "rlred.cli.report:Report",
     "export": "rlred.cli.export:Export",
+    "serve": "rlred.cli.serve:ServeAdapter",
+    "play": "rlred.cli.play:Play",
     "plan": "rlred.cli.plan:PlanRun",
     "probe": "rlred.cli.probe:ProbeModel",
     "doctor": "rlred.cli.doctor:Doctor",

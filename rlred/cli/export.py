@@ -16,6 +16,7 @@ class Export:
     output: Path | None = option(None, "Folder to make (default: exports/<name of the run>).")
     base_model: str | None = option(None, "Hub id of the base (default: the one that it was trained on).")
     merge: bool = option(False, "Also save base and adapter as one model.")
+    space: bool = option(False, "Also a Hub Space that asks it for budgets, in space/.")
     push: str | None = option(None, "Upload to this Hub repository, name/of-it.", metavar="REPO")
     private: bool = option(False, "Make the repository private.")
 
@@ -28,7 +29,9 @@ class Export:
             raise ValueError(
                 "--push: the adapter was trained on a local folder; name its base on the Hub with --base_model"
             )
-        folder = export(self.of, output, base_model=self.base_model, merge=self.merge)
+        folder = export(self.of, output, base_model=self.base_model, merge=self.merge, space=self.space)
         print(folder)
+        if self.space:
+            print(f"hf upload NAME {folder / 'space'} . --repo-type space")
         if self.push:
             print(push(folder, self.push, private=self.private))

@@ -27,6 +27,7 @@ from rlred.publish import visual_card as card
 from rlred.publish.measured import measured
 from rlred.publish.names import Base, remove_paths
 from rlred.publish.serving import Served, served, vllm
+from rlred.publish.space import write_space
 
 TAKEN = (
     "adapter_model.safetensors",
@@ -56,8 +57,10 @@ TAKEN = (
 NEEDED = ("adapter_model.safetensors", "adapter_config.json", "run.json")
 
 
-def export(run: Path, output: Path, *, base_model: str | None = None, merge: bool = False) -> Path:
+def export(run: Path, output: Path, *, base_model: str | None = None, merge: bool = False, space: bool = False) -> Path:
     """Makes the folder `output` from the run's and returns it; with `merge`, whole weights lie in `output`/merged.
+
+    With `space`, `output`/space is a Hub Space that asks the adapter for budgets (rlred/publish/space.py).
 
     `base_model` names the base for those who download the adapter: a Hub id; by default the one it was trained on.
     Raises `ValueError` for a run without an adapter and for an output folder that exists.
@@ -88,6 +91,8 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
         for place in (folder, folder / "merged"):
             if template and place.is_dir():
                 template.write(place)
+        if space:
+            write_space(folder, folder / "space", base, template, output.name)
         folder.rename(output)
     return output
 

@@ -112,8 +112,9 @@ def served(template: Served, name: str, base: str, rank: int) -> list[str]:
         "Without these variables the template is that of the base. A value that is none is refused with a sentence.",
         "    curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f"      -d '{_quoted(request)}'",
-        "The servers below take this request. A LoRA adapter is served with the template of the *base*, unless the "
-        "command names this one; merged weights (`rlred export --merge`) bring it along.",
+        "The servers below take this request; SGLang is asked for the adapter on its base as "
+        f'`"model": "{base}:{name}"`. A LoRA adapter is served with the template of the *base*, unless the command '
+        "names this one; merged weights (`rlred export --merge`) bring it along.",
         f"""\
 {textwrap.indent(vllm(name, base, rank), "    ")}
     python -m sglang.launch_server --port 8000 --model-path {base} --enable-lora \\

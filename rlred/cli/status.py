@@ -11,6 +11,7 @@ class Status:
     The exit status is 1 where one of them has failed or is dead, else 0.
 
     rlred status outputs/l1_exact
+    rlred status outputs/l1_exact outputs/l1_maxlen
     """
 
     runs: list[Path] = required("Output folders.", positional=True, metavar="RUN")

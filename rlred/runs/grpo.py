@@ -21,6 +21,7 @@ from accelerate import PartialState
 from peft import get_peft_model
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
+from rlred.checks.advantages import audit_advantages
 from rlred.checks.audit import (
     audit_config,
     audit_probe,
@@ -64,8 +65,8 @@ def run(
     start = time.time()
     sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
     prompts = arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(rewards))
-    audit(arguments, training, model_config, sampler, rewards)
     search, parts = arguments.make_target_search(), arguments.make_parts()
+    audit(arguments, training, model_config, rewards, parts)
     for part in parts:
         part.check(training, parts)
     if training.use_vllm:
@@ -124,9 +125,13 @@ def run(
     return report
 
 
-def audit(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, sampler, rewards) -> None:
+def audit(
+    arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, rewards, parts: Sequence[Part]
+) -> None:
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
-    enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
+    sampler, started = arguments.make_sampler(), {"hindsight": arguments.hindsight, "use_peft": model_config.use_peft}
+    found = audit_config(training, sampler, rewards, **started)
+    enforce([*found, *audit_advantages(training, rewards, parts)])
     if arguments.hindsight:
         asked = length_rewards(rewards, sampler, EffortLength)
         enforce(audit_start(asked, arguments.make_hindsight().effort_quantile))

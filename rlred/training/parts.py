@@ -12,6 +12,9 @@ PARTS = {
     "difficulty_kl": "rlred.training.difficulty_kl:DifficultyKL",
     "early_stop": "rlred.training.early_stop:EarlyStop",
     "merged_rollouts": "rlred.training.merged_rollouts:MergedRollouts",
+    "ddca": "rlred.training.ddca:DDCA",
+    "drpo": "rlred.training.drpo:DRPO",
+    "difficulty_weight": "rlred.training.difficulty_weight:DifficultyWeight",
 }
 
 

@@ -8,8 +8,8 @@ A part is a frozen dataclass that says what one method changes in a step. Every 
     limits          the number of tokens after which each rollout ends                        early_stop.py
     generating      what is open while rollouts are sampled                                   merged_rollouts.py
     opening         first tokens that are given to the rollouts and not sampled               think_or_not.py
-    advantages      (B,), in the place of TRL's                                               think_or_not.py
-    token_weights   (B, T), 0 or more; the factors of all parts are multiplied                token_selection.py, ...
+    advantages      (B,), in the place of TRL's                                               ddca.py, drpo.py, ...
+    token_weights   (B, T) or (B, 1), 0 or more; the factors of all parts are multiplied      token_selection.py, ...
     kl_weights      (B,), in the place of `beta`                                              difficulty_kl.py
 
 TRL's loss takes advantages of shape (B, T), and for a weight w >= 0 each of its losses has the property
@@ -31,6 +31,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rlred.data.prompts import found_end
 from rlred.evaluation.row_limits import stopping_at
+from rlred.rewards.base import declared, length_of
 from rlred.training.masked_head import score_selected
 
 # What TRL's forward pass takes beside token ids: the tensors of pictures.
@@ -54,6 +55,9 @@ class Opening:
 @dataclass(frozen=True)
 class Part:
     """What one method changes in a step; this one changes nothing."""
+
+    gives_advantages = False
+    """Whether its `advantages` take the place of TRL's: of such parts a run has one (rlred/checks/advantages.py)."""
 
     def check(self, training: GRPOConfig, parts: "Sequence[Part]") -> None:
         """Raises `ValueError` for settings of GRPO, or other parts, beside which this would be something else."""
@@ -82,7 +86,7 @@ class Part:
         return None
 
     def token_weights(self, rollouts: "Rollouts") -> torch.Tensor | None:
-        """(B, T), 0 or more."""
+        """(B, T), or (B, 1) where all tokens of a completion weigh the same; 0 or more."""
         return None
 
     def kl_weights(self, rollouts: "Rollouts") -> torch.Tensor | None:
@@ -121,6 +125,22 @@ class Rollouts:
         columns = [weight * self.own(self.reward(name)) for name, weight in zip(names, weights, strict=True)]
         return torch.stack(columns, dim=1).nansum(1)
 
+    def grouped(self, values: torch.Tensor) -> torch.Tensor:
+        """(groups, completions of one): the values (B,) of every process, or those of all rollouts."""
+        if len(values) == len(self.rows):
+            values = self.trainer.accelerator.gather(values)
+        return values.view(-1, self.trainer.num_generations)
+
+    def grades(self) -> torch.Tensor:
+        """(groups, completions of one): 1 for a correct answer, 0 for an incorrect one, nan for an unknown one."""
+        return self.grouped(self.reward(grade_name(self.trainer)))
+
+    def lengths(self) -> torch.Tensor:
+        """(groups, completions of one): tokens, as the first reward counts them."""
+        length, mask = length_of(self.trainer.reward_funcs[0]), self.output["completion_mask"].bool()
+        ids = [row[own].tolist() for row, own in zip(self.output["completion_ids"], mask, strict=True)]
+        return self.grouped(torch.tensor([float(length(row)) for row in ids], device=mask.device))
+
     def group_mean(self, name: str) -> torch.Tensor:
         """(B,): the mean over each rollout's group of the reward of that name; no opinion counts as 0."""
         size = self.trainer.num_generations
@@ -137,6 +157,18 @@ class Rollouts:
         device = self.trainer.accelerator.device
         mean = self.trainer.accelerator.gather(torch.tensor([float(value)], device=device)).mean().item()
         self.trainer._metrics["train" if self.trainer.model.training else "eval"][name].append(mean)
+
+
+def grade_name(trainer: "ComposedGRPOTrainer") -> str | None:
+    """The name of the reward that is the grade itself; None where no reward is."""
+    names = (declared(reward).__name__ for reward in trainer.reward_funcs if declared(reward).grades)
+    return next(names, None)
+
+
+def check_graded(trainer: "ComposedGRPOTrainer", field: str) -> None:
+    """Raises `ValueError` unless one of the trainer's rewards is the grade itself."""
+    if grade_name(trainer) is None:
+        raise ValueError(f"{field} needs the reward 'correctness' beside {trainer.reward_func_names}; weight 0 will do")
 
 
 class ComposedGRPOTrainer(GRPOTrainer):

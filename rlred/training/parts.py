@@ -12,6 +12,7 @@ PARTS = {
     "difficulty_kl": "rlred.training.difficulty_kl:DifficultyKL",
     "early_stop": "rlred.training.early_stop:EarlyStop",
     "merged_rollouts": "rlred.training.merged_rollouts:MergedRollouts",
+    "dynamic_sampling": "rlred.training.dynamic_sampling:DynamicSampling",
     "ddca": "rlred.training.ddca:DDCA",
     "drpo": "rlred.training.drpo:DRPO",
     "difficulty_weight": "rlred.training.difficulty_weight:DifficultyWeight",

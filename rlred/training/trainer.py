@@ -7,6 +7,7 @@ A part is a frozen dataclass that says what one method changes in a step. Every 
     check_trainer   the same as check for what only the trainer knows: its tokenizer, its rewards, its rollout function
     limits          the number of tokens after which each rollout ends                        early_stop.py
     generating      what is open while rollouts are sampled                                   merged_rollouts.py
+    resample        other rows and rollouts in the place of some, before they are rewarded    dynamic_sampling.py
     opening         first tokens that are given to the rollouts and not sampled               think_or_not.py
     advantages      (B,), in the place of TRL's                                               ddca.py, drpo.py, ...
     token_weights   (B, T) or (B, 1), 0 or more; the factors of all parts are multiplied      token_selection.py, ...
@@ -21,7 +22,7 @@ Each private method of TRL is overridden once, calls `super()` and copies nothin
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -81,6 +82,9 @@ class Part:
         """The first token of each rollout."""
         return None
 
+    def resample(self, trainer: "ComposedGRPOTrainer", sampled: "Sampled", generate: Callable[[list], tuple]) -> None:
+        """Puts other rows and their rollouts in the place of some; `generate` gives TRL's lists for other prompts."""
+
     def advantages(self, rollouts: "Rollouts") -> torch.Tensor | None:
         """(B,), in the place of TRL's."""
         return None
@@ -92,6 +96,31 @@ class Part:
     def kl_weights(self, rollouts: "Rollouts") -> torch.Tensor | None:
         """(B,), in the place of `beta`."""
         return None
+
+
+@dataclass
+class Sampled:
+    """This process's rows of a training batch and what was sampled for them: lists of TRL's, which it reads later."""
+
+    rows: list[dict]
+    prompts: list
+    lists: tuple
+    """What `GRPOTrainer._generate` returns: ids of the prompts, of the completions, masks, texts, log-probabilities."""
+
+    @property
+    def completion_ids(self) -> list[list[int]]:
+        return self.lists[1]
+
+    @property
+    def completions(self) -> list:
+        return self.lists[3]
+
+    def put(self, place: int, other: "Sampled", number: int) -> None:
+        """Writes row `number` of `other` into `place`."""
+        pairs = zip((self.rows, self.prompts, *self.lists), (other.rows, other.prompts, *other.lists), strict=True)
+        for mine, theirs in pairs:
+            if isinstance(mine, list) and mine:  # some of TRL's are None, or empty
+                mine[place] = theirs[number]
 
 
 @dataclass
@@ -183,6 +212,7 @@ class ComposedGRPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         # Those that were not told what ends the thinking take what the tokenizer knows.
         self.parts = tuple(part.bind(found_end(self._tokenizer)) for part in parts)
+        self._rows: list[dict] = []  # of the batch that is being sampled; TRL reads the same list
         self._limits: list[int] | None = None  # tokens, of this process's rollouts
         self._opening: Opening | None = None
         self._scores: tuple[torch.Tensor, torch.Tensor] | None = None  # of the policy, where TRL has scored a rollout
@@ -190,6 +220,13 @@ class ComposedGRPOTrainer(GRPOTrainer):
         for part in self.parts:
             part.check(self.args, self.parts)
             part.check_trainer(self)
+
+    def _generate(self, prompts):
+        found = super()._generate(prompts)
+        if self.model.training:
+            for part in self.parts:
+                part.resample(self, Sampled(self._rows, prompts, found), super()._generate)
+        return found
 
     def _generate_single_turn(self, prompt_ids, *args, **kwargs):
         with contextlib.ExitStack() as stack:
@@ -220,13 +257,14 @@ class ComposedGRPOTrainer(GRPOTrainer):
         return stopping_at(engine, limits)
 
     def _generate_and_score_completions(self, inputs):
+        inputs = list(inputs)  # which `resample` writes into
         self._limits = self._only("limits", self, inputs)
         if self._limits is not None:  # for rewards that log lengths: a rollout that was stopped has none of its own
             cap = self.max_completion_length
             inputs = [
                 {**row, "rollout_limit": n if n < cap else None} for row, n in zip(inputs, self._limits, strict=True)
             ]
-        self._opening, self._scores, self._scoring = None, None, True
+        self._rows, self._opening, self._scores, self._scoring = inputs, None, None, True
         try:
             output = super()._generate_and_score_completions(inputs)
         finally:

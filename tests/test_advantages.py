@@ -334,20 +334,23 @@ def recipe(monkeypatch, output, *flags):
 @pytest.mark.parametrize(
     "parts, flags, shown",
     [
-        ({"ddca": {"beta": 0.3}, "difficulty_weight": {}}, [], "difficulty_weight"),
+        ({"ddca": {"beta": 0.3}, "difficulty_weight": {}, "easy_first": {"share": 1.0}}, [], "difficulty_weight"),
         (
             {"drpo": {"length_weight": 0.5}, "dynamic_sampling": {"max_rounds": 1}},
             ["--loss_type", "grpo"],
             "dynamic_sampling/sampled",
         ),
     ],
-    ids=["ddca and difficulty_weight", "drpo and dynamic_sampling"],
+    ids=["ddca, difficulty_weight and easy_first", "drpo and dynamic_sampling"],
 )
 def test_a_recipe_trains_with_the_part(parts, flags, shown, tmp_path, monkeypatch):
-    assert recipe(monkeypatch, tmp_path, "--parts", json.dumps(parts), *flags) == 0
-    entry = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"][0]
+    rows = [{"question": f"{n}+{n}=?", "answer": str(2 * n), "reference_accuracy": 0.1 * n} for n in range(1, 10)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = ["--questions", str(tmp_path / "rows.jsonl"), "--log_completions", "true"]
+    assert recipe(monkeypatch, tmp_path / "run", "--parts", json.dumps(parts), *told, *flags) == 0
+    entry = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"][0]
     assert shown in entry and math.isfinite(entry["loss"]) and math.isfinite(entry["grad_norm"])
-    assert json.loads((tmp_path / "run.json").read_text())["arguments"]["parts"] == parts
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]["parts"] == parts
 
 
 def test_a_recipe_refuses_two_that_give_advantages_and_warns_of_gdpo(tmp_path, monkeypatch, capsys, caplog):

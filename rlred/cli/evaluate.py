@@ -24,12 +24,17 @@ class Evaluate(Evaluation, SavedPredictions):
     """Sweep budgets with a model and, if given, its adapter.
 
     With --ratios it is asked for shares of its own length in place of budgets; with --predictions nothing is asked.
+    With --as_task another harness asks.
 
     rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again
+    rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --as_task lm_eval --output outputs/task
     rlred evaluate --predictions a.jsonl b.jsonl --ratios 0.5 1.0 --output outputs/theirs
     """
 
     output: Path | None = option(None, "Folder for the report (default: the adapter's, if it has none).")
+    as_task: str | None = option(
+        None, "Write a task for this harness into --output, and measure nothing", choices=("lm_eval", "lighteval")
+    )
 
     def __post_init__(self):
         if not (self.predictions or self.ratios):
@@ -41,7 +46,10 @@ class Evaluate(Evaluation, SavedPredictions):
                 raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
 
     def run(self) -> None:
-        """Writes adherence.{json,md,png}, and ratios.{json,md,png} where ratios are asked for."""
+        """Writes adherence.{json,md,png}, and ratios.{json,md,png} where ratios are asked for; or a task."""
+        if self.as_task:
+            self.write_task()
+            return
         output = self.output or (Path(self.adapter[0]) if self.adapter else Path("outputs") / "evaluation")
         for name in ("adherence.json", *(["ratios.json"] if self.ratios else [])):
             if (output / name).exists():
@@ -53,11 +61,26 @@ class Evaluate(Evaluation, SavedPredictions):
         else:
             from rlred.evaluation.evaluate import evaluate
 
-            names = [item.name for item in dataclasses.fields(Evaluation)]
-            evaluate(Evaluation(**{name: getattr(self, name) for name in names}), output)
+            evaluate(self.evaluation(), output)
         for name in ("ratios.md", "adherence.md"):
             if (output / name).exists():
                 print((output / name).read_text())
+
+    def evaluation(self) -> Evaluation:
+        """The flags that say what a model is asked."""
+        return Evaluation(**{item.name: getattr(self, item.name) for item in dataclasses.fields(Evaluation)})
+
+    def write_task(self) -> None:
+        """Writes a harness's task and prints the command that runs it."""
+        for name in ("predictions", "ratios"):
+            if getattr(self, name):
+                raise ValueError(f"--{name}: a task asks a model for budgets; leave it out beside --as_task")
+        if self.output is None:
+            raise ValueError("--output: name the folder that the task is written into")
+        from rlred.evaluation.harness import write_task
+
+        command = write_task(self.evaluation(), self.as_task, self.output)
+        print(f"{self.output}: written. Where {self.as_task} and rlred are installed:\n{command}")
 
     def measure_ratios(self, output: Path) -> None:
         """Measures an adapter of recipes/tokenskip.py at every ratio."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from peft import get_peft_model
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
@@ -83,10 +84,11 @@ def run(
     output = prepare_output_dir(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
     grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
-    if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
+    needed = columns_of(reward, sampled_modes(sampler)).union(*(part.needs for part in parts))
+    if set(COLUMNS) & needed - set(questions.column_names):
         asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
         questions = referenced(questions, engines.of(model), tokenizer, arguments, training, grading, asked, output)
-    rows = asked_rows(questions, prompts, sampler, arguments, training)
+    rows = asked_rows(questions, prompts, arguments, training, parts)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
@@ -141,11 +143,27 @@ def audit(
         enforce(audit_probe(probe, training, sampler, rewards, model=name, sources=sources))
 
 
-def asked_rows(questions, prompts: Prompts, sampler, arguments: LengthControlArguments, training: GRPOConfig):
-    """The rows of the whole run, in the order in which they are trained on."""
-    count, each = len(questions), arguments.budgets_per_question
-    asked = {"num_rows": num_rows(training, count * each), "budgets_per_question": each, "seed": training.seed}
-    return training_rows(questions, prompts, sampler, **asked)
+def asked_rows(
+    questions, prompts: Prompts, arguments: LengthControlArguments, training: GRPOConfig, parts: Sequence[Part] = ()
+) -> Dataset:
+    """The rows of the whole run, in the order in which they are trained on; a part may say which questions come first.
+
+    A phase has whole generation batches, one at least. Raises `ValueError` where two parts order the questions.
+    """
+    sampler, each = arguments.make_sampler(), arguments.budgets_per_question
+    asked = {"budgets_per_question": each, "seed": training.seed}
+    total, batch = num_rows(training, len(questions) * each), training.generation_batch_size // training.num_generations
+    orders = [order for part in parts if (order := part.phases(questions)) is not None]
+    if len(orders) > 1:
+        raise ValueError(f"parts: {len(orders)} of them order the questions, and only one can; leave the others out")
+    phases, made, left = orders[0] if orders else [(questions, 1.0)], [], total
+    for number, (own, share) in enumerate(phases, 1):
+        whole = max(1, round(share * total / batch)) * batch
+        count = left if number == len(phases) else min(left, whole)
+        if count:
+            made.append(training_rows(own, prompts, sampler, num_rows=count, **asked))
+        left -= count
+    return made[0] if len(made) == 1 else Dataset.from_list([row for rows in made for row in rows])
 
 
 def with_adapter(model, model_config: ModelConfig, seed: int):

@@ -2,6 +2,7 @@
 
 A part is a frozen dataclass that says what one method changes in a step. Every hook is optional:
 
+    phases          which questions a run trains on first, and which next                     easy_first.py
     check           settings beside which the method would be something else: a ValueError before anything is loaded
     bind            a copy that knows what ends the thinking of the run's model
     check_trainer   the same as check for what only the trainer knows: its tokenizer, its rewards, its rollout function
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
@@ -59,6 +61,12 @@ class Part:
 
     gives_advantages = False
     """Whether its `advantages` take the place of TRL's: of such parts a run has one (rlred/checks/advantages.py)."""
+    needs = ()
+    """Columns of the questions that it reads."""
+
+    def phases(self, questions: Dataset) -> list[tuple[Dataset, float]] | None:
+        """Questions and the share of the run's rows that are about them, in order; the shares sum to 1."""
+        return None
 
     def check(self, training: GRPOConfig, parts: "Sequence[Part]") -> None:
         """Raises `ValueError` for settings of GRPO, or other parts, beside which this would be something else."""

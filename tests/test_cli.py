@@ -21,7 +21,7 @@ FLAGS = {
     "evaluate": "model adapter questions questions_config split question_column solution_column more_questions "
     "num_questions num_samples budgets modes baselines wording system_prompt chat_template_kwargs end_of_thinking "
     "paraphrase out_of_range max_completion_length per_prompt_cap require_end_of_thinking temperature batch_size dtype "
-    "seed vllm output trust_remote_code predictions columns ratios prediction_budgets tokenizer",
+    "seed vllm output as_task trust_remote_code predictions columns ratios prediction_budgets tokenizer",
     "generate": "model adapter budgets mode wording system_prompt chat_template_kwargs end_of_thinking "
     "max_completion_length temperature dtype seed trust_remote_code",
     "reference": "output model questions questions_config split question_column solution_column num_questions "

@@ -5,8 +5,8 @@ import os
 import random
 import re
 import runpy
-import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,12 +147,10 @@ def test_the_harness_gives_the_figures_of_rlred_evaluate(harness, tmp_path, caps
     assert evaluate(*asked, "--output", tmp_path / "ours") == 0
     capsys.readouterr()
     assert evaluate(*asked, "--as_task", harness, "--output", tmp_path / "task") == 0
-    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    command = capsys.readouterr().out.splitlines()[-1] + (" --device cpu" if harness == "lm_eval" else "")
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    device = ["--device", "cpu"] if harness == "lm_eval" else []
-    done = subprocess.run(
-        [HARNESS / words[0], *words[1:], *device], capture_output=True, text=True, env={**os.environ, **offline}
-    )
+    offline["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), str(HARNESS), os.environ["PATH"]])
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **offline})
     assert done.returncode == 0, done.stderr[-2000:]
     [path] = (tmp_path / "task" / "results").rglob("results*.json")
     found = figures(json.loads(path.read_text())["results"])

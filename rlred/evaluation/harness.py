@@ -287,14 +287,16 @@ def _lighteval(task: Task, tokenizer, output: Path) -> dict[str, str]:
 
 
 def _lighteval_command(candidate: Candidate, task: Task, output: Path) -> str:
-    own = [f"model_name={_place(candidate.model)}"]
+    place, before = _place(candidate.model), ""
     if candidate.adapter:
-        adapter = Path(resolve_adapter(candidate.adapter)).resolve()
-        own = [f"model_name={adapter}", "adapter_weights=true", f"base_model={_place(candidate.model)}"]
+        # lighteval 0.13 merges an adapter itself, in float16 and into a folder beside it.
+        place, adapter = str(output / "model" / "merged"), str(Path(resolve_adapter(candidate.adapter)).resolve())
+        before = shlex.join(["rlred", "export", adapter, "--merge", "--output", str(output / "model")]) + " && "
     told = f"generation_parameters={{temperature:{task.temperature}}}"
-    settings = ",".join([*own, "override_chat_template=false", "add_special_tokens=false", "batch_size=32", told])
-    words = ["lighteval", "accelerate", settings, f"{NAME}|0", "--custom-tasks", str(output / f"{NAME}.py")]
-    return shlex.join([*words, "--output-dir", str(output / "results")])
+    settings = ",".join([f"model_name={place}", "override_chat_template=false", "add_special_tokens=false", told])
+    words = ["lighteval", "accelerate", f"{settings},batch_size=32", f"{NAME}|0"]
+    words += ["--custom-tasks", str(output / f"{NAME}.py"), "--output-dir", str(output / "results")]
+    return before + shlex.join(words)
 
 
 def _place(name: str) -> str:

@@ -24,17 +24,13 @@ class Evaluate(Evaluation, SavedPredictions):
     """Sweep budgets with a model and, if given, its adapter.
 
     With --ratios it is asked for shares of its own length in place of budgets; with --predictions nothing is asked.
-    With --as_task another harness asks.
 
     rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again
-    rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --as_task lm_eval --output outputs/task
     rlred evaluate --predictions a.jsonl b.jsonl --ratios 0.5 1.0 --output outputs/theirs
     """
 
     output: Path | None = option(None, "Folder for the report (default: the adapter's, if it has none).")
-    as_task: str | None = option(
-        None, "Write a task for this harness into --output, and measure nothing", choices=("lm_eval", "lighteval")
-    )
+    as_task: str | None = option(None, "Only write a task for it", choices=("lm_eval", "lighteval"), metavar="HARNESS")
 
     def __post_init__(self):
         if not (self.predictions or self.ratios):

@@ -22,7 +22,6 @@ class SavedPredictions:
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Evaluation, SavedPredictions):
     """Sweep budgets with a model and, if given, its adapter.
-
     With --ratios it is asked for shares of its own length in place of budgets; with --predictions nothing is asked.
 
     rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again

@@ -36,7 +36,16 @@ from rlred.tiny import resolve_adapter, resolve_model
 
 NAME = "rlred_adherence"
 MEANS = ("accuracy", "mean_length", "truncated", "mean_error", "mean_abs_error", "over_budget")
-ALONE = ("efforts", "num_samples", "more_questions", "paraphrase", "out_of_range", "baselines", "per_prompt_cap", "vllm")
+ALONE = (
+    "efforts",
+    "num_samples",
+    "more_questions",
+    "paraphrase",
+    "out_of_range",
+    "baselines",
+    "per_prompt_cap",
+    "vllm",
+)
 
 
 @dataclass(frozen=True)

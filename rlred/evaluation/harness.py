@@ -103,7 +103,8 @@ class Task:
         line, label = row([outcome]), label_of(asked["mode"], asked["budget"])
         found = {f"{label}_{name}": float(line[name]) for name in (*MEANS, "rmse") if line[name] is not None}
         if self.correlates:
-            found["rank_correlation"] = [asked["question_id"], asked["mode"], asked["budget"], outcome["length"]]
+            pair = [asked["question_id"], asked["mode"], asked["budget"], outcome["length"]]
+            found["rank_correlation"] = json.dumps(pair)  # lighteval keeps the values in a table of one type a column
         return found
 
     def names(self) -> list[str]:
@@ -132,14 +133,14 @@ def root_mean_square(values: Iterable[float]) -> float:
     return math.sqrt(sum(value**2 for value in values) / len(values))
 
 
-def correlation(values: Iterable[Sequence]) -> float:
-    """Rank correlation of budget and length within a question; values are (question, mode, budget, length).
+def correlation(values: Iterable[str]) -> float:
+    """Rank correlation of budget and length within a question; values are JSON, [question, mode, budget, length].
 
-    >>> correlation([(0, "max", 16, 10), (0, "max", 32, 40), (1, "max", 16, 9), (1, "max", 32, 9)])
+    >>> correlation(['[0, "max", 16, 10]', '[0, "max", 32, 40]', '[1, "max", 16, 9]', '[1, "max", 32, 9]'])
     0.5
     """
     names = ("question_id", "mode", "budget", "length")
-    return within_question_rank_correlation(dict(zip(names, value, strict=True)) for value in values)
+    return within_question_rank_correlation(dict(zip(names, json.loads(value), strict=True)) for value in values)
 
 
 def write_task(settings: Evaluation, harness: str, output: Path) -> str:

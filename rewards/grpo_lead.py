@@ -24,7 +24,7 @@ class GrpoLead(Reward):
     Source: GRPO-LEAD (2504.09696), where an incorrect answer has -1 (0 in its first version, second-hand), and its
     released code, which has alpha 0.05, the sample std, and leaves groups alone whose three shortest completions have
     4,000 tokens or less on average. This follows the paper, which has no such threshold. The paper's second half, a
-    weight of the advantage by the group's accuracy, is no reward and is not here.
+    weight of the advantage by the group's accuracy, is no reward: `parts: {difficulty_weight: {}}` of a recipe.
 
     >>> reward = GrpoLead(alpha=0.5)
     >>> values = reward(["q"] * 3, ["\\boxed{4}"] * 2 + ["\\boxed{5}"], [[0] * 9, [0] * 11, [0] * 9], ["4"] * 3)

@@ -21,7 +21,7 @@ FLAGS = {
     "evaluate": "model adapter questions questions_config split question_column solution_column more_questions "
     "num_questions num_samples budgets modes baselines wording system_prompt chat_template_kwargs end_of_thinking "
     "paraphrase out_of_range max_completion_length per_prompt_cap require_end_of_thinking temperature batch_size dtype "
-    "seed vllm output trust_remote_code predictions columns ratios prediction_budgets tokenizer",
+    "seed vllm output as_task trust_remote_code predictions columns ratios prediction_budgets tokenizer",
     "generate": "model adapter budgets mode wording system_prompt chat_template_kwargs end_of_thinking "
     "max_completion_length temperature dtype seed trust_remote_code",
     "reference": "output model questions questions_config split question_column solution_column num_questions "
@@ -63,7 +63,7 @@ def test_the_help_of_a_command_fits_a_screen_and_ends_with_examples(name, capsys
     assert ended.value.code == 0 and len(lines) <= 60
     place = lines.index("for example:")
     examples = [line for line in lines[place + 1 :] if line.startswith("  rlred ")]
-    assert len(examples) == 2 and all(line.startswith(f"  rlred {name} ") for line in examples)
+    assert len(examples) == 2 and all(f"{line} ".startswith(f"  rlred {name} ") for line in examples)
     assert lines[-1].startswith("  ") and not any("`ValueError`" in line for line in lines)
 
 

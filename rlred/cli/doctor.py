@@ -9,7 +9,7 @@ class Doctor:
 
     The exit status is 1 where something would stop a run, else 0.
 
-    rlred doctor --traps_only false
+    rlred doctor
     rlred doctor --traps_only
     """
 

@@ -28,6 +28,7 @@ class Evaluate(Evaluation, SavedPredictions):
     """
 
     output: Path | None = option(None, "Folder for the report (default: the adapter's, if it has none).")
+    as_task: str | None = option(None, "Only write a task for it", choices=("lm_eval", "lighteval"), metavar="HARNESS")
 
     def __post_init__(self):
         if not (self.predictions or self.ratios):
@@ -41,7 +42,10 @@ class Evaluate(Evaluation, SavedPredictions):
                 raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
 
     def run(self) -> None:
-        """Writes adherence.{json,md,png}; ratios or interruptions.{json,md,png} where they are asked for."""
+        """Writes adherence.{json,md,png}; ratios or interruptions.{json,md,png} where they are asked for; or a task."""
+        if self.as_task:
+            self.write_task()
+            return
         output = self.output or (Path(self.adapter[0]) if self.adapter else Path("outputs") / "evaluation")
         others = {"ratios.json": self.ratios, "interruptions.json": self.interruptions}
         for name in ("adherence.json", *(name for name, asked in others.items() if asked)):
@@ -54,11 +58,26 @@ class Evaluate(Evaluation, SavedPredictions):
         else:
             from rlred.evaluation.evaluate import evaluate
 
-            names = [item.name for item in dataclasses.fields(Evaluation)]
-            evaluate(Evaluation(**{name: getattr(self, name) for name in names}), output)
+            evaluate(self.evaluation(), output)
         for name in ("ratios.md", "adherence.md", *(["interruptions.md"] if self.interruptions else [])):
             if (output / name).exists():
                 print((output / name).read_text())
+
+    def evaluation(self) -> Evaluation:
+        """The flags that say what a model is asked."""
+        return Evaluation(**{item.name: getattr(self, item.name) for item in dataclasses.fields(Evaluation)})
+
+    def write_task(self) -> None:
+        """Writes a harness's task and prints the command that runs it."""
+        for name in ("predictions", "ratios"):
+            if getattr(self, name):
+                raise ValueError(f"--{name}: a task asks a model for budgets; leave it out beside --as_task")
+        if self.output is None:
+            raise ValueError("--output: name the folder that the task is written into")
+        from rlred.evaluation.harness import write_task
+
+        command = write_task(self.evaluation(), self.as_task, self.output)
+        print(f"{self.output}: written. Where {self.as_task} and rlred are installed:\n{command}")
 
     def measure_ratios(self, output: Path) -> None:
         """Measures an adapter of recipes/tokenskip.py at every ratio."""

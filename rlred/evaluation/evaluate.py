@@ -109,8 +109,8 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
     Its blocks are called as the files in `output`/measures. With `interruptions`, interruptions.{json,md,png} too.
     """
     candidates = candidates_of(settings.model, settings.adapter, settings.wording, settings.given())
-    questions = _questions(settings, settings.questions)
-    families = {source: _questions(settings, source) for source in settings.more_questions}
+    questions = questions_of(settings, settings.questions)
+    families = {source: questions_of(settings, source) for source in settings.more_questions}
     claim(settings, output)
     labels = {
         "model": candidates[0].model,
@@ -165,7 +165,7 @@ def _elsewhere(run: "Measuring", questions, families) -> dict:
     return found
 
 
-def _questions(settings: Evaluation, source: str) -> list[dict]:
+def questions_of(settings: Evaluation, source: str) -> list[dict]:
     """The held-out questions of a source; columns and configuration belong to the first one."""
     first = source == settings.questions
     rows = load_questions(

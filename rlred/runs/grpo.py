@@ -18,9 +18,11 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from peft import get_peft_model
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
+from rlred.checks.advantages import audit_advantages
 from rlred.checks.audit import (
     audit_config,
     audit_probe,
@@ -65,8 +67,8 @@ def run(
     start = time.time()
     sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
     prompts = arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(rewards))
-    audit(arguments, training, model_config, sampler, rewards)
     search, parts = arguments.make_target_search(), arguments.make_parts()
+    audit(arguments, training, model_config, rewards, parts)
     for part in parts:
         part.check(training, parts)
     if training.use_vllm:
@@ -83,10 +85,11 @@ def run(
     output = prepare_output_dir(training, default_output)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
     grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
-    if set(COLUMNS) & columns_of(reward, sampled_modes(sampler)) - set(questions.column_names):
+    needed = columns_of(reward, sampled_modes(sampler)).union(*(part.needs for part in parts))
+    if set(COLUMNS) & needed - set(questions.column_names):
         asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
         questions = referenced(questions, engines.of(model), tokenizer, arguments, training, grading, asked, output)
-    rows = asked_rows(questions, prompts, sampler, arguments, training)
+    rows = asked_rows(questions, prompts, arguments, training, parts)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(arguments, training, model_config))
@@ -125,9 +128,13 @@ def run(
     return report
 
 
-def audit(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, sampler, rewards) -> None:
+def audit(
+    arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, rewards, parts: Sequence[Part]
+) -> None:
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
-    enforce(audit_config(training, sampler, rewards, hindsight=arguments.hindsight, use_peft=model_config.use_peft))
+    sampler, started = arguments.make_sampler(), {"hindsight": arguments.hindsight, "use_peft": model_config.use_peft}
+    found = audit_config(training, sampler, rewards, **started)
+    enforce([*found, *audit_advantages(training, rewards, parts)])
     if arguments.hindsight:
         asked = length_rewards(rewards, sampler, EffortLength)
         enforce(audit_start(asked, arguments.make_hindsight().effort_quantile))
@@ -137,11 +144,27 @@ def audit(arguments: LengthControlArguments, training: GRPOConfig, model_config:
         enforce(audit_probe(probe, training, sampler, rewards, model=name, sources=sources))
 
 
-def asked_rows(questions, prompts: Prompts, sampler, arguments: LengthControlArguments, training: GRPOConfig):
-    """The rows of the whole run, in the order in which they are trained on."""
-    count, each = len(questions), arguments.budgets_per_question
-    asked = {"num_rows": num_rows(training, count * each), "budgets_per_question": each, "seed": training.seed}
-    return training_rows(questions, prompts, sampler, **asked)
+def asked_rows(
+    questions, prompts: Prompts, arguments: LengthControlArguments, training: GRPOConfig, parts: Sequence[Part] = ()
+) -> Dataset:
+    """The rows of the whole run, in the order in which they are trained on; a part may say which questions come first.
+
+    A phase has whole generation batches, one at least. Raises `ValueError` where two parts order the questions.
+    """
+    sampler, each = arguments.make_sampler(), arguments.budgets_per_question
+    asked = {"budgets_per_question": each, "seed": training.seed}
+    total, batch = num_rows(training, len(questions) * each), training.generation_batch_size // training.num_generations
+    orders = [order for part in parts if (order := part.phases(questions)) is not None]
+    if len(orders) > 1:
+        raise ValueError(f"parts: {len(orders)} of them order the questions, and only one can; leave the others out")
+    phases, made, left = orders[0] if orders else [(questions, 1.0)], [], total
+    for number, (own, share) in enumerate(phases, 1):
+        whole = max(1, round(share * total / batch)) * batch
+        count = left if number == len(phases) else min(left, whole)
+        if count:
+            made.append(training_rows(own, prompts, sampler, num_rows=count, **asked))
+        left -= count
+    return made[0] if len(made) == 1 else Dataset.from_list([row for rows in made for row in rows])
 
 
 def with_adapter(model, model_config: ModelConfig, seed: int):
@@ -252,7 +275,6 @@ def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept
     `heard` and `kept` are the rank correlations on held-out questions after the hindsight start and after RL. The dial
     is there when `heard` is 0.9, or else at the first logged RL step whose rollouts show as much, if `kept` does too.
     """
-    per_step = rollouts_per_step(trainer.args)
     sampled = hindsight["num_samples"] if hindsight else 0
     name = "adherence/batch_rank_correlation"
     reached = [entry["step"] for entry in trainer.state.log_history if entry.get(name, 0) >= 0.9]
@@ -261,15 +283,28 @@ def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept
     elif kept is not None and kept < 0.9:
         rollouts = None  # a step's rollouts ask fewer budgets than the sweep, and can look better than it
     else:
-        rollouts = sampled + per_step * reached[0] if reached else None
+        rollouts = sampled + rollouts_until(trainer, reached[0]) if reached else None
     return {
         "hindsight_samples": sampled,
         "hindsight_updates": hindsight["num_updates"] if hindsight else 0,
         "rl_steps": trainer.state.global_step,
-        "rl_rollouts": per_step * trainer.state.global_step,
+        "rl_rollouts": rollouts_until(trainer, trainer.state.global_step),
         "rollouts_to_rank_correlation_0.9": rollouts,
         "minutes": round((time.time() - start) / 60, 1),
     }
+
+
+def rollouts_until(trainer: GRPOTrainer, step: int) -> int:
+    """Completions sampled in the first `step` steps, those that dynamic sampling has dropped included.
+
+    How many were sampled for each one trained on is in the log, as the mean over the steps since the entry before.
+    """
+    per_step, before, total = rollouts_per_step(trainer.args), 0, 0.0
+    for entry in trainer.state.log_history:
+        if "loss" in entry and entry["step"] <= step:
+            total += (entry["step"] - before) * entry.get("dynamic_sampling/sampled", 1.0)
+            before = entry["step"]
+    return round(per_step * (total + step - before))
 
 
 def main(recipe: Path) -> int:

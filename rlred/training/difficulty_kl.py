@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rlred.rewards.base import declared
-from rlred.training.trainer import ComposedGRPOTrainer, Part, Rollouts
+from rlred.training.trainer import Part, Rollouts, check_graded, grade_name
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,8 @@ class DifficultyKL(Part):
             )
 
     def check_trainer(self, trainer):
-        if self._grade(trainer) is None:
-            raise ValueError(
-                f"beta_solved needs the reward 'correctness' beside {trainer.reward_func_names}; weight 0 will do"
-            )
+        check_graded(trainer, "beta_solved")
 
     def kl_weights(self, rollouts: Rollouts) -> torch.Tensor:
         beta = rollouts.trainer.beta
-        return beta + (self.beta_solved - beta) * rollouts.group_mean(self._grade(rollouts.trainer))
-
-    @staticmethod
-    def _grade(trainer: ComposedGRPOTrainer) -> str | None:
-        """The name of the reward that is the grade itself."""
-        names = (declared(reward).__name__ for reward in trainer.reward_funcs if declared(reward).grades)
-        return next(names, None)
+        return beta + (self.beta_solved - beta) * rollouts.group_mean(grade_name(rollouts.trainer))

@@ -12,6 +12,11 @@ PARTS = {
     "difficulty_kl": "rlred.training.difficulty_kl:DifficultyKL",
     "early_stop": "rlred.training.early_stop:EarlyStop",
     "merged_rollouts": "rlred.training.merged_rollouts:MergedRollouts",
+    "dynamic_sampling": "rlred.training.dynamic_sampling:DynamicSampling",
+    "easy_first": "rlred.training.easy_first:EasyFirst",
+    "ddca": "rlred.training.ddca:DDCA",
+    "drpo": "rlred.training.drpo:DRPO",
+    "difficulty_weight": "rlred.training.difficulty_weight:DifficultyWeight",
 }
 
 

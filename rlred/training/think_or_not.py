@@ -56,6 +56,10 @@ class ThinkOrNot(Part):
         if self.start is not None and not self.forced:
             raise ValueError(f"think_or_not.start={self.start!r} is only for forced rollouts; leave it out")
 
+    @property
+    def gives_advantages(self) -> bool:
+        return self.baseline == "reward"
+
     def check(self, training: GRPOConfig, parts: Sequence[Part]) -> None:
         """Raises `ValueError` for settings beside which this would be something else; warns of a tight clip."""
         if any(isinstance(part, TokenSelection) for part in parts):

@@ -2,14 +2,16 @@
 
 A part is a frozen dataclass that says what one method changes in a step. Every hook is optional:
 
+    phases          which questions a run trains on first, and which next                     easy_first.py
     check           settings beside which the method would be something else: a ValueError before anything is loaded
     bind            a copy that knows what ends the thinking of the run's model
     check_trainer   the same as check for what only the trainer knows: its tokenizer, its rewards, its rollout function
     limits          the number of tokens after which each rollout ends                        early_stop.py
     generating      what is open while rollouts are sampled                                   merged_rollouts.py
+    resample        other rows and rollouts in the place of some, before they are rewarded    dynamic_sampling.py
     opening         first tokens that are given to the rollouts and not sampled               think_or_not.py
-    advantages      (B,), in the place of TRL's                                               think_or_not.py
-    token_weights   (B, T), 0 or more; the factors of all parts are multiplied                token_selection.py, ...
+    advantages      (B,), in the place of TRL's                                               ddca.py, drpo.py, ...
+    token_weights   (B, T) or (B, 1), 0 or more; the factors of all parts are multiplied      token_selection.py, ...
     kl_weights      (B,), in the place of `beta`                                              difficulty_kl.py
 
 TRL's loss takes advantages of shape (B, T), and for a weight w >= 0 each of its losses has the property
@@ -21,16 +23,18 @@ Each private method of TRL is overridden once, calls `super()` and copies nothin
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
 from rlred.data.prompts import found_end
 from rlred.evaluation.row_limits import stopping_at
+from rlred.rewards.base import declared, length_of
 from rlred.training.masked_head import score_selected
 
 # What TRL's forward pass takes beside token ids: the tensors of pictures.
@@ -55,6 +59,15 @@ class Opening:
 class Part:
     """What one method changes in a step; this one changes nothing."""
 
+    gives_advantages = False
+    """Whether its `advantages` take the place of TRL's: of such parts a run has one (rlred/checks/advantages.py)."""
+    needs = ()
+    """Columns of the questions that it reads."""
+
+    def phases(self, questions: Dataset) -> list[tuple[Dataset, float]] | None:
+        """Questions and the share of the run's rows that are about them, in order; the shares sum to 1."""
+        return None
+
     def check(self, training: GRPOConfig, parts: "Sequence[Part]") -> None:
         """Raises `ValueError` for settings of GRPO, or other parts, beside which this would be something else."""
 
@@ -77,17 +90,45 @@ class Part:
         """The first token of each rollout."""
         return None
 
+    def resample(self, trainer: "ComposedGRPOTrainer", sampled: "Sampled", generate: Callable[[list], tuple]) -> None:
+        """Puts other rows and their rollouts in the place of some; `generate` gives TRL's lists for other prompts."""
+
     def advantages(self, rollouts: "Rollouts") -> torch.Tensor | None:
         """(B,), in the place of TRL's."""
         return None
 
     def token_weights(self, rollouts: "Rollouts") -> torch.Tensor | None:
-        """(B, T), 0 or more."""
+        """(B, T), or (B, 1) where all tokens of a completion weigh the same; 0 or more."""
         return None
 
     def kl_weights(self, rollouts: "Rollouts") -> torch.Tensor | None:
         """(B,), in the place of `beta`."""
         return None
+
+
+@dataclass
+class Sampled:
+    """This process's rows of a training batch and what was sampled for them: lists of TRL's, which it reads later."""
+
+    rows: list[dict]
+    prompts: list
+    lists: tuple
+    """What `GRPOTrainer._generate` returns: ids of the prompts, of the completions, masks, texts, log-probabilities."""
+
+    @property
+    def completion_ids(self) -> list[list[int]]:
+        return self.lists[1]
+
+    @property
+    def completions(self) -> list:
+        return self.lists[3]
+
+    def put(self, place: int, other: "Sampled", number: int) -> None:
+        """Writes row `number` of `other` into `place`."""
+        pairs = zip((self.rows, self.prompts, *self.lists), (other.rows, other.prompts, *other.lists), strict=True)
+        for mine, theirs in pairs:
+            if isinstance(mine, list) and mine:  # some of TRL's are None, or empty
+                mine[place] = theirs[number]
 
 
 @dataclass
@@ -121,6 +162,22 @@ class Rollouts:
         columns = [weight * self.own(self.reward(name)) for name, weight in zip(names, weights, strict=True)]
         return torch.stack(columns, dim=1).nansum(1)
 
+    def grouped(self, values: torch.Tensor) -> torch.Tensor:
+        """(groups, completions of one): the values (B,) of every process, or those of all rollouts."""
+        if len(values) == len(self.rows):
+            values = self.trainer.accelerator.gather(values)
+        return values.view(-1, self.trainer.num_generations)
+
+    def grades(self) -> torch.Tensor:
+        """(groups, completions of one): 1 for a correct answer, 0 for an incorrect one, nan for an unknown one."""
+        return self.grouped(self.reward(grade_name(self.trainer)))
+
+    def lengths(self) -> torch.Tensor:
+        """(groups, completions of one): tokens, as the first reward counts them."""
+        length, mask = length_of(self.trainer.reward_funcs[0]), self.output["completion_mask"].bool()
+        ids = [row[own].tolist() for row, own in zip(self.output["completion_ids"], mask, strict=True)]
+        return self.grouped(torch.tensor([float(length(row)) for row in ids], device=mask.device))
+
     def group_mean(self, name: str) -> torch.Tensor:
         """(B,): the mean over each rollout's group of the reward of that name; no opinion counts as 0."""
         size = self.trainer.num_generations
@@ -139,6 +196,18 @@ class Rollouts:
         self.trainer._metrics["train" if self.trainer.model.training else "eval"][name].append(mean)
 
 
+def grade_name(trainer: "ComposedGRPOTrainer") -> str | None:
+    """The name of the reward that is the grade itself; None where no reward is."""
+    names = (declared(reward).__name__ for reward in trainer.reward_funcs if declared(reward).grades)
+    return next(names, None)
+
+
+def check_graded(trainer: "ComposedGRPOTrainer", field: str) -> None:
+    """Raises `ValueError` unless one of the trainer's rewards is the grade itself."""
+    if grade_name(trainer) is None:
+        raise ValueError(f"{field} needs the reward 'correctness' beside {trainer.reward_func_names}; weight 0 will do")
+
+
 class ComposedGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` with parts. Takes GRPOTrainer's arguments and `parts`.
 
@@ -151,6 +220,7 @@ class ComposedGRPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         # Those that were not told what ends the thinking take what the tokenizer knows.
         self.parts = tuple(part.bind(found_end(self._tokenizer)) for part in parts)
+        self._rows: list[dict] = []  # of the batch that is being sampled; TRL reads the same list
         self._limits: list[int] | None = None  # tokens, of this process's rollouts
         self._opening: Opening | None = None
         self._scores: tuple[torch.Tensor, torch.Tensor] | None = None  # of the policy, where TRL has scored a rollout
@@ -158,6 +228,13 @@ class ComposedGRPOTrainer(GRPOTrainer):
         for part in self.parts:
             part.check(self.args, self.parts)
             part.check_trainer(self)
+
+    def _generate(self, prompts):
+        found = super()._generate(prompts)
+        if self.model.training:
+            for part in self.parts:
+                part.resample(self, Sampled(self._rows, prompts, found), super()._generate)
+        return found
 
     def _generate_single_turn(self, prompt_ids, *args, **kwargs):
         with contextlib.ExitStack() as stack:
@@ -188,13 +265,14 @@ class ComposedGRPOTrainer(GRPOTrainer):
         return stopping_at(engine, limits)
 
     def _generate_and_score_completions(self, inputs):
+        inputs = list(inputs)  # which `resample` writes into
         self._limits = self._only("limits", self, inputs)
         if self._limits is not None:  # for rewards that log lengths: a rollout that was stopped has none of its own
             cap = self.max_completion_length
             inputs = [
                 {**row, "rollout_limit": n if n < cap else None} for row, n in zip(inputs, self._limits, strict=True)
             ]
-        self._opening, self._scores, self._scoring = None, None, True
+        self._rows, self._opening, self._scores, self._scoring = inputs, None, None, True
         try:
             output = super()._generate_and_score_completions(inputs)
         finally:

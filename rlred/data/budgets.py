@@ -17,7 +17,7 @@ import json
 import math
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlred.names import MODES as RENAMED
@@ -268,6 +268,17 @@ class BudgetSampler:
         if self.distribution == "choices":
             return min(self.choices), max(self.choices)
         return self.low, self.high
+
+    def within(self, low: int, high: int) -> "BudgetSampler":
+        """The same, of budgets from `low` to `high` alone. Raises `ValueError` where none is left.
+
+        >>> BudgetSampler(16, 80).within(24, 200).bounds
+        (24, 80)
+        """
+        choices = tuple(budget for budget in self.choices if low <= budget <= high)
+        if self.choices and not choices:
+            raise ValueError(f"budget_choices: none of {list(self.choices)} lies from {low} to {high}")
+        return replace(self, low=max(self.low, low), high=min(self.high, high), choices=choices)
 
     def grid(self, n: int = 6) -> list[int]:
         """`n` budgets that cover the range for an evaluation sweep, evenly spaced (in log space for `log_uniform`).

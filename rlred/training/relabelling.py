@@ -60,14 +60,42 @@ def find_traces(
         inside = [trace for trace, n in zip(traces, lengths, strict=True) if bins.of(n) is not None]
         logger.info("hindsight: what there is of each length\n%s", described(rows))
         logger.info("hindsight: %d traces outside the budgets are left out", len(traces) - len(inside))
+        _enough(
+            inside, traces, settings, "have a length within the budgets; ask for others, or add to hindsight.sources"
+        )
         traces = inside
         empty = [f"{row['from']} to {row['to']}" for row in rows if not row["kept"]]
         if empty and settings.empty_bins == "stop":
             raise ValueError(
                 f"hindsight: no trace of {', '.join(empty)} tokens to learn from; ask for budgets that have some, add "
-                "to hindsight.sources, or set hindsight.empty_bins to warn"
+                "to hindsight.sources, or set hindsight.empty_bins to shrink or warn"
             )
+        if empty and settings.empty_bins == "shrink":
+            low, high = learned_range(rows)
+            told = "hindsight: no trace of %s tokens; budgets from %d to %d are learned, and no others are trained on"
+            logger.warning(told, ", ".join(empty), low, high)
+            inside = [low <= n <= high for n in counting.lengths(traces)]
+            shrunk, traces = traces, [trace for trace, keep in zip(traces, inside, strict=True) if keep]
+            _enough(traces, shrunk, settings, f"have {low} to {high} tokens; add to hindsight.sources")
     return traces, rows
+
+
+def learned_range(rows: Sequence[dict]) -> tuple[int, int]:
+    """The lengths of the most bins side by side with a trace that is kept, of the longer ones where two runs tie.
+
+    >>> bins = [(16, 24, 9), (24, 36, 0), (36, 54, 2), (54, 80, 7)]
+    >>> learned_range([{"from": low, "to": high, "kept": kept} for low, high, kept in bins])
+    (36, 80)
+    """
+    runs: list[list[int]] = [[]]
+    for place, row in enumerate(rows):
+        if row["kept"]:
+            runs[-1].append(place)
+        else:
+            runs.append([])
+    longest = max(runs, key=lambda run: (len(run), run))
+    last = longest[-1] == len(rows) - 1  # only the last bin includes its upper end
+    return rows[longest[0]]["from"], rows[longest[-1]]["to"] - (not last)
 
 
 def _enough(traces, of, settings: Hindsight, what: str) -> None:

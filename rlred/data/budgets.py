@@ -155,7 +155,7 @@ def wording_flag(text: str, flag: str = "--wording") -> str | dict[str, str]:
         ) from None
 
 
-def effort_of(value: Any) -> float:
+def effort_of(value: Any, field: str = "effort") -> float:
     """An effort from a name or a number, also as text: above 0, at most 1. Raises `ValueError` for anything else.
 
     >>> effort_of("low"), effort_of("0.3"), effort_of(1)
@@ -167,7 +167,7 @@ def effort_of(value: Any) -> float:
     except (TypeError, ValueError):
         effort = None
     if effort is None or not 0 < effort <= 1:
-        raise ValueError(f"effort must be {', '.join(EFFORTS)}, or a number above 0 and at most 1; got {value!r}")
+        raise ValueError(f"{field} must be {', '.join(EFFORTS)}, or a number above 0 and at most 1; got {value!r}")
     return effort
 
 
@@ -237,8 +237,8 @@ class BudgetSampler:
     effort_low: float = 0.1
 
     def __post_init__(self):
-        object.__setattr__(self, "efforts", tuple(effort_of(effort) for effort in self.efforts))
-        effort_of(self.effort_low)
+        object.__setattr__(self, "efforts", tuple(effort_of(effort, "efforts") for effort in self.efforts))
+        effort_of(self.effort_low, "effort_low")
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(
                 f"budget_distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}"

@@ -135,6 +135,7 @@ def audit(
     arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, rewards, parts: Sequence[Part]
 ) -> None:
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
+    arguments.check_markers()
     sampler, started = arguments.make_sampler(), {"hindsight": arguments.hindsight, "use_peft": model_config.use_peft}
     found = audit_config(training, sampler, rewards, **started)
     enforce([*found, *audit_advantages(training, rewards, parts)])

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,13 +172,25 @@ def own_lengths(traces, lengths: Sequence[int], quantile: float | None) -> list[
     return found
 
 
+def check_own_lengths(traces, settings: Hindsight) -> None:
+    """Raises `ValueError` where most traces would be their question's own length, and teach nothing of efforts."""
+    counts = Counter((one["question"], one.get("system")) for one in traces)
+    told = [one for one in traces if not one.get("reference_correct_lengths")]
+    alone = sum(counts[one["question"], one.get("system")] == 1 for one in told)
+    if alone > 0.5 * len(traces):
+        raise ValueError(
+            f"hindsight.samples_per_question={settings.samples_per_question}: {alone} of {len(traces)} traces are the "
+            "only one of their question, and would all ask for effort 1; raise it, or bring reference_correct_lengths"
+        )
+
+
 def efforts_of(traces, lengths: Sequence[int], settings: Hindsight) -> list[float | None]:
     """The effort of each trace, its length as a share of its question's own, in whole hundredths; None above 1.
 
     Raises `ValueError` where fewer than an update's traces have one.
     """
     owns = own_lengths(traces, lengths, settings.effort_quantile)
-    shares = [hundredths(n / own) / 100 for n, own in zip(lengths, owns, strict=True)]
+    shares = [hundredths(n / max(own, 1)) / 100 for n, own in zip(lengths, owns, strict=True)]
     longer = sum(share > 1 for share in shares)
     logger.info("hindsight: %d of %d traces are longer than their question's own length", longer, len(traces))
     if len(traces) - longer < settings.batch_size:
@@ -255,7 +268,10 @@ def relabel(
     counting = Counting(settings.markers, tokenizer, prompts.end, length)
     lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
     rivals = rivals_of(traces, lengths)
-    efforts = efforts_of(traces, lengths, settings) if sampler.modes.get("effort") else []
+    efforts = []
+    if sampler.modes.get("effort"):
+        check_own_lengths(traces, settings)
+        efforts = efforts_of(traces, lengths, settings)
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:

@@ -9,6 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlred.heartbeat import read
+
 logger = logging.getLogger(__name__)
 
 COMPLETIONS = "completions"  # TRL's `log_completions` writes a table there at each log
@@ -59,20 +61,28 @@ def completions_of(folder: Path) -> list[Path]:
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the oldest first."""
-    return sorted((path for path in folder.glob("checkpoint-*") if path.is_dir()), key=number_of)
+    """The checkpoints in a folder, the oldest first; not a copy that somebody has put beside them by another name."""
+    found = (path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name))
+    return sorted((path for path in found if path.is_dir()), key=number_of)
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether a run, or a stage with a folder of its own, has saved what it trained for."""
-    return (folder / "adapter_model.safetensors").exists() or (folder / "model.safetensors").exists()
+    """Whether a run, or a stage with a folder of its own, has saved what it trained for.
+
+    A run that goes on has the weights of its earlier end until it ends again: its heartbeat says so.
+    """
+    saved = (folder / "adapter_model.safetensors").exists() or (folder / "model.safetensors").exists()
+    record = read(folder)
+    return saved and (record is None or record.get("state") == "finished")
 
 
 def removable(folder: Path) -> list[Removable]:
     """What can go, in the order in which it should: the oldest completions first, checkpoints last."""
     found = [Removable(path, size_of(path), "completions of a log") for path in completions_of(folder)]
-    for path in sorted(folder.rglob(".*")):
+    for path in sorted([*folder.rglob(".*"), *folder.rglob("partial")]):
         named = TEMPORARY.fullmatch(path.name)
+        if path.name.startswith(".best-") and not path.with_name("best").exists():
+            continue  # cut off between two renames: there is no other copy of the best adapter
         if path.is_file() and named or path.is_dir() and path.name in LEFT_OVER:
             found.append(Removable(path, size_of(path), "left behind by a write that was cut off"))
     start = folder / "hindsight"

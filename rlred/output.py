@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from trl import GRPOConfig
 
 from rlred.heartbeat import alive, begin, is_own, read
+from rlred.housekeeping import checkpoints_of
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +114,7 @@ def checkpoint_of(training: GRPOConfig) -> str | None:
 
 def last_checkpoint(folder: Path) -> str | None:
     """The last checkpoint in a folder that was written to its end; those that a crash cut short are passed over."""
-    steps = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
-    for _, path in sorted(steps.items(), reverse=True):
+    for path in reversed(checkpoints_of(folder)):
         if is_whole(path):
             return str(path)
         logger.warning("%s was not written to its end, and is not resumed from", path)

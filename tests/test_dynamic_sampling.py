@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlred.rewards import Correctness, KimiLength
+from rlred.rewards import Correctness, EffortLength, KimiLength
 from rlred.runs.grpo import rollouts_until
 from rlred.training.ddca import DDCA
 from rlred.training.drpo import DRPO
 from rlred.training.dynamic_sampling import DynamicSampling, without_signal
 from rlred.training.early_stop import EarlyStop
+from rlred.training.easy_first import EasyFirst
 from rlred.training.think_or_not import ThinkOrNot
 from tests.paths import ROOT
 from tests.test_advantages import batch_of, first_is_even, shortness, trainer_of
@@ -145,6 +146,12 @@ async def later(completions, **columns):
     [
         ([ThinkOrNot(baseline="group")], {}, "think_or_not.forced=True"),
         ([EarlyStop()], {}, "early_stop_rollouts=True"),
+        ([EasyFirst(share=0.5)], {}, "easy_first.share=0.5: dynamic_sampling draws from all rows; set it to 1"),
+        (
+            [],
+            {"rewards": (EffortLength(of="group"),)},
+            "effort_length.of='group': dynamic_sampling replaces one effort",
+        ),
         ([], {"rewards": (shortness,)}, "dynamic_sampling.by='grade' needs the reward 'correctness'"),
         ([], {"rewards": (first_is_even, later)}, "later is a model or asynchronous"),
     ],

@@ -59,6 +59,10 @@ def test_it_says_how_many_questions_are_easy(tmp_path, caplog):
     [
         (lambda: EasyFirst(above=1.0), "easy_first.above must be 0 or more and below 1, got 1.0"),
         (lambda: EasyFirst(share=0.0), "easy_first.share must be above 0 and at most 1, got 0.0"),
+        (
+            lambda: EasyFirst().phases(QUESTIONS.add_item({**QUESTIONS[0], "reference_accuracy": None})),
+            "easy_first: 1 of 5 questions have no number in reference_accuracy",
+        ),
         (lambda: EasyFirst(above=0.95).phases(QUESTIONS), "easy_first.above=0.95: none of 4 questions .* is 0.90"),
     ],
 )

@@ -25,7 +25,7 @@ from rlred.rewards import ByMode, Correctness, EffortLength, ExactLength, Length
 from rlred.runs.arguments import parse
 from rlred.tiny import resolve_model
 from rlred.training.hindsight_settings import Hindsight
-from rlred.training.relabelling import efforts_of, own_lengths, relabel
+from rlred.training.relabelling import check_own_lengths, efforts_of, own_lengths, relabel
 from tests.paths import ROOT
 from tests.test_prompts import byte_tokenizer
 from tests.test_template import CHAT, text_of
@@ -96,7 +96,7 @@ def test_named_efforts_are_drawn_and_a_run_without_efforts_has_no_column_of_them
     assert "effort" not in training_rows(QUESTIONS, Wording(), BudgetSampler(), num_rows=4).column_names
     [row] = ask([{"question": "1+1=?"}], Wording(), [("effort", "medium")])
     assert (row["effort"], row["budget"], row["mode"]) == (0.5, None, "effort")
-    with pytest.raises(ValueError, match="effort must be"):
+    with pytest.raises(ValueError, match="^efforts must be"):
         BudgetSampler(efforts=("low", "hard"))
 
 
@@ -222,6 +222,14 @@ def test_the_effort_of_a_trace_is_its_share_of_the_questions_own_length(traces, 
     assert efforts_of(traces, lengths, Hindsight(effort_quantile=quantile, batch_size=1)) == efforts
 
 
+def test_trap_a_start_whose_traces_are_alone_would_teach_one_effort():
+    alone, both = [{"question": str(n)} for n in range(4)], [{"question": "a"}] * 4
+    with pytest.raises(ValueError, match="hindsight.samples_per_question=1: 4 of 4 traces are the only one"):
+        check_own_lengths(alone, Hindsight())
+    check_own_lengths([*both, *alone], Hindsight())
+    check_own_lengths([{**one, "reference_correct_lengths": [9]} for one in alone], Hindsight())
+
+
 def test_relabelled_rows_ask_for_the_effort_they_have():
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny_reasoner"))
     end = tokenizer("</think>\\boxed{4}<|im_end|>")["input_ids"]
@@ -299,6 +307,7 @@ def test_the_calibration_is_tokens_and_accuracy_by_effort_and_difficulty():
 def test_a_training_step_logs_the_rank_of_efforts_beside_the_errors_of_budgets():
     budgets = [{"question_id": 0, "mode": "max", "budget": b, "length": b} for b in (10, 20)]
     efforts = [{"question_id": 0, "mode": "effort", "budget": None, "effort": e, "length": 40 * e} for e in (0.5, 1.0)]
+    efforts = [{**one, "own": 40} for one in efforts]
     alone, both = step_metrics(efforts), step_metrics([*budgets, *efforts])
     assert alone["adherence/batch_rank_correlation"] == alone["adherence/spread_ratio"] == 1.0
     assert not any("error" in name or "over" in name for name in alone)
@@ -367,7 +376,11 @@ EFFORT = BudgetSampler(16, 64, modes={"effort": 1})
         ),
         (EffortLength(alpha=0.2), EFFORT, [("warning", "reward.alpha", "twice the limit")]),
         (K3, EFFORT, [("warning", "reward.over", "earns 1 more")]),
-        (EffortLength(length=Length("thinking", 5)), EFFORT, [("warning", "reward.length.count", "pays only for")]),
+        (
+            EffortLength(length=Length("thinking", 5)),
+            EFFORT,
+            [("warning", "reward.length.count", "a policy penalised for its thinking alone")],
+        ),
     ],
 )
 def test_the_audit_of_a_reward_that_does_not_fit_efforts(reward, sampler, found, tmp_path):

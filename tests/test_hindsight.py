@@ -22,10 +22,12 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import complete, merged_adapter, stop_ids, sweep
 from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces, sample, spread, whole_lines
 from rlred.rewards import Correctness, Length
+from rlred.runs import grpo
 from rlred.tiny import resolve_model
 from rlred.training.hindsight import Start, advice, too_faint
 from rlred.training.hindsight_settings import Hindsight
-from rlred.training.relabelling import correct, find_traces, relabel, rivals_of, within
+from rlred.training.relabelling import correct, find_traces, learned_range, relabel, rivals_of, within
+from tests.test_recipes import arguments
 
 SETTINGS = Hindsight(num_samples=40, max_updates=2, cooldown_updates=1, batch_size=8, max_slack=4)
 # Two updates teach nothing.
@@ -277,6 +279,55 @@ def test_an_empty_bin_stops_the_start_and_names_its_lengths(reasoner, questions,
     assert [bool(row["kept"]) for row in rows] == [True, True, False, False]
     assert sum(row["kept"] for row in rows) == len(traces)
     assert set(rows[0]["sources"]) | set(rows[1]["sources"]) == {"free", "stopped"}
+    shrinking = dataclasses.replace(settings, empty_bins="shrink")
+    assert find_traces(model, material, shrinking, Grading(), tmp_path) == (traces, rows)  # they were all below 179
+    assert learned_range(rows) == (8, 178)
+
+
+@pytest.mark.parametrize("empty_bins", ["warn", "shrink"])
+def test_trap_traces_outside_every_budget_end_the_start_and_not_its_progress(reasoner, questions, tmp_path, empty_bins):
+    material = dataclasses.replace(material_of(reasoner, questions, batch_size=24), sampler=BudgetSampler(2000, 4000))
+    settings = Hindsight(num_samples=24, sources={"stopped": 24}, batch_size=8, empty_bins=empty_bins)
+    with pytest.raises(ValueError, match="only 0 of 4. sampled completions have a length within the budgets"):
+        find_traces(reasoner[0], material, settings, Grading(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ([1, 1, 1, 1], (8, 128)),
+        ([0, 1, 1, 0], (16, 63)),
+        ([1, 0, 0, 1], (64, 128)),  # two runs of one bin: the longer lengths
+        ([3, 3, 0, 9], (8, 31)),  # two bins side by side count more than one with many traces
+    ],
+)
+def test_the_learned_range_is_the_most_bins_side_by_side(kept, expected):
+    edges = [8, 16, 32, 64, 128]
+    rows = [{"from": a, "to": b, "kept": n} for a, b, n in zip(edges, edges[1:], kept, strict=False)]
+    assert learned_range(rows) == expected
+
+
+def test_a_run_shrinks_to_the_budgets_that_there_are_traces_for(tmp_path, monkeypatch):
+    make, seen = grpo.make_trainer, []
+
+    def watched(parts, **settings):
+        seen.extend(row["budget"] for row in settings["train_dataset"])
+        return make(parts, **settings)
+
+    monkeypatch.setattr(grpo, "make_trainer", watched)
+    start = {"num_samples": 32, "sources": {"stopped": 32}, "answer_cue": "", "num_bins": 4, "empty_bins": "shrink"}
+    start |= {
+        "max_updates": 1,
+        "cooldown_updates": 1,
+        "batch_size": 8,
+        "num_probe_questions": 2,
+        "num_probe_budgets": 2,
+    }
+    flags = {"budget_low": 8, "budget_high": 400, "max_completion_length": 441, "evaluate": False, "max_steps": 1}
+    flags |= {"hindsight_settings": json.dumps(start), "output_dir": tmp_path / "run", "num_generations": 4}
+    grpo.run(*arguments("l1_exact", resolve_model("tiny_reasoner"), **flags), tmp_path)
+    low, high = json.loads((tmp_path / "run" / "hindsight" / "hindsight.json").read_text())["budgets"]
+    assert low == 8 and 20 < high < 200 and seen and all(low <= budget <= high for budget in seen)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +335,7 @@ def test_an_empty_bin_stops_the_start_and_names_its_lengths(reasoner, questions,
     [
         ({"sources": {"free": 3}}, "no source is called 'free'; there are brief, stopped, continued"),
         ({"sources": {"brief": 0}}, "hindsight.sources.brief must be a whole number, 1 or more, got 0"),
-        ({"empty_bins": "shrink"}, "hindsight.empty_bins must be stop or warn, got 'shrink'"),
+        ({"empty_bins": "fill"}, "hindsight.empty_bins must be stop, warn or shrink, got 'fill'"),
         ({"num_bins": 0}, "hindsight.num_bins must be 1 or more, got 0"),
         ({"samples_per_question": 0}, "hindsight.samples_per_question must be 1 or more, got 0"),
         ({"required_correlation": 2}, "hindsight.required_correlation must be in [0, 1], got 2"),

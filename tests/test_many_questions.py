@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import socket
 
 import pyarrow
 import pyarrow.parquet
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlred.checks.audit import audit_columns
-from rlred.data import question_table
+from rlred.data import asked, question_table
 from rlred.data import questions as loading
 from rlred.data.asked import Schedule, lacking, without_prompts
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
@@ -210,8 +211,26 @@ def test_what_is_no_file_of_lines_is_left_to_the_reader_that_complains(content, 
     path = tmp_path / "rows.jsonl"
     path.write_text(content)
     assert read_lines(path, at_least=0) is None
-    path.write_text('{"a": 1}\n')
+    path.write_text('{"a": 1}\n{"a": 2}\n')
     assert read_lines(path) is None  # small
+
+
+def test_trap_a_large_object_on_one_line_is_no_file_of_lines(tmp_path):
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"train": [{"question": "1+1=?"}, {"question": "1+2=?"}]}))
+    assert read_lines(path, at_least=0) is None and len(read_rows(path)) == 2
+
+
+def test_rows_in_any_order_draw_no_epoch_twice(monkeypatch):
+    drawn = []
+    draw = asked.Epoch.draw
+    monkeypatch.setattr(asked.Epoch, "draw", lambda self, *told: (drawn.append(id(self)), draw(self, *told)))
+    schedule = Schedule(BudgetSampler(), num_questions=10, num_rows=60)
+    rows = [schedule[number] for number in (55, 3, 41, 17, 55, 3, 29)]
+    assert len(drawn) == 6  # one for each epoch
+    monkeypatch.setattr(asked, "ROWS_KEPT", 0)  # and with two epochs kept they are the same rows
+    again = Schedule(BudgetSampler(), num_questions=10, num_rows=60)
+    assert [again[number] for number in (55, 3, 41, 17, 55, 3, 29)] == rows and len(again._epochs) == 2
 
 
 @pytest.mark.parametrize(
@@ -234,11 +253,15 @@ def test_the_files_of_a_program_that_is_gone_are_removed_and_no_other(tmp_path, 
     monkeypatch.setattr(question_table.datasets.config, "HF_DATASETS_CACHE", tmp_path)
     own = question_table.new_folder()
     gone = own.with_name(own.name.replace(f"-{own.name.split('-')[-2]}-", f"-{2**22 + 1}-"))
-    for folder in (gone, tmp_path / "rlred-another-host-4194305-0", tmp_path / "parquet"):
+    longer = own.with_name(
+        gone.name.replace(socket.gethostname(), f"{socket.gethostname()}-1")
+    )  # a host of such a name
+    others = [tmp_path / "rlred-another-host-4194305-0", tmp_path / "parquet", longer]
+    for folder in (gone, *others):
         folder.mkdir()
     remove_left(tmp_path)
     assert not gone.exists() and own.exists()
-    assert (tmp_path / "rlred-another-host-4194305-0").exists() and (tmp_path / "parquet").exists()
+    assert all(folder.exists() for folder in others)
 
 
 def test_shared_questions_are_counted_once_each():

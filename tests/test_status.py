@@ -126,6 +126,37 @@ def resumed(folder) -> dict:
     return {**QUICK, "max_steps": steps + 1, "resume_from_checkpoint": "true"}
 
 
+def test_trap_a_run_that_goes_on_keeps_the_checkpoint_that_it_goes_on_from(tmp_path):
+    """It has the weights of its earlier end, and has not ended."""
+    for name in ("checkpoint-10", "checkpoint-20", "checkpoint-20-keep", "hindsight"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    heartbeat.begin(tmp_path)
+    assert [one.path.name for one in removable(tmp_path)] == ["checkpoint-10"]
+    heartbeat.beat(tmp_path, state="failed", error="out of memory")
+    assert [one.path.name for one in removable(tmp_path)] == ["checkpoint-10"]
+    heartbeat.beat(tmp_path, state="finished")
+    assert [one.path.name for one in removable(tmp_path)] == ["checkpoint-10", "checkpoint-20"]  # and no copy
+
+
+def test_what_a_cut_off_write_has_left_goes_but_not_the_only_copy_of_the_best(tmp_path):
+    for name in (".best-old", ".best-new", "stage/partial"):
+        (tmp_path / name).mkdir(parents=True)
+    assert {one.path.name for one in removable(tmp_path)} == {"partial"}
+    (tmp_path / "best").mkdir()
+    assert {one.path.name for one in removable(tmp_path)} == {"partial", ".best-old", ".best-new"}
+
+
+def test_a_run_on_another_host_is_not_cleaned_from_here(tmp_path):
+    heartbeat.begin(tmp_path)
+    record = json.loads((tmp_path / heartbeat.NAME).read_text())
+    (tmp_path / heartbeat.NAME).write_text(json.dumps({**record, "host": "elsewhere"}))
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="may be at work on elsewhere, which cannot be asked from here"):
+        rlred_of("clean", tmp_path, "--yes")
+
+
 @pytest.mark.parametrize(
     "change, state",
     [

@@ -55,6 +55,10 @@ IMPORTS = [
         "INTEGRATION_TO_CALLBACK",
         "name the trackers' callbacks in rlred/training/trackers.py",
     ),
+    ("transformers.cli.serve", "Serve", "start `transformers serve` as a program, and refuse nothing"),
+    ("transformers.generation.streamers", "BaseStreamer", "stream with TextIteratorStreamer, and count its texts"),
+    ("transformers.utils.chat_template_utils", "_compile_jinja_template", "compile the template by jinja2's sandbox"),
+    ("transformers.utils.import_utils", "is_serve_available", "ask importlib.util.find_spec for fastapi and uvicorn"),
     ("accelerate.commands.launch", "launch_command", "start `accelerate launch` as a program"),
     ("accelerate.commands.launch", "launch_command_parser", "start `accelerate launch` as a program"),
     ("accelerate.utils", "gather_object", "use torch.distributed.all_gather_object"),
@@ -119,6 +123,10 @@ SIGNATURES = [
 
 # object, pattern in its source, word by which our files are found, what follows from it
 LINES = [
+    ("transformers.cli.serve.Serve.__init__", r"self\._chat_handler = ", "_chat_handler",
+     "`rlred serve` refuses wrong budgets in front of it"),
+    ("transformers.cli.serve.Serve.__init__", r"self\._model_manager = ", "_model_manager",
+     "`rlred serve` reads from it which model is served"),
     (f"{GRPO}._compute_loss", r"if advantages\.dim\(\) == 1:\s+advantages = advantages\.unsqueeze\(1\)", "advantages",
      "advantages of shape (B, T) are read as weights of single tokens (think_or_not: decoupled)"),
     (f"{GRPO}._compute_loss", r"per_token_loss = per_token_loss \+ self\.beta \* per_token_kl", "_PerRow",

@@ -183,6 +183,10 @@ def _maximum(reward: MaxLength, modes: set[str], sampler: BudgetSampler) -> Iter
     if "max" in modes and drop < reward.delta:
         advice = f"a completion of twice the largest budget ({high}) still gets a reward; raise alpha"
         yield warning("reward.alpha", reward.alpha, advice)
+    if "max" in modes and reward.over_penalty > 0.5:
+        # L1 (2503.04697), appendix A.7: what is added to correctness rewards the short incorrect completion.
+        advice = "a short incorrect completion is rewarded over a long one by as much; 0.5 or less holds back overruns"
+        yield warning("reward.over_penalty", reward.over_penalty, advice)
 
 
 def _start(training: GRPOConfig, hindsight: bool, use_peft: bool, asks_length: bool) -> Iterator[Finding]:

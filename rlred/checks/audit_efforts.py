@@ -58,7 +58,7 @@ def audit_effort_rows(rows, tokenizer, scored: Scored, training: GRPOConfig) -> 
             owns = [natural_length(row["reference_correct_lengths"], reward.quantile) for row in asking]
             yield from _own_lengths([own for own in owns if own is not None], len(asking), training)
     efforts = sorted({row["effort"] for row in asking})
-    if len(efforts) > 1:
+    if len(set(map(hundredths, efforts))) > 1:
         ends = [tokenizer(f" {hundredths(effort)} of")["input_ids"] for effort in (efforts[0], efforts[-1])]
         if ends[0] == ends[1]:
             advice = f"its tokenizer encodes the efforts {efforts[0]} and {efforts[-1]} alike"
@@ -73,7 +73,8 @@ def _side_by_side(asking: list[dict], training: GRPOConfig) -> Iterator[Finding]
         # With one effort e in a batch, its own rollouts set T, and the limit e * T falls by e from visit to visit.
         advice = (
             f"{alone} of {len(visits)} visits ask a question for one effort alone, whose rollouts then set their own "
-            "limit: lengths shrink without end; set budgets_per_question to 2 or more, or `of` to reference"
+            "limit: lengths shrink without end; raise budgets_per_question (rows of other modes do not count), or "
+            "set `of` to reference"
         )
         yield error("reward.of", "group", advice)
     each = max(map(len, visits)) * training.num_generations

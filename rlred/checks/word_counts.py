@@ -87,6 +87,8 @@ def advice(found: dict) -> str:
     >>> advice({"rank_correlation": 0.4, "mean_abs_error": 0.1}).partition(":")[0]
     'It does not follow a count'
     """
+    if any(found.get("truncated") or ()):
+        return "The cap came first, so the counts say nothing: raise --max_completion_length."
     if found["rank_correlation"] >= LEAST_CORRELATION and found["mean_abs_error"] <= MOST_ERROR:
         return (
             "It follows a count: a hindsight start has something to build on, and still needs some hundred updates "

@@ -25,8 +25,13 @@ class Clean:
 
         folder = run_of(self.run_folder)
         record = read(folder)
-        if record and record.get("state") == "running" and alive(record):
-            raise ValueError(f"{folder}: the run is at work (process {record['pid']}); clean it when it has ended")
+        if record and record.get("state") == "running" and (there := alive(record)) is not False:
+            where = (
+                "is at work" if there else f"may be at work on {record.get('host')}, which cannot be asked from here"
+            )
+            raise ValueError(
+                f"{folder}: the run {where} (process {record['pid']}); clean it when it has ended, and there"
+            )
         found = removable(folder)
         for one in found:
             print(f"{in_words(one.size):>10}  {one.path.relative_to(folder)}  ({one.why})")

@@ -72,7 +72,12 @@ def make_cut_rows(
         rows = mix(rows, short_share, rng)
         dropped[f"rows, for a short_share of {short_share:g}"] = made - len(rows)
     shares = [row["achieved"] for row in rows if "inserted" in row]
-    report = {"rows": len(rows), "cut": len(shares), "achieved": fmean(shares), "dropped": dict(dropped)}
+    report = {
+        "rows": len(rows),
+        "cut": len(shares),
+        "achieved": fmean(shares) if shares else None,
+        "dropped": dict(dropped),
+    }
     return rows, report
 
 

@@ -16,7 +16,8 @@ from datasets import Dataset
 from rlred.data.budgets import Amount, BudgetSampler, ask, labels
 
 NUMBER = "prompt"  # the column that holds the rows' numbers in the table; the others are empty there
-EPOCHS_KEPT = 2
+EPOCHS_KEPT = 2  # at least
+ROWS_KEPT = 20_000_000  # of the epochs that are kept beside them, 17 bytes each: rows may be asked for in any order
 CHUNK = 10_000  # rows that are drawn at once
 
 
@@ -43,7 +44,7 @@ class Schedule:
     """Question, mode and budget of each row of a run.
 
     Questions are shuffled anew each epoch, and `each` rows of one visit are neighbours. Rows are drawn when they, or
-    later ones, are asked for first, since all share a random generator; the last two epochs are kept.
+    later ones, are asked for first, since all share a random generator; epochs are kept while memory allows.
 
     >>> schedule = Schedule(BudgetSampler(low=16, high=80), num_questions=3, num_rows=8, each=2)
     >>> [schedule[number] for number in (0, 1, 7)] == [schedule[number] for number in (0, 1)] + [schedule[7]]
@@ -81,7 +82,7 @@ class Schedule:
                 rng.setstate(self._states[number - 1])
             visits = array("q", rng.sample(range(self.num_questions), self.num_questions))
             self._epochs[number] = Epoch(rng, visits)
-            if len(self._epochs) > EPOCHS_KEPT:
+            while len(self._epochs) > EPOCHS_KEPT and len(self._epochs) * whole > ROWS_KEPT:
                 del self._epochs[next(iter(self._epochs))]
         found = self._epochs[number]
         if len(found.modes) < rows:

@@ -17,7 +17,7 @@ import json
 import math
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlred.names import MODES as RENAMED
@@ -155,7 +155,7 @@ def wording_flag(text: str, flag: str = "--wording") -> str | dict[str, str]:
         ) from None
 
 
-def effort_of(value: Any) -> float:
+def effort_of(value: Any, field: str = "effort") -> float:
     """An effort from a name or a number, also as text: above 0, at most 1. Raises `ValueError` for anything else.
 
     >>> effort_of("low"), effort_of("0.3"), effort_of(1)
@@ -167,7 +167,7 @@ def effort_of(value: Any) -> float:
     except (TypeError, ValueError):
         effort = None
     if effort is None or not 0 < effort <= 1:
-        raise ValueError(f"effort must be {', '.join(EFFORTS)}, or a number above 0 and at most 1; got {value!r}")
+        raise ValueError(f"{field} must be {', '.join(EFFORTS)}, or a number above 0 and at most 1; got {value!r}")
     return effort
 
 
@@ -237,8 +237,8 @@ class BudgetSampler:
     effort_low: float = 0.1
 
     def __post_init__(self):
-        object.__setattr__(self, "efforts", tuple(effort_of(effort) for effort in self.efforts))
-        effort_of(self.effort_low)
+        object.__setattr__(self, "efforts", tuple(effort_of(effort, "efforts") for effort in self.efforts))
+        effort_of(self.effort_low, "effort_low")
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(
                 f"budget_distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}"
@@ -268,6 +268,17 @@ class BudgetSampler:
         if self.distribution == "choices":
             return min(self.choices), max(self.choices)
         return self.low, self.high
+
+    def within(self, low: int, high: int) -> "BudgetSampler":
+        """The same, of budgets from `low` to `high` alone. Raises `ValueError` where none is left.
+
+        >>> BudgetSampler(16, 80).within(24, 200).bounds
+        (24, 80)
+        """
+        choices = tuple(budget for budget in self.choices if low <= budget <= high)
+        if self.choices and not choices:
+            raise ValueError(f"budget_choices: none of {list(self.choices)} lies from {low} to {high}")
+        return replace(self, low=max(self.low, low), high=min(self.high, high), choices=choices)
 
     def grid(self, n: int = 6) -> list[int]:
         """`n` budgets that cover the range for an evaluation sweep, evenly spaced (in log space for `log_uniform`).

@@ -310,7 +310,7 @@ def new_folder() -> Path:
     """A folder in the cache of `datasets` that goes when this program ends."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     remove_left(cache)
-    folder = cache / f"rlred-{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+    folder = cache / f"rlred-{_here()}-{os.getpid()}-{next(_numbers)}"
     folder.mkdir(parents=True, exist_ok=True)
     owner = os.getpid()
     # A fork of this process, such as a worker that loads rows, must leave it.
@@ -320,7 +320,17 @@ def new_folder() -> Path:
 
 def remove_left(cache: Path) -> None:
     """Removes what programs of this host have left that are gone."""
-    for folder in cache.glob(f"rlred-{socket.gethostname()}-*"):
-        pid = folder.name.split("-")[-2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+    for folder in cache.glob("rlred-*"):
+        place, _, pid = folder.name.rpartition("-")[0].rpartition("-")
+        gone = pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists()
+        if place == f"rlred-{_here()}" and gone:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _here() -> str:
+    """The host, and the space of process ids in which a number means a program: containers may share the name."""
+    try:
+        space = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        space = "0"
+    return f"{socket.gethostname()}-{space}"

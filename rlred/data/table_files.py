@@ -156,9 +156,10 @@ def read_lines(path: Path, at_least: int = LARGE) -> Lines | None:
     if not head.lstrip().startswith(b"{") or json.detect_encoding(head) != "utf-8":
         return None
     try:
-        return Lines(path)
+        lines = Lines(path)
     except (ValueError, RecursionError):
         return None
+    return lines if len(lines) > 1 else None  # one object may be a table of columns, or hold splits
 
 
 def check_file(path: Path) -> str:

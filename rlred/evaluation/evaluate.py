@@ -11,6 +11,7 @@ Everything that is generated is kept in the output folder as it comes, so an int
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
 from rlred.evaluation.conditions import BudgetCondition, budget_conditions
-from rlred.evaluation.interruptions import interrupt, measure_interruptions, uninterrupted
+from rlred.evaluation.interruptions import NothingToCut, interrupt, measure_interruptions, uninterrupted
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import TITLES, adherence
 from rlred.evaluation.results import Result, write_result
@@ -32,6 +33,8 @@ from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import read_record, write_json
 from rlred.rewards import Correctness
 from rlred.tiny import QUESTIONS, TINY_REASONER
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,18 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
         else:
             found[stage] = {"title": candidate.name, **run(stage, questions)}
         if settings.interruptions:
-            interrupted[stage] = run.interruptions(stage, questions)
+            try:
+                interrupted[stage] = run.interruptions(stage, questions)
+            except NothingToCut as problem:  # what was measured besides is not lost for it
+                logger.warning("%s: %s", stage, problem)
         if number == (1 if settings.adapter else 0):
             found |= _elsewhere(run, questions, families)
     if interrupted:
         write_result(Result("interruptions", labels, interrupted), output)
     result = adherence(labels, found)
     write_result(result, output)
+    if settings.interruptions and not interrupted:
+        raise ValueError("--interruptions: no model has ended its thinking (see the log); adherence.* is written")
     return result
 
 

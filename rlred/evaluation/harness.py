@@ -38,6 +38,7 @@ NAME = "rlred_adherence"
 MEANS = ("accuracy", "mean_length", "truncated", "mean_error", "mean_abs_error", "over_budget")
 ALONE = (
     "efforts",
+    "interruptions",
     "num_samples",
     "more_questions",
     "paraphrase",
@@ -45,6 +46,9 @@ ALONE = (
     "baselines",
     "per_prompt_cap",
     "vllm",
+    "model_revision",
+    "load_in_4bit",
+    "load_in_8bit",
 )
 
 
@@ -63,11 +67,17 @@ class Task:
     require_end_of_thinking: bool = False
     trust_remote_code: bool = False
     temperature: float = 0.0
+    dtype: str = "float32"
 
     @classmethod
     def read(cls, folder: Path) -> "Task":
         """The task that was written into a folder."""
         return cls(**read_record(Path(folder) / "task.json"))
+
+    @property
+    def loading(self) -> list[str]:
+        """How the weights are read, in the words of both harnesses."""
+        return [f"dtype={self.dtype}", *(["trust_remote_code=True"] if self.trust_remote_code else [])]
 
     @cached_property
     def tokenizer(self):
@@ -171,6 +181,7 @@ def write_task(settings: Evaluation, harness: str, output: Path) -> str:
         settings.require_end_of_thinking,
         settings.trust_remote_code,
         settings.temperature,
+        settings.dtype or "auto",
     )
     lines = []
     for condition in conditions:
@@ -286,7 +297,9 @@ def _lm_eval(task: Task, tokenizer, output: Path) -> dict[str, str]:
 
 def _lm_eval_command(candidate: Candidate, task: Task, output: Path) -> str:
     adapter = [f"peft={Path(resolve_adapter(candidate.adapter)).resolve()}"] if candidate.adapter else []
-    told = ",".join([f"pretrained={_place(candidate.model)}", *adapter, f"tokenizer={task.tokenizer_name}"])
+    told = ",".join(
+        [f"pretrained={_place(candidate.model)}", *adapter, f"tokenizer={task.tokenizer_name}", *task.loading]
+    )
     words = ["lm_eval", "--model", "hf", "--model_args", told, "--tasks", NAME, "--include_path", str(output)]
     return shlex.join([*words, "--batch_size", "32", "--output_path", str(output / "results")])
 
@@ -303,7 +316,9 @@ def _lighteval_command(candidate: Candidate, task: Task, output: Path) -> str:
         place, adapter = str(output / "model" / "merged"), str(Path(resolve_adapter(candidate.adapter)).resolve())
         before = shlex.join(["rlred", "export", adapter, "--merge", "--output", str(output / "model")]) + " && "
     told = f"generation_parameters={{temperature:{task.temperature}}}"
-    settings = ",".join([f"model_name={place}", "override_chat_template=false", "add_special_tokens=false", told])
+    settings = ",".join(
+        [f"model_name={place}", "override_chat_template=false", "add_special_tokens=false", *task.loading, told]
+    )
     words = ["lighteval", "accelerate", f"{settings},batch_size=32", f"{NAME}|0"]
     words += ["--custom-tasks", str(output / f"{NAME}.py"), "--output-dir", str(output / "results")]
     return before + shlex.join(words)

@@ -54,12 +54,16 @@ class Uninterrupted:
         return [*ids[: self.cut(fraction)], *ids[slice(*self.border)]]
 
 
+class NothingToCut(ValueError):
+    """No completion of a model has ended its thinking."""
+
+
 def uninterrupted(
     tokenizer, questions: Sequence[dict], conditions: Sequence[BudgetCondition], outcomes: Sequence[dict]
 ) -> list[Uninterrupted]:
     """The outcomes of a sweep over these questions and conditions that ended their thinking, in its order.
 
-    Raises `ValueError` where none did.
+    Raises `NothingToCut` where none did.
     """
     ends, found = end_ids(tokenizer, conditions[0].prompts.end), []
     each = len(outcomes) // (len(questions) * len(conditions))
@@ -71,7 +75,7 @@ def uninterrupted(
             found.append(Uninterrupted(prompt, {**row, **condition.labels()}, outcome, border))
     if not found:
         end = conditions[0].prompts.end
-        raise ValueError(
+        raise NothingToCut(
             f"--interruptions: none of {len(outcomes)} completions ended its thinking with {end!r}; "
             "raise --max_completion_length, or say with --end_of_thinking what ends it"
         )

@@ -296,8 +296,11 @@ def step_metrics(outcomes: Sequence[dict]) -> dict[str, float]:
     for mode in sorted({outcome["mode"] for outcome in asked}):
         rows = [outcome for outcome in asked if outcome["mode"] == mode]
         budgets, lengths = [amount(row) for row in rows], [row["length"] for row in rows]
-        if mode == "effort":
-            metrics["adherence/effort/rank_correlation"] = rank_correlation(budgets, lengths)
+        if mode == "effort":  # shares of a question's own length, and questions differ in it
+            known = [row for row in rows if row.get("own")]
+            budgets, lengths = [row["effort"] for row in known], [row["length"] / row["own"] for row in known]
+            if len(set(budgets)) > 1:
+                metrics["adherence/effort/rank_correlation"] = rank_correlation(budgets, lengths)
         else:
             own = np.array(lengths) / np.array(budgets)
             metrics[f"adherence/{mode}/mean_abs_error"] = float(np.abs(own - 1).mean())

@@ -66,6 +66,8 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
             if not 0 <= share < 1:
                 raise ValueError(f"--interruptions must be shares of the thinking, 0 to below 1, got {share}")
         check_per_prompt_cap(self.per_prompt_cap, self.modes, "--per_prompt_cap")
+        if self.per_prompt_cap is not None and self.interruptions:
+            raise ValueError("--per_prompt_cap: cuts what --interruptions compares with; leave out one of them")
         if self.adapter and len(self.model) > 1:
             raise ValueError("--model: with --adapter, name the one model that they belong to, or none")
         for name in ("model", "adapter"):

@@ -59,7 +59,9 @@ class StageEvaluation:
         self.held_out, self.prompts, self.per_prompt_cap = held_out, prompts, arguments.eval_per_prompt_cap
         self.grading, self.engine_of = grading, engine_of
         self.sampling = Sampling(
-            max(training.max_completion_length, 0 if set(self.modes) == {"effort"} else 2 * max(self.budgets)),
+            max(
+                training.max_completion_length, 0 if set(self.modes) - {"free"} == {"effort"} else 2 * max(self.budgets)
+            ),
             temperature=arguments.eval_temperature,
             batch_size=arguments.eval_batch_size,
             seed=training.seed,

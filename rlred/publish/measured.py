@@ -31,8 +31,8 @@ def changed(result: Result) -> list[str]:
     if result.kind != "adherence" or not {"baseline", "trained"} <= set(result.blocks):
         return []
     before, after = result.blocks["baseline"], result.blocks["trained"]
-    mean = next(iter(after["overall"].values()))
-    if mean["mean_abs_error"] is None:
+    mean = next((one for one in after["overall"].values() if one["mean_abs_error"] is not None), None)
+    if mean is None:
         return []
     return [
         f"Rank correlation of budget and length within a question: {number(before['rank_correlation'], 3)} "

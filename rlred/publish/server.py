@@ -100,7 +100,8 @@ def whole_weights(adapter: str) -> Iterator[tuple[Path, dict]]:
         whole = next((one for one in (given, given / "merged") if (one / "config.json").is_file()), None)
         if whole is None:
             whole = export(given, Path(temporary) / "export" / name, merge=True) / "merged"
-        folder = Path(temporary) / name
+        folder = Path(temporary) / "served" / name
+        folder.parent.mkdir()
         folder.symlink_to(whole.resolve())
         yield folder, request(given, name)
 

@@ -180,10 +180,19 @@ class LengthControlArguments:
             effort_low=self.effort_low,
         )
 
+    def check_markers(self) -> None:
+        """Raises `ValueError` for counted thinking in a start whose rows ask for efforts."""
+        start = self.make_hindsight()
+        if self.hindsight and start.markers and (start.modes or self.modes).get("effort"):
+            raise ValueError(
+                "hindsight_settings.markers: they count against a number of tokens, and an effort is none; leave out "
+                "the markers or the mode effort"
+            )
+
     def make_eval_efforts(self) -> list[float]:
         """The efforts of the sweep, smallest first."""
         told = self.eval_efforts or [*EFFORTS, *self.make_sampler().effort_grid()]
-        return sorted({effort_of(effort) for effort in told})
+        return sorted({effort_of(effort, "eval_efforts") for effort in told})
 
     def make_hindsight(self) -> Hindsight:
         """The settings of the hindsight start."""

@@ -34,7 +34,7 @@ from rlred.checks.audit import (
 )
 from rlred.checks.audit_efforts import audit_start
 from rlred.checks.probe_file import read_probe
-from rlred.data.budgets import training_rows
+from rlred.data.budgets import BudgetSampler, training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
 from rlred.evaluation.calibration import calibration
@@ -106,6 +106,9 @@ def run(
         folder = output / "hindsight"
         hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)
         evaluation.measure("hindsight", model, hindsight["num_updates"])
+        if "budgets" in hindsight:
+            learned = sampler.within(*hindsight["budgets"])
+            rows = asked_rows(questions, prompts, arguments, training, parts, sampler=learned)
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
     told = (tokenizer, prompts.end, grading.length, prompts.markers)
@@ -132,6 +135,7 @@ def audit(
     arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, rewards, parts: Sequence[Part]
 ) -> None:
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
+    arguments.check_markers()
     sampler, started = arguments.make_sampler(), {"hindsight": arguments.hindsight, "use_peft": model_config.use_peft}
     found = audit_config(training, sampler, rewards, **started)
     enforce([*found, *audit_advantages(training, rewards, parts)])
@@ -145,13 +149,19 @@ def audit(
 
 
 def asked_rows(
-    questions, prompts: Prompts, arguments: LengthControlArguments, training: GRPOConfig, parts: Sequence[Part] = ()
+    questions,
+    prompts: Prompts,
+    arguments: LengthControlArguments,
+    training: GRPOConfig,
+    parts: Sequence[Part] = (),
+    sampler: BudgetSampler | None = None,
 ) -> Dataset:
     """The rows of the whole run, in the order in which they are trained on; a part may say which questions come first.
 
-    A phase has whole generation batches, one at least. Raises `ValueError` where two parts order the questions.
+    `sampler` is that of the arguments, or a narrower one. A phase has whole generation batches, one at least. Raises
+    `ValueError` where two parts order the questions.
     """
-    sampler, each = arguments.make_sampler(), arguments.budgets_per_question
+    sampler, each = sampler or arguments.make_sampler(), arguments.budgets_per_question
     asked = {"budgets_per_question": each, "seed": training.seed}
     total, batch = num_rows(training, len(questions) * each), training.generation_batch_size // training.num_generations
     orders = [order for part in parts if (order := part.phases(questions)) is not None]

@@ -7,6 +7,7 @@ its group by TRL, and a second reward that always has one would bring it back as
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -93,7 +94,11 @@ class LogsAdherence(Reward):
             log_metric("adherence/stopped", sum(stopped) / len(stopped))
         names = ("question_id", "mode", "budget", "effort")
         asked = zip(*(columns.get(name) or [None] * len(lengths) for name in names), strict=True)
-        outcomes = [{**dict(zip(names, row, strict=True)), "length": n} for row, n in zip(asked, lengths, strict=True)]
+        owns = columns.get("reference_correct_lengths") or [None] * len(lengths)
+        outcomes = [
+            {**dict(zip(names, row, strict=True)), "length": n, "own": fmean(own) if own else None}
+            for row, n, own in zip(asked, lengths, owns, strict=True)
+        ]
         if self.markers and self.tokenizer is not None:
             for one, ids in zip(outcomes, completion_ids, strict=True):
                 told = (one["budget"], self.end_of_thinking, self.markers)

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 
 import torch
 
-from rlred.rewards.base import declared
+from rlred.rewards import EffortLength
+from rlred.rewards.base import declared, find
 from rlred.training.ddca import DDCA
 from rlred.training.early_stop import EarlyStop
+from rlred.training.easy_first import EasyFirst
 from rlred.training.think_or_not import ThinkOrNot
 from rlred.training.trainer import ComposedGRPOTrainer, Part, Sampled, check_graded
 
@@ -66,12 +68,19 @@ class DynamicSampling(Part):
                 raise ValueError("think_or_not.forced=True: dynamic_sampling does not force first tokens; set false")
             if isinstance(part, EarlyStop):
                 raise ValueError("early_stop_rollouts=True: dynamic_sampling does not stop rollouts; set it to false")
+            if isinstance(part, EasyFirst) and part.share < 1:
+                raise ValueError(f"easy_first.share={part.share}: dynamic_sampling draws from all rows; set it to 1")
 
     def check_trainer(self, trainer):
         if trainer.rollout_func is not None or {"image", "images"} & set(trainer.train_dataset.column_names or ()):
             raise ValueError("dynamic_sampling: rollout functions and rows with pictures have no second sampling here")
         if not hasattr(trainer.train_dataset, "__len__"):
             raise ValueError("dynamic_sampling: draws rows by number, which a streamed dataset has not; load it whole")
+        if any(one.of == "group" for reward in trainer.reward_funcs for one in find(reward, EffortLength)):
+            raise ValueError(
+                "effort_length.of='group': dynamic_sampling replaces one effort of a question without the others; set "
+                "it to reference"
+            )
         for reward, name in zip(trainer.reward_funcs, trainer.reward_func_names, strict=True):
             if isinstance(reward, torch.nn.Module) or inspect.iscoroutinefunction(reward):
                 raise ValueError(f"dynamic_sampling: {name} is a model or asynchronous; give it as a plain function")

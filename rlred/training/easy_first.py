@@ -44,6 +44,12 @@ class EasyFirst(Part):
 
     def phases(self, questions: Dataset) -> list[tuple[Dataset, float]]:
         rates = questions["reference_accuracy"]
+        lacking = sum(not isinstance(rate, int | float) for rate in rates)
+        if lacking:
+            raise ValueError(
+                f"easy_first: {lacking} of {len(rates)} questions have no number in reference_accuracy; "
+                "`rlred reference` makes it for all"
+            )
         easy = [number for number, rate in enumerate(rates) if rate > self.above]
         if not easy:
             raise ValueError(

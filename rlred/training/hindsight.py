@@ -45,7 +45,7 @@ from rlred.training.callbacks import Heartbeat
 from rlred.training.counting import Counting
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.range_test import LOWEST, find_learning_rate
-from rlred.training.relabelling import find_traces, relabel
+from rlred.training.relabelling import find_traces, learned_range, relabel
 from rlred.training.sft import SFTSettings, SupervisedTrainer
 
 logger = logging.getLogger(__name__)
@@ -168,6 +168,12 @@ class Start:
         if self.settings.modes is not None:
             object.__setattr__(self, "sampler", dataclasses.replace(self.sampler, modes=self.settings.modes))
 
+    def within(self, bins: Sequence[dict]) -> "Start":
+        """The start of the budgets that there are traces for, where the settings ask to leave out the others."""
+        if self.settings.empty_bins != "shrink" or not self.settings.sources:
+            return self
+        return dataclasses.replace(self, sampler=self.sampler.within(*learned_range(bins)))
+
     def probe(self, tokenizer, questions: list[dict]) -> Probe:
         """Asks the first questions at the budgets of a grid: exact ones, if the run has any; and at efforts likewise.
 
@@ -228,6 +234,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     questions = Rows(questions) if isinstance(questions, Dataset) else list(questions)
     settings, length = start.settings, start.grading.length
     traces, bins = start.traces(model, tokenizer, questions, output)
+    asked, start = start.sampler.bounds, start.within(bins)
     rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
     if settings.learning_rate is None:
         tried = sft_settings(dataclasses.replace(settings, learning_rate=LOWEST))
@@ -254,6 +261,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         "shortest_trace": min(lengths),
         "longest_trace": max(lengths),
         "bins": bins,
+        **({"budgets": list(start.sampler.bounds)} if start.sampler.bounds != asked else {}),
         "learning_rate": settings.learning_rate,
         "num_updates": trainer.state.global_step,
         "rank_correlation": [[entry["step"], entry["probe_rank_correlation"]] for entry in probes],

@@ -23,7 +23,8 @@ class Hindsight:
     num_bins: int = 8
     """Bins of length between the smallest and the largest budget, equally wide in the logarithm."""
     empty_bins: str = "stop"
-    """What happens where `sources` leave a bin without a trace: stop, or warn."""
+    """What happens where `sources` leave a bin without a trace: stop; warn; or shrink, to the budgets of the most bins
+    side by side that have some, for the start and for RL."""
     max_updates: int = 400
     """Most SFT updates at the full rate; fewer when the target is reached."""
     cooldown_updates: int = 60
@@ -98,8 +99,8 @@ class Hindsight:
                 raise ValueError(f"hindsight.sources: no source is called {name!r}; there are {known}")
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
-        if self.empty_bins not in ("stop", "warn"):
-            raise ValueError(f"hindsight.empty_bins must be stop or warn, got {self.empty_bins!r}")
+        if self.empty_bins not in ("stop", "warn", "shrink"):
+            raise ValueError(f"hindsight.empty_bins must be stop, warn or shrink, got {self.empty_bins!r}")
         if self.effort_quantile is not None and not 0 <= self.effort_quantile <= 1:
             raise ValueError(f"hindsight.effort_quantile must be in [0, 1], got {self.effort_quantile}")
         if self.markers and (self.modes or {}).get("effort"):

@@ -94,7 +94,7 @@ def find_learning_rate(model, tokenizer, rows: Dataset, settings: SFTSettings, *
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     config = settings.config(output / "range_test", training)
     config.max_steps, config.learning_rate, config.save_strategy, config.logging_steps = UPDATES, LOWEST, "no", 1
-    config.report_to = []
+    config.report_to, config.logging_nan_inf_filter = [], False  # or a loss that is no number is logged as 0
     trainer = SupervisedTrainer(
         rate=lambda update: rate_at(update) / LOWEST,
         callbacks=[StopWhereItDiverges()],
@@ -115,6 +115,7 @@ def find_learning_rate(model, tokenizer, rows: Dataset, settings: SFTSettings, *
     logger.info("hindsight: learning rate %g, by a range test of %d updates", found[0], len(losses))
     if trainer.is_world_process_zero():
         shutil.rmtree(output / "range_test", ignore_errors=True)
-        write_json(path, {"learning_rate": found[0], "rates": rates, "losses": losses})
+        shown = [loss if math.isfinite(loss) else None for loss in losses]
+        write_json(path, {"learning_rate": found[0], "rates": rates, "losses": shown})
     trainer.accelerator.wait_for_everyone()
     return found[0]

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +61,42 @@ def find_traces(
         inside = [trace for trace, n in zip(traces, lengths, strict=True) if bins.of(n) is not None]
         logger.info("hindsight: what there is of each length\n%s", described(rows))
         logger.info("hindsight: %d traces outside the budgets are left out", len(traces) - len(inside))
+        _enough(
+            inside, traces, settings, "have a length within the budgets; ask for others, or add to hindsight.sources"
+        )
         traces = inside
         empty = [f"{row['from']} to {row['to']}" for row in rows if not row["kept"]]
         if empty and settings.empty_bins == "stop":
             raise ValueError(
                 f"hindsight: no trace of {', '.join(empty)} tokens to learn from; ask for budgets that have some, add "
-                "to hindsight.sources, or set hindsight.empty_bins to warn"
+                "to hindsight.sources, or set hindsight.empty_bins to shrink or warn"
             )
+        if empty and settings.empty_bins == "shrink":
+            low, high = learned_range(rows)
+            told = "hindsight: no trace of %s tokens; budgets from %d to %d are learned, and no others are trained on"
+            logger.warning(told, ", ".join(empty), low, high)
+            inside = [low <= n <= high for n in counting.lengths(traces)]
+            shrunk, traces = traces, [trace for trace, keep in zip(traces, inside, strict=True) if keep]
+            _enough(traces, shrunk, settings, f"have {low} to {high} tokens; add to hindsight.sources")
     return traces, rows
+
+
+def learned_range(rows: Sequence[dict]) -> tuple[int, int]:
+    """The lengths of the most bins side by side with a trace that is kept, of the longer ones where two runs tie.
+
+    >>> bins = [(16, 24, 9), (24, 36, 0), (36, 54, 2), (54, 80, 7)]
+    >>> learned_range([{"from": low, "to": high, "kept": kept} for low, high, kept in bins])
+    (36, 80)
+    """
+    runs: list[list[int]] = [[]]
+    for place, row in enumerate(rows):
+        if row["kept"]:
+            runs[-1].append(place)
+        else:
+            runs.append([])
+    longest = max(runs, key=lambda run: (len(run), run))
+    last = longest[-1] == len(rows) - 1  # only the last bin includes its upper end
+    return rows[longest[0]]["from"], rows[longest[-1]]["to"] - (not last)
 
 
 def _enough(traces, of, settings: Hindsight, what: str) -> None:
@@ -143,13 +172,25 @@ def own_lengths(traces, lengths: Sequence[int], quantile: float | None) -> list[
     return found
 
 
+def check_own_lengths(traces, settings: Hindsight) -> None:
+    """Raises `ValueError` where most traces would be their question's own length, and teach nothing of efforts."""
+    counts = Counter((one["question"], one.get("system")) for one in traces)
+    told = [one for one in traces if not one.get("reference_correct_lengths")]
+    alone = sum(counts[one["question"], one.get("system")] == 1 for one in told)
+    if alone > 0.5 * len(traces):
+        raise ValueError(
+            f"hindsight.samples_per_question={settings.samples_per_question}: {alone} of {len(traces)} traces are the "
+            "only one of their question, and would all ask for effort 1; raise it, or bring reference_correct_lengths"
+        )
+
+
 def efforts_of(traces, lengths: Sequence[int], settings: Hindsight) -> list[float | None]:
     """The effort of each trace, its length as a share of its question's own, in whole hundredths; None above 1.
 
     Raises `ValueError` where fewer than an update's traces have one.
     """
     owns = own_lengths(traces, lengths, settings.effort_quantile)
-    shares = [hundredths(n / own) / 100 for n, own in zip(lengths, owns, strict=True)]
+    shares = [hundredths(n / max(own, 1)) / 100 for n, own in zip(lengths, owns, strict=True)]
     longer = sum(share > 1 for share in shares)
     logger.info("hindsight: %d of %d traces are longer than their question's own length", longer, len(traces))
     if len(traces) - longer < settings.batch_size:
@@ -227,7 +268,10 @@ def relabel(
     counting = Counting(settings.markers, tokenizer, prompts.end, length)
     lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
     rivals = rivals_of(traces, lengths)
-    efforts = efforts_of(traces, lengths, settings) if sampler.modes.get("effort") else []
+    efforts = []
+    if sampler.modes.get("effort"):
+        check_own_lengths(traces, settings)
+        efforts = efforts_of(traces, lengths, settings)
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:

@@ -321,6 +321,7 @@ def test_wrong_answers_never_earn_more_than_right_ones_of_their_length(rows):
         columns |= {"reference_correct_lengths": [[40, 60]] * len(rows)}
         columns |= {"visual_tokens": [9] * len(rows), "full_visual_tokens": [64] * len(rows)}
         columns |= {"requested": [n > 50 for _, n in rows], "difficulty": [n % 10 for _, n in rows]}
+        columns |= {"effort": [0.5] * len(rows)}
         for index, (_, n) in enumerate(rows):
             pair = []
             for text in (RIGHT, WRONG):

@@ -330,7 +330,7 @@ def test_bins_and_ranges_are_those_of_the_length_with_markers(reasoner, question
     material = material_of(reasoner, questions, batch_size=24)
     found = {}
     for name, markers in (("plain", None), ("counted", Markers(6))):
-        start = Hindsight(num_samples=24, sources={"stopped": 24}, batch_size=4, num_bins=1, markers=markers)
+        start = Hindsight(num_samples=24, sources={"stopped": 24}, batch_size=1, num_bins=1, markers=markers)
         traces, rows = find_traces(model, material, start, Grading(), tmp_path)
         counting = Counting(markers, tokenizer, "</think>")
         low, high = material.sampler.bounds

@@ -81,8 +81,9 @@ class DynamicSampling(Part):
                 "effort_length.of='group': dynamic_sampling replaces one effort of a question without the others; set "
                 "it to reference"
             )
-        for reward, name in zip(trainer.reward_funcs, trainer.reward_func_names, strict=True):
-            if isinstance(reward, torch.nn.Module) or inspect.iscoroutinefunction(reward):
+        told = (trainer.reward_funcs, trainer.reward_func_names, trainer.reward_processing_classes)
+        for reward, name, tokenizer in zip(*told, strict=True):
+            if tokenizer is not None or inspect.iscoroutinefunction(reward):
                 raise ValueError(f"dynamic_sampling: {name} is a model or asynchronous; give it as a plain function")
         if self.by == "grade":
             check_graded(trainer, "dynamic_sampling.by='grade'")

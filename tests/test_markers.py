@@ -8,7 +8,7 @@ from bisect import bisect_left
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -137,7 +137,9 @@ def test_counts_are_true_and_without_them_a_trace_is_as_it_was(tokenizer, seed, 
     length = Length(count, end_ids(tokenizer, end))
     counting = Counting(markers, tokenizer, end, length)
     places = counting.places(ids)
-    exact, own = counting.asked(ids, places)
+    found = counting.asked(ids, places)
+    assume(found is not None)  # one in a thousand has no fixed point: `Counting.countable` leaves it out
+    exact, own = found
     assert own == max(1, length(exact))
     made, budget = counting.bounded(ids, places, own + slack)
     assert budget in (own + slack, own) and max(1, length(made)) <= budget

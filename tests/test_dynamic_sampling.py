@@ -232,4 +232,6 @@ def test_two_processes_fill_their_groups(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
-    assert all(entry["dynamic_sampling/sampled"] > 1 for entry in log if "loss" in entry)
+    steps = [entry for entry in log if "loss" in entry]
+    assert max(entry["dynamic_sampling/sampled"] for entry in steps) > 1  # a step may have no group to drop
+    assert all(entry["dynamic_sampling/unfilled"] == 0 == entry["frac_reward_zero_std"] for entry in steps)

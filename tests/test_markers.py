@@ -382,6 +382,7 @@ def test_a_sweep_takes_the_markers_from_its_conditions(reasoner, questions):  # 
     assert not any(re.search(r" \d+ check", one["completion"].partition("</think>")[0]) for one in with_markers)
 
 
+@pytest.mark.slow
 def test_a_run_with_markers_is_measured_asked_and_published_with_them(tmp_path, capsys):
     base, output, again = resolve_model("tiny_reasoner"), tmp_path / "run", tmp_path / "again"
     start = {"num_samples": 64, "max_updates": 2, "batch_size": 8, "probe_every": 2, "num_probe_questions": 2}

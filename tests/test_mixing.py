@@ -343,6 +343,7 @@ def test_bad_settings_of_the_recipe_are_errors_before_training(settings, message
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_neighbours_as_commands(tmp_path, capsys):
     traces, scores = tmp_path / "traces.jsonl", tmp_path / "scores.jsonl"
     base = f"compress rows --traces {traces}"

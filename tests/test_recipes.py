@@ -270,6 +270,7 @@ def test_a_finished_run_is_not_written_over(base, tmp_path, monkeypatch, capsys)
     assert (folder / "run.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_without_an_output_folder_the_next_free_one_is_taken(base, tmp_path):
     for expected in ("run", "run-2"):
         run(

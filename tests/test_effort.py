@@ -25,7 +25,7 @@ from rlred.rewards import ByMode, Correctness, EffortLength, ExactLength, Length
 from rlred.runs.arguments import parse
 from rlred.tiny import resolve_model
 from rlred.training.hindsight_settings import Hindsight
-from rlred.training.relabelling import check_own_lengths, efforts_of, own_lengths, relabel
+from rlred.training.relabelling import check_traces_per_question, efforts_of, own_lengths, relabel
 from tests.paths import ROOT
 from tests.test_prompts import byte_tokenizer
 from tests.test_template import CHAT, text_of
@@ -225,9 +225,9 @@ def test_the_effort_of_a_trace_is_its_share_of_the_questions_own_length(traces, 
 def test_trap_a_start_whose_traces_are_alone_would_teach_one_effort():
     alone, both = [{"question": str(n)} for n in range(4)], [{"question": "a"}] * 4
     with pytest.raises(ValueError, match="hindsight.samples_per_question=1: 4 of 4 traces are the only one"):
-        check_own_lengths(alone, Hindsight())
-    check_own_lengths([*both, *alone], Hindsight())
-    check_own_lengths([{**one, "reference_correct_lengths": [9]} for one in alone], Hindsight())
+        check_traces_per_question(alone, Hindsight())
+    check_traces_per_question([*both, *alone], Hindsight())
+    check_traces_per_question([{**one, "reference_correct_lengths": [9]} for one in alone], Hindsight())
 
 
 def test_relabelled_rows_ask_for_the_effort_they_have():

@@ -22,6 +22,8 @@ from rlred.data.questions import Layout, load_questions
 from rlred.data.table_files import Lines, ParquetRows, read_lines, read_rows
 from rlred.evaluation.sampling import SHARD, Sampling
 from rlred.rewards import LengthEfficiency
+from tests.benchmarks.startup import measured, write_file
+from tests.paths import ROOT
 
 MIXED = BudgetSampler(16, 80, modes={"exact": 1, "max": 2, "free": 1})
 QUESTIONS = Dataset.from_list([{"question_id": n, "question": f"{n}+1?", "solution": str(n + 1)} for n in range(7)])
@@ -91,6 +93,8 @@ PIECES += [
     "</think>",
     "<think>",
     "\\fbox{3}",
+    "box",
+    "boxes of ",
     "N/A",
     "proof",
     "x",
@@ -121,6 +125,7 @@ def test_what_is_read_off_at_once_is_what_parsing_makes_of_it(answer, question):
     "answer, solution",
     [
         ("Add them.\n#### 1,024", "1,024"),  # most of GSM8K
+        ("Add 3 boxes and a box.\n#### 24", "24"),
         ("so $\\boxed{42}$.", "42"),
         ("17", "17"),
         ("x+1", "x+1"),
@@ -283,6 +288,14 @@ def test_parts_of_a_sweep_are_whole_batches_with_the_seeds_of_the_whole(batch, s
     assert len({path for _, _, path in parts}) == len(parts) > 1
     [(_, _, alone)] = sampling.shards(SHARD // 16, tmp_path / "x.completions.jsonl")
     assert alone == tmp_path / "x.completions.jsonl"
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_start_ups_runs(tmp_path):
+    write_file(tmp_path / "held-out.parquet", 64)
+    write_file(tmp_path / "300.parquet", 300)
+    found = measured(ROOT, tmp_path / "300.parquet", limit=120)
+    assert found["mib"] < 500 and 0 < found["questions_cpu"] <= found["cpu"]
 
 
 def test_the_audit_counts_rows_without_what_a_reward_needs():

@@ -32,6 +32,7 @@ TAIL = 80  # characters in which the first of them stands, at the end of the tex
 AFTER_MARK = r"####[ ]*(?P<answer>-?[0-9][0-9,./%]{0,40})[ \n]{0,9}\z"
 BOXED = r"(?s)(?:\A|[^\\])\\boxed\{(?P<answer>[-0-9A-Za-z+*/=.,()^]{1,60})\}[^{}\\]*\z"
 SHORT = r"\A(?P<answer>[-+$\\0-9A-Za-z(.](?:[ -z]{0,60}[0-9A-Za-z)$%])?)\z"
+BOX = r"\\f?box"  # not the word: word problems have boxes of their own
 SAYS_MORE = r"(?i)answer|####|box"
 NOTHING = pyarrow.scalar(None, pyarrow.string())
 
@@ -57,7 +58,7 @@ def simple(questions: pyarrow.Array, golds: pyarrow.Array) -> tuple[pyarrow.Arra
 
 def _answers(golds: pyarrow.Array) -> pyarrow.Array:
     golds = pc.if_else(pc.match_substring(golds, "think>"), NOTHING, golds)
-    marked, boxes = pc.match_substring(golds, "####"), pc.count_substring(golds, "box")
+    marked, boxes = pc.match_substring(golds, "####"), pc.count_substring_regex(golds, BOX)
     tails = _where(pc.and_(marked, pc.equal(boxes, 0)), pc.utf8_slice_codeunits(golds, -TAIL))
     after = _taken(tails, AFTER_MARK)
     boxed = _taken(_where(pc.and_(pc.invert(marked), pc.equal(boxes, 1)), golds), BOXED)

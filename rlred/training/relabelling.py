@@ -172,7 +172,7 @@ def own_lengths(traces, lengths: Sequence[int], quantile: float | None) -> list[
     return found
 
 
-def check_own_lengths(traces, settings: Hindsight) -> None:
+def check_traces_per_question(traces, settings: Hindsight) -> None:
     """Raises `ValueError` where most traces would be their question's own length, and teach nothing of efforts."""
     counts = Counter((one["question"], one.get("system")) for one in traces)
     told = [one for one in traces if not one.get("reference_correct_lengths")]
@@ -270,7 +270,7 @@ def relabel(
     rivals = rivals_of(traces, lengths)
     efforts = []
     if sampler.modes.get("effort"):
-        check_own_lengths(traces, settings)
+        check_traces_per_question(traces, settings)
         efforts = efforts_of(traces, lengths, settings)
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size

@@ -83,7 +83,8 @@ def start_up(path: Path, folder: Path) -> dict:
     before, clock, work = memory(), time.monotonic(), time.process_time()
     questions, _ = load_both(arguments, training.seed)
     loaded = time.process_time() - work
-    rows = asked_rows(questions, prompts, sampler, arguments, training)
+    told = {"questions": questions, "prompts": prompts, "sampler": sampler}  # by name: another tree has another order
+    rows = asked_rows(arguments=arguments, training=training, **told)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     first = [rows[number] for number in range(64)]
     assert len(first) == 64 and len(rows) == 2 * len(questions), (len(rows), len(questions))

@@ -343,6 +343,18 @@ def test_bad_settings_of_the_recipe_are_errors_before_training(settings, message
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_traces_of_several_processes_are_read_by_the_last_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rlred.evaluation.sampling.SHARD", 4)
+    command = "compress traces --num_questions 6 --batch_size 4 --max_completion_length 64 --output".split()
+    path = tmp_path / "traces.jsonl"
+    assert rlred([*command, str(path), "--share", "2/2"]) == 0 and not path.exists()
+    assert "share 2/2: {'sampled': 2" in capsys.readouterr().out
+    assert rlred([*command, str(path)]) == 0
+    assert rlred([*command, str(tmp_path / "alone.jsonl")]) == 0
+    assert path.read_text() == (tmp_path / "alone.jsonl").read_text()
+    assert rlred([*command, str(tmp_path / "x"), "--from_file", str(path), "--share", "1/2"]) == 2
+
+
 @pytest.mark.slow
 def test_the_neighbours_as_commands(tmp_path, capsys):
     traces, scores = tmp_path / "traces.jsonl", tmp_path / "scores.jsonl"

@@ -55,6 +55,23 @@ def test_many_questions_are_sampled_part_by_part_as_if_at_once_and_go_on_where_t
     assert [path.stat().st_mtime_ns for path in files[:2]] == kept
 
 
+def test_shares_of_several_processes_are_read_by_the_last_run(tmp_path, monkeypatch, capsys):
+    flags = ["--num_questions", "9", "--num_samples", "2", "--batch_size", "4"]
+    monkeypatch.setattr("rlred.evaluation.sampling.SHARD", 4)
+    assert reference(tmp_path / "whole.jsonl", *flags) == 0
+    path = tmp_path / "shares.jsonl"
+    assert reference(path, *flags, "--share", "2/2") == 0 and not path.exists()
+    assert [file.name[-11:-6] for file in tmp_path.glob("shares.completions-*.jsonl")] == ["00001"]
+    assert "share 2/2: 4 of 9 questions; without --share" in capsys.readouterr().out
+    assert reference(path, *flags, "--share", "1/2") == 0 and not path.exists()
+    files = sorted(tmp_path.glob("shares.completions-*.jsonl"))
+    sampled = [file.stat().st_mtime_ns for file in files]
+    assert reference(path, *flags) == 0 and path.read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert len(files) == 3 and [file.stat().st_mtime_ns for file in files] == sampled
+    assert reference(tmp_path / "few.jsonl", *flags, "--share", "4/4") == 2
+    assert "take N = 3 or less" in capsys.readouterr().err
+
+
 def test_real_questions_keep_what_cannot_be_sampled_out(tmp_path):
     path = tmp_path / "reference.jsonl"
     flags = ["--questions", str(real_data("gsm8k/test.jsonl")), "--num_questions", "3", "--num_samples", "2"]
@@ -66,6 +83,8 @@ def test_real_questions_keep_what_cannot_be_sampled_out(tmp_path):
     "flags, message",
     [
         ("--num_samples 0", "--num_samples must be 1 or more"),
+        ("--share 0/2", "--share must be K/N with 1 <= K <= N, as 2/4, got '0/2'"),
+        ("--share half", "--share must be K/N"),
         ("--questions nowhere.csv", "no such file"),
         ("--wording l3", "no preset named"),
         ("--split dev", "splits 'train' and 'test'"),

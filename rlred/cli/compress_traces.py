@@ -28,10 +28,15 @@ class Traces(Loading, AskedByRatio, QuestionSource):
     temperature: float = option(0.0, "0 is greedy.", metavar="T")
     batch_size: int = option(128, "Completions generated at once.", metavar="N")
     seed: int = option(0, "Of questions and sampling.", metavar="N")
+    share: str | None = option(
+        None, "Sample this share of the questions only, for a last run without it to read.", metavar="K/N"
+    )
 
     def __post_init__(self):
         super().__post_init__()
         must_not_exist("output", self.output)
+        if self.share and self.from_file:
+            raise ValueError("--share: nothing is sampled from --from_file; leave one of them out")
 
     def run(self) -> None:
         """Samples traces, or reads them from a file."""
@@ -41,6 +46,10 @@ class Traces(Loading, AskedByRatio, QuestionSource):
         columns = {name: column for name, _, column in (pair.partition("=") for pair in self.columns)}
         ratio_format = self.make_ratio_format()
         read = lambda: load_traces(self.from_file, columns, ratio_format.prompts.end)  # noqa: E731
+        if self.share:
+            _, report = self.sample(ratio_format)
+            print(f"share {self.share}: {report}; without --share, all are read")
+            return
         traces_stage(self.output, read if self.from_file else lambda: self.sample(ratio_format))
         print(f"{self.output}: {self.output.with_suffix('.json').read_text().strip()}")
 
@@ -49,7 +58,7 @@ class Traces(Loading, AskedByRatio, QuestionSource):
         from rlred.compression.traces import sample_traces
         from rlred.data.models import load_model
         from rlred.data.question_table import Rows
-        from rlred.evaluation.sampling import Sampling
+        from rlred.evaluation.sampling import Sampling, Share
 
         questions = self.load(self.num_questions, self.seed)
         model, tokenizer = load_model(self.model, None, Loading.of(self))
@@ -60,4 +69,5 @@ class Traces(Loading, AskedByRatio, QuestionSource):
             ratio_format.fitted(tokenizer),
             sampling=Sampling.of(self),
             path=self.output.with_suffix(".completions.jsonl"),
+            share=self.share and Share(self.share),
         )

@@ -23,6 +23,9 @@ class Reference(Loading, PromptSettings, QuestionSource):
     temperature: float = option(1.0, "0 is greedy.", metavar="T")
     batch_size: int = option(128, "Completions generated at once.", metavar="N")
     seed: int = option(0, "Of questions and sampling.", metavar="N")
+    share: str | None = option(
+        None, "Sample this share of the questions only, for a last run without it to read.", metavar="K/N"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -38,8 +41,9 @@ class Reference(Loading, PromptSettings, QuestionSource):
         from rlred.data.models import load_model
         from rlred.data.prompts import Prompts
         from rlred.evaluation.references import sample_references, write_references
-        from rlred.evaluation.sampling import Sampling
+        from rlred.evaluation.sampling import Sampling, Share
 
+        share = self.share and Share(self.share)
         prompts = Prompts(make_wording(wording_flag(self.wording)), **self.given())
         questions = self.load(self.num_questions, self.seed)
         model, tokenizer = load_model(self.model, None, Loading.of(self))
@@ -50,7 +54,11 @@ class Reference(Loading, PromptSettings, QuestionSource):
             prompts=prompts.fitted(tokenizer),
             sampling=Sampling.of(self),
             path=self.output.with_suffix(".completions.jsonl"),
+            share=share,
         )
+        if share:
+            print(f"share {share.text}: {len(rows)} of {len(questions)} questions; without --share, all are read")
+            return
         write_references(rows, self.output)
         lengths, accuracies = rows["reference_length"], rows["reference_accuracy"]
         print(

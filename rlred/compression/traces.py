@@ -20,7 +20,7 @@ from rlred.data.questions import asked_in
 from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.prediction_files import at, find_columns, layout_of, samples_of
 from rlred.evaluation.predictions import grade
-from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.sampling import Grading, Sampling, Share
 from rlred.evaluation.sweep import sweep
 from rlred.rewards import Correctness
 
@@ -78,18 +78,20 @@ def sample_traces(
     sampling: Sampling,
     correctness: Correctness | None = None,
     path: Path | None = None,
+    share: Share | None = None,
 ) -> tuple[list[dict], dict]:
     """The right ones of the model's own completions as traces, and how many were dropped and why.
 
-    The prompt is that of ratio 1. `path` keeps all completions, so that an interrupted sampling goes on. Raises
-    `ValueError` when no trace is left.
+    The prompt is that of ratio 1. `path` keeps all completions, so that an interrupted sampling goes on, and so that
+    several processes can each sample a `share` before one reads them all. Raises `ValueError` when no trace is left.
     """
     num_samples = sampling.num_samples
     if num_samples > 1 and sampling.temperature == 0:
         raise ValueError(f"temperature must be above 0 for num_samples={num_samples}: greedy samples are all the same")
-    graded, counts, samples = [], Counter(sampled=len(questions) * num_samples), Counter()
-    for part, own, file in sampling.shards(len(questions), path):
+    graded, counts, samples = [], Counter(), Counter()
+    for part, own, file in sampling.shards(len(questions), path, share):
         block = list(questions[part])
+        counts["sampled"] += len(block) * num_samples
         told = {"sampling": own, "grading": Grading(correctness or Correctness()), "path": file}
         conditions = ratio_conditions(ratio_format, [1.0])
         outcomes = sweep(model, tokenizer, block, conditions, **told, description="sampling traces")

@@ -18,7 +18,7 @@ from rlred.data.budgets import Wording
 from rlred.data.prompts import Prompts
 from rlred.data.question_table import Blocks, Rows
 from rlred.evaluation.conditions import free
-from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.sampling import Grading, Sampling, Share
 from rlred.evaluation.sweep import sweep
 from rlred.files import write_lines
 
@@ -36,15 +36,18 @@ def sample_references(
     sampling: Sampling,
     grading: Grading | None = None,
     path: Path | None = None,
+    share: Share | None = None,
 ) -> Dataset:
     """The questions with these columns; those whose answer cannot be graded are left out, and counted in a warning.
 
-    They are of `sampling.num_samples` completions. `path` keeps those, so that an interrupted sampling goes on.
+    They are of `sampling.num_samples` completions. `path` keeps those, so that an interrupted sampling goes on, and so
+    that several processes can each sample a `share` before one reads them all.
     Raises `ValueError` when no question can be graded.
     """
-    rows, blocks, kept = Rows(questions), Blocks(), 0
-    for part, own, file in sampling.shards(len(questions), path):
+    rows, blocks, kept, asked = Rows(questions), Blocks(), 0, 0
+    for part, own, file in sampling.shards(len(questions), path, share):
         block = rows[part]
+        asked += len(block)
         told = {"sampling": own, "grading": grading, "path": file, "description": "reference"}
         found = referenced(block, sweep(model, tokenizer, block, free(prompts), **told))
         kept += len(found)
@@ -52,12 +55,9 @@ def sample_references(
             blocks.add({name: [row[name] for row in found] for name in found[0]})
     if not kept:
         raise ValueError("reference: no question has an answer that can be graded")
-    if kept < len(questions):
-        logger.warning(
-            "reference: left out %d of %d questions whose answer cannot be graded",
-            len(questions) - kept,
-            len(questions),
-        )
+    if kept < asked:
+        said = "reference: left out %d of %d questions whose answer cannot be graded"
+        logger.warning(said, asked - kept, asked)
     return blocks.dataset()
 
 

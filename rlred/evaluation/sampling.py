@@ -1,7 +1,7 @@
 """How completions are sampled and how they are graded, as two values that every run, command and stage hands on."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,34 @@ from rlred.data.prompts import tell_end, thinking_end
 from rlred.rewards import Correctness, Length
 
 SHARD = 2048  # questions that are sampled and graded at once, where a sweep goes over many
+
+
+@dataclass(frozen=True)
+class Share:
+    """The shards of a sweep that one process of several samples: the K-th of N, and every N-th after it.
+
+    Raises `ValueError` for other text than `K/N` with 1 <= K <= N.
+
+    >>> Share("2/3").of("abcdefgh")
+    'beh'
+    """
+
+    text: str
+
+    def __post_init__(self):
+        number, slash, count = self.text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise ValueError(f"--share must be K/N with 1 <= K <= N, as 2/4, got {self.text!r}")
+
+    def of(self, shards: Sequence) -> Sequence:
+        """Its shards. Raises `ValueError` where there is none: some process would have nothing to do."""
+        number, count = (int(part) for part in self.text.split("/"))
+        if not (own := shards[number - 1 :: count]):
+            raise ValueError(
+                f"--share {self.text}: the questions are {len(shards)} shards of some {SHARD}; take N = {len(shards)} "
+                "or less"
+            )
+        return own
 
 
 @dataclass(frozen=True)
@@ -58,18 +86,22 @@ class Sampling:
         """The same with other values."""
         return replace(self, **changes)
 
-    def shards(self, count: int, path: Path | None = None) -> Iterator[tuple[slice, "Sampling", Path | None]]:
-        """Parts of so many questions, each with its sampling and its file, whose completions are those of the whole.
+    def shards(
+        self, count: int, path: Path | None = None, share: "Share | None" = None
+    ) -> Iterator[tuple[slice, "Sampling", Path | None]]:
+        """Shards of so many questions, each with its sampling and its file, whose completions are those of the whole.
 
-        A part is whole questions and whole batches, `SHARD` questions or fewer where it can be. A sweep that takes one
-        part alone has one file, `path` itself.
+        A shard is whole questions and whole batches, `SHARD` questions or fewer where it can be. A sweep that takes one
+        shard alone has one file, `path` itself. Only those of `share` are given, where there is one. Raises
+        `ValueError` where it has none.
 
         >>> [(part, sampling.seed) for part, sampling, _ in Sampling(90, num_samples=3, batch_size=2048).shards(5000)]
         [(slice(0, 2048, None), 0), (slice(2048, 4096, None), 6144), (slice(4096, 5000, None), 12288)]
         """
         least = self.batch_size // math.gcd(self.batch_size, self.num_samples)
         size = least * max(1, SHARD // least)
-        for number, start in enumerate(range(0, count, size)):
+        starts = list(enumerate(range(0, count, size)))
+        for number, start in starts if share is None else share.of(starts):
             own = path and path.with_name(f"{path.stem}-{number:05d}{path.suffix}") if count > size else path
             seed = self.seed + start * self.num_samples
             yield slice(start, min(start + size, count)), replace(self, seed=seed), own

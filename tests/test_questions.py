@@ -7,6 +7,7 @@ import time
 
 import pandas
 import pytest
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
@@ -101,6 +102,27 @@ def test_a_local_file_asks_nothing_of_the_network(tmp_path, kind, monkeypatch):
     frame = pandas.DataFrame({"question": ["1+1=?"], "answer": ["2"]})
     frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
     assert load_questions(str(path))[0]["solution"] == "2" and asked == []
+
+
+def test_a_folder_of_many_files_can_be_streamed(tmp_path):
+    for number in range(3):
+        rows = {"question": [f"{number}+{n}?" for n in range(50)], "answer": [f"#### {number + n}" for n in range(50)]}
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"train-{number:05d}-of-00003.parquet")
+    taken = [load_questions(str(tmp_path), limit=20, streaming=True, seed=seed).to_list() for seed in (0, 0, 1)]
+    assert taken[0] == taken[1] != taken[2] and len(taken[0]) == len({row["question"] for row in taken[0]}) == 20
+    assert all(sum_of(row["question"]) == int(row["solution"]) for row in taken[2])
+    with pytest.raises(ValueError, match="neither a local file nor a dataset that can be loaded \\(split 'dev'\\)"):
+        load_questions(str(tmp_path), split="dev", limit=2, streaming=True)
+
+
+def sum_of(question: str) -> int:
+    return sum(int(part) for part in question.removesuffix("?").split("+"))
+
+
+@pytest.mark.parametrize("source, limit", [("sums", 5), ("rows.jsonl", 5), ("somebody/questions", None)])
+def test_streaming_is_for_so_many_rows_of_what_would_be_downloaded(source, limit):
+    with pytest.raises(ValueError, match="streaming: is for so many .num_questions. rows"):
+        load_questions(source, limit=limit, streaming=True)
 
 
 def test_columns_can_be_named(tmp_path):

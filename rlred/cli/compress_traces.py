@@ -3,13 +3,13 @@ from pathlib import Path
 
 from rlred.cli.compress_shared import AskedByRatio, must_not_exist
 from rlred.data.models import Loading
-from rlred.data.sources import QuestionSource
+from rlred.data.sources import ManyQuestions
 from rlred.flags import option, required
 from rlred.tiny import TINY_VERBOSE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traces(Loading, AskedByRatio, QuestionSource):
+class Traces(Loading, AskedByRatio, ManyQuestions):
     """The model's own correct chains of thought, thinking and answer apart.
 
     rlred compress traces --output work/traces.jsonl
@@ -28,9 +28,6 @@ class Traces(Loading, AskedByRatio, QuestionSource):
     temperature: float = option(0.0, "0 is greedy.", metavar="T")
     batch_size: int = option(128, "Completions generated at once.", metavar="N")
     seed: int = option(0, "Of questions and sampling.", metavar="N")
-    share: str | None = option(
-        None, "Sample this share of the questions only, for a last run without it to read.", metavar="K/N"
-    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,12 +2,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlred.data.models import Loading
-from rlred.data.sources import PromptSettings, QuestionSource
+from rlred.data.sources import ManyQuestions, PromptSettings
 from rlred.flags import option, required
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference(Loading, PromptSettings, QuestionSource):
+class Reference(Loading, PromptSettings, ManyQuestions):
     """The base's length and accuracy on each question, as a dataset.
 
     rlred reference --max_completion_length 90 --output outputs/reference.jsonl
@@ -23,9 +23,6 @@ class Reference(Loading, PromptSettings, QuestionSource):
     temperature: float = option(1.0, "0 is greedy.", metavar="T")
     batch_size: int = option(128, "Completions generated at once.", metavar="N")
     seed: int = option(0, "Of questions and sampling.", metavar="N")
-    share: str | None = option(
-        None, "Sample this share of the questions only, for a last run without it to read.", metavar="K/N"
-    )
 
     def __post_init__(self):
         super().__post_init__()

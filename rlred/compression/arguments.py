@@ -38,6 +38,9 @@ class CompressionArguments:
     questions: str = option("short_sums", "Training questions: an embedded family, a local file, or a Hub id.")
     questions_config: str | None = option(None, "Configuration name of a Hub dataset.")
     questions_split: str = option("train", "Split of the training questions.")
+    questions_streaming: bool = option(
+        False, "Read num_questions rows of a Hub dataset or a folder of files as they come, and download no more."
+    )
     question_column: str | None = option(None, "Column that holds the question; found by its usual names if not given.")
     solution_column: str | None = option(None, "Column that holds the gold answer; found by its usual names otherwise.")
     num_questions: int | None = option(None, "Take this many training questions (default: all; 4096 embedded ones).")

@@ -3,6 +3,7 @@
     load_questions("sums", split="test", limit=64)                an embedded task, procedural: rlred.tiny.QUESTIONS
     load_questions("../shared/data/gsm8k/train.jsonl")            a local JSON, JSONL, Parquet or CSV file, also gzipped
     load_questions("agentica-org/DeepScaleR-Preview-Dataset")     a dataset of the Hub
+    load_questions(..., limit=1000, streaming=True)               rows of one that is not downloaded
 
 Columns are found by their usual names (case and separators do not count) or named by the caller; a dot goes into an
 object: `reward_model.ground_truth`. A question may be a conversation, whose system turn becomes the column `system`. A
@@ -211,6 +212,7 @@ def load_questions(
     solution_column: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    streaming: bool = False,
 ) -> Dataset:
     """Question rows from the embedded task, a local file or the Hub; columns `question_id`, `question`, `solution`.
 
@@ -221,14 +223,25 @@ def load_questions(
     fair one. Rows without a question, or whose solution has no final answer to compare with, are skipped; how many,
     and the first of them, is logged. Raises `ValueError` for a file that cannot be read, a missing column, options
     without a mark of the correct one, or when no row is left.
+
+    With `streaming`, a dataset of the Hub or a folder of files is not downloaded: `limit` rows are read as they come,
+    shuffled through a buffer, and those of them that are usable are the questions.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"the number of questions must be 1 or more, got {limit}")
+    if streaming and (limit is None or source in QUESTIONS or kind_of(Path(source)) is not None):
+        raise ValueError(
+            f"streaming: is for so many (num_questions) rows of a Hub dataset or of a folder of files; got {source!r} "
+            f"and {limit} questions"
+        )
     if source in QUESTIONS:
         if split not in ("train", "test"):
             raise ValueError(f"the embedded task {source!r} has the splits 'train' and 'test', got {split!r}")
         return _numbered(QUESTIONS[source](limit or 4096, split, seed))
-    raw, names = read_source(source, split, config, in_order=limit is None)
+    if streaming:
+        raw, names = stream(source, split, config, limit, seed)
+    else:
+        raw, names = read_source(source, split, config, in_order=limit is None)
     if not len(raw):
         raise ValueError(f"{source}: has no rows (split {split!r})")
     layout = layout_of(raw, names, source, question_column, solution_column)
@@ -342,13 +355,7 @@ def read_source(
     """All rows, by index, and the names of their columns; `in_order` says that they will be read from first to last."""
     path = Path(source)
     if kind_of(path) is None and not path.exists():
-        try:
-            dataset = load_dataset(source, config, split=split)
-        except Exception as error:  # whatever the Hub, the network or a loading script raises
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"{source}: neither a local file nor a dataset that can be loaded (split {split!r}): {reason}"
-            ) from error
+        dataset = _loaded(source, split, config)
         return dataset, dataset.column_names
     if check_file(path) == "parquet" and path.suffix.lower() == ".parquet":
         if in_order:
@@ -364,6 +371,25 @@ def read_source(
         return lines, lines.names
     rows = read_rows(path, split)
     return rows, names_of(rows)
+
+
+def stream(source: str, split: str, config: str | None, limit: int, seed: int) -> tuple[list[dict], list[str]]:
+    """`limit` rows of a dataset that is not downloaded, and the names of its columns; the same ones for a seed.
+
+    The order of its files is shuffled, and so are the rows, through a buffer of 10,000.
+    """
+    raw = list(_loaded(source, split, config, streaming=True).shuffle(seed, buffer_size=BLOCK).take(limit))
+    return raw, names_of(raw)
+
+
+def _loaded(source: str, split: str, config: str | None, **settings):
+    try:
+        return load_dataset(source, config, split=split, **settings)
+    except Exception as error:  # whatever the Hub, the network or a loading script raises
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{source}: neither a local file nor a dataset that can be loaded (split {split!r}): {reason}"
+        ) from error
 
 
 def read_json(path: Path) -> tuple[list[dict], list[str]]:

@@ -21,7 +21,24 @@ class QuestionSource:
 
         columns = {"question_column": self.question_column, "solution_column": self.solution_column}
         settings = {"split": self.split, "config": self.questions_config, "limit": limit, "seed": seed}
-        return load_questions(self.questions, **settings, **columns)
+        return load_questions(self.questions, **settings, **self.more_settings(), **columns)
+
+    def more_settings(self) -> dict:
+        """What else `load_questions` is told."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyQuestions(QuestionSource):
+    """Many questions."""
+
+    streaming: bool = option(False, "Read --num_questions rows of a Hub dataset or folder, and download no more.")
+    share: str | None = option(
+        None, "Sample this share of the questions only, for a last run without it to read.", metavar="K/N"
+    )
+
+    def more_settings(self) -> dict:
+        return {"streaming": self.streaming}
 
 
 @dataclass(frozen=True, kw_only=True)

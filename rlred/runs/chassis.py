@@ -47,17 +47,20 @@ def load_both(arguments: LengthControlArguments, seed: int):
         config=arguments.questions_config,
         limit=arguments.num_questions,
         seed=seed,
+        streaming=arguments.questions_streaming,
         **columns,
     )
     if not arguments.evaluate:
         return questions, []
     source = arguments.eval_questions or arguments.questions
     # The same held-out questions for every seed, so that seeds can be compared.
+    streaming = arguments.questions_streaming and source == arguments.questions
     held_out = load_questions(
         source,
         split=arguments.eval_split,
         config=arguments.eval_config or arguments.questions_config,
-        limit=arguments.num_eval_questions if source in QUESTIONS else None,
+        limit=arguments.num_eval_questions if streaming or source in QUESTIONS else None,
+        streaming=streaming,
         **(columns if source == arguments.questions else {}),
     )
     shared = shared_questions(questions, held_out)

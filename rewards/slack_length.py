@@ -51,7 +51,7 @@ class SlackLength(Reward):
         """Whether the batch is accurate enough for length to count."""
         log = getattr(trainer_state, "log_history", [])
         name = f"rewards/{declared(self.correctness).__name__}/mean"
-        best = max((float(entry[name]) for entry in log if name in entry), default=0.0)
+        best = max((float(entry[name]) for entry in log if entry.get(name) is not None), default=0.0)
         known = [grade for grade in grades if grade is not None]
         return not known or fmean(known) >= best - self.tolerance
 

@@ -7,9 +7,9 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from rlred.checks.audit import audit_config, audit_rows, enforce
+from rlred.checks.audit import audit_config, audit_rewards, audit_rows, enforce
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
-from rlred.rewards import ByMode, ExactLength, Length, MaxLength
+from rlred.rewards import ByMode, ExactLength, Laconic, Lead, Length, MaxLength
 
 SOUND = {
     "per_device_train_batch_size": 8,
@@ -136,3 +136,13 @@ def test_trap_deepspeed_that_use_cpu_leaves_out_is_refused(tmp_path, monkeypatch
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     found = list(audit_config(training, EXACT, [ExactLength(alpha=0.05)], hindsight=True, use_peft=True))
     assert [(finding.level, finding.field) for finding in found] == [("error", "use_cpu")]
+
+
+@pytest.mark.parametrize("reward", [Laconic(budget=32), ByMode(exact=Lead())])
+@pytest.mark.parametrize(
+    "changes, refused", [({}, False), ({"num_iterations": 2}, True), ({"steps_per_generation": 4}, True)]
+)
+def test_trap_a_controller_takes_the_steps_on_one_batch_for_batches(reward, changes, refused, tmp_path):
+    training = GRPOConfig(str(tmp_path), **{**SOUND, **changes})
+    found = [finding for finding in audit_rewards(training, [reward], ["exact"]) if finding.field == "num_iterations"]
+    assert [finding.level for finding in found] == ["error"] * refused

@@ -60,3 +60,9 @@ def test_they_stand_in_one_report_with_the_model(tmp_path):
         rows = [(row["mode"], row["budget"], row["n"]) for row in result.rows(name)]
         assert rows == [("max", 16, 4), ("max", 48, 4)]
     assert "S1 budget forcing" in (tmp_path / "out" / "adherence.md").read_text()
+
+
+def test_forcing_goes_on_before_the_end_of_the_sequence(baselines):
+    own, stop = baselines, next(iter(baselines.stops))
+    assert own._thinking([5, 6, stop], []) == [5, 6] == own._thinking([5, 6], [])  # a model without an end of thinking
+    assert own._thinking([5, 9, 6, stop], [(9,)]) == [5]

@@ -33,6 +33,7 @@ HEALTHY = {
     "name, value",
     [
         ("entropy", 0.002),
+        ("entropy", 0.0),
         ("adherence/length_std", 0.5),
         ("frac_reward_zero_std", 1.0),
         ("completions/clipped_ratio", 1.0),

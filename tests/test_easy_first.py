@@ -75,3 +75,18 @@ def test_what_cannot_be_is_one_line(make, message):
 def test_two_orders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="parts: 2 of them order the questions"):
         rows_of(tmp_path, EasyFirst(), EasyFirst())
+
+
+def test_the_second_phase_does_not_repeat_the_draws_of_the_first(tmp_path):
+    easy = QUESTIONS.map(lambda row: {"reference_accuracy": 1.0})
+    arguments = LengthControlArguments(budgets_per_question=1, modes={"exact": 1.0})
+    training = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, num_generations=4, max_steps=20)
+    rows = asked_rows(easy, Prompts(), arguments, training, [EasyFirst(share=0.5)])
+    first, second = ([(row["question"], row["budget"]) for row in rows][part] for part in (slice(20), slice(20, 40)))
+    assert len(rows) == 40 and first != second
+
+
+def test_epochs_are_counted_anew_each_time_that_rows_are_made(tmp_path):
+    arguments = LengthControlArguments(budgets_per_question=1, modes={"free": 1.0})
+    training = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, num_generations=4, num_train_epochs=3)
+    assert [len(asked_rows(QUESTIONS, Prompts(), arguments, training)) for _ in range(2)] == [12, 12]

@@ -115,3 +115,10 @@ def test_bad_flags_are_one_clear_line(flags, message, tmp_path, capsys):
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert message in line
     assert not (tmp_path / "out" / "adherence.json").exists()
+
+
+@pytest.mark.parametrize("files", ["--predictions p.jsonl", "--ratios 0.5 --adapter x"])
+@pytest.mark.parametrize("flag", ["--num_samples 4", "--baselines brevity", "--vllm", "--budgets 16", "--wording l1"])
+def test_what_is_asked_of_budgets_is_refused_beside_ratios_and_files(files, flag, capsys):
+    assert rlred(["evaluate", *files.split(), *flag.split()]) == 2
+    assert f"{flag.split()[0]}: goes without {files.split()[0]}" in capsys.readouterr().err

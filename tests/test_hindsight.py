@@ -24,7 +24,7 @@ from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces,
 from rlred.rewards import Correctness, Length
 from rlred.runs import grpo
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Start, advice, too_faint
+from rlred.training.hindsight import Start, advice, end_of, judged, too_faint
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.relabelling import correct, find_traces, learned_range, relabel, rivals_of, within
 from tests.test_recipes import arguments
@@ -468,3 +468,33 @@ def test_a_cut_fraction_is_a_share(value):
         ValueError, match=f"hindsight.cut_fraction must be a share of the rows, 0 to below 1, got {value}"
     ):
         Hindsight(cut_fraction=value)
+
+
+@pytest.mark.parametrize(
+    "probes, end",
+    [
+        ([], 460),
+        ([(360, 0.95)], 420),
+        ([(400, 0.95)], 460),
+        ([(360, 0.5), (440, 0.95)], 460),  # inside the cool-down: it begins no other
+        ([(360, 0.91), (400, 0.2), (420, 0.95)], 420),
+    ],
+)
+def test_the_cool_down_ends_once(probes, end):
+    log = [{"step": step, "probe_rank_correlation": value} for step, value in probes]
+    settings = Hindsight(max_updates=400, cooldown_updates=60, target_correlation=0.9)
+    assert end_of(log, settings) == end <= settings.max_updates + settings.cooldown_updates
+
+
+def test_a_start_that_fell_from_its_target_ends_the_run_where_something_is_required():
+    required, losses = Hindsight(required_correlation=0.5), [1.0] * 4
+    with pytest.raises(ValueError, match="reached 0.950 and fell to 0.100"):
+        judged([0.2, 0.95, 0.1], losses, required)
+    assert judged([0.2, 0.95], losses, required) is None
+    assert judged([0.2, 0.95, 0.1], losses, Hindsight()) is None
+
+
+@given(st.integers(1, 60), st.integers(0, 12), st.integers(1, 8))
+def test_every_bin_can_be_reached(low, width, count):
+    bins = Bins(low, low + width, count)
+    assert {bins.of(length) for length in range(low, low + width + 1)} == set(range(len(bins.edges) - 1))

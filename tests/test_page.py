@@ -9,6 +9,7 @@ import pytest
 
 from rlred.cli import main as rlred
 from rlred.evaluation.measures import measure
+from rlred.evaluation.page import draw_curves
 from rlred.evaluation.report import adherence
 from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.visual_report import visual
@@ -127,3 +128,8 @@ def test_a_browser_renders_it_without_complaint(run, tmp_path, width):
     done = subprocess.run([chromium, *flags, page], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr, done.stderr
     assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_a_step_whose_reward_is_unknown_has_no_point():
+    figure = draw_curves([{"step": 1, "reward": None}, {"step": 2, "reward": 0.5}])
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[2.0, 0.5]]

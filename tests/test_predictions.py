@@ -120,3 +120,11 @@ def test_a_model_without_an_end_of_thinking_is_graded_on_its_whole_text():
     assert grade("So it is $\\boxed{12}$.", "12", whole) == 1.0
     assert grade("The answer is 7.", "12", whole) == 0.0 and grade("The answer is 12.", "12", whole) == 1.0
     assert grade("no box here", "12", whole, "12") == 1.0
+
+
+def test_a_file_that_does_not_say_why_completions_ended_says_nothing_of_truncation(tmp_path):
+    path, row = tmp_path / "p.jsonl", {"question": "1+1?", "completion": "2", "answer": "2", "length": 3}
+    for more, expected in (({}, None), ({"finish_reason": "length"}, True), ({"finish_reason": "stop"}, False)):
+        path.write_text(json.dumps({**row, **more}) + "\n")
+        outcomes, report = load_predictions(path)[:2]
+        assert (outcomes[0]["truncated"], report["accuracy"]) == (expected, 1.0)

@@ -2,12 +2,13 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlred.rewards import REWARDS, ByMode, Correctness, ExactLength, Length, MaxLength, make_reward
+from rlred.rewards import REWARDS, ByMode, Correctness, ExactLength, Length, MaxLength, SlackLength, make_reward
 
 RIGHT, WRONG = "</think>\\boxed{4}", "</think>\\boxed{5}"
 
@@ -271,3 +272,9 @@ def test_a_dotted_name_is_imported():
 
     assert make_reward("math.floor") is math.floor
     assert make_reward({"name": "rlred.rewards.ExactLength", "alpha": 0.5}) == ExactLength(alpha=0.5)
+
+
+def test_a_window_without_a_grade_leaves_the_gate_of_slack_length_as_it_was():
+    log = [{"rewards/correctness/mean": value} for value in (0.5, None)]
+    reward, state = SlackLength(tolerance=0.1), SimpleNamespace(log_history=log)
+    assert reward.is_open([1.0, 0.0], state) and not reward.is_open([0.0, 0.0], state)

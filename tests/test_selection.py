@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from trl import GRPOTrainer
 from trl.trainer import utils
 
 from rlred.runs.arguments import LengthControlArguments
-from rlred.training.token_selection import TokenSelection, select
+from rlred.training.token_selection import TokenSelection, micro_step, select
 from rlred.training.trainer import ComposedGRPOTrainer, Rollouts
 from tests.benchmarks import forking_table
 from tests.paths import ROOT
@@ -302,3 +303,12 @@ def test_the_rows_of_the_table_begin_from_one_start_and_differ_by_their_selectio
     assert every["selected_fraction"] == 1 and bottom["selected_fraction"] == pytest.approx(0.8, abs=0.01)
     table = capsys.readouterr().out
     assert "## mean_abs_error\n\n| | steps 1-1 | steps 2-2 |" in table and (tmp_path / "table.md").read_text() in table
+
+
+def test_trap_random_draws_go_on_where_a_resumed_run_stopped():
+    def at(global_step, step):
+        args = SimpleNamespace(gradient_accumulation_steps=4)
+        return micro_step(SimpleNamespace(args=args, state=SimpleNamespace(global_step=global_step), _step=step))
+
+    unbroken = [at(step // 4, step) for step in range(12)]
+    assert unbroken == list(range(12)) and [at(2 + step // 4, step) for step in range(4)] == unbroken[8:]

@@ -248,3 +248,18 @@ def test_every_yaml_parses(path):
 def test_wrong_arguments_are_named(flags, message):
     with pytest.raises(ValueError, match=message):
         parse(ROOT / "recipes" / "rho1.yaml", flags.split(" "), kinds=(rho1.RhoArguments, SFTConfig, ModelConfig))
+
+
+def test_trap_upft_holds_no_training_question_out(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(f'{{"question": "{n}+1?", "answer": "{n + 1}"}}\n' for n in range(40)))
+    with pytest.raises(ValueError, match="eval_questions: 40 of 40 held-out questions are training questions too"):
+        upft.Experiment(upft.UpftArguments(questions=str(path)), None, None)
+
+
+def test_trap_the_last_rows_of_a_text_are_only_held_out(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"text": "{n}"}}\n' for n in range(rho1.HELD_OUT + 5)))
+    trained = rho1.load_texts(str(path), "text", 1000)["text"]
+    held_out = rho1.load_texts(str(path), "text", rho1.HELD_OUT, held_out=True)["text"]
+    assert list(trained) == list("01234") and len(held_out) == rho1.HELD_OUT and not set(trained) & set(held_out)

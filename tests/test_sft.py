@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from trl import GRPOConfig, SFTTrainer
 
-from rlred.training.sft import SFTSettings, SupervisedTrainer, fine_tune
+from rlred.training.sft import SFTSettings, SupervisedTrainer, check_lengths, fine_tune
 
 SETTINGS = SFTSettings(max_steps=4, batch_size=4, learning_rate=0.01, warmup_steps=0, save_steps=1, logging_steps=1)
 ROWS = [{"input_ids": [11 + n, 20, 30 + n, 2], "completion_mask": [0, 1, 1, 1]} for n in range(16)]
@@ -162,12 +162,13 @@ def test_fine_tune_returns_an_adapter_or_the_model(random_model, tmp_path):
 
 @pytest.mark.parametrize(
     "batch_size, micro_batch_size, per_device, accumulated",
-    [(64, 32, 32, 2), (8, 32, 8, 1), (8, None, 8, 1), (6, 4, 4, 1)],
+    [(64, 32, 32, 2), (8, 32, 8, 1), (8, None, 8, 1), (6, 4, 3, 2), (48, 32, 24, 2), (7, 4, 1, 7)],
 )
 def test_a_batch_is_cut_into_forward_passes(tmp_path, batch_size, micro_batch_size, per_device, accumulated):
     sizes = {"batch_size": batch_size, "micro_batch_size": micro_batch_size}
     config = SFTSettings(max_steps=1, learning_rate=1.0, **sizes).config(tmp_path)
     assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == (per_device, accumulated)
+    assert per_device * accumulated == batch_size  # an update is the batch that was asked for
 
 
 def test_a_stage_takes_seed_precision_and_trackers_from_its_run(tmp_path):
@@ -185,3 +186,17 @@ def test_a_stage_takes_seed_precision_and_trackers_from_its_run(tmp_path):
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be .*, got {value}$"):
         SFTSettings(**{"max_steps": 1, "batch_size": 1, "learning_rate": 1.0, name: value})
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_an_error(tmp_path):
+    run = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False)
+    run.__class__ = type("OfThree", (GRPOConfig,), {"world_size": property(lambda self: 3)})
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 64"):
+        SFTSettings(max_steps=1, learning_rate=1.0, batch_size=64).config(tmp_path, run)
+
+
+def test_trap_rows_are_not_cut_behind_their_answer():
+    rows = Dataset.from_dict({"input_ids": [[1] * 5, [1] * 12], "completion_mask": [[0, 1, 1, 1, 1], [1] * 12]})
+    with pytest.raises(ValueError, match="max_length=8: 1 of 2 rows are longer and would lose their answer; set it to"):
+        check_lengths(rows, 8)
+    check_lengths(rows, 12), check_lengths(rows, None), check_lengths(Dataset.from_dict({"text": ["a"]}), 1)

@@ -17,7 +17,7 @@ from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import budget_conditions, free
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sampling import Grading, Sampling
-from rlred.evaluation.sweep import sweep
+from rlred.evaluation.sweep import outcomes_of, sweep
 
 WORDING = Wording()
 
@@ -168,3 +168,26 @@ def test_trap_lengths_that_a_per_prompt_cap_cuts_do_not_look_like_obedience(cut_
     as_cut = [{**row, "length": 1.25 * row["budget"] if row["cut"] else row["length"]} for row in short]
     obedience = [measure(outcomes)["rank_correlation"] for outcomes in (whole, short, as_cut)]
     assert obedience[2] > obedience[0] + 0.1 > obedience[1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_trap_a_models_own_generation_settings_do_not_change_what_is_measured(temperature):
+    model, tokenizer = load_model("tiny_reasoner")
+    conditions, questions = free(Prompts(Wording())), list(load_questions("sums", split="test", limit=4))
+    found = []
+    for own in ({}, {"repetition_penalty": 1.5, "no_repeat_ngram_size": 3, "min_p": 0.9, "typical_p": 0.2, "top_k": 1}):
+        for name, value in own.items():
+            setattr(model.generation_config, name, value)
+        outcomes = sweep(model, tokenizer, questions, conditions, sampling=Sampling(40, temperature))
+        found.append([outcome["completion_ids"] for outcome in outcomes])
+    assert found[0] == found[1]
+
+
+def test_an_answer_is_what_stands_after_the_thinking():
+    _, tokenizer = load_model("tiny_reasoner")
+    texts = ["so \\boxed{5} </think> \\boxed{7}", "so \\boxed{5} </think> 7", "\\boxed{5}"]
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    rows = [{"question_id": n, "solution": "8"} for n in range(3)]
+    grading = Grading().fitted("</think>", tokenizer)
+    outcomes = outcomes_of(rows, ids, tokenizer=tokenizer, stops=set(), grading=grading)
+    assert [one["answer"] for one in outcomes] == ["7", None, "5"]

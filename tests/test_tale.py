@@ -102,3 +102,12 @@ def test_the_overthinking_model_is_made_once_from_the_bases_own_long_answers(tmp
     written = (folder / "model.safetensors").stat().st_mtime_ns
     assert make_overthinking(tmp_path, num_questions=32) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_trap_held_out_questions_of_a_file_without_splits_are_training_questions(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n}+1?", "answer": str(n + 1)}) + "\n" for n in range(300)))
+    with pytest.raises(ValueError, match="eval_questions: 300 of 300 held-out questions are training questions too"):
+        TaleArguments(questions=str(path)).load_both()
+    train, held_out = TaleArguments(questions=str(path), eval_questions="sums").load_both()
+    assert len(train) == 300 and len(held_out) == 256

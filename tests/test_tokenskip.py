@@ -315,6 +315,9 @@ BAD = [
     ({"num_samples": 2, "trace_temperature": 0}, "greedy samples are all the same"),
     ({"eval_temperature": -1}, "eval_temperature must be 0 or more"),
     ({"use_peft": "false"}, "use_peft=False"),
+    ({"scorer": "levels", "short_share": 0.5}, "short_share: rows of the scorer 'levels' have no ratio"),
+    ({"scorer": "levels", "difficulty": "length"}, "difficulty: rows of the scorer 'levels' have no ratio"),
+    ({"scorer": "random_cut", "tolerance": 0.5}, "tolerance: rows of the scorer 'random_cut' have no ratio"),
     ({"traces": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
 ]
 

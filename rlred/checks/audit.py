@@ -20,7 +20,7 @@ from rlred.data.asked import lacking
 from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
 from rlred.data.markers import marker_ids
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
-from rlred.rewards import EffortLength, ExactLength, LengthMask, MaxLength
+from rlred.rewards import EffortLength, ExactLength, Laconic, Lead, LengthMask, MaxLength
 from rlred.rewards.base import Reward, declared, find, masking, names_twice
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,13 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
         yield error("reward", part.__name__, advice)
     for part in dict.fromkeys(part for reward in scoring for part in find(reward, LengthMask)):
         yield from _mask(part)
+    if training.steps_per_generation * training.num_iterations > training.gradient_accumulation_steps:
+        for name in dict.fromkeys(part.__name__ for reward in scoring for part in find(reward, Laconic, Lead)):
+            advice = (
+                f"{name} adapts once a batch, by its optimiser steps, and here several steps train on one batch; set "
+                "num_iterations to 1 and steps_per_generation to gradient_accumulation_steps"
+            )
+            yield error("num_iterations", training.num_iterations, advice)
 
 
 def audit_columns(rewards: Sequence[Callable], rows, modes: Collection[str]) -> Iterator[Finding]:

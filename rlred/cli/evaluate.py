@@ -19,6 +19,11 @@ class SavedPredictions:
     tokenizer: str | None = option(None, "Counts tokens where a file does not.")
 
 
+# What says how a model is asked for budgets, and nothing of saved predictions or of ratios.
+OF_BUDGETS = ("interruptions", "efforts", "more_questions", "num_samples", "paraphrase", "out_of_range", "baselines")
+OF_BUDGETS += ("per_prompt_cap", "vllm", "wording")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Evaluation, SavedPredictions):
     """Sweep budgets with a model and its adapters; with --ratios, shares of its length; with --predictions, nothing.
@@ -35,8 +40,12 @@ class Evaluate(Evaluation, SavedPredictions):
             super().__post_init__()
             return
         Loading.__post_init__(self)
-        if self.interruptions:
-            raise ValueError("--interruptions: goes without --predictions and --ratios; name the budgets to ask for")
+        said, plain = "--predictions" if self.predictions else "--ratios", Evaluation(budgets=[1])
+        given = [name for name in OF_BUDGETS if getattr(self, name) != getattr(plain, name)]
+        given += ["budgets"] if self.budgets else []
+        given += ["require_end_of_thinking"] if self.require_end_of_thinking and not self.predictions else []
+        if given:
+            raise ValueError(f"--{given[0]}: goes without {said}, where nothing is measured by it; leave it out")
         for name in ("num_questions", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
@@ -88,6 +97,8 @@ class Evaluate(Evaluation, SavedPredictions):
         for item in dataclasses.fields(PromptSettings):
             if getattr(self, item.name) is not None:
                 raise ValueError(f"--{item.name}: with --ratios an adapter is asked as its run.json says; leave it out")
+        if len(self.adapter) > 1 or len(self.model) > 1:
+            raise ValueError("--adapter: --ratios measures one adapter and its base; name one")
         from rlred.compression.evaluate import RatioEvaluation, evaluate_ratios
         from rlred.evaluation.sweep import sample_of
 

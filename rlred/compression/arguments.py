@@ -1,7 +1,7 @@
 """What a compression recipe can be told, beside TRL's SFTConfig and ModelConfig: one dataclass, from YAML or flags."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from rlred.compression.cut import check_ratio
 from rlred.compression.levels import check_levels
@@ -119,7 +119,15 @@ class CompressionArguments:
             raise ValueError("difficulty=failures: num_samples must be 2 or more, got 1: one sample is always right")
         if self.reweight_steps is not None:
             self._check_reweighting()
+        if self.scorer in UNASKED and not self.controls:
+            self._check_unasked()
         self.make_ratio_format(), self.variants()
+
+    def _check_unasked(self) -> None:
+        plain = {item.name: item.default for item in fields(type(self))}
+        for name in ("difficulty", "tolerance", *(["short_share"] if self.scorer == "levels" else [])):
+            if getattr(self, name) != plain[name]:
+                raise ValueError(f"{name}: rows of the scorer {self.scorer!r} have no ratio to choose; leave it out")
 
     def _check_reweighting(self) -> None:
         if self.reweight_steps < 1:

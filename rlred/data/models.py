@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from trl import ModelConfig
 
 
+# What a model's own generation_config may ask for, and a policy that is trained or measured must not do: TRL's rollouts
+# are drawn without it, and so is what is sampled here.
+NEUTRAL = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "typical_p": 1.0, "min_p": None}
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 

@@ -1,7 +1,7 @@
 r"""What a length-controlled adapter is held against: cheaper ways to spend N tokens, on the base, same questions.
 
     brevity      asked to be brief, in words; the same completion for every budget
-    truncation   asked freely; what is longer than N is cut there and has no answer
+    truncation   asked freely; what is longer than N is cut there, with the answer given by then, if any
     s1_forcing   asked freely; cut at N and made to answer, and made to go on ("Wait") while shorter (2501.19393)
 
 Each returns outcomes as `sweep` does, held against a budget in `mode`, so that one table holds them all. The base asked
@@ -124,8 +124,9 @@ class Baselines:
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    @staticmethod
-    def _thinking(ids: list[int], ends: Sequence[Sequence[int]]) -> list[int]:
-        """The tokens before the end of the thinking; all of them where it does not end."""
+    def _thinking(self, ids: list[int], ends: Sequence[Sequence[int]]) -> list[int]:
+        """The tokens before the end of the thinking; where it does not end, all but the end of the sequence."""
         border = find_end(ids, ends)
-        return list(ids) if border is None else ids[: border[0]]
+        if border is None:
+            return ids[:-1] if ids and ids[-1] in self.stops else list(ids)
+        return ids[: border[0]]

@@ -98,12 +98,14 @@ def area(points: Iterable[tuple[float, float]]) -> float | None:
 def answer_of(outcome: dict) -> str | None:
     """What an outcome votes for; all correct ones vote alike, however they are written, and no answer is no vote.
 
+    The box is looked for in `answer`, which of a thinking model is what follows its thinking, or else in `completion`.
+
     >>> [answer_of({"correct": c, "completion": t}) for c, t in ((1.0, "1/2"), (0.0, "so \\\\boxed{ 7 }"), (0.0, "so"))]
     ['correct', ': 7', None]
     """
     if outcome["correct"]:
         return "correct"
-    said = outcome.get("answer") or boxed_answer(outcome.get("completion") or "")
+    said = outcome["answer"] if "answer" in outcome else boxed_answer(outcome.get("completion") or "")
     return f": {' '.join(said.split())}" if said and said.strip() else None
 
 

@@ -174,7 +174,7 @@ def draw_curves(log: list[dict]):
     figure, grid = plt.subplots(1, len(shown), figsize=(3.25 * len(shown), 3.2), layout="constrained", squeeze=False)
     for axes, (title, names) in zip(grid[0], shown.items(), strict=True):
         for name in names:
-            points = [(entry["step"], float(entry[name])) for entry in log if name in entry]
+            points = [(entry["step"], float(entry[name])) for entry in log if entry.get(name) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), label=name.removeprefix("adherence/"), marker=".", markersize=3)
         axes.set_title(title, fontsize=10)

@@ -197,7 +197,7 @@ class _Reader:
             "length": length,
             "thinking_length": self.length(values.get("thinking_length"), "thinking_length"),
             "correct": grade(text, gold, self.correctness, prediction, all_needed=self.layout.all_needed),
-            "truncated": str(values.get("finish")).lower() in CUT,
+            "truncated": None if is_missing(values.get("finish")) else str(values["finish"]).lower() in CUT,
             "completion": text,
             "answer": answer_read(text, gold, self.correctness, prediction),
             "recorded": number_of_grade(values.get("correct")),

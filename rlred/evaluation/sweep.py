@@ -16,6 +16,7 @@ from peft.tuners.lora import LoraLayer
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
+from rlred.data.models import NEUTRAL
 from rlred.data.prompts import Conversation, Prompt, decode, end_ids, marker_errors, prompt_ids
 from rlred.data.question_table import Rows
 from rlred.evaluation.conditions import Condition
@@ -23,6 +24,7 @@ from rlred.evaluation.per_prompt_cap import longest
 from rlred.evaluation.row_limits import ShowTokens, StopAt
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.files import whole_lines, write_text
+from rlred.rewards.correctness import boxed_answer
 from rlred.rewards.length import find_end
 
 LABELS = ("mode", "budget", "effort", "ratio")  # what a condition may say of its outcomes
@@ -123,6 +125,7 @@ def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> 
             stopping_criteria=StoppingCriteriaList([StopAt(prompt_length, limits), shown]),
             pad_token_id=tokenizer.pad_token_id,
             top_p=None if temperature == 0 else 1.0,
+            **NEUTRAL,
             **sampling,
         )
     shown.bar.close()
@@ -274,6 +277,7 @@ def outcomes_of(
             "correct": grade,
             "truncated": not ids or ids[-1] not in stops,
             "completion": text,
+            "answer": boxed_answer(text.rpartition(grading.end)[2] if grading.end else text),
             "completion_ids": ids,
         }
         for row, ids, grade, text, border in zip(rows, completion_ids, grades, texts, borders, strict=True)

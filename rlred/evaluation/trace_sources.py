@@ -251,14 +251,20 @@ class Bins:
 
     @property
     def edges(self) -> list[int]:
-        """The lengths between the bins, the two ends included."""
-        return [round(self.low * (self.high / self.low) ** (i / self.count)) for i in range(self.count + 1)]
+        """The lengths between the bins, the two ends included; a narrow range has fewer bins than `count`.
+
+        >>> Bins(16, 18, 8).edges, Bins(16, 16, 8).edges
+        ([16, 17, 18], [16, 16])
+        """
+        edges = sorted({round(self.low * (self.high / self.low) ** (i / self.count)) for i in range(self.count + 1)})
+        return edges if len(edges) > 1 else [self.low, self.high]
 
     def of(self, length: int) -> int | None:
         """The bin of a length, the upper end of the last one included; None outside."""
         if not self.low <= length <= self.high:
             return None
-        return min(bisect_right(self.edges, length) - 1, self.count - 1)
+        edges = self.edges
+        return min(bisect_right(edges, length) - 1, len(edges) - 2)
 
 
 def spread(lengths: Sequence[int], bins: Bins, rng: random.Random, most: int = 4) -> list[int]:
@@ -288,7 +294,7 @@ def spread(lengths: Sequence[int], bins: Bins, rng: random.Random, most: int = 4
 def table(traces: Sequence[dict], lengths: Sequence[int], kept: Sequence[bool], bins: Bins) -> list[dict]:
     """What there is in each bin: its lengths, completions, how many of them are kept, and the kept ones by source."""
     edges, rows = bins.edges, []
-    for found in range(bins.count):
+    for found in range(len(bins.edges) - 1):
         inside = [i for i, length in enumerate(lengths) if bins.of(length) == found]
         sources = Counter(traces[i].get("source", "free") for i in inside if kept[i])
         rows.append(

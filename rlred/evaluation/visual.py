@@ -84,7 +84,7 @@ def _outcome(number: int, row: dict, own: dict, correctness, stops: set[int]) ->
         "mode": "free",
         "budget": None,
         "length": sum(own["mask"]),
-        "correct": correctness.grade(own["answer"], row["solution"]) or 0.0,
+        "correct": correctness.grade(own["answer"], row["solution"]),
         "truncated": own["completion_ids"][-1] not in stops,
         "completion": own["answer"],
         **{name: own[name] for name in ("completion_ids", "budget_token", "visual_tokens", "full_visual_tokens")},

@@ -63,13 +63,17 @@ def load_both(arguments: LengthControlArguments, seed: int):
         streaming=streaming,
         **(columns if source == arguments.questions else {}),
     )
-    shared = shared_questions(questions, held_out)
-    if shared:
-        raise ValueError(
-            f"eval_questions: {shared} of {len(held_out)} held-out questions are training questions too; name "
-            f"another file in eval_questions or another eval_split (now {source!r}, split {arguments.eval_split!r})"
-        )
+    check_held_out(questions, held_out, source, arguments.eval_split)
     return questions, sample_of(held_out, arguments.num_eval_questions)
+
+
+def check_held_out(questions, held_out, source: str, split: str) -> None:
+    """Raises `ValueError` where held-out questions are training questions too, as in a file without splits."""
+    if shared := shared_questions(questions, held_out):
+        raise ValueError(
+            f"eval_questions: {shared} of {len(held_out)} held-out questions are training questions too; name another "
+            f"file in eval_questions or another eval_split (now {source!r}, split {split!r})"
+        )
 
 
 def load_model(model_config: ModelConfig, training, pictures: bool = False):
@@ -101,9 +105,7 @@ def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
         micro_steps = training.max_steps * training.gradient_accumulation_steps
         batches = -(-micro_steps // (training.steps_per_generation * training.num_iterations))
         return batches * groups_per_batch
-    rows = int(training.num_train_epochs * rows_per_epoch)
-    training.num_train_epochs = 1  # the rows of all epochs, budgets drawn afresh in each, are one long one
-    return max(groups_per_batch, rows)
+    return max(groups_per_batch, int(training.num_train_epochs * rows_per_epoch))
 
 
 def describe(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:

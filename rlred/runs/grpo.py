@@ -113,6 +113,7 @@ def run(
     ends = tuple(sorted(stop_ids(model, tokenizer)))
     told = (tokenizer, prompts.end, grading.length, prompts.markers)
     rewards[0] = LogsAdherence(reward, training.max_completion_length, ends, *told)
+    training.num_train_epochs = 1  # the rows of all epochs, budgets drawn afresh in each, are one long one
     with engines.shared():
         trainer = make_trainer(
             [part.bind(prompts.end) for part in parts],
@@ -162,7 +163,7 @@ def asked_rows(
     `ValueError` where two parts order the questions.
     """
     sampler, each = sampler or arguments.make_sampler(), arguments.budgets_per_question
-    asked = {"budgets_per_question": each, "seed": training.seed}
+    asked = {"budgets_per_question": each}
     total, batch = num_rows(training, len(questions) * each), training.generation_batch_size // training.num_generations
     orders = [order for part in parts if (order := part.phases(questions)) is not None]
     if len(orders) > 1:
@@ -172,6 +173,7 @@ def asked_rows(
         whole = max(1, round(share * total / batch)) * batch
         count = left if number == len(phases) else min(left, whole)
         if count:
+            asked["seed"] = training.seed + 1_000_003 * (number - 1)  # a phase does not repeat the draws of another
             made.append(training_rows(own, prompts, sampler, num_rows=count, **asked))
         left -= count
     return made[0] if len(made) == 1 else Dataset.from_list([row for rows in made for row in rows])

@@ -26,6 +26,7 @@ from rlred.training.token_selection import TokenSelection
 
 VARIANTS = ("base", "reference", "plain", "dynamic", "static", "random")
 EMBEDDED = "long_sums"
+HELD_OUT = 128  # rows at the end of a source of text, for the loss on held-out text
 
 
 @dataclass
@@ -74,13 +75,18 @@ def noisy_sums(n: int, noise: float, seed: int, split: str) -> list[dict]:
 
 
 def load_texts(source: str, column: str, n: int, *, noise: float = 0.0, seed: int = 0, held_out=False) -> Dataset:
-    """`n` rows, `prompt` and `completion` or `text`: the first ones, or the last ones where they are held out."""
+    """`n` rows, `prompt` and `completion` or `text`: the first ones, or the last ones where they are held out.
+
+    The last `HELD_OUT` rows of a source are never among the first ones. Raises `ValueError` where no row is left.
+    """
     if source == EMBEDDED:
         return Dataset.from_list(noisy_sums(n, noise, seed, "test" if held_out else "train"))
     rows, names = read_source(source, "train", None)
     if column not in names:
         raise ValueError(f"{source}: no column is called {column!r}; there are {', '.join(names)}")
-    indices = range(max(0, len(rows) - n), len(rows)) if held_out else range(min(n, len(rows)))
+    indices = range(max(0, len(rows) - n), len(rows)) if held_out else range(min(n, len(rows) - HELD_OUT))
+    if not indices:
+        raise ValueError(f"{source}: has {len(rows)} rows, of which the last {HELD_OUT} are held out; none is left")
     return Dataset.from_list([{"text": rows[index][column]} for index in indices])
 
 
@@ -121,7 +127,7 @@ class Experiment:
             "model": reference if variant == "reference" else model,
             "args": config_for(self.training, output, seed=seed),
             "train_dataset": load_texts(told.corpus, told.text_column, told.num_rows, noise=told.noise, seed=seed),
-            "eval_dataset": load_texts(told.clean, told.clean_column, 128, held_out=True),
+            "eval_dataset": load_texts(told.clean, told.clean_column, HELD_OUT, held_out=True),
             "processing_class": tokenizer,
         }
         selection = TokenSelection(keep="random" if variant == "random" else "top", fraction=told.fraction)

@@ -31,7 +31,7 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
-from rlred.runs.chassis import command, use_all_cores
+from rlred.runs.chassis import check_held_out, command, use_all_cores
 from rlred.tiny import L1_MAXLEN, QUESTIONS, resolve_adapter
 from rlred.training.sft import SFTSettings, fine_tune
 
@@ -45,6 +45,9 @@ class TaleArguments:
     student: str | None = dataclasses.field(default=None, metadata={"help": "who learns (default: that base)"})
     questions: str = "sums"
     num_questions: int = 1024
+    eval_questions: str | None = dataclasses.field(
+        default=None, metadata={"help": "default: the questions' eval_split"}
+    )
     eval_split: str = "test"
     num_eval_questions: int = 256
     budgets: list[int] = dataclasses.field(default_factory=lambda: [16, 24, 32, 40, 48, 56, 64, 72])
@@ -80,14 +83,17 @@ class TaleArguments:
 
     def load_both(self) -> list[list[dict]]:
         """Training and held-out questions."""
-        embedded, found = self.questions in QUESTIONS, []
-        for split, limit, seed in (
-            ("train", self.num_questions, self.seed),
-            (self.eval_split, self.num_eval_questions, 0),
-        ):
-            loaded = load_questions(self.questions, split=split, limit=limit if embedded else None, seed=seed)
-            found.append(sample_of(loaded, limit))
-        return found
+        held_out = self.eval_questions or self.questions
+        parts = (
+            (self.questions, "train", self.num_questions, self.seed),
+            (held_out, self.eval_split, self.num_eval_questions, 0),
+        )
+        loaded = [
+            load_questions(source, split=split, limit=limit if source in QUESTIONS else None, seed=seed)
+            for source, split, limit, seed in parts
+        ]
+        check_held_out(*loaded, held_out, self.eval_split)
+        return [sample_of(rows, limit) for rows, (_, _, limit, _) in zip(loaded, parts, strict=True)]
 
 
 def run(arguments: TaleArguments) -> Result:

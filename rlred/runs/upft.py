@@ -16,6 +16,7 @@ from rlred.evaluation.measures import measure
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.runs.arguments import option
+from rlred.runs.chassis import check_held_out
 from rlred.runs.comparison import fresh_model, main_of
 from rlred.tiny import QUESTIONS
 from rlred.training.selective_sft import prefix_rows
@@ -71,6 +72,14 @@ class Experiment:
 
     def __init__(self, told: UpftArguments, training: SFTConfig, model_config: ModelConfig):
         self.told, self.training, self.model_config = told, training, model_config
+        held_out = told.eval_questions or told.questions
+        parts = {"train": (told.questions, told.num_questions), "test": (held_out, told.num_eval_questions)}
+        loaded = {
+            split: load_questions(source, split=split, limit=n if source in QUESTIONS else None)
+            for split, (source, n) in parts.items()
+        }
+        check_held_out(loaded["train"], loaded["test"], held_out, "test")
+        self.questions = {split: sample_of(rows, parts[split][1]) for split, rows in loaded.items()}
 
     def prompts(self, tokenizer) -> Prompts:
         """How questions are asked."""
@@ -79,10 +88,7 @@ class Experiment:
     def answers(self, model, tokenizer, split: str, seed: int, path: Path | None = None) -> list[dict]:
         """One graded completion of each question, sampled at temperature 1, with its `row`."""
         told, prompts = self.told, self.prompts(tokenizer)
-        source = told.eval_questions or told.questions if split == "test" else told.questions
-        n = told.num_eval_questions if split == "test" else told.num_questions
-        questions = load_questions(source, split=split, limit=n if source in QUESTIONS else None)
-        questions = sample_of(questions, n)
+        questions = self.questions[split]
         sampling = Sampling(told.max_completion_length, batch_size=told.sample_batch_size, seed=seed)
         outcomes = sweep(model, tokenizer, questions, free(prompts), sampling=sampling, path=path)
         return [{**outcome, "row": row} for outcome, row in zip(outcomes, questions, strict=True)]

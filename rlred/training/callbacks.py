@@ -32,7 +32,7 @@ def signs_of_collapse(logs: dict) -> dict[str, str]:
     length_std, mean_length = logs.get("adherence/length_std"), logs.get("completions/mean_length")
     signs = {
         "entropy": (
-            (logs.get("entropy") or 1.0) < 0.01,
+            logs.get("entropy") is not None and logs["entropy"] < 0.01,
             "the policy has stopped exploring (the embedded runs stay above 0.03)",
         ),
         "adherence/length_std": (

@@ -100,10 +100,18 @@ def sft_settings(settings: Hindsight) -> SFTSettings:
 
 
 def end_of(log_history: list[dict], settings: Hindsight) -> int:
-    """The update that ends the cool-down, which begins where a probe first heard the dial, or else at `max_updates`."""
-    target = settings.target_correlation
-    heard = (entry["step"] for entry in log_history if entry.get("probe_rank_correlation", 0) >= target)
-    return next(heard, settings.max_updates) + settings.cooldown_updates
+    """The update that ends the cool-down, which begins where a probe first reached the target, or at `max_updates`.
+
+    A probe inside a cool-down begins no other one.
+
+    >>> probes = [{"step": 360, "probe_rank_correlation": 0.5}, {"step": 440, "probe_rank_correlation": 0.95}]
+    >>> settings = Hindsight(max_updates=400, cooldown_updates=60, target_correlation=0.9)
+    >>> end_of(probes, settings), end_of([{"step": 360, "probe_rank_correlation": 0.95}], settings)
+    (460, 420)
+    """
+    target, last = settings.target_correlation, settings.max_updates
+    reached = (entry["step"] for entry in log_history if entry.get("probe_rank_correlation", 0) >= target)
+    return min(next(reached, last), last) + settings.cooldown_updates
 
 
 def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
@@ -140,6 +148,17 @@ def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hin
         f"num_samples ({settings.num_samples}) and {updates}, or write true counts into the traces (markers, not "
         "shown to help yet); a base that does not follow 'Write check 23 times.' had no start that worked (docs/LOG.md)"
     )
+
+
+def judged(correlations: Sequence[float], losses: Sequence[float], settings: Hindsight) -> str | None:
+    """The `advice`. Raises `ValueError` where the last probe is too faint to go on from, whatever the best one was."""
+    told, last = advice(correlations, losses, settings), correlations[-1]
+    if too_faint(last, settings):
+        told = (
+            told or f"the rank correlation reached {max(correlations):.3f} and fell to {last:.3f}; lower learning_rate"
+        )
+        raise ValueError(f"hindsight: {told}. The run ends here (required_correlation={settings.required_correlation})")
+    return told
 
 
 def too_faint(correlation: float, settings: Hindsight) -> bool:
@@ -269,9 +288,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     if settings.markers:
         record["markers"] = [[entry["step"], entry["probe_markers"]] for entry in probes]
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    told = advice([correlation for _, correlation in record["rank_correlation"]], losses, settings)
-    if told and too_faint(record["rank_correlation"][-1][1], settings):
-        raise ValueError(f"hindsight: {told}. The run ends here (required_correlation={settings.required_correlation})")
+    told = judged([correlation for _, correlation in record["rank_correlation"]], losses, settings)
     if told:
         logger.warning("hindsight: %s", told)
     if trainer.is_world_process_zero():

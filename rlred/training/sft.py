@@ -86,15 +86,21 @@ class SFTSettings:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
 
     def config(self, output: Path | str, run: TrainingArguments | None = None) -> SFTConfig:
-        """TRL's settings; those of `OF_THE_RUN` are those of `run`, where the SFT is a stage of one."""
+        """TRL's settings; those of `OF_THE_RUN` are those of `run`, where the SFT is a stage of one.
+
+        An update is `batch_size` rows, whatever divides them: the micro-batch is the largest up to `micro_batch_size`
+        that does. Raises `ValueError` where the processes do not.
+        """
         processes = run.world_size if run else PartialState().num_processes
-        per_device = max(1, self.batch_size // processes)
-        per_device = min(self.micro_batch_size or per_device, per_device)
+        if self.batch_size % processes:
+            raise ValueError(f"batch_size must be a multiple of the {processes} processes, got {self.batch_size}")
+        own = self.batch_size // processes
+        per_device = next(n for n in range(min(self.micro_batch_size or own, own), 0, -1) if own % n == 0)
         return SFTConfig(
             output_dir=str(output),
             max_steps=self.max_steps,
             per_device_train_batch_size=per_device,
-            gradient_accumulation_steps=max(1, self.batch_size // (per_device * processes)),
+            gradient_accumulation_steps=own // per_device,
             learning_rate=self.learning_rate,
             lr_scheduler_type=self.schedule,
             warmup_steps=self.warmup_steps,
@@ -134,6 +140,18 @@ def config_for(training: SFTConfig, output: Path, **changes) -> SFTConfig:
     return config
 
 
+def check_lengths(rows, longest: int | None) -> None:
+    """Raises `ValueError` where TRL would cut the end off rows that have one: their answer, and the end of sequence."""
+    if longest is None or "completion_mask" not in (getattr(rows, "column_names", None) or ()):
+        return
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    if over := sum(n > longest for n in lengths):
+        raise ValueError(
+            f"max_length={longest}: {over} of {len(lengths)} rows are longer and would lose their answer; set it to "
+            f"{max(lengths)} or more, or leave those rows out with a smaller max_completion_length"
+        )
+
+
 class SupervisedTrainer(SFTTrainer):
     """TRL's `SFTTrainer`: its arguments, and three more for what a method changes.
 
@@ -155,6 +173,7 @@ class SupervisedTrainer(SFTTrainer):
         self.rate, self.sampler, self.choose = rate, sampler, choose
         if kwargs.get("peft_config") is not None:
             torch.manual_seed(kwargs["args"].seed)
+        check_lengths(kwargs.get("train_dataset"), kwargs["args"].max_length)
         super().__init__(*args, **kwargs)
         self.add_callback(SkipBadUpdates())
         guard_trackers(self)

@@ -115,7 +115,7 @@ class TokenSelection(Part):
             mask,
             gather=functools.partial(gather_uneven, trainer.accelerator),
             rank=trainer.accelerator.process_index,
-            seed=trainer.args.seed + trainer._step,
+            seed=trainer.args.seed + micro_step(trainer),
         )
         counts = trainer.accelerator.gather(torch.stack([selected.sum(), mask.sum()]).unsqueeze(0)).sum(0).float()
         scale = 1.0 if self.divide_by == "all" else (counts[1] / counts[0].clamp(min=1)).item()
@@ -125,6 +125,12 @@ class TokenSelection(Part):
         rollouts.log("selection/gradient_scale", scale)
         log_selection(rollouts, self, entropies, selected)
         return selected * scale
+
+
+def micro_step(trainer: ComposedGRPOTrainer) -> int:
+    """How many micro-batches the run has trained on; TRL's own count begins at 0 again when a run is resumed."""
+    steps = trainer.args.gradient_accumulation_steps
+    return trainer.state.global_step * steps + trainer._step % steps
 
 
 def ranked(scores: torch.Tensor, fraction: float) -> torch.Tensor:

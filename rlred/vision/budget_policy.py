@@ -22,6 +22,7 @@ from itertools import groupby
 
 from trl.models.utils import unwrap_model_for_generation
 
+from rlred.data.models import NEUTRAL
 from rlred.data.prompts import Prompts, decode, prompt_text
 from rlred.tokens import token_of
 from rlred.vision.processor import KeepRatio, keep_mark, sparse_processor
@@ -227,6 +228,7 @@ class VisualBudgetPolicy:
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(ends),
             suppress_tokens=[*model.generation_config.suppress_tokens, *suppress_tokens],
+            **NEUTRAL,
             **(sampling if temperature else {"do_sample": False}),
         )
         found = []

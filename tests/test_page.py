@@ -9,7 +9,6 @@ import pytest
 
 from rlred.cli import main as rlred
 from rlred.evaluation.measures import measure
-from rlred.evaluation.page import draw_curves
 from rlred.evaluation.report import adherence
 from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.visual_report import visual
@@ -40,7 +39,7 @@ def run(tmp_path):
 def test_the_page_holds_everything_and_escapes_it(run, tmp_path):
     assert rlred(["report", str(run), str(run), "--output", str(tmp_path / "page")]) == 0
     page = (tmp_path / "page" / "report.html").read_text()
-    assert "<script" not in page and "3 &lt; 4" in page
+    assert page.count("<script") == 1 and HOSTILE not in page and "3 &lt; 4" in page
     assert "http" not in page.replace("http://www.w3.org/", "")  # namespaces of SVG are names, nothing is fetched
     for part in ("after RL", "0.96 after 80", "run.json", "currentColor", "color-scheme"):
         assert part in page
@@ -96,7 +95,7 @@ def test_a_run_without_adherence_shows_what_it_has(kind, tmp_path):
     assert page.count("<img ") == (kind == "board")
     heading = {"ratios": "Thinking by ratio", "visual": "Visual tokens and accuracy"}.get(kind, f"{kind} of")
     assert f"<h3>{heading}" in page and "<td>25.0 (10.0-50.0)</td>" in page
-    assert "<script" not in page and "3 &lt; 4" in page
+    assert page.count("<script") == 1 and HOSTILE not in page and "3 &lt; 4" in page
     own = {"ratios": 1, "visual": 2}.get(kind, 0)  # accuracy against tokens, and where they lie
     assert "Training: the supervised steps" in page and page.count("<svg") == 1 + own
     assert "Gradient norm" in page and "Token accuracy" not in page  # a panel for what was logged, and no empty one
@@ -116,20 +115,46 @@ def test_the_figures_of_one_arm_are_a_table(tmp_path):
     assert "<td>accuracy</td><td>0.5</td>" in page and "loss_by_step" not in page
 
 
+def browser():
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no headless browser: apt-get install chromium")
+    return [found, "--headless", "--no-sandbox", "--disable-gpu"]
+
+
+def test_tables_are_sorted_and_filtered_in_a_browser(tmp_path):
+    rows = [f"| {name} | {cell} |" for name, cell in zip("abcdefghi", "9 1,200 - 30 4 -5 6.5 7 8".split(), strict=True)]
+    (tmp_path / "board.md").write_text("\n".join(["| name | tokens |", "|---|---|", *rows]) + "\n")
+    assert rlred(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    shown = (
+        "[...document.querySelectorAll('tbody tr')].filter((row) => !row.hidden).map((row) => row.cells[0].innerText)"
+    )
+    for act, expected in (
+        ("heads[1].click()", "bdaihgefc"),  # the largest first, and what was not measured last
+        ("heads[1].click(); heads[1].click()", "feghiadbc"),
+        ("heads[0].click()", "abcdefghi"),
+        ("heads[0].click(); heads[0].click()", "ihgfedcba"),
+        ("field.value = '1,2'; field.dispatchEvent(new Event('input'))", "b"),
+    ):
+        found = "const heads = document.querySelectorAll('th'), field = document.querySelector('input');"
+        script = (
+            f"<script>addEventListener('load', () => {{{found} {act}; document.title = {shown}.join('')}})</script>"
+        )
+        (tmp_path / "acted.html").write_text(page.replace("</body>", f"{script}</body>"))
+        command = [*browser(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+        done = subprocess.run(
+            [*command, (tmp_path / "acted.html").as_uri()], capture_output=True, text=True, timeout=120
+        )
+        assert f"<title>{expected}</title>" in done.stdout, act
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_renders_it_without_complaint(run, tmp_path, width):
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no headless browser: apt-get install chromium")
     assert rlred(["report", str(run), "--output", str(tmp_path / "page")]) == 0
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={width},900"]
+    flags = [*browser(), "--enable-logging=stderr", f"--window-size={width},900"]
     flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'page.png'}"]
     page = (tmp_path / "page" / "report.html").as_uri()
-    done = subprocess.run([chromium, *flags, page], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*flags, page], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr, done.stderr
     assert (tmp_path / "page.png").stat().st_size > 20_000
-
-
-def test_a_step_whose_reward_is_unknown_has_no_point():
-    figure = draw_curves([{"step": 1, "reward": None}, {"step": 2, "reward": 0.5}])
-    assert figure.axes[0].lines[0].get_xydata().tolist() == [[2.0, 0.5]]

@@ -4,6 +4,7 @@
     each run                  the tables and pictures of its results, training curves, completions, settings
 
 The page loads nothing: charts are inline SVG whose ink is the page's text colour. The same charts lie beside it as PNG.
+A click on the heading of a column sorts its table, and tables of eight rows and more can be filtered (tables.js).
 """
 
 import base64
@@ -46,13 +47,15 @@ OWN_PAGES = {  # tables over many runs -> their pictures
 }
 LEFT_BEHIND = ("result.json", "trainer_state.json")
 
+SCRIPT = Path(__file__).with_name("tables.js").read_text(encoding="utf-8")
 STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: 1.5rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; white-space: nowrap; }
 th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; } input[type=search] { font: inherit; margin: .5rem 0; }
+th[aria-sort=descending]::after { content: " \\2193"; } th[aria-sort=ascending]::after { content: " \\2191"; }
 figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; }
 svg { max-width: 100%; min-width: 40rem; height: auto; }
 figcaption { font-size: .875rem; }
@@ -81,7 +84,7 @@ def write_page(folders: list[Path], output: Path) -> Path:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>rlred: {html.escape(", ".join(name for name, *_ in runs))}</title>'
-        f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
+        f"<style>{STYLE}</style><script>{SCRIPT}</script></head><body>{''.join(body)}</body></html>\n"
     )
     write_text(output / "report.html", page)
     return output / "report.html"

@@ -92,7 +92,7 @@ class Server:
         declared = self.model.generation_config.eos_token_id
         self.stops = set(declared if isinstance(declared, list) else [declared])
         self.log, self.die_after, self.lock = open(log, "a", encoding="utf-8"), die_after, threading.Lock()
-        self.store, self.updates, self.answered = None, 0, 0
+        self.store, self.updates, self.answered, self.version = None, 0, 0, "default"
         self.room = self.model.config.max_position_embeddings
 
     def init_weight_transfer_engine(self, told: dict) -> dict:
@@ -241,6 +241,7 @@ class Handler(BaseHTTPRequestHandler):
             "/server_info": {"vllm_config": config},
         }
         path = self.path.partition("?")[0]
+        known |= {"/weight_info": {"weight_version": self.server_model.version}}
         self.answer(200 if path in known else 404, known.get(path, {}))
 
     def do_POST(self):
@@ -254,6 +255,9 @@ class Handler(BaseHTTPRequestHandler):
                     self.answer(400, {"error": {"message": f"{needed} tokens are over the maximum context length"}})
                 else:
                     self.answer(200, self.server_model.completions(told))
+            elif self.path == "/update_weight_version":
+                self.server_model.version = told["new_version"]
+                self.answer(200, {"success": True, **told})
             elif self.path in ("/start_weight_update", "/finish_weight_update"):
                 self.answer(200, {})
             elif self.path == "/reset_prefix_cache":

@@ -117,7 +117,8 @@ class Server:
         return {"message": "Weights updated"}
 
     def completions(self, told: dict) -> dict:
-        prompts = [ids for ids in told["prompt"] for _ in range(told["n"])]
+        asked = told["prompt"] if isinstance(told["prompt"][0], list) else [told["prompt"]]
+        prompts = [ids for ids in asked for _ in range(told["n"])]
         rows = []
         for start in range(0, len(prompts), 32):
             rows += self.sample(prompts[start : start + 32], told)
@@ -174,6 +175,11 @@ class Server:
             end = next((place + 1 for place, token in enumerate(own) if token in stops), len(own))
             rows.append((own[:end], chances[:end]))
         return rows
+
+
+def longest(prompt: list) -> int:
+    """Tokens of the longest of several prompts, or of a single one."""
+    return max(map(len, prompt)) if isinstance(prompt[0], list) else len(prompt)
 
 
 class SamplingParams(SimpleNamespace):
@@ -251,7 +257,7 @@ class Handler(BaseHTTPRequestHandler):
                 unknown = set(told) - FIELDS
                 if unknown or told["model"] != NAME:
                     self.answer(400, {"error": {"message": f"unknown: {sorted(unknown) or told['model']}"}})
-                elif (needed := max(map(len, told["prompt"])) + told["max_tokens"]) > self.server_model.room:
+                elif (needed := longest(told["prompt"]) + told["max_tokens"]) > self.server_model.room:
                     self.answer(400, {"error": {"message": f"{needed} tokens are over the maximum context length"}})
                 else:
                     self.answer(200, self.server_model.completions(told))

@@ -50,6 +50,7 @@ from rlred.training.token_selection import TokenSelection
 from rlred.training.trainer import ComposedGRPOTrainer
 
 VOCABULARY = 151_936
+HEADER = ("part", "of", "stock TRL, s", "rlred, s", "of rlred's step", "stock TRL, MiB", "rlred, MiB")
 FRACTION = 0.2
 # Of nested parts the inner one has its own time. `model`: extrapolated; `rlred`: there would be none without it.
 PARTS = [
@@ -295,39 +296,28 @@ def take_step(trainer: GRPOTrainer, batches, micro_batches: int) -> Meter:
     return meter
 
 
-def report(pair: str, steps: dict[str, list[Meter]], load: tuple) -> None:
+def report(pair: str, steps: dict[str, list[Meter]]) -> None:
     """The parts side by side, and the ratio of the steps."""
-    stock, own = steps.values()
-    names = [(name, whose) for name, whose, *_ in PARTS if any(step.seconds[name] for step in (*stock, *own))]
-    median = {
-        kind: {n: statistics.median(step.seconds[n] for step in found) for n, _ in names}
-        for kind, found in steps.items()
-    }
-    whole = [[sum(step.seconds.values()) for step in found] for found in (stock, own)]
-    print(f"\n{pair}: medians of {len(stock)} steps each, in turns; load of the machine {load[0]:.1f}\n")
-    print(
-        "| part | of | stock TRL, s | rlred, s | of rlred's step | stock TRL, MiB | rlred, MiB |\n|---|---|---|---|---|---|---|"
-    )
+    found = list(steps.values())
+    names = [(name, whose) for name, whose, *_ in PARTS if any(step.seconds[name] for own in found for step in own)]
+
+    def whole(step: Meter, left_out: str = "") -> float:
+        return sum(step.seconds[name] for name, whose in names if whose != left_out)
+
+    total = [statistics.median(map(whole, own)) for own in found]
+    load = os.getloadavg()[0]
+    print(f"\n{pair}: medians of {len(found[0])} steps each, in turns; load of the machine {load:.1f}\n")
+    print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
     for name, whose in names:
-        seconds = [median[kind][name] for kind in steps]
-        peaks = [max(step.peaks[name] for step in found) / 2**20 for found in (stock, own)]
-        mark = "model, extrapolated" if whose == "model" else whose
-        share = seconds[1] / statistics.median(whole[1])
-        print(
-            f"| {name} | {mark} | {seconds[0]:.2f} | {seconds[1]:.2f} | {share:.3%} | {peaks[0]:.0f} | {peaks[1]:.0f} |"
-        )
-    print(f"| the step | | {statistics.median(whole[0]):.1f} | {statistics.median(whole[1]):.1f} | | | |")
-    ratios = [b / a for a, b in zip(*whole, strict=True)]
-    host = [
-        [sum(step.seconds[n] for n, whose in names if whose != "model") for step in found] for found in (stock, own)
-    ]
-    print(
-        f"\nrlred / stock TRL, median of the pairs: {statistics.median(ratios):.3f} ({', '.join(f'{r:.3f}' for r in ratios)})"
-    )
-    print(
-        f"all but the model's parts: {statistics.median(host[0]):.2f} s and {statistics.median(host[1]):.2f} s",
-        flush=True,
-    )
+        seconds = [statistics.median(step.seconds[name] for step in own) for own in found]
+        peaks = [max(step.peaks[name] for step in own) / 2**20 for own in found]
+        cells = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{seconds[1] / total[1]:.3%}", *(f"{n:.0f}" for n in peaks)]
+        print(f"| {name} | {'model, extrapolated' if whose == 'model' else whose} | {' | '.join(cells)} |")
+    print(f"| the step | | {total[0]:.1f} | {total[1]:.1f} | | | |")
+    ratios = [whole(own) / whole(stock) for stock, own in zip(*found, strict=True)]
+    print(f"\nrlred / stock TRL, median of the pairs: {statistics.median(ratios):.3f}", *(f"{r:.3f}" for r in ratios))
+    rest = [statistics.median(whole(step, left_out="model") for step in own) for own in found]
+    print(f"all but the model's parts: {rest[0]:.2f} s and {rest[1]:.2f} s", flush=True)
 
 
 def main() -> None:
@@ -360,7 +350,7 @@ def main() -> None:
             for _ in range(settings.repeats):
                 for kind, trainer, own in zip(kinds, trainers, batches, strict=True):
                     steps[kind].append(take_step(trainer, own, settings.micro_batches))
-            report(pair, steps, os.getloadavg())
+            report(pair, steps)
 
 
 if __name__ == "__main__":

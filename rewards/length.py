@@ -6,23 +6,32 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-def find_end(ids: Sequence[int], ends: Sequence[Sequence[int]]) -> tuple[int, int] | None:
+def find_end(ids: Sequence[int], ends: Sequence[Sequence[int]], begin: int = 0) -> tuple[int, int] | None:
     """Where the thinking of a completion ends: before token `start`, its mark going on to before `stop`; None: nowhere.
 
-    `ends` are the token sequences that write the mark; the first place where one of them stands is taken, and of those
-    that begin there the longest.
+    `ends` are the token sequences that write the mark; the first place from `begin` on where one of them stands is
+    taken, and of those that begin there the longest. Linear in the ids for each first token of a mark.
 
     >>> find_end([5, 6, 7, 99, 8], [(99,)]), find_end([5, 6, 7, 8], [(7, 9), (6,), (6, 7)]), find_end([5, 6], [(99,)])
     ((3, 4), (1, 3), None)
+    >>> find_end([99, 5, 99], [(99,)], begin=1)
+    (2, 3)
     """
-    ids, found = list(ids), None
-    for end in map(list, ends):
-        start = -1
-        while end and end[0] in ids[start + 1 :]:
-            start = ids.index(end[0], start + 1)
-            if ids[start : start + len(end)] == end:
-                if found is None or (start, -len(end)) < (found[0], found[0] - found[1]):
-                    found = (start, start + len(end))
+    ids = ids if isinstance(ids, list) else list(ids)
+    by_first: dict[int, list[list[int]]] = {}  # the longest first
+    for end in sorted((list(end) for end in ends if end), key=len, reverse=True):
+        by_first.setdefault(end[0], []).append(end)
+    found, before = None, len(ids)  # another mark has to begin before that
+    for first, marks in by_first.items():
+        start = begin - 1
+        while True:
+            try:
+                start = ids.index(first, start + 1, before)
+            except ValueError:
+                break
+            mark = next((mark for mark in marks if ids[start : start + len(mark)] == mark), None)
+            if mark is not None:
+                found, before = (start, start + len(mark)), start
                 break
     return found
 

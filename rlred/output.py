@@ -147,6 +147,8 @@ def external_failure(error: BaseException | None) -> str | None:
             return "torch could not write a file (is the disk full?)"
         if isinstance(error, ConnectionError) or type(error).__name__ in UNANSWERED:
             return f"a server does not answer ({_address(error) or str(error).splitlines()[0][:160]}); start it again"
+        if type(error).__name__ == "WeightsLost":  # rlred/evaluation/vllm_restart.py
+            return str(error)
         if type(error) is Exception and str(error).startswith("Request failed: "):  # all that TRL's vLLM client says
             return f"the vLLM server cannot do what it is asked ({' '.join(str(error).split())[:200]})"
         error = error.__cause__ or error.__context__

@@ -568,6 +568,18 @@ def test_rewards_in_a_real_step_see_what_they_saw_where_the_end_is_no_special_to
         assert text == tokenizer.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("special, decodings", [((), 1), (("<think>", "</think>"), 2)])
+def test_texts_are_decoded_once_unless_a_special_token_marks_the_thinking(
+    special, decodings, tiny, tmp_path, monkeypatch
+):
+    tokenizer = byte_tokenizer(TEMPLATES["qwen2_5"], special=special, plain=() if special else ("<think>", "</think>"))
+    own, calls = tokenizer._decode, []
+    monkeypatch.setattr(tokenizer, "_decode", lambda *args, **kwargs: calls.append(args) or own(*args, **kwargs))
+    seen = rewarded(tiny, tokenizer, tmp_path)
+    assert len(calls) == decodings * len(seen)
+    assert [text for text, _ in seen] == decode(tokenizer, [ids for _, ids in seen], "</think>")
+
+
 # --- padding ----------------------------------------------------------------------------------------------------------
 
 

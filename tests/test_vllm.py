@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -78,6 +79,12 @@ def serving(model, port: int, log, die_after: int | None = None):
 
 def beside(port: int, recipe: str = "l1_exact", log="", **flags):
     """A recipe as a process, whose vLLM is on a port; returns its exit status and what it printed as errors."""
+    done = job(port, recipe, log, **flags)
+    return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def job(port: int, recipe: str = "l1_exact", log="", **flags) -> subprocess.CompletedProcess:
+    """A recipe as a process, whose vLLM is on a port, without a traceback."""
     told = {**FLAGS, "vllm_server_base_url": f"http://127.0.0.1:{port}", "vllm_group_port": free_port(), **flags}
     words = [word for name, value in told.items() for word in _flag(name, value)]
     done = subprocess.run(
@@ -89,9 +96,14 @@ def beside(port: int, recipe: str = "l1_exact", log="", **flags):
         stderr=subprocess.PIPE,
         timeout=1800,
     )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in done.stderr, done.stderr[-4000:]
-    return done.returncode, errors
+    return done
+
+
+def serves(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def rows_of(log) -> list[dict]:
@@ -155,7 +167,7 @@ def test_a_server_that_is_gone_is_one_line_and_the_run_goes_on_when_it_is_back(
     place, answers, flags, kept, random_model, tmp_path
 ):
     output, port = tmp_path / "run", free_port()
-    flags = {**flags, "model_name_or_path": random_model, "output_dir": output}
+    flags = {**flags, "model_name_or_path": random_model, "output_dir": output, "vllm_server_timeout": 3}
     with serving(random_model, port, tmp_path / "first.jsonl", die_after=answers):
         status, [line] = beside(port, **flags)
     assert status == 1 and f"http://127.0.0.1:{port}" in line and "start it again" in line
@@ -171,6 +183,42 @@ def test_a_server_that_is_gone_is_one_line_and_the_run_goes_on_when_it_is_back(
         assert len(json.loads(first)) == saved
     steps = [entry["step"] for entry in json.loads((output / "trainer_state.json").read_text())["log_history"]]
     assert {1, 2} <= set(steps)
+
+
+@pytest.mark.slow
+@needs_requests
+@pytest.mark.parametrize("place, answers, temperature", [("a rollout", 9, 1.0), ("the last sweep but one", 13, 0)])
+def test_a_run_waits_for_a_server_that_restarts_and_gives_it_the_adapter_again(
+    place, answers, temperature, random_model, tmp_path
+):
+    output, port, logs = tmp_path / "run", free_port(), [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
+    flags = {"hindsight": False, "model_name_or_path": random_model, "learning_rate": 0.1, "output_dir": output}
+
+    def start_again():
+        while len(rows_of(logs[0])) < 1 or serves(port):
+            time.sleep(0.1)
+        again.enter_context(serving(random_model, port, logs[1]))
+
+    with contextlib.ExitStack() as again, serving(random_model, port, logs[0], die_after=answers):
+        restart = threading.Thread(target=start_again)
+        restart.start()
+        done = job(port, **flags)
+        restart.join()
+    assert done.returncode == 0, done.stderr[-4000:]
+    address = f"the vLLM server at http://127.0.0.1:{port}"
+    for word in ("does not answer; waiting up to 120 s", "has restarted: it is given the weights again"):
+        assert f"{address} {word}" in done.stderr
+    first, second = map(rows_of, logs)
+    assert first[-1]["temperature"] == temperature and first[-1]["updates"] > 1  # it went where it was to go
+    assert second[-1]["updates"] > 0
+    tokenizer, base = AutoTokenizer.from_pretrained(random_model), AutoModelForCausalLM.from_pretrained(random_model)
+    saved = (output / "measures" / "trained.completions.jsonl").read_text().splitlines()[1:]
+    said = sorted(ids for line in saved for ids in json.loads(line))
+    asked = [row for row in first + second if row["temperature"] == 0 and row["updates"] > 0 and row["tokens"] in said]
+    policy = PeftModel.from_pretrained(base, output)
+    assert sorted(greedy(policy, tokenizer, asked[-8:])) == said
+    with policy.disable_adapter():
+        assert sorted(greedy(policy, tokenizer, asked[-8:])) != said  # or this could not tell one policy from another
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ class Server:
         declared = self.model.generation_config.eos_token_id
         self.stops = set(declared if isinstance(declared, list) else [declared])
         self.log, self.die_after, self.lock = open(log, "a", encoding="utf-8"), die_after, threading.Lock()
-        self.store, self.updates, self.answered = None, 0, 0
+        self.store, self.updates, self.answered, self.version = None, 0, 0, "default"
         self.room = self.model.config.max_position_embeddings
 
     def init_weight_transfer_engine(self, told: dict) -> dict:
@@ -117,7 +117,8 @@ class Server:
         return {"message": "Weights updated"}
 
     def completions(self, told: dict) -> dict:
-        prompts = [ids for ids in told["prompt"] for _ in range(told["n"])]
+        asked = told["prompt"] if isinstance(told["prompt"][0], list) else [told["prompt"]]
+        prompts = [ids for ids in asked for _ in range(told["n"])]
         rows = []
         for start in range(0, len(prompts), 32):
             rows += self.sample(prompts[start : start + 32], told)
@@ -174,6 +175,11 @@ class Server:
             end = next((place + 1 for place, token in enumerate(own) if token in stops), len(own))
             rows.append((own[:end], chances[:end]))
         return rows
+
+
+def longest(prompt: list) -> int:
+    """Tokens of the longest of several prompts, or of a single one."""
+    return max(map(len, prompt)) if isinstance(prompt[0], list) else len(prompt)
 
 
 class SamplingParams(SimpleNamespace):
@@ -241,6 +247,7 @@ class Handler(BaseHTTPRequestHandler):
             "/server_info": {"vllm_config": config},
         }
         path = self.path.partition("?")[0]
+        known |= {"/weight_info": {"weight_version": self.server_model.version}}
         self.answer(200 if path in known else 404, known.get(path, {}))
 
     def do_POST(self):
@@ -250,10 +257,13 @@ class Handler(BaseHTTPRequestHandler):
                 unknown = set(told) - FIELDS
                 if unknown or told["model"] != NAME:
                     self.answer(400, {"error": {"message": f"unknown: {sorted(unknown) or told['model']}"}})
-                elif (needed := max(map(len, told["prompt"])) + told["max_tokens"]) > self.server_model.room:
+                elif (needed := longest(told["prompt"]) + told["max_tokens"]) > self.server_model.room:
                     self.answer(400, {"error": {"message": f"{needed} tokens are over the maximum context length"}})
                 else:
                     self.answer(200, self.server_model.completions(told))
+            elif self.path == "/update_weight_version":
+                self.server_model.version = told["new_version"]
+                self.answer(200, {"success": True, **told})
             elif self.path in ("/start_weight_update", "/finish_weight_update"):
                 self.answer(200, {})
             elif self.path == "/reset_prefix_cache":

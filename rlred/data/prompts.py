@@ -294,19 +294,33 @@ def decode(
     return [markers.strip(text, end) for text in texts] if markers else texts
 
 
+def hides_marks(tokenizer, end: str | None) -> bool:
+    """Whether decoding without special tokens leaves out a mark of the thinking."""
+    return _special_marks(tokenizer, end) != (None, ())
+
+
+def _special_marks(tokenizer, end: str | None) -> tuple[int | None, tuple[tuple[int, ...], ...]]:
+    """Those of the marks that have special tokens: the opening's id, and the ends if one of them has any."""
+    special, ends = special_ids(tokenizer), end_ids(tokenizer, end)
+    opening = (end or "").replace("/", "", 1) if "/" in (end or "") else None
+    found = next((i for i in special if tokenizer.convert_ids_to_tokens(i) == opening), None)
+    return found, ends if any(special & set(ids) for ids in ends) else ()
+
+
 def _texts(tokenizer, completions: Sequence[Sequence[int]], end: str | None) -> list[str]:
-    ends, special = end_ids(tokenizer, end), special_ids(tokenizer)
-    opening = tokenizer.get_vocab().get((end or "").replace("/", "", 1)) if "/" in (end or "") else None
-    if opening not in special and not any(special & set(ids) for ids in ends):
+    opening, ends = _special_marks(tokenizer, end)
+    if opening is None and not ends:
         return tokenizer.batch_decode(completions, skip_special_tokens=True)
+    hidden = special_ids(tokenizer) - {opening}
+    ends = ends or end_ids(tokenizer, end)
     texts = []
     for ids in map(list, completions):
         shown, start = [], 0
-        while start < len(ids):
-            border = find_end(ids[start:], ends) or (len(ids) - start,) * 2
-            shown += [t for t in ids[start : start + border[0]] if t not in special or t == opening]
-            shown += ids[start + border[0] : start + border[1]]
-            start += border[1]
+        while border := find_end(ids, ends, start):
+            shown += [token for token in ids[start : border[0]] if token not in hidden]
+            shown += ids[border[0] : border[1]]
+            start = border[1]
+        shown += [token for token in ids[start:] if token not in hidden]
         texts.append(tokenizer.decode(shown, skip_special_tokens=False))
     return texts
 

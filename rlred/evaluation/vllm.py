@@ -27,6 +27,7 @@ from trl.trainer import grpo_trainer
 
 from rlred.data.models import Loading, vllm_rank
 from rlred.evaluation.sweep import base_kept, stop_ids
+from rlred.evaluation.vllm_restart import Server
 from rlred.tiny import resolve_model
 
 logger = logging.getLogger(__name__)
@@ -108,10 +109,20 @@ class Generation(VLLMGeneration):
     def _init_vllm(self):
         if self.first is None:
             super()._init_vllm()
+            if hasattr(self, "vllm_client"):
+                self.server = Server(self.vllm_client, self.server_timeout, self.accelerator.device)
+                own = self.vllm_client.generate  # TRL's rollouts: a question to a server that may restart
+                self.vllm_client.generate = lambda *args, **kwargs: self.server.ask(lambda: own(*args, **kwargs))
             return
-        for name in ("llm", "vllm_client", "_llm_weights_sleeping"):  # what there is of them depends on the mode
+        for name in ("llm", "vllm_client", "server", "_llm_weights_sleeping"):  # which there are depends on the mode
             if hasattr(self.first, name):
                 setattr(self, name, getattr(self.first, name))
+
+    def sync_weights(self):
+        if not hasattr(self, "server"):
+            return super().sync_weights()
+        sharded = self._dist.is_zero3 or self._dist.is_fsdp
+        return self.server.give(super().sync_weights, alone=not sharded)
 
     def _iter_named_params(self):
         copied = isinstance(self.model, PeftModel)
@@ -123,7 +134,8 @@ class Generation(VLLMGeneration):
 class RunEngine:
     """The vLLM of a run, which generates with the weights that it was last given. Every process has one.
 
-    Raises `ValueError` for a row that vLLM has no room for. A server that is gone is a `ConnectionError` of requests.
+    Raises `ValueError` for a row that vLLM has no room for. A server that is gone is waited for
+    (rlred/evaluation/vllm_restart.py), and then a `ConnectionError`.
     """
 
     def __init__(self, training: GRPOConfig, tokenizer, model):
@@ -142,8 +154,10 @@ class RunEngine:
             )
         self.stops = stop_ids(model, tokenizer)
         self.client = getattr(self.generation, "vllm_client", None)  # that of the main process pushes weights too
+        self.server = getattr(self.generation, "server", None)
         if self.generation.mode == "server" and self.client is None:
             self.client = VLLMClient(url_of(training), connection_timeout=training.vllm_server_timeout)
+            self.server = Server(self.client, training.vllm_server_timeout)
 
     def push(self, model) -> None:
         """Gives vLLM the weights of a model, its adapter merged in. Every process calls this."""
@@ -152,6 +166,8 @@ class RunEngine:
         process.wait_for_everyone()  # or one would still be sampling from the former weights
         self.generation.sync_weights()
         process.wait_for_everyone()
+        if self.server is not None and not process.is_main_process:
+            self.server.read()
 
     def complete_batch(
         self, prompt_ids: list[list[int]], limits: list[int], temperature: float, seed: int
@@ -161,13 +177,17 @@ class RunEngine:
         if self.client is None:
             self._check_room(prompt_ids, limits)
             return generate(self.generation.llm, prompt_ids, rows)
+        return self.server.ask(lambda: self._ask_all(prompt_ids, rows))
+
+    def _ask_all(self, prompt_ids: list[list[int]], rows: list[dict]) -> list[list[int]]:
         # A request has one limit and one seed for all of its prompts, so each row is a request; vLLM batches them.
         with ThreadPoolExecutor(CONCURRENT) as pool:
             return list(pool.map(self._ask, prompt_ids, rows))
 
     def _ask(self, ids: list[int], row: dict) -> list[int]:
         try:
-            return self.client.generate([ids], logprobs=None, generation_kwargs=row)["completion_ids"][0]
+            found = VLLMClient.generate(self.client, [ids], logprobs=None, generation_kwargs=row)
+            return found["completion_ids"][0]
         except Exception as error:  # TRL raises no narrower one
             if type(error) is Exception and str(error).startswith("Request failed: 4"):
                 reason = " ".join(str(error).removeprefix("Request failed: ").split())[:200]

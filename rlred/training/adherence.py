@@ -13,7 +13,7 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from rlred.data.markers import Markers
-from rlred.data.prompts import decode, marker_errors
+from rlred.data.prompts import decode, hides_marks, marker_errors
 from rlred.evaluation.measures import step_metrics
 from rlred.rewards import Length
 from rlred.rewards.base import Reward, declared
@@ -78,10 +78,31 @@ class LogsAdherence(Reward):
         """
         if self.tokenizer is None:
             return
-        texts = decode(self.tokenizer, completion_ids, self.end_of_thinking, self.markers)
+        texts = self._whole_already(completions)
+        if texts is None:
+            texts = decode(self.tokenizer, completion_ids, self.end_of_thinking, self.markers)
+        elif self.markers:
+            texts = [self.markers.strip(text, self.end_of_thinking) for text in texts]
         for number, text in enumerate(texts):
             whole = text if isinstance(completions[number], str) else [{"role": "assistant", "content": text}]
             completions[number] = whole
+
+    def _whole_already(self, completions: list) -> list[str] | None:
+        """The texts that TRL has decoded, where nothing of them is left out: long completions take seconds to decode.
+
+        None where special tokens mark the thinking, where a response template has taken texts apart, and for
+        completions of several turns.
+        """
+        apart = any(getattr(self.tokenizer, name, None) for name in ("response_template", "response_schema"))
+        if apart or hides_marks(self.tokenizer, self.end_of_thinking):
+            return None
+        texts = []
+        for completion in completions:
+            turns = [{"content": completion}] if isinstance(completion, str) else completion
+            if len(turns) != 1 or set(turns[0]) - {"role", "content"} or not isinstance(turns[0]["content"], str):
+                return None
+            texts.append(turns[0]["content"])
+        return texts
 
     def _log(self, completion_ids, log_metric, columns: dict) -> None:
         lengths = [self.length(ids) for ids in completion_ids]

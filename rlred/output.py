@@ -3,6 +3,8 @@
 import errno
 import json
 import logging
+import re
+import sys
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,13 +14,21 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from trl import GRPOConfig
 
-from rlred.heartbeat import alive, begin, is_own, read
+from rlred import hosts
+from rlred.heartbeat import alive, beat, begin, is_own, read
 from rlred.housekeeping import checkpoints_of
 
 logger = logging.getLogger(__name__)
 
 # What requests and httpx call a server that is gone, or breaks off or fails again and again.
 UNANSWERED = ("ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "RetryError", "ChunkedEncodingError")
+
+# What gloo, torch's store and NCCL say where the process at the other end is gone, or is not reached any more.
+PEER_GONE = re.compile(
+    r"gloo.*(closed by peer|reset by peer|Broken pipe|No route to host|unreachable|Timed out|timed out)"
+    r"|ncclRemoteError|The client socket has (failed to connect|timed out)|failed to recv, got 0 bytes",
+    re.DOTALL,
+)
 
 
 def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
@@ -44,10 +54,19 @@ def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     broadcast_object_list(chosen)
     if chosen[1] is not None:
         raise ValueError(f"output_dir={chosen[0]!r} {chosen[1]}")
-    training.output_dir = chosen[0]
+    training.output_dir, folder = chosen[0], Path(chosen[0])
     if state.is_main_process:
-        logger.info("output: %s", training.output_dir)
-    return Path(training.output_dir)
+        logger.info("output: %s", folder)
+    if hosts.several():
+        hosts.check_shared(folder, lambda: read(folder))
+        hosts.watch(lambda why: _end(training, why))
+    return folder
+
+
+def _end(training: GRPOConfig, why: str) -> None:
+    """Says why a run ends that cannot end by itself, and keeps it."""
+    sys.stderr.write(f"error: {why}; {resume_hint(training)}\n")
+    beat(Path(training.output_dir), state="failed", error=why)
 
 
 def _problem_of(folder: Path, resume: str | None) -> str | None:
@@ -133,7 +152,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def external_failure(error: BaseException | None) -> str | None:
-    """What outside this program ended a run: a full disk, or a server that is gone; None for everything else.
+    """What outside this program ended a run: a full disk, a server or a process that is gone; None for all else.
 
     >>> external_failure(OSError(errno.ENOSPC, "No space left on device"))
     'the disk is full'
@@ -147,6 +166,10 @@ def external_failure(error: BaseException | None) -> str | None:
             return "torch could not write a file (is the disk full?)"
         if isinstance(error, ConnectionError) or type(error).__name__ in UNANSWERED:
             return f"a server does not answer ({_address(error) or str(error).splitlines()[0][:160]}); start it again"
+        if isinstance(error, RuntimeError) and PEER_GONE.search(str(error)):
+            named = re.search(r"\[([\d.]+|[\da-f:]*::[\da-f:]*)\]:\d+", str(error))
+            where = f" on the host {named[1]}" if named else ""
+            return f"another process of this run{where} is gone, or is not reached any more"
         if type(error) is Exception and str(error).startswith("Request failed: "):  # all that TRL's vLLM client says
             return f"the vLLM server cannot do what it is asked ({' '.join(str(error).split())[:200]})"
         error = error.__cause__ or error.__context__

@@ -23,6 +23,7 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 from trl import GRPOConfig, ModelConfig, get_peft_config
 
+from rlred import hosts
 from rlred.data import models
 from rlred.data.question_table import shared_questions
 from rlred.data.questions import load_questions
@@ -168,8 +169,10 @@ def ended(work: Callable[[], str | None]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # Not asked of accelerate: its state must not be set up before the arguments say on which device.
     logging.getLogger("rlred").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    finished = False
     try:
-        text = work()
+        hosts.choose_interface()
+        text, finished = work(), True
     except ValueError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -180,6 +183,8 @@ def ended(work: Callable[[], str | None]) -> int:
             raise
         print("; ".join([f"error: {cause}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 1
+    finally:
+        hosts.leave(farewell=finished)
     if text and PartialState().is_main_process:
         print(text)
     return 0

@@ -15,10 +15,13 @@ from safetensors import SafetensorError, safe_open
 from trl import GRPOConfig
 
 from rlred import hosts
-from rlred.heartbeat import alive, beat, begin, is_own, read
+from rlred.files import locked
+from rlred.heartbeat import alive, beat, begin, changes, is_own, read
 from rlred.housekeeping import checkpoints_of
 
 logger = logging.getLogger(__name__)
+
+ELSEWHERE = 60.0  # seconds in which a run of another host shows that it works: several of its marks
 
 # What requests and httpx call a server that is gone, or breaks off or fails again and again.
 UNANSWERED = ("ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "RetryError", "ChunkedEncodingError")
@@ -43,14 +46,7 @@ def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     if resume and resume != "true" and not Path(resume).is_dir():
         raise ValueError(f"resume_from_checkpoint={resume!r} is not a folder; give a checkpoint's folder, or true")
     if state.is_main_process:
-        if training.output_dir in (None, "trainer_output"):
-            chosen[0] = str(_resumed_folder(resume, default) if resume else _free_folder(default))
-        else:
-            chosen[0] = training.output_dir
-        chosen[1] = _problem_of(Path(chosen[0]), resume)
-        if chosen[1] is None:
-            Path(chosen[0]).mkdir(parents=True, exist_ok=True)
-            begin(Path(chosen[0]))
+        chosen = _claimed(training.output_dir, resume, default)
     broadcast_object_list(chosen)
     if chosen[1] is not None:
         raise ValueError(f"output_dir={chosen[0]!r} {chosen[1]}")
@@ -63,6 +59,23 @@ def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     return folder
 
 
+def _claimed(named: str | None, resume: str | None, default: Path) -> list:
+    """The folder of a run and what is the matter with it; where nothing is, it is this run's from now on.
+
+    Of two runs that are started at once, one looks after the other has begun.
+    """
+    chosen = default if named in (None, "trainer_output") else Path(named)
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    with locked(chosen.parent):
+        if chosen is default:
+            chosen = _resumed_folder(resume, default) if resume else _free_folder(default)
+        problem = _problem_of(chosen, resume)
+        if problem is None:
+            chosen.mkdir(exist_ok=True)
+            begin(chosen)
+    return [str(chosen), problem]
+
+
 def _end(training: GRPOConfig, why: str) -> None:
     """Says why a run ends that cannot end by itself, and keeps it."""
     sys.stderr.write(f"error: {why}; {resume_hint(training)}\n")
@@ -71,18 +84,26 @@ def _end(training: GRPOConfig, why: str) -> None:
 
 def _problem_of(folder: Path, resume: str | None) -> str | None:
     """Why a run cannot work in a folder; None where it can."""
-    if pid := _at_work(folder):
-        return f"is the folder of a run that is at work (process {pid}); wait for its end, or stop it first"
+    if where := _at_work(folder):
+        return f"is the folder of a run that is at work ({where}); wait for its end, or stop it first"
     if not resume and holds_run(folder):
         return "already holds a run; name another folder, or pass --resume_from_checkpoint true to go on with it"
     return None
 
 
-def _at_work(folder: Path) -> int | None:
-    """The process of another run that works in a folder; None where there is none on this host."""
+def _at_work(folder: Path) -> str | None:
+    """The process of another run that works in a folder, in words; None where there is none.
+
+    One of another host is given the time to show that it works.
+    """
     record = read(folder)
-    works = record and record.get("state") == "running" and alive(record) and not is_own(record)
-    return record["pid"] if works else None
+    if not record or record.get("state") != "running" or is_own(record) or (there := alive(record)) is False:
+        return None
+    if there:
+        return f"process {record['pid']}"
+    host = record.get("host")
+    logger.info("%s: a run on %s was at work here; whether it still is shows within a minute", folder, host)
+    return f"on {host}, process {record['pid']}" if changes(folder, ELSEWHERE) else None
 
 
 def resume_of(training: GRPOConfig) -> str | None:

@@ -1,13 +1,20 @@
 """Writing results so that nothing is lost: whole files or none, and never over somebody's earlier run."""
 
+import contextlib
+import fcntl
+import itertools
 import json
+import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rlred.names import in_todays_names
+
+logger = logging.getLogger(__name__)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,16 +38,54 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         raise
 
 
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a JSONL file that is appended to, up to one that a crash cut off; none where there is no file."""
+def whole_lines(path: Path, fits: Callable[[Any], bool] = lambda value: True) -> list[str]:
+    """The lines of a JSONL file that is appended to, up to the first that is cut off or damaged; none without a file.
+
+    Damaged is what is no JSON, or does not fit.
+    """
     lines = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
-            json.loads(line)
-        except json.JSONDecodeError:
+            text = line.decode("utf-8")
+            if not fits(json.loads(text)):
+                break
+        except ValueError:
             break
-        lines.append(line)
+        lines.append(text)
     return lines
+
+
+def mended_lines(path: Path, fits: Callable[[Any], bool] = lambda value: True) -> list[str]:
+    """The same, and the file is left with these lines alone, so that it can be appended to.
+
+    A last line that was cut off by a crash just goes. Where whole lines go, that is a warning, and the file as it was
+    is kept beside.
+    """
+    lines = whole_lines(path, fits)
+    before, whole = path.read_bytes() if path.exists() else b"", "".join(f"{line}\n" for line in lines).encode()
+    if lost := before[len(whole) :].count(b"\n"):
+        kept = next(f for n in itertools.count(1) if not (f := path.with_name(f"{path.name}.damaged-{n}")).exists())
+        shutil.copyfile(path, kept)
+        said = "%s: line %d is damaged; it and all after it (%d lines) are made again; the file as it was is %s"
+        logger.warning(said, path, len(lines) + 1, lost, kept.name)
+    if before != whole:
+        write_text(path, whole.decode())
+    return lines
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder, for which other processes of this machine wait.
+
+    A file system that has no locks on folders gives none, and nothing is waited for.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_record(path: Path) -> Any:

@@ -1,7 +1,8 @@
 """What a run says of itself while it works: `heartbeat.json` in its folder, which `rlred status` reads.
 
 The main process writes it, atomically: when it claims the folder, at each stage, log and checkpoint, and at its end.
-A run that is killed leaves the last one behind; whether its process is still there, `alive` asks the system.
+A run that is killed leaves the last one behind; whether its process is still there, `alive` asks the system. On another
+host that cannot be asked; so a thread marks the file as changed every few seconds, and `changes` waits for that.
 """
 
 import collections
@@ -9,12 +10,14 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
 from rlred.files import write_json
 
 NAME = "heartbeat.json"
+TOUCH = 10.0  # seconds between two marks of a run that works
 
 
 class LastWarnings(logging.Handler):
@@ -34,7 +37,44 @@ WARNINGS = LastWarnings()
 
 def begin(folder: Path) -> None:
     """Says that this process works in a folder from now on; what an earlier one said is written over."""
-    write_json(folder / NAME, {**_this_process(), "started": time.time(), "time": time.time(), "state": "running"})
+    times = {"started": time.time(), "time": time.time(), "uptime": _uptime()}
+    write_json(folder / NAME, {**_this_process(), **times, "state": "running"})
+    if not _worked_in:
+        threading.Thread(target=_mark, daemon=True).start()
+    _worked_in[:] = [folder]
+
+
+_worked_in: list[Path] = []
+
+
+def _mark() -> None:
+    """Marks the heartbeat of the folder in which this process works, as long as it is its own."""
+    while True:
+        time.sleep(TOUCH)
+        record = read(_worked_in[0])
+        if record and is_own(record) and record.get("state") == "running":
+            try:
+                os.utime(_worked_in[0] / NAME)
+            except OSError:
+                pass  # no run ends because of it
+
+
+def changes(folder: Path, seconds: float) -> bool:
+    """Whether somebody writes or marks the heartbeat of a folder within so many seconds."""
+    before, deadline = _state_of(folder / NAME), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if _state_of(folder / NAME) != before:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def _state_of(path: Path) -> tuple | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def beat(folder: Path, **facts) -> None:
@@ -45,7 +85,7 @@ def beat(folder: Path, **facts) -> None:
     record = read(folder)
     if record is None or not is_own(record):
         return
-    record |= {**facts, "time": time.time(), "warnings": list(WARNINGS.found)}
+    record |= {**facts, "time": time.time(), "uptime": _uptime(), "warnings": list(WARNINGS.found)}
     try:
         write_json(folder / NAME, record)
     except (OSError, ValueError):
@@ -65,6 +105,19 @@ def is_own(record: dict) -> bool:
     """Whether this very process wrote a heartbeat."""
     own = _this_process()
     return all(record.get(name) == own[name] for name in own)
+
+
+def age(record: dict) -> float:
+    """Seconds since a heartbeat; by a clock that cannot be set, where this machine has written it since its start."""
+    if record.get("boot") == _boot() is not None and record.get("uptime") is not None:
+        return max(0.0, _uptime() - record["uptime"])
+    return max(0.0, time.time() - record.get("time", 0))
+
+
+def _uptime() -> float | None:
+    """Seconds since the system's start, those in which it slept as well; None where it does not tell."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return None if clock is None else time.clock_gettime(clock)
 
 
 def alive(record: dict) -> bool | None:

@@ -3,6 +3,8 @@
 import errno
 import json
 import logging
+import re
+import sys
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,13 +14,24 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from trl import GRPOConfig
 
-from rlred.heartbeat import alive, begin, is_own, read
+from rlred import hosts
+from rlred.files import locked
+from rlred.heartbeat import alive, beat, begin, changes, is_own, read
 from rlred.housekeeping import checkpoints_of
 
 logger = logging.getLogger(__name__)
 
+ELSEWHERE = 60.0  # seconds in which a run of another host shows that it works: several of its marks
+
 # What requests and httpx call a server that is gone, or breaks off or fails again and again.
 UNANSWERED = ("ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "RetryError", "ChunkedEncodingError")
+
+# What gloo, torch's store and NCCL say where the process at the other end is gone, or is not reached any more.
+PEER_GONE = re.compile(
+    r"gloo.*(closed by peer|reset by peer|Broken pipe|No route to host|unreachable|Timed out|timed out)"
+    r"|ncclRemoteError|The client socket has (failed to connect|timed out)|failed to recv, got 0 bytes",
+    re.DOTALL,
+)
 
 
 def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
@@ -33,37 +46,64 @@ def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     if resume and resume != "true" and not Path(resume).is_dir():
         raise ValueError(f"resume_from_checkpoint={resume!r} is not a folder; give a checkpoint's folder, or true")
     if state.is_main_process:
-        if training.output_dir in (None, "trainer_output"):
-            chosen[0] = str(_resumed_folder(resume, default) if resume else _free_folder(default))
-        else:
-            chosen[0] = training.output_dir
-        chosen[1] = _problem_of(Path(chosen[0]), resume)
-        if chosen[1] is None:
-            Path(chosen[0]).mkdir(parents=True, exist_ok=True)
-            begin(Path(chosen[0]))
+        chosen = _claimed(training.output_dir, resume, default)
     broadcast_object_list(chosen)
     if chosen[1] is not None:
         raise ValueError(f"output_dir={chosen[0]!r} {chosen[1]}")
-    training.output_dir = chosen[0]
+    training.output_dir, folder = chosen[0], Path(chosen[0])
     if state.is_main_process:
-        logger.info("output: %s", training.output_dir)
-    return Path(training.output_dir)
+        logger.info("output: %s", folder)
+    if hosts.several():
+        hosts.check_shared(folder, lambda: read(folder))
+        hosts.watch(lambda why: _end(training, why))
+    return folder
+
+
+def _claimed(named: str | None, resume: str | None, default: Path) -> list:
+    """The folder of a run and what is the matter with it; where nothing is, it is this run's from now on.
+
+    Of two runs that are started at once, one looks after the other has begun.
+    """
+    chosen = default if named in (None, "trainer_output") else Path(named)
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    with locked(chosen.parent):
+        if chosen is default:
+            chosen = _resumed_folder(resume, default) if resume else _free_folder(default)
+        problem = _problem_of(chosen, resume)
+        if problem is None:
+            chosen.mkdir(exist_ok=True)
+            begin(chosen)
+    return [str(chosen), problem]
+
+
+def _end(training: GRPOConfig, why: str) -> None:
+    """Says why a run ends that cannot end by itself, and keeps it."""
+    sys.stderr.write(f"error: {why}; {resume_hint(training)}\n")
+    beat(Path(training.output_dir), state="failed", error=why)
 
 
 def _problem_of(folder: Path, resume: str | None) -> str | None:
     """Why a run cannot work in a folder; None where it can."""
-    if pid := _at_work(folder):
-        return f"is the folder of a run that is at work (process {pid}); wait for its end, or stop it first"
+    if where := _at_work(folder):
+        return f"is the folder of a run that is at work ({where}); wait for its end, or stop it first"
     if not resume and holds_run(folder):
         return "already holds a run; name another folder, or pass --resume_from_checkpoint true to go on with it"
     return None
 
 
-def _at_work(folder: Path) -> int | None:
-    """The process of another run that works in a folder; None where there is none on this host."""
+def _at_work(folder: Path) -> str | None:
+    """The process of another run that works in a folder, in words; None where there is none.
+
+    One of another host is given the time to show that it works.
+    """
     record = read(folder)
-    works = record and record.get("state") == "running" and alive(record) and not is_own(record)
-    return record["pid"] if works else None
+    if not record or record.get("state") != "running" or is_own(record) or (there := alive(record)) is False:
+        return None
+    if there:
+        return f"process {record['pid']}"
+    host = record.get("host")
+    logger.info("%s: a run on %s was at work here; whether it still is shows within a minute", folder, host)
+    return f"on {host}, process {record['pid']}" if changes(folder, ELSEWHERE) else None
 
 
 def resume_of(training: GRPOConfig) -> str | None:
@@ -133,7 +173,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def external_failure(error: BaseException | None) -> str | None:
-    """What outside this program ended a run: a full disk, or a server that is gone; None for everything else.
+    """What outside this program ended a run: a full disk, a server or a process that is gone; None for all else.
 
     >>> external_failure(OSError(errno.ENOSPC, "No space left on device"))
     'the disk is full'
@@ -149,6 +189,10 @@ def external_failure(error: BaseException | None) -> str | None:
             return f"a server does not answer ({_address(error) or str(error).splitlines()[0][:160]}); start it again"
         if type(error).__name__ == "WeightsLost":  # rlred/evaluation/vllm_restart.py
             return str(error)
+        if isinstance(error, RuntimeError) and PEER_GONE.search(str(error)):
+            named = re.search(r"\[([\d.]+|[\da-f:]*::[\da-f:]*)\]:\d+", str(error))
+            where = f" on the host {named[1]}" if named else ""
+            return f"another process of this run{where} is gone, or is not reached any more"
         if type(error) is Exception and str(error).startswith("Request failed: "):  # all that TRL's vLLM client says
             return f"the vLLM server cannot do what it is asked ({' '.join(str(error).split())[:200]})"
         error = error.__cause__ or error.__context__

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlred.heartbeat import NAME, alive, read
+from rlred.heartbeat import NAME, age, alive, read
 from rlred.housekeeping import checkpoints_of, has_ended, in_words, number_of, size_of
 
 ADHERENCE = ("mean_abs_error", "over_budget", "batch_rank_correlation")
@@ -50,7 +50,7 @@ def status_of(folder: Path) -> Status:
     if state not in ("finished", "failed"):
         there = alive(record)
         state = "unknown" if there is None else "running" if there else "dead"
-    return Status(folder, state, record, max(0.0, time.time() - record.get("time", 0)))
+    return Status(folder, state, record, age(record))
 
 
 def _from_files(folder: Path) -> dict:

@@ -69,6 +69,7 @@ def _found(words: list[str], flag: str, folder: Path, ending: str) -> list[str]:
 def train(argv: Sequence[str]) -> int:
     """Runs a recipe through accelerate; without a name, prints the recipes."""
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{__doc__}\n{listing()}")
@@ -76,6 +77,9 @@ def train(argv: Sequence[str]) -> int:
     try:
         launch_command(launch_command_parser().parse_args(command_line(argv)))
     except subprocess.CalledProcessError as ended:  # the recipe has said why
-        # Of one that a signal has ended, what a shell would say: 137 for SIGKILL.
-        return ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
-    return 0
+        code = ended.returncode
+    except ChildFailedError as ended:  # of several processes, the first that failed
+        code = ended.get_first_failure()[1].exitcode
+    else:
+        return 0
+    return code if code >= 0 else 128 - code  # of one that a signal has ended, what a shell would say: 137 for SIGKILL

@@ -77,15 +77,15 @@ def main() -> int:
     if not options.rehearse and not (options.model and options.questions):
         parser.error("--model and --questions are needed; --rehearse takes the embedded model and questions")
     options.output.mkdir(parents=True, exist_ok=True)
-    deadline = time.time() + 60 * options.minutes
+    deadline = time.monotonic() + 60 * options.minutes
     failed = []
     for part in options.parts:
-        start = time.time()
+        start = time.monotonic()
         try:
             found = PARTS[part](options, deadline)
         except (subprocess.SubprocessError, OSError, ValueError, KeyError) as error:
             found = {"failed": f"{type(error).__name__}: {error}"}
-        found["minutes"] = round((time.time() - start) / 60, 2)
+        found["minutes"] = round((time.monotonic() - start) / 60, 2)
         failed += [part] * ("failed" in found)
         write_json(options.output / f"{part}.json", found)
         write_text(options.output / "report.md", report(options.output))
@@ -97,7 +97,7 @@ def main() -> int:
 def run_tests(options, deadline) -> dict:
     """The tests that need a GPU."""
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"]
-    output = logged(options, "tests", words, min(150, deadline - time.time()))
+    output = logged(options, "tests", words, min(150, deadline - time.monotonic()))
     wanted = " skipped" if options.rehearse else " passed"
     failed = wanted not in output or " failed" in output or " error" in output.splitlines()[-1]
     return {"summary": output.strip().splitlines()[-1], **({"failed": output[-2000:]} if failed else {})}
@@ -131,7 +131,7 @@ def run_memory(options, deadline) -> dict:
     path = options.output / "plan.yaml"
     write_text(path, yaml.safe_dump(merged))
     words = ["-m", "rlred.cli", "plan", "--config", str(path)]
-    output = logged(options, "memory", words, min(60, deadline - time.time()))
+    output = logged(options, "memory", words, min(60, deadline - time.monotonic()))
     planned = re.search(r"\| peak[^|]*\| ([\d.]+)", output)
     if planned is None:
         raise ValueError(f"rlred plan says no peak: {output[-400:]}")
@@ -146,7 +146,7 @@ def run_dial(options, deadline) -> dict:
     if steps is None:
         speed = options.output / "speed.json"
         told = json.loads(speed.read_text()).get("merged rollouts", {}) if speed.exists() else {}
-        left = deadline - time.time() - RESERVED
+        left = deadline - time.monotonic() - RESERVED
         steps = max(2, int(left / told.get("seconds_per_step", 15)))
     failed = {}
     try:
@@ -181,7 +181,7 @@ def run_recipe(options, name: str, folder: Path, deadline: float, **settings) ->
         *[word for flag, value in flags.items() for word in (f"--{flag}", *_words(flag, value))],
     ]
     words += options.flags if name == "dial" else []
-    output = logged(options, name, ["-c", CHILD, str(RECIPE), str(folder), *words], deadline - time.time())
+    output = logged(options, name, ["-c", CHILD, str(RECIPE), str(folder), *words], deadline - time.monotonic())
     if not (folder / "adapter_model.safetensors").exists():
         raise ValueError(f"{name}: the run left no adapter: {output[-600:]}")
 
@@ -197,13 +197,13 @@ from pathlib import Path
 recipe, folder, sys.argv[1:] = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 import torch
 from rlred.runs import grpo
-start = time.time()
+start = time.monotonic()
 try:
     status = grpo.main(Path(recipe))
 finally:
     cuda = torch.cuda.is_available()
     told = {
-        "seconds": round(time.time() - start, 1),
+        "seconds": round(time.monotonic() - start, 1),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "torch": torch.__version__,

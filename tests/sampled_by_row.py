@@ -35,8 +35,11 @@ class NoiseByRow(LogitsProcessor):
 
 
 def seeded_by_row(generate):
-    """`generate` with that noise; calls are counted, so that each generation batch has its own."""
-    batches = []
+    """`generate` with that noise; calls are counted, so that each generation batch has its own.
+
+    FIRST_BATCH in the environment says how many came before, in a run that goes on.
+    """
+    batches = [None] * int(os.environ.get("FIRST_BATCH", 0))
 
     def generate_with_noise(self, *args, input_ids, **kwargs):
         first_row = PartialState().process_index * len(input_ids)

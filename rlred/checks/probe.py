@@ -122,13 +122,13 @@ def collect(
     The speed is None where all of them were on disk. `prompts` are fitted to the tokenizer.
     """
     grading = Grading().fitted(prompts.end_of_thinking, tokenizer)
-    path, start = folder / "free.jsonl", time.time()
+    path, start = folder / "free.jsonl", time.monotonic()
     before = _tokens_in(path)
     outcomes = sweep(
         model, tokenizer, questions, free(prompts), sampling=sampling, grading=grading, path=path, description="free"
     )
     sampled = _tokens_in(path) - before
-    speed = round(sampled / (time.time() - start), 1) if sampled else None
+    speed = round(sampled / (time.monotonic() - start), 1) if sampled else None
     outcomes = [{**outcome, "source": "free"} for outcome in outcomes]
     rows = {row["question_id"]: row for row in questions}
     traces = [{**rows[one["question_id"]], "completion_ids": one["completion_ids"]} for one in outcomes]

@@ -128,3 +128,28 @@ def _adapted(model, adapter: str, name: str):
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"adapter {adapter!r} cannot be loaded on {name!r}: {reason}") from error
+
+
+def fingerprint(model) -> str | None:
+    """16 hexadecimal digits that tell the weights of a model from those of any other, adapters left out.
+
+    Of every parameter the first 16 numbers count, in bfloat16, so that the precision of loading changes nothing. None
+    for an engine, and for a model whose weights lie in shares or are not there yet.
+    """
+    import hashlib
+
+    import torch
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(model, torch.nn.Module):
+        return None
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        if "lora_" in name or ".modules_to_save." in name or not weight.is_floating_point():
+            continue
+        if isinstance(weight, DTensor) or weight.is_meta or not weight.numel():
+            return None
+        plain = name.replace("base_model.model.", "").replace(".base_layer.", ".").replace(".original_module.", ".")
+        first = weight.detach().flatten()[:16].to(torch.bfloat16).float().cpu()
+        digest.update(plain.encode() + first.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -23,7 +23,7 @@ from rlred.evaluation.conditions import Condition
 from rlred.evaluation.per_prompt_cap import longest
 from rlred.evaluation.row_limits import ShowTokens, StopAt
 from rlred.evaluation.sampling import Grading, Sampling
-from rlred.files import whole_lines, write_text
+from rlred.files import mended_lines, whole_lines, write_text
 from rlred.rewards.correctness import boxed_answer
 from rlred.rewards.length import find_end
 
@@ -139,7 +139,8 @@ def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> 
 def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt | dict]) -> list:
     """The completions that `path` holds so far; a new file with its settings where there is none.
 
-    A batch whose line was cut off by a crash is taken out of the file. Raises `ValueError` when the file was made from
+    A batch whose line was cut off by a crash is taken out of the file, and all from a damaged line on. Raises
+    `ValueError` when the file was made from
     other prompts or settings.
     """
     # The turns and not their ids: a template that writes today's date must not end a sweep at midnight.
@@ -149,12 +150,11 @@ def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt | dict
     if not path.exists():
         write_text(path, header + "\n")
         return []
-    lines = whole_lines(path)
-    if lines[:1] != [header]:
+    if whole_lines(path)[:1] not in ([header], []):
         raise ValueError(f"{path} holds completions of other prompts or settings; name another folder, or move it away")
-    whole = "".join(f"{line}\n" for line in lines)
-    if path.read_text(encoding="utf-8") != whole:
-        write_text(path, whole)
+    lines = mended_lines(path, lambda value: isinstance(value, dict | list) and len(value) > 0)
+    if not lines:  # not even its first line is whole
+        write_text(path, header + "\n")
     return [ids for line in lines[1:] for ids in json.loads(line)]
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -30,7 +31,7 @@ from rlred.data.prompts import Prompts, end_ids, prompt_ids
 from rlred.evaluation import markdown
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete
-from rlred.files import whole_lines, write_text
+from rlred.files import mended_lines, whole_lines
 from rlred.rewards.length import find_end
 from rlred.tokens import token_texts
 
@@ -76,6 +77,8 @@ class Material:
     """Completions of a question that the source `free` takes side by side."""
     free: Sequence[dict] = ()
     """The traces of the source `free`, with those that were cut at the cap."""
+    weights: str | None = None
+    """The fingerprint of the model that samples, which traces carry; None where it is not known."""
     known_texts: dict[int, str] = field(default_factory=dict, repr=False)
     """Texts of tokens that were decoded before."""
 
@@ -191,14 +194,14 @@ def sample(source: str, model, material: Material, count: int, path: Path, chunk
     """The completions of a source as traces, saved to `path` chunk by chunk, 512 or a batch if that is more.
 
     A trace has `question`, `completion_ids`, `source`, a `system` and `reference_correct_lengths` where the question
-    has them, and `truncated` where it did not end within its limit. A file that is already there is continued; a line
-    that was cut off by a crash is sampled again.
+    has them, and `truncated` where it did not end within its limit. A file that is already there is continued; from a
+    line that was cut off by a crash, or is damaged, all is sampled again. Raises `ValueError` for traces of another
+    model.
     """
     state, sampling = PartialState(), material.sampling
-    lines = whole_lines(path)
-    if state.is_main_process:
-        write_text(path, "".join(f"{line}\n" for line in lines))  # without one that was cut off by a crash
-    traces, done = read_traces(lines)
+    with state.main_process_first():
+        lines = mended_lines(path, is_chunk) if state.is_main_process else whole_lines(path, is_chunk)
+    traces, done = read_traces(lines, material.weights, path)
     while done < count:
         rng = random.Random(f"{'hindsight' if source == 'free' else source}/{sampling.seed}/{done}")
         size = min(max(chunk or CHUNK, sampling.batch_size), count - done)
@@ -218,7 +221,8 @@ def sample(source: str, model, material: Material, count: int, path: Path, chunk
         traces += made
         if state.is_main_process:
             with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"sampled": done, "traces": made}) + "\n")
+                own = {} if material.weights is None else {"weights": material.weights}
+                file.write(json.dumps({"sampled": done, **own, "traces": made}) + "\n")
         state.wait_for_everyone()
     return traces
 
@@ -229,9 +233,34 @@ def _trace(job: Job, tokens: list[int], source: str, stops: frozenset[int]) -> d
     return trace if tokens[-1] in stops else trace | {"truncated": True}
 
 
-def read_traces(lines: Sequence[str]) -> tuple[list[dict], int]:
-    """The traces of a file's lines, and how many completions were sampled for them."""
+def is_chunk(value: Any) -> bool:
+    """Whether a line of a traces file is one that `sample` writes."""
+    traces = value.get("traces") if isinstance(value, dict) and isinstance(value.get("sampled"), int) else None
+    return isinstance(traces, list) and all(
+        isinstance(one, dict) and isinstance(one.get("question"), str) and is_ids(one.get("completion_ids"))
+        for one in traces
+    )
+
+
+def is_ids(value: Any) -> bool:
+    """Whether a value is a list of token ids."""
+    return isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
+
+
+def read_traces(
+    lines: Sequence[str], weights: str | None = None, path: Path | str = "the file"
+) -> tuple[list[dict], int]:
+    """The traces of a file's lines, and how many completions were sampled for them.
+
+    Raises `ValueError` for those of other weights, where both are known.
+    """
     chunks = [json.loads(line) for line in lines]
+    others = {chunk["weights"] for chunk in chunks if "weights" in chunk} - {weights}
+    if weights and others:
+        raise ValueError(
+            f"{path} holds traces of another model (its weights are {others.pop()}, this model's {weights}); name "
+            "another output_dir, or move the file away"
+        )
     traces = [trace for chunk in chunks for trace in chunk["traces"]]
     return traces, chunks[-1]["sampled"] if chunks else 0
 

@@ -5,6 +5,7 @@ experiment      that of many runs in one table
 load_model      the base model and its tokenizer, as ModelConfig says
 load_both       training questions, and held-out ones that are never trained on
 num_rows        the asked rows that a whole GRPO run needs
+check_same_model   refuses to go on with another model in the folder of a run
 describe        every setting, for run.json
 """
 
@@ -23,16 +24,25 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 from trl import GRPOConfig, ModelConfig, get_peft_config
 
+from rlred import hosts
 from rlred.data import models
 from rlred.data.question_table import shared_questions
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
+from rlred.files import read_record
 from rlred.flags import parse_known
 from rlred.heartbeat import WARNINGS, beat
 from rlred.output import external_failure, resume_hint
 from rlred.runs.arguments import LengthControlArguments, parse
 from rlred.tiny import QUESTIONS
-from rlred.training.callbacks import BoundedFiles, CollapseAlarm, Heartbeat, KeepBest, SkipBadUpdates
+from rlred.training.callbacks import (
+    BoundedFiles,
+    CheckpointsInOrder,
+    CollapseAlarm,
+    Heartbeat,
+    KeepBest,
+    SkipBadUpdates,
+)
 from rlred.training.trackers import check_trackers
 
 logger = logging.getLogger(__name__)
@@ -95,7 +105,8 @@ def watchers(output: Path, training: GRPOConfig) -> list:
     """The callbacks of every GRPO run: alarms, bad updates left out, its best adapter, its heartbeat, bounded files."""
     gib = getattr(training, "disk_budget_gib", None)
     bounded = BoundedFiles(output, getattr(training, "keep_completions", None), gib and gib * 2**30)
-    return [CollapseAlarm(), SkipBadUpdates(), KeepBest(output / "best"), Heartbeat(output), bounded]
+    kept = [CheckpointsInOrder(), KeepBest(output / "best"), bounded]
+    return [CollapseAlarm(), SkipBadUpdates(), Heartbeat(output), *kept]
 
 
 def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
@@ -108,13 +119,27 @@ def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
     return max(groups_per_batch, int(training.num_train_epochs * rows_per_epoch))
 
 
-def describe(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig) -> dict:
-    """Every setting of the run, as it was used."""
+def check_same_model(output: Path, model, model_config: ModelConfig) -> None:
+    """Raises `ValueError` where a run is to go on in the folder of a run of another model."""
+    path, name = output / "run.json", model_config.model_name_or_path
+    record = read_record(path) if path.exists() else {}
+    before, now = record.get("weights"), models.fingerprint(model)
+    if before and now and before != now:
+        was = record.get("model", {}).get("model_name_or_path")
+        raise ValueError(
+            f"model_name_or_path={name!r}: {output} holds a run of {was!r}, whose weights are others; name another "
+            "output_dir, or go on with that model"
+        )
+
+
+def describe(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, model=None) -> dict:
+    """Every setting of the run, as it was used, and the fingerprint of the base's weights."""
     plain = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
     trained = training.to_sanitized_dict()
     if hasattr(training, "chat_template_kwargs"):
         trained["chat_template_kwargs"] = training.chat_template_kwargs  # a mapping, that can be read again
-    return {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain}
+    own = {"weights": found} if (found := models.fingerprint(model)) else {}
+    return {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain, **own}
 
 
 def use_all_cores() -> None:
@@ -173,8 +198,10 @@ def ended(work: Callable[[], str | None]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # Not asked of accelerate: its state must not be set up before the arguments say on which device.
     logging.getLogger("rlred").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    finished = False
     try:
-        text = work()
+        hosts.choose_interface()
+        text, finished = work(), True
     except ValueError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -185,6 +212,8 @@ def ended(work: Callable[[], str | None]) -> int:
             raise
         print("; ".join([f"error: {cause}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 1
+    finally:
+        hosts.leave(farewell=finished)
     if text and PartialState().is_main_process:
         print(text)
     return 0

@@ -34,7 +34,7 @@ from rlred.evaluation.sampling import Sampling
 from rlred.files import write_json
 from rlred.output import prepare_output_dir
 from rlred.runs.arguments import SFT_KINDS
-from rlred.runs.chassis import command, describe, load_both, load_model
+from rlred.runs.chassis import check_same_model, command, describe, load_both, load_model
 from rlred.training.sft import SupervisedTrainer, config_for
 
 
@@ -42,15 +42,16 @@ def run(
     arguments: CompressionArguments, training: SFTConfig, model_config: ModelConfig, default_output: Path
 ) -> Result | None:
     """Trains an adapter for the scorer and one for each control; returns the result (None with evaluate=False)."""
-    start = time.time()
+    start = time.monotonic()
     if get_peft_config(model_config) is None:
         raise ValueError("use_peft=False: this recipe trains LoRA adapters; set use_peft to true")
     questions, held_out = load_both(arguments, training.seed)
     dev = dev_questions(arguments, training, questions)
     model, tokenizer = load_model(model_config, training)
     output, state = prepare_output_dir(training, default_output), PartialState()
+    check_same_model(output, model, model_config)
     if state.is_main_process:
-        write_json(output / "run.json", describe(arguments, training, model_config))
+        write_json(output / "run.json", describe(arguments, training, model_config, model))
     with state.main_process_first():  # the others find what it has made
         traces = traces_stage(
             output / "traces.jsonl", lambda: make_traces(arguments, training, model, tokenizer, questions, output)
@@ -85,7 +86,7 @@ def run(
         "batch_size": arguments.eval_batch_size,
         "trained_ratios": arguments.asked_ratios(),
     }
-    result = Result("ratios", labels, blocks, cost={"minutes": round((time.time() - start) / 60, 1)})
+    result = Result("ratios", labels, blocks, cost={"minutes": round((time.monotonic() - start) / 60, 1)})
     write_result(result, output)
     return result
 

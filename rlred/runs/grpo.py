@@ -50,7 +50,7 @@ from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, EffortLength, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of, masking
 from rlred.runs.arguments import KINDS, LengthControlArguments
-from rlred.runs.chassis import command, describe, load_both, load_model, lora_of, num_rows, watchers
+from rlred.runs.chassis import check_same_model, command, describe, load_both, load_model, lora_of, num_rows, watchers
 from rlred.training.adherence import LogsAdherence
 from rlred.training.hindsight import Start, hindsight_start
 from rlred.training.target_search import SearchTargets
@@ -64,7 +64,7 @@ def run(
     arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
 ) -> Result | None:
     """Trains a length-controlled adapter and returns what was measured (None with evaluate=False)."""
-    start = time.time()
+    start = time.monotonic()
     sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
     prompts = arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(rewards))
     search, parts = arguments.make_target_search(), arguments.make_parts()
@@ -83,6 +83,7 @@ def run(
     engines, prompts = Engines(training, tokenizer), prompts.fitted(tokenizer)
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
     output = prepare_output_dir(training, default_output)
+    check_same_model(output, model, model_config)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
     grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
     needed = columns_of(reward, sampled_modes(sampler)).union(*(part.needs for part in parts))
@@ -92,7 +93,7 @@ def run(
     rows = asked_rows(questions, prompts, arguments, training, parts)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
-        write_json(output / "run.json", describe(arguments, training, model_config))
+        write_json(output / "run.json", describe(arguments, training, model_config, model))
 
     evaluation = StageEvaluation(arguments, training, held_out, tokenizer, prompts, grading, output, engines.of)
     evaluation.measure("baseline", model)
@@ -302,7 +303,7 @@ def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept
         "rl_steps": trainer.state.global_step,
         "rl_rollouts": rollouts_until(trainer, trainer.state.global_step),
         "rollouts_to_rank_correlation_0.9": rollouts,
-        "minutes": round((time.time() - start) / 60, 1),
+        "minutes": round((time.monotonic() - start) / 60, 1),
     }
 
 

@@ -119,7 +119,7 @@ class Experiment:
 
     def run(self, variant: str, seed: int, output: Path) -> dict:
         """Trains one variant and measures it."""
-        told, start = self.told, time.time()
+        told, start = self.told, time.monotonic()
         model, tokenizer = fresh_model(self.model_config, self.training, seed)
         needs_reference = variant not in ("base", "plain")
         reference = self.reference(seed, output.parent / f"reference-model-{seed}") if needs_reference else None
@@ -146,7 +146,7 @@ class Experiment:
             "greedy_accuracy": self.accuracy(trainer.model, tokenizer, 0.0),
             "clean_loss": final["eval_loss"],
             "tokens_read": final["eval_num_tokens"],
-            "minutes": (time.time() - start) / 60,
+            "minutes": (time.monotonic() - start) / 60,
             "clean_loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in log if "eval_loss" in entry],
         }
 

@@ -98,7 +98,7 @@ class TaleArguments:
 
 def run(arguments: TaleArguments) -> Result:
     """Searches, trains, measures; returns the result, which lies in the output folder with the adapter."""
-    start, output = time.time(), Path(arguments.output_dir)
+    start, output = time.monotonic(), Path(arguments.output_dir)
     if holds_run(output):
         raise ValueError(f"output_dir={str(output)!r} already holds a run; name another folder")
     adapter = resolve_adapter(arguments.adapter)
@@ -125,7 +125,7 @@ def run(arguments: TaleArguments) -> Result:
         {**labels, "temperature": 1.0},
         {"baseline": before, "trained": measured(model, before["natural_maximum"])},
         details={"search": {"questions": len(questions), "found": len(found)}},
-        cost={**searched, "minutes": round((time.time() - start) / 60, 1)},
+        cost={**searched, "minutes": round((time.monotonic() - start) / 60, 1)},
     )
     record = {**dataclasses.asdict(arguments), **asked.described(), "wording": dataclasses.asdict(asked.wording)}
     write_json(output / "run.json", {"arguments": record})

@@ -107,7 +107,7 @@ class Experiment:
 
     def run(self, variant: str, seed: int, output: Path) -> dict:
         """Trains one variant and measures it."""
-        told, start = self.told, time.time()
+        told, start = self.told, time.monotonic()
         model, tokenizer = fresh_model(self.model_config, self.training, seed)
         answers = self.answers(model, tokenizer, "train", seed, output.parent / f"samples-{seed}.jsonl")
         answers = [answer for answer in answers if not answer["truncated"] and (answer["correct"] or variant != "rft")]
@@ -133,7 +133,7 @@ class Experiment:
             "updates": trainer.state.global_step,
             "tokens_read": final["eval_num_tokens"],
             "training_seconds": max((entry.get("train_runtime", 0.0) for entry in log), default=0.0),
-            "minutes": (time.time() - start) / 60,
+            "minutes": (time.monotonic() - start) / 60,
             "loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in log if "eval_loss" in entry],
         }
 

@@ -31,7 +31,7 @@ from rlred.output import checkpoint_of, prepare_output_dir
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.runs.arguments import LoraModelConfig, RLConfig, option
-from rlred.runs.chassis import command, describe, load_model, lora_of, watchers
+from rlred.runs.chassis import check_same_model, command, describe, load_model, lora_of, watchers
 from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
 from rlred.training.difficulty_kl import DifficultyKL
@@ -169,7 +169,7 @@ def run(
     arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
 ) -> Result | None:
     """Trains a policy and returns what was measured (None with evaluate=False)."""
-    start = time.time()
+    start = time.monotonic()
     check(arguments, training, model_config)
     reward = bind(make_reward(arguments.reward), training.num_generations, ())
     rewards, parts = [reward], arguments.make_parts()
@@ -184,9 +184,10 @@ def run(
     held_out = held_out_of(arguments)
     check_held_out(rows, held_out.get("test", []))
     output = prepare_output_dir(training, default_output)
+    check_same_model(output, model, model_config)
     evaluation = VisualStageEvaluation(arguments, policy, held_out, correctness, training.seed, output)
     if PartialState().is_main_process:
-        write_json(output / "run.json", describe(arguments, training, model_config))
+        write_json(output / "run.json", describe(arguments, training, model_config, model))
 
     evaluation.measure("baseline", model)
     labels = {"model": model_config.model_name_or_path, "adapter": str(output), "seed": training.seed}
@@ -218,7 +219,7 @@ def run(
     trainer.save_state()
     trained, steps = trainer.accelerator.unwrap_model(trainer.model), trainer.state.global_step
     evaluation.measure("trained", trained, steps)
-    spent = {"steps": steps, "minutes": round((time.time() - start) / 60, 1)}
+    spent = {"steps": steps, "minutes": round((time.monotonic() - start) / 60, 1)}
     result = evaluation.result(labels, spent, evaluation.positions(trained, arguments.strategy))
     if result and PartialState().is_main_process:
         write_result(result, output)

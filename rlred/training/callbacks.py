@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from rlred.files import write_json
 from rlred.heartbeat import beat
-from rlred.housekeeping import completions_of, in_words, keep_within
+from rlred.housekeeping import checkpoints_of, completions_of, in_words, keep_within
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +191,26 @@ class Heartbeat(TrainerCallback):
         told = {"step": state.global_step, "max_steps": state.max_steps, "seconds_per_step": rate}
         beat(self.folder, stage=self.stage, **told, first=self.first, last=self.last)
         self.written = time.monotonic()
+
+
+class CheckpointsInOrder(TrainerCallback):
+    """Dates earlier checkpoints before the next one where the clock was set back between them.
+
+    Of checkpoints beyond `save_total_limit`, transformers 5.23 removes those with the earliest time of change: after
+    such a jump that is the one which it has just written.
+    """
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if not (control.should_save and state.is_world_process_zero):
+            return
+        latest = time.time() - 1
+        for path in reversed(checkpoints_of(Path(args.output_dir))):
+            latest = min(latest, path.stat().st_mtime)
+            if path.stat().st_mtime > latest:
+                os.utime(path, (latest, latest))
+            latest -= 1
+
+    on_epoch_end = on_step_end
 
 
 def numbers_of(logs: dict) -> dict:

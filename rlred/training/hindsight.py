@@ -32,6 +32,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from rlred.data.budgets import BudgetSampler
+from rlred.data.models import fingerprint
 from rlred.data.prompts import Prompts, as_prompts
 from rlred.data.question_table import Rows
 from rlred.evaluation.conditions import budget_conditions
@@ -230,6 +231,7 @@ class Start:
             asks_budgets=not (self.settings.sources or self.sampler.modes.get("effort")),
             answer_cues=ANSWER_CUES if self.settings.answer_cue is None else (self.settings.answer_cue,),
             samples_per_question=self.settings.samples_per_question,
+            weights=fingerprint(model),
         )
         traces, bins = find_traces(self.engine_of(model), material, self.settings, self.grading, output)
         if PartialState().is_main_process:

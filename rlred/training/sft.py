@@ -26,7 +26,7 @@ from transformers import TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from rlred.output import last_checkpoint
-from rlred.training.callbacks import SkipBadUpdates
+from rlred.training.callbacks import CheckpointsInOrder, SkipBadUpdates
 from rlred.training.trackers import guard_trackers
 
 # What an SFT that is a stage of a larger run takes from it.
@@ -176,6 +176,7 @@ class SupervisedTrainer(SFTTrainer):
         check_lengths(kwargs.get("train_dataset"), kwargs["args"].max_length)
         super().__init__(*args, **kwargs)
         self.add_callback(SkipBadUpdates())
+        self.add_callback(CheckpointsInOrder())
         guard_trackers(self)
         if sampler is not None and len(self.train_dataset) != len(sampler):
             raise ValueError(

@@ -127,7 +127,7 @@ def train(
     Not the SFT loop (rlred/training/sft.py): the texts are made as they are trained on, and the rate has a floor.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    start, batch_size = time.time(), schedule.batch_size
+    start, batch_size = time.monotonic(), schedule.batch_size
     for step in range(schedule.steps):
         decay = 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
         for group in optimizer.param_groups:
@@ -144,4 +144,4 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            print(f"{name} step {step} loss {loss.item():.4f} seconds {time.time() - start:.0f}", flush=True)
+            print(f"{name} step {step} loss {loss.item():.4f} seconds {time.monotonic() - start:.0f}", flush=True)

@@ -188,7 +188,7 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     tokens = tokenizer.convert_tokens_to_ids(list(BUDGET_TOKENS))
-    stage, entered, mixed, worst, start = 0, 0, False, 0.0, time.time()
+    stage, entered, mixed, worst, start = 0, 0, False, 0.0, time.monotonic()
     for step in range(steps):
         done = step / steps
         decay = 1 if done < 0.4 else 0.5 * (1 + math.cos(math.pi * (done - 0.4) / 0.6)) + 0.01
@@ -228,7 +228,9 @@ def train(model, tokenizer, steps: int, batch_size: int, learning_rate: float, r
             print(f"step {step} mixed budgets", flush=True)
         if step % 25 == 0:
             shown = " ".join(f"{family} {rate:.2f}" for family, rate in rates.items())
-            print(f"step {step} K {k} loss {loss.item():.3f} {shown} seconds {time.time() - start:.0f}", flush=True)
+            print(
+                f"step {step} K {k} loss {loss.item():.3f} {shown} seconds {time.monotonic() - start:.0f}", flush=True
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ from rlred.runs.arguments import LengthControlArguments, parse
 from rlred.tiny import QUESTIONS
 from rlred.training.callbacks import BoundedFiles, CollapseAlarm, Heartbeat, KeepBest, SkipBadUpdates
 from rlred.training.trackers import check_trackers
+from rlred.wrapper import check_wrapper, described, fsdp_without_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def describe(arguments: LengthControlArguments, training: GRPOConfig, model_conf
     trained = training.to_sanitized_dict()
     if hasattr(training, "chat_template_kwargs"):
         trained["chat_template_kwargs"] = training.chat_template_kwargs  # a mapping, that can be read again
-    return {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain}
+    settings = {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain}
+    return {**settings, "wrapper": described(training)}
 
 
 def use_all_cores() -> None:
@@ -125,12 +127,14 @@ def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], pag
     """
 
     def work() -> str | None:
+        fsdp_without_gpus()
         told = parse(recipe.with_suffix(".yaml"), kinds=kinds)
         placed = next(part for part in told if hasattr(part, "output_dir"))
         if getattr(placed, "use_cpu", False):
             use_all_cores()
         if isinstance(placed, TrainingArguments):
             check_trackers(placed)
+            check_wrapper(placed)
         try:
             report = run(*told, Path("outputs") / recipe.stem)
         except BaseException as error:

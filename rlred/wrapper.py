@@ -80,14 +80,21 @@ def mismatch(training: TrainingArguments) -> tuple[str, object, str] | None:
     said = f"{asked} was asked for, and accelerate would train with {found}"
     if training.use_cpu and asked not in ("ddp", "one process"):
         return "use_cpu", True, f"{said}; set it to false (docs/scaling.md says how it runs on a CPU)"
-    backend = training.ddp_backend
-    return "ddp_backend", backend, f"{said}; without a GPU set it to gloo, and see docs/scaling.md for the rest"
+    if training.ddp_backend is None:
+        return "ddp_backend", None, f"{said}; on a machine without a GPU set it to gloo (docs/scaling.md)"
+    device = os.environ.get("ACCELERATE_TORCH_DEVICE")
+    return "ACCELERATE_TORCH_DEVICE", device, f"{said}; on a machine without a GPU set it to cpu (docs/scaling.md)"
 
 
-def check_wrapper(training: TrainingArguments) -> None:
-    """Raises `ValueError` where another wrapper would train than the one that was asked for; else says which."""
+def check_wrapper(training: TrainingArguments, shares: bool = True) -> None:
+    """Raises `ValueError` where another wrapper would train than the one that was asked for; else says which.
+
+    Without `shares` one that leaves no process the whole weights is refused as well.
+    """
     if found := mismatch(training):
         raise ValueError("{}={}: {}".format(*found))
+    if not shares and (name := asked_wrapper(training)) in SHARES:
+        raise ValueError(f"{name}: this recipe samples from whole weights; launch it with ddp or zero2")
     logger.info("processes: %s", json.dumps(described(training)))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -12,7 +12,8 @@ from trl import GRPOConfig
 from rlred.checks.audit_devices import audit_shares
 from rlred.evaluation.shares import gathered
 from rlred.training.callbacks import CheckWrapper
-from rlred.wrapper import asked_wrapper, check_wrapper, described, mismatch, model_wrapper
+from rlred.training.merged_rollouts import MergedRollouts
+from rlred.wrapper import asked_wrapper, check_wrapper, described, fsdp_without_gpus, mismatch, model_wrapper
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
@@ -66,6 +67,29 @@ def test_trap_two_processes_of_which_each_is_alone(training, monkeypatch):
     assert mismatch(training)[0] == "ddp_backend"
 
 
+def test_fsdp_is_entered_without_gpus(group, tmp_path, monkeypatch):
+    for name, value in {**FSDP, "ACCELERATE_TORCH_DEVICE": "cpu", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(PartialState, "_prepare_backend", PartialState._prepare_backend)  # put back afterwards
+    settings = {"use_cpu": False, "ddp_backend": "gloo", "bf16": False, "report_to": "none", "num_generations": 2}
+    assert mismatch(GRPOConfig(str(tmp_path), **settings))[0] == "ACCELERATE_TORCH_DEVICE"
+    fsdp_without_gpus()
+    training = GRPOConfig(str(tmp_path), **settings)
+    assert described(training) == {"asked": "fsdp2", "found": "fsdp2", "processes": 1, "device": "cpu"}
+    check_wrapper(training)
+    with pytest.raises(ValueError, match="fsdp2: this recipe samples from whole weights; launch it with ddp or zero2"):
+        check_wrapper(training, shares=False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_trap_an_adapter_that_is_merged_in_shares(training, monkeypatch):
+    MergedRollouts().check(training, ())
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    with pytest.raises(ValueError, match="leave it out beside zero3"):
+        MergedRollouts().check(training, ())
+
+
 def test_the_class_of_the_wrapped_model_is_told(group):
     assert model_wrapper(model_of()) == "one process"
     assert model_wrapper(DistributedDataParallel(model_of())) == "ddp"
@@ -117,6 +141,8 @@ def test_what_is_whole_is_left_alone():
         (FSDP, {"range_test": True}, ["hindsight.learning_rate"]),
         ({**FSDP, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, ["fsdp_cpu_ram_efficient_loading"]),
         ({**FSDP, "FSDP_VERSION": "1"}, {}, ["fsdp_version"]),
+        ({**FSDP, "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, {"samples": False}, ["fsdp_state_dict_type"]),
+        ({**FSDP, "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}, {}, []),
         (DEEPSPEED, {"range_test": True}, ["hindsight.learning_rate"]),
     ],
 )

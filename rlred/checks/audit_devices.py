@@ -8,6 +8,8 @@ from transformers import TrainingArguments
 from rlred.checks.findings import Finding, error
 from rlred.wrapper import SHARES, asked_wrapper, mismatch, told
 
+FULL = "FULL_STATE_DICT"
+
 
 def audit_devices(training: TrainingArguments) -> Iterator[Finding]:
     """A finding where another wrapper would train than the one that was asked for."""
@@ -21,6 +23,10 @@ def audit_shares(training: TrainingArguments, samples: bool, range_test: bool) -
     `samples` says whether there are sweeps or a hindsight start, `range_test` whether that looks for its learning rate.
     """
     wrapper = asked_wrapper(training)
+    if wrapper.startswith("fsdp") and os.environ.get("FSDP_STATE_DICT_TYPE", FULL) != FULL:
+        # transformers 5.23 (`Trainer.save_model`) saves nothing then, and says nothing.
+        advice = f"the adapter would not be saved; set it to {FULL}"
+        yield error("fsdp_state_dict_type", os.environ["FSDP_STATE_DICT_TYPE"], advice)
     if wrapper not in SHARES or not samples:
         return
     advice = f"sweeps and traces under {wrapper} are sampled by transformers alone; set it to false, or use zero2"

@@ -119,11 +119,12 @@ def use_all_cores() -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], page: str) -> int:
+def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], page: str, shares: bool = False) -> int:
     """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2.
 
     `run` takes the arguments, one of each of the `kinds`, and the default output folder; when it returns a report, the
-    `page` that it left in the output folder is printed.
+    `page` that it left in the output folder is printed. `shares` says that it works without the whole weights on every
+    process (ZeRO-3, FSDP).
     """
 
     def work() -> str | None:
@@ -134,7 +135,7 @@ def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], pag
             use_all_cores()
         if isinstance(placed, TrainingArguments):
             check_trackers(placed)
-            check_wrapper(placed)
+            check_wrapper(placed, shares)
         try:
             report = run(*told, Path("outputs") / recipe.stem)
         except BaseException as error:

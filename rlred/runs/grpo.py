@@ -345,4 +345,4 @@ def rollouts_until(trainer: GRPOTrainer, step: int) -> int:
 
 def main(recipe: Path) -> int:
     """The command line of a length-control recipe."""
-    return command(recipe, run, KINDS, "adherence.md")
+    return command(recipe, run, KINDS, "adherence.md", shares=True)

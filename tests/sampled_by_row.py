@@ -3,7 +3,7 @@
     accelerate launch --config_file accelerate_configs/ddp_cpu.yaml tests/sampled_by_row.py --hindsight false ...
 
 A process draws its tokens from its own random state, so the rollouts of two processes are never those of one. Here the
-noise of each token is seeded by batch, row and position instead (Gumbel noise; its argmax is a sample of the softmax).
+noise of each token is seeded by prompt, row and position instead (Gumbel noise; its argmax is a sample of the softmax).
 """
 
 import os
@@ -19,15 +19,17 @@ from tests.paths import ROOT
 
 
 class NoiseByRow(LogitsProcessor):
-    """Leaves one token per row: the argmax of its scores and its own Gumbel noise."""
+    """Leaves one token per row: the argmax of its scores and its own Gumbel noise.
 
-    def __init__(self, batch: int, first_row: int, prompt_length: int):
-        self.batch, self.first_row, self.prompt_length = batch, first_row, prompt_length
+    `names` tell the rows apart: their prompt, and their place in the batch of all processes.
+    """
+
+    def __init__(self, names: list[str], prompt_length: int):
+        self.names, self.prompt_length = names, prompt_length
 
     def __call__(self, input_ids, scores):
         position = input_ids.shape[1] - self.prompt_length
-        rows = [f"{self.batch}/{self.first_row + row}/{position}" for row in range(len(scores))]
-        seeds = [zlib.crc32(row.encode()) for row in rows]
+        seeds = [zlib.crc32(f"{name}/{position}".encode()) for name in self.names]
         uniform = torch.stack([torch.rand(scores.shape[1], generator=torch.Generator().manual_seed(s)) for s in seeds])
         noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
         chosen = (scores + noise.to(scores)).argmax(dim=1, keepdim=True)
@@ -35,17 +37,15 @@ class NoiseByRow(LogitsProcessor):
 
 
 def seeded_by_row(generate):
-    """`generate` with that noise; calls are counted, so that each generation batch has its own.
+    """`generate` with that noise. Nothing is counted, so that a run that is resumed samples what it would have."""
 
-    FIRST_BATCH in the environment says how many came before, in a run that goes on.
-    """
-    batches = [None] * int(os.environ.get("FIRST_BATCH", 0))
-
-    def generate_with_noise(self, *args, input_ids, **kwargs):
+    def generate_with_noise(self, *args, input_ids, attention_mask, **kwargs):
         first_row = PartialState().process_index * len(input_ids)
-        noise = NoiseByRow(len(batches), first_row, input_ids.shape[1])
-        batches.append(noise)
-        return generate(self, *args, input_ids=input_ids, logits_processor=LogitsProcessorList([noise]), **kwargs)
+        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
+        names = [f"{first_row + row}/{ids}" for row, ids in enumerate(prompts)]
+        noise = LogitsProcessorList([NoiseByRow(names, input_ids.shape[1])])
+        told = {"input_ids": input_ids, "attention_mask": attention_mask, "logits_processor": noise}
+        return generate(self, *args, **told, **kwargs)
 
     return generate_with_noise
 

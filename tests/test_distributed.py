@@ -3,15 +3,22 @@
 import importlib.util
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from safetensors.torch import load_file
 
 from rlred.evaluation.results import read_result
+from rlred.files import read_record
+from rlred.heartbeat import read
 from tests.paths import ROOT
 
+STATES = ("hindsight/trainer_state.json", "trainer_state.json")
+STAGES = ("baseline", "hindsight", "trained")
 FLAGS = "--max_steps 2 --num_generations 4 --num_questions 16 --num_eval_questions 4 --lora_r 4 --logging_steps 1"
 
 
@@ -72,14 +79,112 @@ def test_two_processes_have_the_loss_of_one(tmp_path):
     assert differences[0] < 1e-4 and differences[1] < 1e-4 and differences[2] < 1e-3
 
 
+# What each wrapper needs on a machine without a GPU; `use_cpu` would leave the sharded ones out (docs/scaling.md).
+ON_CPU = "--use_cpu false --ddp_backend gloo"
+WRAPPERS = {"ddp": "", "zero2": ON_CPU, "zero3": ON_CPU, "fsdp2": ON_CPU}
+HINDSIGHT = {"num_samples": 64, "max_updates": 4, "cooldown_updates": 0, "batch_size": 8, "probe_every": 2}
+HINDSIGHT |= {"num_probe_questions": 2, "num_probe_budgets": 3}
+WHOLE = "--max_steps 10 --num_generations 4 --num_questions 64 --num_eval_questions 4 --eval_budgets 16 48 --lora_r 4"
+WHOLE += " --logging_steps 1 --save_strategy steps --save_steps 5 --learning_rate 0.002 --warmup_steps 0"
+
+
+def start(config, output, batch_size, *flags):
+    """A whole run of l1_maxlen, from its hindsight start to its report, in a session of its own."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command += ["--config_file", f"accelerate_configs/{config}.yaml", "tests/sampled_by_row.py", *WHOLE.split(" ")]
+    command += ["--per_device_train_batch_size", str(batch_size), "--hindsight_settings", json.dumps(HINDSIGHT)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    if "gloo" in flags:
+        environment |= {"ACCELERATE_TORCH_DEVICE": "cpu"}
+    if config.startswith("zero"):
+        environment |= {"DS_ACCELERATOR": "cpu"}
+    if config == "cpu":  # one thread, as each of two processes has
+        command = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0))), *command]
+    with open(output.with_suffix(".log"), "a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [*command, "--output_dir", str(output), *flags],
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def log_of(output):
+    return output.with_suffix(".log").read_text(encoding="utf-8")
+
+
+def finished(process, output):
+    assert process.wait(timeout=1800) == 0, log_of(output)[-3000:]
+    return output
+
+
+def killed_after(process, output, step):
+    """Kills a run, and all of its processes, once it has logged a step."""
+    while (record := read(output) or {}).get("stage") != "training" or record["step"] < step:
+        assert process.poll() is None, log_of(output)[-3000:]
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    output = tmp_path_factory.mktemp("one") / "run"
+    return finished(start("cpu", output, 16), output)
+
+
+def differences(one, two):
+    """The largest ones between two runs: losses of the start, losses and rewards of RL, adapters, mean lengths."""
+    starts, steps = ([json.loads((run / part).read_text())["log_history"] for run in (one, two)] for part in STATES)
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in starts]
+    rewards = [[(entry["loss"], entry["reward"]) for entry in log if "reward" in entry] for log in steps]
+    assert [len(found) for found in (*losses, *rewards)] == [4, 4, 10, 10]
+    adapters = [load_file(run / "adapter_model.safetensors") for run in (one, two)]
+    assert {name: one.shape for name, one in adapters[0].items()} == {name: x.shape for name, x in adapters[1].items()}
+    lengths = [
+        [
+            json.loads((run / "measures" / f"{stage}.json").read_text())["overall"]["max"]["mean_length"]
+            for run in (one, two)
+        ]
+        for stage in ("baseline", "hindsight", "trained")
+    ]
+    return {
+        "start": max(abs(a - b) for a, b in zip(*losses, strict=True)),
+        "loss": max(abs(a[0] - b[0]) for a, b in zip(*rewards, strict=True)),
+        "reward": max(abs(a[1] - b[1]) for a, b in zip(*rewards, strict=True)),
+        "adapter": max(float((adapters[0][name] - adapters[1][name]).abs().max()) for name in adapters[0]),
+        "mean length": max(abs(a - b) for a, b in lengths),
+    }
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
-def test_zero_on_two_processes_has_the_loss_of_one(tmp_path):
-    one = losses(tmp_path, "cpu", 16)
-    for config in ("zero2_cpu", "zero3_cpu"):
-        flags = "--use_cpu false --ddp_backend gloo --save_strategy steps --save_steps 10".split(" ")
-        two = losses(tmp_path, config, 8, flags, DS_ACCELERATOR="cpu", ACCELERATE_TORCH_DEVICE="cpu")
-        assert list((tmp_path / config).glob("checkpoint-10/global_step10/*zero_pp_rank_1*")), "it was not ZeRO"
-        loss, reward = (max(abs(a[i] - b[i]) for a, b in zip(one, two, strict=True)) for i in range(2))
-        print(f"{config}: largest difference over ten steps, of loss and reward: {loss:.1e} {reward:.1e}")
-        assert len(two) == 10 and loss < 1e-4 and reward < 1e-4
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_whole_run_of_two_processes_that_is_killed_and_resumed_is_that_of_one(wrapper, one_process, tmp_path):
+    if wrapper.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
+    output, flags = tmp_path / "run", WRAPPERS[wrapper].split()
+    (output / "hindsight").mkdir(parents=True)
+    # Traces are drawn from the random state of each process; the start of both learns from the same ones.
+    shutil.copy(one_process / "hindsight" / "traces.jsonl", output / "hindsight")
+    killed_after(start(f"{wrapper}_cpu", output, 8, *flags), output, 6)
+    assert not (output / "adapter_model.safetensors").exists()
+    finished(start(f"{wrapper}_cpu", output, 8, *flags, "--resume_from_checkpoint", "true"), output)
+    told = {"asked": wrapper, "found": wrapper, "processes": 2, "device": "cpu"}
+    assert read_record(output / "run.json")["wrapper"] == told
+    assert f"training: {wrapper}, processes: 2" in log_of(output) and (output / "adherence.md").exists()
+    found = differences(one_process, output)
+    print(
+        f"{wrapper}: largest differences to one process:", json.dumps({name: f"{d:.1e}" for name, d in found.items()})
+    )
+    assert found["start"] < 1e-4 and found["loss"] < 1e-4 and found["reward"] < 1e-4
+
+
+@pytest.mark.slow
+def test_trap_fsdp_beside_use_cpu_is_refused(tmp_path):
+    process = start("fsdp2_cpu", tmp_path / "run", 8)
+    assert process.wait(timeout=300) != 0
+    said = log_of(tmp_path / "run")
+    assert "error: use_cpu=True: fsdp2 was asked for, and accelerate would train with ddp; set it to false" in said
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,6 @@ the run; warnings are logged. The evidence for a trap stands beside its check.
 """
 
 import logging
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from statistics import fmean
 
 from trl import GRPOConfig
 
+from rlred.checks.audit_devices import audit_devices
 from rlred.checks.audit_efforts import audit_effort_rows, audit_efforts
 from rlred.checks.findings import Finding, error, warning
 from rlred.checks.probe_file import ProbeFile
@@ -45,7 +45,7 @@ def audit_config(
     training: GRPOConfig, sampler: BudgetSampler, rewards: Sequence[Callable], *, hindsight: bool, use_peft: bool
 ) -> Iterator[Finding]:
     """Findings that need no data and no model."""
-    yield from _devices(training)
+    yield from audit_devices(training)
     yield from _rollouts(training, sampler)
     yield from _scaling(training)
     yield from audit_rewards(training, rewards, sampled_modes(sampler))
@@ -123,13 +123,6 @@ def audit_columns(rewards: Sequence[Callable], rows, modes: Collection[str]) -> 
                 yield error("rows", column, advice)
 
 
-def _devices(training: GRPOConfig) -> Iterator[Finding]:
-    if training.use_cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        # accelerate 1.15 (PartialState): with cpu=True the DeepSpeed branch is not entered, and nothing is said.
-        advice = "accelerate leaves DeepSpeed out and trains with DDP; set it to false (docs/scaling.md says how)"
-        yield error("use_cpu", True, advice)
-
-
 def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]:
     if asks_tokens(sampled_modes(sampler)):
         try:
@@ -201,9 +194,6 @@ def _start(training: GRPOConfig, hindsight: bool, use_peft: bool, asks_length: b
         yield error(
             "use_peft", False, "the hindsight start trains a LoRA adapter; set it to true, or hindsight to false"
         )
-    if hindsight and training.deepspeed_plugin is not None and training.deepspeed_plugin.zero_stage == 3:
-        advice = "samples from whole weights, which ZeRO-3 does not keep on one device; use zero2, or set it to false"
-        yield error("hindsight", True, advice)
     if use_peft and training.learning_rate < 1e-5:
         advice = "a LoRA adapter hardly moves at this rate (a public run at 5e-6 ended at a KL of 6e-4); try 2e-5"
         yield warning("learning_rate", training.learning_rate, advice)

@@ -14,6 +14,7 @@ from rlred.evaluation.measures import amount, measure
 from rlred.evaluation.report import STAGES, adherence
 from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.shares import gathered
 from rlred.evaluation.sweep import sweep
 from rlred.files import read_record, write_json
 from rlred.heartbeat import beat
@@ -77,30 +78,36 @@ class StageEvaluation:
         unasked = set(self.modes) == {"free"}  # nobody asks for a length, so no constant one is a control
         if not self.on or (unasked and stage == "control_constant_length"):
             return
-        # Every process has the whole model; the main one measures while the others wait for it.
-        state, engine = PartialState(), self.engine_of(model)
-        if state.is_main_process and not self.has_measured(path, step):
-            beat(self.output, stage=f"measuring: {stage}")
-            constant = constant_effort = None
-            if stage == "control_constant_length":
-                constant, constant_effort = (found[len(found) // 2] for found in (self.budgets, self.efforts))
-            asked = {"efforts": self.efforts, "constant_budget": constant, "constant_effort": constant_effort}
-            outcomes = sweep(
-                engine,
-                self.tokenizer,
-                self.held_out,
-                budget_conditions(self.prompts, self.budgets, self.modes, **asked, per_prompt_cap=self.per_prompt_cap),
-                sampling=self.sampling,
-                grading=self.grading,
-                path=path.with_suffix(".completions.jsonl"),
-                description=f"measuring: {stage}",
-            )
-            block = measure(outcomes, self.natural_maximum())
-            block["constant_budget"] = constant
-            block["examples"] = examples(outcomes, self.held_out)
-            write_json(path, block)
-            logger.info("%s: %s", stage, json.dumps(block["overall"]))
-        state.wait_for_everyone()
+        # Every process gets the whole model; the main one measures while the others wait for it.
+        state = PartialState()
+        with gathered(model):
+            engine = self.engine_of(model)
+            if state.is_main_process and not self.has_measured(path, step):
+                self._sweep(stage, engine, path)
+            state.wait_for_everyone()
+
+    def _sweep(self, stage: str, engine, path: Path) -> None:
+        """Measures one stage on this process, and writes what it found."""
+        beat(self.output, stage=f"measuring: {stage}")
+        constant = constant_effort = None
+        if stage == "control_constant_length":
+            constant, constant_effort = (found[len(found) // 2] for found in (self.budgets, self.efforts))
+        asked = {"efforts": self.efforts, "constant_budget": constant, "constant_effort": constant_effort}
+        outcomes = sweep(
+            engine,
+            self.tokenizer,
+            self.held_out,
+            budget_conditions(self.prompts, self.budgets, self.modes, **asked, per_prompt_cap=self.per_prompt_cap),
+            sampling=self.sampling,
+            grading=self.grading,
+            path=path.with_suffix(".completions.jsonl"),
+            description=f"measuring: {stage}",
+        )
+        block = measure(outcomes, self.natural_maximum())
+        block["constant_budget"] = constant
+        block["examples"] = examples(outcomes, self.held_out)
+        write_json(path, block)
+        logger.info("%s: %s", stage, json.dumps(block["overall"]))
 
     def has_measured(self, path: Path, step: int) -> bool:
         """Whether a stage's sweep is there, of these questions, budgets and steps; another one is moved aside."""

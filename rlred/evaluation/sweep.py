@@ -124,6 +124,7 @@ def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> 
             max_new_tokens=max(limits),
             stopping_criteria=StoppingCriteriaList([StopAt(prompt_length, limits), shown]),
             pad_token_id=tokenizer.pad_token_id,
+            synced_gpus=False,  # other processes sample rows of their own, or none (rlred/evaluation/shares.py)
             top_p=None if temperature == 0 else 1.0,
             **NEUTRAL,
             **sampling,

@@ -44,6 +44,7 @@ from rlred.training.callbacks import (
     SkipBadUpdates,
 )
 from rlred.training.trackers import check_trackers
+from rlred.wrapper import check_wrapper, described, fsdp_without_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,8 @@ def describe(arguments: LengthControlArguments, training: GRPOConfig, model_conf
     if hasattr(training, "chat_template_kwargs"):
         trained["chat_template_kwargs"] = training.chat_template_kwargs  # a mapping, that can be read again
     own = {"weights": found} if (found := models.fingerprint(model)) else {}
-    return {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain, **own}
+    settings = {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain, **own}
+    return {**settings, "wrapper": described(training)}
 
 
 def use_all_cores() -> None:
@@ -147,20 +149,23 @@ def use_all_cores() -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], page: str) -> int:
+def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], page: str, shares: bool = False) -> int:
     """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2.
 
     `run` takes the arguments, one of each of the `kinds`, and the default output folder; when it returns a report, the
-    `page` that it left in the output folder is printed.
+    `page` that it left in the output folder is printed. `shares` says that it works without the whole weights on every
+    process (ZeRO-3, FSDP).
     """
 
     def work() -> str | None:
+        fsdp_without_gpus()
         told = parse(recipe.with_suffix(".yaml"), kinds=kinds)
         placed = next(part for part in told if hasattr(part, "output_dir"))
         if getattr(placed, "use_cpu", False):
             use_all_cores()
         if isinstance(placed, TrainingArguments):
             check_trackers(placed)
+            check_wrapper(placed, shares)
         try:
             report = run(*told, Path("outputs") / recipe.stem)
         except BaseException as error:

@@ -92,4 +92,4 @@ def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
         write_text(folder / "table.md", to_markdown(results) + "\n")
         return results
 
-    return command(recipe, run, (arguments_kind, *SFT_KINDS), "table.md")
+    return command(recipe, run, (arguments_kind, *SFT_KINDS), "table.md", shares=True)

@@ -11,6 +11,7 @@ in its output folder:
 
 import dataclasses
 import functools
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from rlred.checks.audit import (
     rollouts_per_step,
     sampled_modes,
 )
+from rlred.checks.audit_devices import audit_shares
 from rlred.checks.audit_efforts import audit_start
 from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import BudgetSampler, training_rows
@@ -42,6 +44,7 @@ from rlred.evaluation.conditions import free
 from rlred.evaluation.references import COLUMNS, sample_references, write_references
 from rlred.evaluation.results import Result
 from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.shares import gathered
 from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.vllm import Engines, check_vllm
@@ -52,10 +55,13 @@ from rlred.rewards.base import bind, columns_of, correctness_of, declared, lengt
 from rlred.runs.arguments import KINDS, LengthControlArguments
 from rlred.runs.chassis import check_same_model, command, describe, load_both, load_model, lora_of, num_rows, watchers
 from rlred.training.adherence import LogsAdherence
+from rlred.training.callbacks import CheckWrapper
+from rlred.training.gathered_rollouts import GatheredRollouts
 from rlred.training.hindsight import Start, hindsight_start
 from rlred.training.target_search import SearchTargets
 from rlred.training.trackers import guard_trackers
 from rlred.training.trainer import ComposedGRPOTrainer, Part
+from rlred.wrapper import asked_wrapper, restart_state
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +95,9 @@ def run(
     needed = columns_of(reward, sampled_modes(sampler)).union(*(part.needs for part in parts))
     if set(COLUMNS) & needed - set(questions.column_names):
         asked = dataclasses.replace(prompts, wording=arguments.make_reference_wording())
-        questions = referenced(questions, engines.of(model), tokenizer, arguments, training, grading, asked, output)
+        with gathered(model):
+            told = (tokenizer, arguments, training, grading, asked, output)
+            questions = referenced(questions, engines.of(model), *told)
     rows = asked_rows(questions, prompts, arguments, training, parts)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
@@ -106,6 +114,9 @@ def run(
         first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading, engines.of)
         folder = output / "hindsight"
         hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)
+        if asked_wrapper(training) not in ("one process", "ddp"):
+            model = None  # with all that DeepSpeed or FSDP has put into it
+            model = reloaded(training, model_config, folder / "adapter")
         evaluation.measure("hindsight", model, hindsight["num_updates"])
         if "budgets" in hindsight:
             learned = sampler.within(*hindsight["budgets"])
@@ -140,6 +151,8 @@ def audit(
     arguments.check_markers()
     sampler, started = arguments.make_sampler(), {"hindsight": arguments.hindsight, "use_peft": model_config.use_peft}
     found = audit_config(training, sampler, rewards, **started)
+    unset = arguments.hindsight and arguments.make_hindsight().learning_rate is None
+    found = [*found, *audit_shares(training, arguments.hindsight or arguments.evaluate, unset)]
     enforce([*found, *audit_advantages(training, rewards, parts)])
     if arguments.hindsight:
         asked = length_rewards(rewards, sampler, EffortLength)
@@ -187,6 +200,15 @@ def with_adapter(model, model_config: ModelConfig, seed: int):
         return model
     torch.manual_seed(seed)
     return get_peft_model(model, peft_config)
+
+
+def reloaded(training: GRPOConfig, model_config: ModelConfig, adapter: Path):
+    """The base read again, with a saved adapter to train on: as in a run that begins after its hindsight start."""
+    gc.collect()
+    restart_state(training)
+    model = with_adapter(load_model(model_config, training)[0], model_config, training.seed)
+    model.load_adapter(adapter, adapter_name="default", is_trainable=True)
+    return model
 
 
 def answers(evaluation: StageEvaluation, questions, training: GRPOConfig):
@@ -246,9 +268,13 @@ def make_rewards(arguments: LengthControlArguments, training: GRPOConfig) -> lis
 
 
 def make_trainer(parts: Sequence[Part], **settings) -> GRPOTrainer:
-    """TRL's own trainer, or the one that is composed of parts; its trackers cannot stop it."""
+    """TRL's own trainer, or the one that is composed of parts; its trackers cannot stop it, its wrapper is checked."""
+    training = settings["args"]
+    if asked_wrapper(training) == "fsdp2" and not training.use_vllm:
+        parts = [GatheredRollouts(), *parts]
     trainer = ComposedGRPOTrainer(parts=parts, **settings) if parts else GRPOTrainer(**settings)
     guard_trackers(trainer)
+    trainer.add_callback(CheckWrapper(trainer))
     return trainer
 
 
@@ -322,4 +348,4 @@ def rollouts_until(trainer: GRPOTrainer, step: int) -> int:
 
 def main(recipe: Path) -> int:
     """The command line of a length-control recipe."""
-    return command(recipe, run, KINDS, "adherence.md")
+    return command(recipe, run, KINDS, "adherence.md", shares=True)

@@ -34,6 +34,7 @@ from rlred.runs.arguments import LoraModelConfig, RLConfig, option
 from rlred.runs.chassis import check_same_model, command, describe, load_model, lora_of, watchers
 from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
+from rlred.training.callbacks import CheckWrapper
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.imitation import check_mix, imitate
 from rlred.training.sft import SFTSettings
@@ -214,6 +215,7 @@ def run(
         callbacks=watchers(output, training),
     )
     guard_trackers(trainer)
+    trainer.add_callback(CheckWrapper(trainer))
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
     trainer.save_model(str(output))
     trainer.save_state()

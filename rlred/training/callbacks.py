@@ -13,14 +13,19 @@ from statistics import fmean
 import torch
 from transformers import TrainerCallback
 
+from rlred.evaluation.shares import hooked
 from rlred.files import write_json
 from rlred.heartbeat import beat
 from rlred.housekeeping import checkpoints_of, completions_of, in_words, keep_within
+from rlred.wrapper import asked_wrapper, model_wrapper
 
 logger = logging.getLogger(__name__)
 
 CORRELATION = "adherence/batch_rank_correlation"
-NOT_THE_ADAPTER = ("optimizer*", "scheduler*", "rng_state*", "scaler*", "trainer_state.json", "global_step*", "latest")
+NOT_THE_ADAPTER = (
+    *("optimizer*", "scheduler*", "rng_state*", "scaler*", "trainer_state.json"),
+    *("global_step*", "latest", "zero_to_fp32.py", "pytorch_model_fsdp*"),  # DeepSpeed's and FSDP's own
+)
 
 
 def signs_of_collapse(logs: dict) -> dict[str, str]:
@@ -112,6 +117,24 @@ class StopWhenObeyed(TrainerCallback):
         if len(recent) == self.patience and min(recent) >= self.target and not control.should_training_stop:
             logger.info("step %d: rank correlation %.3f or more, as asked: done", state.global_step, min(recent))
             control.should_training_stop = control.should_save = True
+
+
+class CheckWrapper(TrainerCallback):
+    """Compares the wrapped model with what was asked for when the training begins, and says what it found.
+
+    Raises `ValueError` where they differ: the processes would not train together as they were told to.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        asked, found = asked_wrapper(args), model_wrapper(self.trainer.model_wrapped)
+        if asked != found:
+            raise ValueError(f"{asked} was asked for, and the model is wrapped by {found}; docs/scaling.md says more")
+        if found == "zero3":
+            hooked(self.trainer.model, self.trainer.model_wrapped)
+        logger.info("training: %s, processes: %d", found, args.world_size)
 
 
 class KeepBest(TrainerCallback):

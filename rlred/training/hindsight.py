@@ -38,6 +38,7 @@ from rlred.data.question_table import Rows
 from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import counts, within_question_rank_correlation
 from rlred.evaluation.sampling import Grading, Sampling
+from rlred.evaluation.shares import gathered
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.trace_sources import ANSWER_CUES, Material, described
 from rlred.files import write_json, write_text
@@ -209,8 +210,9 @@ class Start:
         rows = questions[: settings.num_probe_questions]
 
         def ask_model(model):
-            engine = self.engine_of(model)
-            return sweep(engine, tokenizer, rows, conditions, **asked) if PartialState().is_main_process else []
+            with gathered(model):
+                engine = self.engine_of(model)
+                return sweep(engine, tokenizer, rows, conditions, **asked) if PartialState().is_main_process else []
 
         return Probe(ask_model, settings)
 
@@ -233,7 +235,8 @@ class Start:
             samples_per_question=self.settings.samples_per_question,
             weights=fingerprint(model),
         )
-        traces, bins = find_traces(self.engine_of(model), material, self.settings, self.grading, output)
+        with gathered(model):
+            traces, bins = find_traces(self.engine_of(model), material, self.settings, self.grading, output)
         if PartialState().is_main_process:
             write_text(output / "bins.md", described(bins) + "\n")
         return traces, bins

@@ -26,7 +26,7 @@ from transformers import TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from rlred.output import last_checkpoint
-from rlred.training.callbacks import CheckpointsInOrder, SkipBadUpdates
+from rlred.training.callbacks import CheckpointsInOrder, CheckWrapper, SkipBadUpdates
 from rlred.training.trackers import guard_trackers
 
 # What an SFT that is a stage of a larger run takes from it.
@@ -34,8 +34,13 @@ OF_THE_RUN = (
     "activation_checkpointing",
     "bf16",
     "dataloader_pin_memory",
+    "ddp_backend",
+    "ddp_timeout",
+    "deepspeed",
     "disable_tqdm",
     "fp16",
+    "fsdp",
+    "fsdp_config",
     "logging_steps",
     "report_to",
     "seed",
@@ -178,6 +183,7 @@ class SupervisedTrainer(SFTTrainer):
         self.add_callback(SkipBadUpdates())
         self.add_callback(CheckpointsInOrder())
         guard_trackers(self)
+        self.add_callback(CheckWrapper(self))
         if sampler is not None and len(self.train_dataset) != len(sampler):
             raise ValueError(
                 f"max_length={self.args.max_length}: {len(sampler)} rows were made and TRL kept "
@@ -193,7 +199,7 @@ class SupervisedTrainer(SFTTrainer):
         output = Path(self.args.output_dir)
         checkpoint = last_checkpoint(output)
         ended = self.ended_at(checkpoint)
-        if ended is None or self.is_deepspeed_enabled:
+        if ended is None or self.is_deepspeed_enabled or self.is_fsdp_enabled:
             self.train(resume_from_checkpoint=checkpoint)
         else:  # it was killed before it saved; told to go on from here, transformers trains one update too many
             self._load_from_checkpoint(checkpoint)

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
+from rlred.evaluation.shares import gathered
 from rlred.rewards import LengthBonus
 from rlred.rewards.base import declared, find
 from rlred.rewards.length_bonus import LOGGED_TARGETS
@@ -102,10 +103,12 @@ class SearchTargets(TrainerCallback):
 
     def search(self, args, state, model) -> None:
         """Asks the policy, on the main process while the others wait, and logs the targets that come of it."""
-        process, found, engine = PartialState(), [None], self.engine_of(model)
+        process, found, groups = PartialState(), [None], {}
+        with gathered(model):
+            engine = self.engine_of(model)
+            outcomes = self.answer(engine) if process.is_main_process else []
         if process.is_main_process:
-            groups: dict[int, list[dict]] = {}
-            for outcome in self.answer(engine):
+            for outcome in outcomes:
                 groups.setdefault(outcome["question_id"], []).append(outcome)
             longest = args.max_completion_length
             found = [

@@ -33,10 +33,7 @@ def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     if resume and resume != "true" and not Path(resume).is_dir():
         raise ValueError(f"resume_from_checkpoint={resume!r} is not a folder; give a checkpoint's folder, or true")
     if state.is_main_process:
-        if training.output_dir in (None, "trainer_output"):
-            chosen[0] = str(_resumed_folder(resume, default) if resume else _free_folder(default))
-        else:
-            chosen[0] = training.output_dir
+        chosen[0] = str(_chosen(training, default))
         chosen[1] = _problem_of(Path(chosen[0]), resume)
         if chosen[1] is None:
             Path(chosen[0]).mkdir(parents=True, exist_ok=True)
@@ -47,6 +44,21 @@ def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     training.output_dir = chosen[0]
     if state.is_main_process:
         logger.info("output: %s", training.output_dir)
+    return Path(training.output_dir)
+
+
+def check_output_dir(training: GRPOConfig, default: Path) -> None:
+    """Raises the `ValueError`s of `prepare_output_dir`, and makes no folder."""
+    folder, resume = _chosen(training, default), resume_of(training)
+    if problem := _problem_of(folder, resume):
+        raise ValueError(f"output_dir={str(folder)!r} {problem}")
+
+
+def _chosen(training: GRPOConfig, default: Path) -> Path:
+    """The folder that is named, or gone on with, or the first that is free."""
+    resume = resume_of(training)
+    if training.output_dir in (None, "trainer_output"):
+        return _resumed_folder(resume, default) if resume else _free_folder(default)
     return Path(training.output_dir)
 
 

@@ -98,14 +98,17 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
         yield from _mask(part)
 
 
-def audit_columns(rewards: Sequence[Callable], rows, modes: Collection[str]) -> Iterator[Finding]:
-    """Findings about the columns that rewards need in the rows of these modes."""
+def audit_columns(
+    rewards: Sequence[Callable], rows, modes: Collection[str], sampled: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Findings about the columns that rewards need in the rows of these modes; those `sampled` are yet to be made."""
     needed: dict[tuple[str, str], set[str]] = {}
     for reward in map(declared, rewards):
         for mode in sorted(modes):
             part = reward.for_mode(mode)
             for column in part.needs:
-                needed.setdefault((column, part.__name__), set()).add(mode)
+                if column not in sampled:
+                    needed.setdefault((column, part.__name__), set()).add(mode)
     for (column, name), asking in needed.items():
         if column not in rows.column_names:
             yield error("rows", rows.column_names, f"the column {column!r} is missing, which {name} needs")
@@ -296,14 +299,24 @@ def _no_traces(probe: ProbeFile, sampler: BudgetSampler, sources: Collection[str
 
 
 def audit_rows(
-    rows, tokenizer, model, rewards, sampler: BudgetSampler, training: GRPOConfig, prompts: Prompts | None = None
+    rows,
+    tokenizer,
+    model,
+    rewards,
+    sampler: BudgetSampler,
+    training: GRPOConfig,
+    prompts: Prompts | None = None,
+    sampled: Collection[str] = (),
 ) -> Iterator[Finding]:
-    """Findings about the asked rows, made by `prompts`, as the tokenizer and the model will see them."""
+    """Findings about the asked rows, made by `prompts`, as the tokenizer and the model will see them.
+
+    The columns `sampled` are made by the run itself, and need not be there yet.
+    """
     missing = [column for column in ROW if column not in rows.column_names]
     if missing:
         yield error("rows", rows.column_names, f"the column {missing[0]!r} is missing")
         return
-    yield from audit_columns(rewards, rows, sampled_modes(sampler))
+    yield from audit_columns(rewards, rows, sampled_modes(sampler), sampled)
     if tokenizer.chat_template is None:
         yield error("model_name_or_path", tokenizer.name_or_path, "its tokenizer has no chat template")
         return

@@ -76,13 +76,22 @@ class Experiment:
         """How questions are asked."""
         return Prompts(Wording(), self.told.system_prompt, self.told.chat_template_kwargs).fitted(tokenizer)
 
-    def answers(self, model, tokenizer, split: str, seed: int, path: Path | None = None) -> list[dict]:
-        """One graded completion of each question, sampled at temperature 1, with its `row`."""
-        told, prompts = self.told, self.prompts(tokenizer)
+    def check(self, tokenizer) -> None:
+        """Words every question of the run once. Raises `ValueError` for what cannot be read or asked."""
+        for split in ("train", "test"):
+            for row in self.questions(split):
+                self.prompts(tokenizer).ids(tokenizer, row, None, "free")
+
+    def questions(self, split: str) -> list[dict]:
+        """The questions of a split."""
+        told = self.told
         source = told.eval_questions or told.questions if split == "test" else told.questions
         n = told.num_eval_questions if split == "test" else told.num_questions
-        questions = load_questions(source, split=split, limit=n if source in QUESTIONS else None)
-        questions = sample_of(questions, n)
+        return sample_of(load_questions(source, split=split, limit=n if source in QUESTIONS else None), n)
+
+    def answers(self, model, tokenizer, split: str, seed: int, path: Path | None = None) -> list[dict]:
+        """One graded completion of each question, sampled at temperature 1, with its `row`."""
+        told, prompts, questions = self.told, self.prompts(tokenizer), self.questions(split)
         sampling = Sampling(told.max_completion_length, batch_size=told.sample_batch_size, seed=seed)
         outcomes = sweep(model, tokenizer, questions, free(prompts), sampling=sampling, path=path)
         return [{**outcome, "row": row} for outcome, row in zip(outcomes, questions, strict=True)]

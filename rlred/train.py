@@ -23,6 +23,9 @@ from pathlib import Path
 import yaml
 
 HERE = Path(__file__).resolve().parent
+EXAMPLES = """for example:
+  rlred train l1_maxlen --max_steps 2
+  rlred train --config_file zero2 l1_maxlen --config l1_maxlen_r1_1.5b_8gpu"""
 AUDIT_ONLY = re.compile(r"--audit[_-]only(?:=(.*))?")
 
 
@@ -112,12 +115,17 @@ def _found(words: list[str], flag: str, folder: Path, ending: str) -> list[str]:
     return [*words[:place], str(path), *words[place + 1 :]]
 
 
+def help_text() -> str:
+    """What `rlred train --help` prints: how it is called, the recipes, two examples."""
+    return f"{__doc__.strip()}\n\n{listing()}\n\n{EXAMPLES}"
+
+
 def train(argv: Sequence[str]) -> int:
     """Runs a recipe through accelerate; without a name, prints the recipes."""
     from accelerate.commands.launch import launch_command, launch_command_parser
 
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{__doc__}\n{listing()}")
+        print(help_text())
         return 0
     words = command_line(argv)
     if AUDIT_ONLY.fullmatch(words[1] if len(words) > 1 else ""):

@@ -25,7 +25,6 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig
 from rlred.checks.advantages import audit_advantages
 from rlred.checks.audit import (
     audit_config,
-    audit_probe,
     audit_rows,
     enforce,
     length_rewards,
@@ -33,6 +32,7 @@ from rlred.checks.audit import (
     sampled_modes,
 )
 from rlred.checks.audit_efforts import audit_start
+from rlred.checks.audit_probe import audit_probe
 from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import BudgetSampler, training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
@@ -315,16 +315,17 @@ def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, gra
     return load_questions(str(path))
 
 
-def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept: float | None, start: float) -> dict:
-    """What the run spent: completions sampled, and how many of them until the dial was there.
+def cost(trainer: GRPOTrainer, hindsight: dict | None, first: float | None, kept: float | None, start: float) -> dict:
+    """What the run spent: completions sampled, and how many of them until the budget was followed.
 
-    `heard` and `kept` are the rank correlations on held-out questions after the hindsight start and after RL. The dial
-    is there when `heard` is 0.9, or else at the first logged RL step whose rollouts show as much, if `kept` does too.
+    `first` and `kept` are the rank correlations on held-out questions after the hindsight start and after RL. The
+    budget is followed when `first` is 0.9, or else at the first logged RL step whose rollouts show as much, if `kept`
+    does too.
     """
     sampled = hindsight["num_samples"] if hindsight else 0
     name = "adherence/batch_rank_correlation"
     reached = [entry["step"] for entry in trainer.state.log_history if entry.get(name, 0) >= 0.9]
-    if heard is not None and heard >= 0.9:
+    if first is not None and first >= 0.9:
         rollouts = sampled
     elif kept is not None and kept < 0.9:
         rollouts = None  # a step's rollouts ask fewer budgets than the sweep, and can look better than it

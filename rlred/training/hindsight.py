@@ -1,7 +1,7 @@
-"""The hindsight start: a model learns to hear the budget from its own work.
+"""The hindsight start: a model learns to follow the budget from its own work.
 
-GRPO sharpens a dial that the model faintly has and does not find one that it lacks: where the budget in the prompt does
-not move the stop, no group of rollouts holds a budget-dependent difference to learn from. So, before it:
+GRPO improves a length control that the model faintly has and does not find one that it lacks: where the budget in the
+prompt does not move the stop, no group of rollouts holds a budget-dependent difference to learn from. So, before it:
 
     sample    the model's own completions, asked for any budget; for a model whose own lengths are not those of the
               budgets, traces of every length (rlred/evaluation/trace_sources.py)
@@ -54,7 +54,7 @@ WARMUP_UPDATES = 10
 
 
 class Probe(TrainerCallback):
-    """Asks a few questions at several budgets every so often; once the dial is heard, the cool-down begins."""
+    """Asks a few questions at several budgets every so often; once the model follows them, the cool-down begins."""
 
     def __init__(self, ask_model, settings: Hindsight):
         self.ask_model = ask_model
@@ -100,10 +100,10 @@ def sft_settings(settings: Hindsight) -> SFTSettings:
 
 
 def end_of(log_history: list[dict], settings: Hindsight) -> int:
-    """The update that ends the cool-down, which begins where a probe first heard the dial, or else at `max_updates`."""
+    """The update that ends the cool-down; it begins where a probe first reached the target, or at `max_updates`."""
     target = settings.target_correlation
-    heard = (entry["step"] for entry in log_history if entry.get("probe_rank_correlation", 0) >= target)
-    return next(heard, settings.max_updates) + settings.cooldown_updates
+    reached = (entry["step"] for entry in log_history if entry.get("probe_rank_correlation", 0) >= target)
+    return next(reached, settings.max_updates) + settings.cooldown_updates
 
 
 def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:

@@ -279,7 +279,7 @@ def commands(path) -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.S) + re.findall(r"^(?:    .*\n)+", text, flags=re.M)
     lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"\| `(rlred [^`]+)`", text)
-    lines = [line.removeprefix(".venv/bin/") for line in lines]
+    lines = [line.removeprefix(".venv/bin/").partition(" >> ")[0] for line in lines]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("rlred ") and "..." not in line]
 
 

@@ -21,7 +21,8 @@ from accelerate import PartialState
 
 from rlred.runs.arguments import KINDS
 from rlred.runs.chassis import command
-from rlred.runs.grpo import run
+from rlred.runs.grpo import audit_only, run
+from rlred.tiny import TINY_REASONER
 from rlred.tiny.makers.tiny_hybrid import TINY_HYBRID, make_hybrid
 
 
@@ -33,5 +34,12 @@ def run_from_hybrid(arguments, training, model_config, default_output: Path) -> 
     return run(arguments, training, model_config, default_output)
 
 
+def audit_of_hybrid(checks, arguments, training, model_config, default_output: Path) -> None:
+    """The audit of such a run; it reads the base of a tiny hybrid model, which has the same shape and tokenizer."""
+    if model_config.model_name_or_path == TINY_HYBRID:
+        model_config.model_name_or_path = TINY_REASONER
+    audit_only(checks, arguments, training, model_config, default_output)
+
+
 if __name__ == "__main__":
-    sys.exit(command(Path(__file__), run_from_hybrid, KINDS, "adherence.md"))
+    sys.exit(command(Path(__file__), run_from_hybrid, KINDS, "adherence.md", audit_of_hybrid))

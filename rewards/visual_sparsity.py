@@ -28,7 +28,7 @@ class VisualSparsity(Reward):
     parsed. Raises `ValueError` for a negative weight, weights above 0.5 in sum (a third of the answers could go),
     a text weight without a reference length, rows without the two columns, and for assigned rungs of one rollout. Needs
     `scale_rewards="none"`: divided by the group's std, the bonus is as strong in an all-correct group as the answer is
-    in a mixed one, and the policy looks as little as it can at everything.
+    in a mixed one, and the policy takes the fewest tokens for everything.
 
     Source: after Sparsity Forcing (2504.18579), which rewards correctness and the share of tokens saved, without
     published weights; product, clips and centring are ours. 0.2 learned in our experiments (docs/LOG.md).

@@ -93,6 +93,12 @@ def flags_of(kind: type) -> list[str]:
     return [f"--{item.name}" for item in told if not item.metadata.get("positional")]
 
 
+def choices_of(kind: type) -> dict[str, list[str]]:
+    """The values of each flag that takes only some; those of an argument that is known by its place under ""."""
+    told = [item for item in dataclasses.fields(kind) if "choices" in item.metadata]
+    return {"" if one.metadata.get("positional") else f"--{one.name}": list(one.metadata["choices"]) for one in told}
+
+
 def parser_of(kind: type, program: str) -> argparse.ArgumentParser:
     """The parser of a command, with its own flags first and those of each class that it inherits from in a group."""
     about, examples = described(kind)

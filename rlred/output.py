@@ -64,11 +64,10 @@ def _claimed(named: str | None, resume: str | None, default: Path) -> list:
 
     Of two runs that are started at once, one looks after the other has begun.
     """
-    chosen = default if named in (None, "trainer_output") else Path(named)
-    chosen.parent.mkdir(parents=True, exist_ok=True)
-    with locked(chosen.parent):
-        if chosen is default:
-            chosen = _resumed_folder(resume, default) if resume else _free_folder(default)
+    parent = _chosen(named, None, default).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with locked(parent):
+        chosen = _chosen(named, resume, default)
         problem = _problem_of(chosen, resume)
         if problem is None:
             chosen.mkdir(exist_ok=True)
@@ -80,6 +79,21 @@ def _end(training: GRPOConfig, why: str) -> None:
     """Says why a run ends that cannot end by itself, and keeps it."""
     sys.stderr.write(f"error: {why}; {resume_hint(training)}\n")
     beat(Path(training.output_dir), state="failed", error=why)
+
+
+def check_output_dir(training: GRPOConfig, default: Path) -> None:
+    """Raises the `ValueError`s of `prepare_output_dir`, and makes no folder."""
+    resume = resume_of(training)
+    folder = _chosen(training.output_dir, resume, default)
+    if problem := _problem_of(folder, resume):
+        raise ValueError(f"output_dir={str(folder)!r} {problem}")
+
+
+def _chosen(named: str | None, resume: str | None, default: Path) -> Path:
+    """The folder that is named, or gone on with, or the first that is free."""
+    if named in (None, "trainer_output"):
+        return _resumed_folder(resume, default) if resume else _free_folder(default)
+    return Path(named)
 
 
 def _problem_of(folder: Path, resume: str | None) -> str | None:

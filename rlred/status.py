@@ -114,7 +114,7 @@ def _headline(status: Status) -> str:
         if status.seconds_left is not None:
             said.append(f"about {duration(status.seconds_left)} left in this stage")
         if rate and status.age and status.age > max(60.0, SLOW * rate):
-            said.append(f"nothing heard for {duration(status.age)}")
+            said.append(f"no sign of life for {duration(status.age)}")
     return ", ".join(said)
 
 

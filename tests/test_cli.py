@@ -67,6 +67,14 @@ def test_the_help_of_a_command_fits_a_screen_and_ends_with_examples(name, capsys
     assert lines[-1].startswith("  ") and not any("`ValueError`" in line for line in lines)
 
 
+def test_the_help_of_train_fits_a_screen_and_ends_with_examples(capsys):
+    assert rlred(["train", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("for example:")
+    assert len(lines) <= 60 and len(lines) == place + 3 and max(map(len, lines)) <= 120
+    assert all(line.startswith("  rlred train ") for line in lines[place + 1 :])
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_the_example_of_a_help_text_is_understood(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,9 @@
 The slow tests build the site (`make docs`) and execute the notebooks; both need the extra `docs`.
 """
 
+import ast
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -11,13 +13,17 @@ import shlex
 import subprocess
 import sys
 from statistics import fmean
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 
+from rlred.checks import probe_report
 from rlred.cli import command_of, find
-from rlred.evaluation.results import read_result
+from rlred.evaluation.results import read_result, to_markdown
 from rlred.flags import parse
+from rlred.rewards import REWARDS
+from tests.benchmarks import reward_board
 from tests.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -32,6 +38,10 @@ PRIVATE = (
 )
 
 
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
+sys.path.insert(0, str(DOCS / "hooks"))  # whose modules import each other, as in MkDocs
+
+
 def load(name: str):
     """A module of docs/hooks, which is no package."""
     spec = importlib.util.spec_from_file_location(name, DOCS / "hooks" / f"{name}.py")
@@ -40,7 +50,7 @@ def load(name: str):
     return module
 
 
-pages = load("pages")
+pages, formula = load("pages"), load("formula")
 
 
 def rows_of(text: str, header: str) -> list[list[str]]:
@@ -132,6 +142,64 @@ def test_board_and_methods_say_what_the_board_holds():
         assert figures == [f"{value:.1f}" for value in expected], name
 
 
+def test_the_board_is_made_from_its_file():
+    """The first table and the front, cell by cell as the benchmark writes them."""
+    made = reward_board.to_markdown(json.loads(pages.BOARD.read_text()), "").splitlines()
+    text = (DOCS / "BOARD.md").read_text()
+    lost = [line for line in made if line.startswith(("| ", "On the Pareto front")) and line not in text.splitlines()]
+    assert len(made) > 20 and lost == []
+
+
+def test_the_board_against_the_base_is_that_of_both_files():
+    runs, short = (json.loads((DOCS / name).read_text()) for name in ("board.json", "board_short.json"))
+
+    def said(board: dict, name: str) -> tuple[list[float], str]:
+        """Points against the base seed by seed, and their mean with the share of the tokens."""
+        base, own = board["base"], board[name]
+        points = [100 * (a["accuracy"] - b["accuracy"]) for a, b in zip(own, base, strict=True)]
+        share = fmean(run["mean_length"] for run in own) / fmean(run["mean_length"] for run in base)
+        return points, f"{fmean(points):+.1f}, {100 * share:.0f} %"
+
+    rows = rows_of((DOCS / "BOARD.md").read_text(), "| method | by seed, points")
+    assert [name for name, *_ in rows] == [name for name in runs if name != "base"]
+    for name, *cells in rows:
+        points, mean = said(runs, name)
+        assert cells == [" / ".join(f"{one:+.1f}" for one in points), mean, said(short, name)[1]], name
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "data").glob("*/adherence.json")))
+def test_a_published_table_is_made_from_its_file(folder):
+    assert to_markdown(read_result(folder)).strip() == (folder / "adherence.md").read_text().strip()
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in DOCS.glob("probes/*/probe.json")), ids=str)
+def test_the_table_of_a_probe_is_made_from_its_file(folder):
+    """Where a page is older than the writer's words, its numbers are held all the same."""
+    made = probe_report.to_markdown(json.loads((folder / "probe.json").read_text()))
+    told = (folder / "probe.md").read_text()
+    rows = [line for line in told.splitlines() if re.match(r"\| ?[\d-]", line)]
+    assert len(rows) >= 5 and [line for line in rows if line not in made.splitlines()] == []
+
+
+def test_the_warm_start_in_three_seeds_is_that_of_the_results():
+    rows = [row for row in rows_of(RESULTS.read_text(), "| run | seed") if row[0] == "l1_exact"]
+    told = rows_of((DOCS / "how-it-works.md").read_text(), "| three seeds, `l1_exact`")
+    assert [[f"seed {seed}", *correlations.split(" / ")] for _, seed, correlations, *_ in rows] == told
+
+
+def test_the_controls_of_the_default_run_are_those_of_its_file():
+    blocks = read_result(ROOT / "data" / "l1_maxlen").blocks
+    control, trained = (blocks[name]["overall"]["max"] for name in ("control_constant_length", "trained"))
+    text = " ".join(RESULTS.read_text().split())
+    for figure in (
+        f"is correct in {100 * control['accuracy']:.1f} % on average over the budgets",
+        f"exceeds {100 * control['over_budget']:.1f} % of them",
+        f"is correct in {100 * trained['accuracy']:.1f} %, exceeds none, and uses {trained['mean_length']:.1f} tokens",
+    ):
+        assert figure in text
+    assert trained["over_budget"] == 0
+
+
 def test_the_board_in_a_sentence_is_true():
     best = {row["name"]: row for row in pages.board()}
     short = [row for row in best.values() if row["share"] < 60 and row["points"] > -1.05]
@@ -162,6 +230,43 @@ def test_new_pages_have_no_word_of_our_own(name):
     assert found == [], f"docs/glossary.md has the field's words: {found}"
 
 
+# What nothing of this project is called any more. The glossary explains these words, and the lab diary keeps them.
+OWN = re.compile(
+    r"\b(?:dials?|deaf|hears?|heard|hearing|arms?|glances?|atomic|subjects?|Study|talker|viewer|chooser|overthinker)\b"
+    r"|\blook tokens?\b|\b(?:to|policy) looks?(?! for\b| like\b| at\b| up\b| alike\b| better\b)"
+)
+EXPLAIN = {DOCS / f"{name}.md" for name in ("LOG", "glossary", "style", "design")}
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path not in EXPLAIN], ids=lambda path: path.name)
+def test_no_page_calls_things_by_words_of_our_own(path):
+    assert [line for line in prose(path).splitlines() if OWN.search(line)] == []
+
+
+def spoken(path) -> list[tuple[int, str]]:
+    """What a file of Python says to its reader or user: docstrings, comments, and messages of more than one word."""
+    source = path.read_text()
+    found = [(node.lineno, node.value) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    found = [(line, text) for line, text in found if isinstance(text, str) and " " in text]
+    comments = ((line, text.partition("# ")[2]) for line, text in enumerate(source.splitlines(), 1))
+    return [(line, re.sub(r"`[^`]*`|<[^>]*>", "", text)) for line, text in (*found, *comments)]
+
+
+@pytest.mark.parametrize("room", ["rlred", "rewards", "recipes"])
+def test_no_docstring_and_no_message_calls_things_by_words_of_our_own(room):
+    """Of `--help` too, which is made of docstrings and messages. What old names are called now stands in names.py."""
+    files = [path for path in (ROOT / room).rglob("*.py") if path.name != "names.py"]
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {OWN.search(text)[0]}"
+        for path in files
+        for line, text in spoken(path)
+        if OWN.search(text)
+    ]
+    assert len(files) > 10 and found == []
+    for path in (ROOT / room).rglob("*.yaml"):
+        assert [line for line in path.read_text().splitlines() if OWN.search(line.partition("# ")[2])] == [], path
+
+
 def test_the_words_of_our_own_are_explained():
     text = (DOCS / "glossary.md").read_text()
     for word in "dial hears deaf arm Study subject units look glance talker right wrong pays earns".split():
@@ -174,7 +279,7 @@ def commands(path) -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.S) + re.findall(r"^(?:    .*\n)+", text, flags=re.M)
     lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"\| `(rlred [^`]+)`", text)
-    lines = [line.removeprefix(".venv/bin/") for line in lines]
+    lines = [line.removeprefix(".venv/bin/").partition(" >> ")[0] for line in lines]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("rlred ") and "..." not in line]
 
 
@@ -209,13 +314,13 @@ def linked(path) -> list[tuple[str, str]]:
 
 
 MADE = ("recipes/", "rewards/", "reference/cli.md", "audit.md")  # by docs/hooks, while the site is built
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_link_is_dead(path):
+    folder = DOCS if path.parent.name == "hooks" else path.parent  # of what is put into a page of docs/
     for target, anchor in linked(path):
-        place = (path.parent / target).resolve() if target else path
+        place = (folder / target).resolve() if target else path
         inside = (
             str(place.relative_to(DOCS)) + ("/" if target.endswith("/") else "") if place.is_relative_to(DOCS) else ""
         )
@@ -233,17 +338,53 @@ def test_every_page_is_in_the_navigation():
             yield from (name for value in one.values() for name in names(value)) if isinstance(one, dict) else [one]
 
     told = set(names(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
-    own = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    own = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if path.parent.name != "hooks"}
     assert own - told == set(), "name them in the nav of mkdocs.yml"
     assert {name for name in told - own if not name.startswith(MADE)} == set()
 
 
 def test_the_audit_is_listed_with_its_evidence():
-    found = pages.findings()
-    assert len(found) > 25 and all(one["advice"] for one in found)
-    assert sum(bool(one["evidence"]) for one in found) >= 8
+    found = [one for name in pages.CHECKS for one in pages.findings(name)]
+    assert len(found) > 45 and all(one["advice"] for one in found)
+    assert [f"{one['field']}: {one['advice']}" for one in found if len(one["evidence"]) < 30] == []
     [masked] = [one for one in found if one["field"] == "mask_truncated_completions"]
     assert masked["level"] == "error" and "TRL zeroes the loss" in masked["evidence"]
+
+
+def test_the_formulas_of_rewards_are_those_of_their_docstrings():
+    said = {name: pages.formulas(name, inspect.getdoc(kind)) for name, kind in REWARDS.items()}
+    assert set(pages.FORMULAS) <= set(REWARDS)
+    for name, lines in said.items():
+        text = " ".join(inspect.getdoc(REWARDS[name]).split())
+        for formula, when in lines:
+            assert " ".join(formula.split()) in text and when in text, f"{name}: {formula}"
+    without = {name for name, lines in said.items() if not lines}
+    assert without == {"by_mode", "correctness", "exact_match", "length_bonus", "thinkless"}  # said in words alone
+
+
+def test_a_formula_is_drawn():
+    drawn = formula.mathml("r = c * (1 + (G / F - 1) * cos(pi t / T) / 2)")
+    xml = ElementTree.fromstring(f"<math>{drawn}</math>".replace("&nbsp;", " "))
+    assert "".join(xml.itertext()) == "r=c·(1+(GF−1)·cos(πtT)2)" and len(list(xml.iter("mfrac"))) == 3
+    assert "<mo>(</mo>" not in formula.mathml("(a - b) / (c - d)")  # the fraction's line does that
+    assert formula.mathml("(a) * (b) / 2").count("<mo>(</mo>") == 2
+    for wrong in ("a * (b", "a +", "a ) b", "clip(a, "):
+        with pytest.raises(ValueError, match="formula"):
+            formula.mathml(wrong)
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_opens_anywhere(path):
+    """It finds the clone that it lies in, or clones the address of pyproject.toml, whose Colab link is its badge."""
+    text = path.read_text()
+    assert pages.with_address(path.stem, text, pages.address()) == text, "python docs/hooks/pages.py writes it anew"
+    moved = pages.with_address(path.stem, text, "https://github.com/me/it")
+    link = f"https://colab.research.google.com/github/me/it/blob/main/docs/notebooks/{path.stem}.ipynb"
+    first = json.loads(moved)["cells"][0]["source"]
+    assert first[0].startswith("# ") and link in first[2] and 'REPOSITORY = \\"https://github.com/me/it\\"' in moved
+    assert pages.with_address(path.stem, moved, "https://github.com/me/it") == moved
+    assert pages.with_address(path.stem, moved, pages.address()) == text
+    assert "Open in Colab" not in pages.with_address(path.stem, text, "https://git.example.org/me/it")
 
 
 def test_every_recipe_has_a_page_with_its_yaml():

@@ -367,8 +367,8 @@ EFFORT = BudgetSampler(16, 64, modes={"effort": 1})
         (EffortLength(), EFFORT, []),
         (EffortLength(alpha=2.0), EFFORT, []),
         (ByMode(effort=EffortLength(), max=MaxLength(alpha=0.05)), BudgetSampler(modes={"effort": 1, "max": 1}), []),
-        (Correctness(), EFFORT, [("error", "reward", "looks at it")]),
-        (ExactLength(), EFFORT, [("error", "reward", "looks at it")]),
+        (Correctness(), EFFORT, [("error", "reward", "reads it")]),
+        (ExactLength(), EFFORT, [("error", "reward", "reads it")]),
         (
             EffortLength(),
             BudgetSampler(modes={"effort": 1, "max": 1}),

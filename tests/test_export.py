@@ -92,6 +92,33 @@ def test_trap_a_card_shows_interruptions_which_have_no_budgets_to_follow(run, tm
     assert (tmp_path / "out" / "interruptions.png").exists() and str(tmp_path) not in card
 
 
+def test_the_cards_metadata_hold_what_was_measured(run, tmp_path):
+    assert rlred(["export", str(run), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    found = {one.metric_name: one for one in card.data.eval_results}
+    assert list(found) == [
+        "Rank correlation of budget and length within a question",
+        "Mean absolute error as a share of the budget, mode max",
+        "Share of completions over budget, mode max",
+        "Accuracy, max 16 tokens",
+        "Accuracy, max 64 tokens",
+    ]
+    # Lengths 13 and 61 at budgets 16 and 64: (3/16 + 3/64) / 2.
+    assert found["Mean absolute error as a share of the budget, mode max"].metric_value == 0.1172
+    assert found["Accuracy, max 16 tokens"].metric_value == 1.0
+    [about] = {(one.task_type, one.dataset_type, one.dataset_split) for one in found.values()}
+    assert about == ("text-generation", "me/questions", "test") and card.data.model_name == "out"
+    assert "model-index:" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_card_without_measures_has_none_in_its_metadata(run, tmp_path):
+    for name in ("json", "md", "png"):
+        (run / f"adherence.{name}").unlink(missing_ok=True)
+    assert rlred(["export", str(run), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "model-index" not in text and "model_name" not in text.partition("\n---")[0]
+
+
 def texts(folder):
     """The text files of an exported folder, by their place in it."""
     kinds = (".json", ".md", ".jinja")

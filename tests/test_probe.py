@@ -10,7 +10,8 @@ import torch
 import yaml
 from trl import GRPOConfig
 
-from rlred.checks.audit import audit_probe, enforce
+from rlred.checks.audit import enforce
+from rlred.checks.audit_probe import audit_probe
 from rlred.checks.probe import Probing, binned, found_range, learnable, report_of, settings_of, suggested
 from rlred.checks.probe_file import read_probe, with_probe
 from rlred.checks.probe_report import to_markdown, to_yaml
@@ -307,7 +308,7 @@ def test_trap_budgets_of_which_there_is_no_trace(tmp_path):
     assert heard(tmp_path, BudgetSampler(20, 110), bins=only_stopped, sources=("free", "stopped")) == []
     # Beyond the bins nobody has looked.
     [found] = heard(tmp_path, BudgetSampler(20, 200))
-    assert found[:3] == ("warning", "budget_high", 200) and "did not look at 128 to 200 tokens" in found[3]
+    assert found[:3] == ("warning", "budget_high", 200) and "did not sample 128 to 200 tokens" in found[3]
     [found] = heard(tmp_path, BudgetSampler(8, 110))
     assert found[:3] == ("warning", "budget_low", 8)
 

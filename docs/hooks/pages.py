@@ -1,17 +1,20 @@
 """The pages that are made from the code: recipes, rewards, commands, findings of the audit, the table of methods.
 
-`python docs/hooks/pages.py` writes the table of methods from docs/board.json into docs/choose-a-method.md. All other
-pages are made by docs/hooks/site.py while `make docs` builds, and lie nowhere.
+`python docs/hooks/pages.py` writes the table of methods from docs/board.json into docs/choose-a-method.md, and the
+address of the repository (pyproject.toml, `[project.urls]`, `Repository`) into the notebooks. All other pages are made
+by docs/hooks/site.py while `make docs` builds, and lie nowhere.
 """
 
 import ast
 import json
 import os
 import re
+import tomllib
 from pathlib import Path
 from statistics import fmean
 
 import yaml
+from formula import block
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD, CHOICE = ROOT / "docs" / "board.json", ROOT / "docs" / "choose-a-method.md"
@@ -40,6 +43,58 @@ NO_CURVE = {
     "laconic": "Its penalty per token is 0 in the first batch and then follows the run: there is no fixed curve.",
     "visual_sparsity": "It changes with the visual tokens used, not with the completion's length: there is no curve.",
 }
+
+
+# Of rewards whose docstring does not say all in its first "r = ...": pieces of it, each with where it holds.
+FORMULAS = {
+    "cosine_length": [("r = long + (short - long) / 2 * (1 + cos(pi * n / max_length))", "")],
+    "difficulty_length": [
+        ("r = c + weight * t", ""),
+        ("t = max(1 - n/L, low)", "easy and correct"),
+        ("t = min(n/L - 1, 1)", "hard and incorrect"),
+        ("t = 0", "otherwise"),
+    ],
+    "effort_length": [
+        ("r = over + (c - over) * s", ""),
+        ("s = 1[n <= e * T]", "without alpha"),
+        ("s = clip(alpha * (1 - n / (e * T)) + delta, 0, 1)", "with alpha"),
+    ],
+    "grpo_lead": [("exp(-alpha * z)", "for a correct answer"), ("z = (n - mean) / (std + 1e-6)", "")],
+    "kimi_length": [
+        ("r = c + weight * l", "for a correct answer"),
+        ("c + weight * min(0, l)", "for an incorrect one"),
+        ("l = 1/2 - (n - min) / (max - min)", ""),
+    ],
+    "laconic": [("r = c - lambda * max(0, (n - B) / B)", "")],
+    "lead": [("w * z(c) + (1 - w) * z(e)", ""), ("e = max(-1, 1 - |n - L| / L)", "")],
+    "request_threshold": [
+        ("r = c - penalty * c * [direct]", "where r_G < threshold"),
+        ("c - penalty * c * [requested]", "where r_G >= threshold"),
+    ],
+    "slack_length": [
+        ("weight * 1/2", "where n <= min + slack"),
+        ("weight * (1/2 - (n - min) / (max - min))", "else"),
+    ],
+    "soft_overlong": [
+        ("r = c + weight * p(n)", ""),
+        ("p = 0", "for n <= max_length - cache"),
+        ("(max_length - cache - n) / cache", "up to max_length"),
+        ("-1", "beyond"),
+    ],
+    "toggle": [
+        ("r = c * [p < accuracy or n <= budget]", "where floor(t / every) is even"),
+        ("r = c", "where it is odd"),
+    ],
+    "truncation": [("r = c", "for n <= limit"), ("beyond * c", "for n > limit")],
+}
+
+
+def formulas(name: str, docstring: str) -> list[tuple[str, str]]:
+    """The formulas of a reward, each with where it holds; none of one that is said in words."""
+    if name in FORMULAS:
+        return FORMULAS[name]
+    found = re.search(r"^r = [^\n]*?(?=, [A-Za-z]+ [A-Za-z]|\. |\.$|;|$)", docstring, re.M)
+    return [(found[0].rstrip(","), "")] if found else []
 
 
 def board(path: Path = BOARD) -> list[dict]:
@@ -85,7 +140,8 @@ def escaped(text: str) -> str:
     'r = c \\\\* x\\\\_1 of `a_b`'
     """
     parts = re.split(r"(`[^`\n]+`)", text)
-    return "".join(part if part.startswith("`") else re.sub(r"([*_<|\[\]])", r"\\\1", part) for part in parts)
+    plain = (part if part.startswith("`") else re.sub(r"([*_|\[\]])", r"\\\1", part) for part in parts)
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in plain)
 
 
 def prose(text: str) -> str:
@@ -156,10 +212,9 @@ def rewards(drawn: set[str], needs: dict[str, tuple[str, ...]]) -> dict[str, str
     made = {}
     for name, kind in sorted(REWARDS.items()):
         first, _, rest = inspect.getdoc(kind).partition("\n")
-        formula = re.search(r"^r = [^\n]*?(?=, where|, with|\. |\.$|;|, \w+ the |$)", rest, re.M)
         parts = [f"# {name}", escaped(first)]
-        if formula:
-            parts.append(f"```text\n{formula[0].rstrip(',')}\n```")
+        if lines := formulas(name, rest):
+            parts.append(block(lines))
         if name in drawn:
             parts.append(f"![{name}: the reward against the length](images/{name}.svg)")
         else:
@@ -189,28 +244,38 @@ def _default(item) -> str:
 
 def cli() -> str:
     """The reference of the command line, from the parsers themselves."""
-    from rlred.cli import COMMANDS, command_of, listing
-    from rlred.flags import parser_of
+    from rlred.cli import COMMANDS, command_of
+    from rlred.flags import described, parser_of
+    from rlred.train import help_text
 
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "86"  # what the site's text column holds on a laptop
+    anchor = "rlred-{}".format
+    rows = [
+        f"| [`rlred {name}`](#{anchor(name.replace(' ', '-'))}) | {escaped(line)} |"
+        for name, line in ((name, described(command_of(name))[0].splitlines()[0]) for name in COMMANDS)
+    ]
     made = [
         "# Command line",
         "Made from the parsers. `rlred COMMAND --help` prints the same.",
-        f"```text\n{listing()}\n```",
+        "\n".join(["| command | what it does |", "|---|---|", *rows]),
     ]
     for name in COMMANDS:
-        kind = command_of(name)
-        if name == "train":
-            text = "rlred train                  lists the recipes\nrlred train RECIPE [flags]   see the recipes' pages"
-        else:
-            text = parser_of(kind, f"rlred {name}").format_help().rstrip()
+        text = help_text() if name == "train" else parser_of(command_of(name), f"rlred {name}").format_help().rstrip()
         made += [f"## rlred {name}", f"```text\n{text}\n```"]
     return "\n\n".join(made) + "\n"
 
 
-def findings(path: Path = ROOT / "rlred" / "checks" / "audit.py") -> list[dict]:
-    """Every finding that the audit can yield: level, field, advice and the evidence in the comment before it."""
-    source = path.read_text()
+CHECKS = {  # where the audit's findings are, and what each file is about
+    "audit": "Settings, rewards, rows and prompts",
+    "advantages": "Advantages",
+    "audit_efforts": "Efforts",
+    "audit_probe": "A probe of the model",
+}
+
+
+def findings(name: str) -> list[dict]:
+    """Every finding of a file of rlred/checks: level, field, advice and the evidence in the comment before it."""
+    source = (ROOT / "rlred" / "checks" / f"{name}.py").read_text()
     lines = source.splitlines()
     found = []
     for function in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)):
@@ -220,16 +285,15 @@ def findings(path: Path = ROOT / "rlred" / "checks" / "audit.py") -> list[dict]:
                 advice[node.targets[0].id + str(node.lineno)] = _text(node.value)
         for node in ast.walk(function):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("error", "warning"):
-                if len(node.args) == 3 and isinstance(node.args[0], ast.Constant):
+                if len(node.args) == 3 and (field := _text(node.args[0])):
                     text = _text(node.args[2])
                     if isinstance(node.args[2], ast.Name):
                         before = {k: v for k, v in advice.items() if re.fullmatch(rf"{node.args[2].id}(\d+)", k)}
                         near = [k for k in before if int(k.removeprefix(node.args[2].id)) < node.lineno]
                         text = before[max(near, key=lambda k: int(k.removeprefix(node.args[2].id)))] if near else ""
-                    if text:
-                        field = node.args[0].value
-                        line = {"level": node.func.id, "field": field, "advice": text, "line": node.lineno}
-                        found.append({**line, "evidence": _evidence(lines, node.lineno, function.lineno)})
+                    text = text or "(the reason, as the check that failed says it)"
+                    line = {"level": node.func.id, "field": field, "advice": text, "line": node.lineno}
+                    found.append({**line, "evidence": _evidence(lines, node.lineno, function.lineno)})
     return sorted(found, key=lambda one: one["line"])
 
 
@@ -255,19 +319,69 @@ def _evidence(lines: list[str], line: int, first: int) -> str:
 
 def audit() -> str:
     """The page of the audit's findings."""
-    rows = [
-        f"| {one['level']} | `{one['field']}` | {escaped(one['advice'])} | {escaped(one['evidence'])} |"
-        for one in findings()
-    ]
-    about = (
-        "Before the first step, the audit reads settings, rows and tokenizer, and names the known ways in which a run\n"
-        "fails. An error ends the run with one line; a warning is logged. This table is made from\n"
-        "`rlred/checks/audit.py`, where evidence is beside each check. Three dots are a value of your run."
-    )
-    return "\n".join(
-        ["# The audit", "", about, "", "| level | field | what it says | evidence |", "|---|---|---|---|", *rows, ""]
-    )
+    made = ["# The audit", (ROOT / "docs" / "hooks" / "audit.md").read_text().strip()]
+    for name, title in CHECKS.items():
+        rows = [
+            f"| {one['level']} | `{one['field']}` | {escaped(one['advice'])} | {escaped(one['evidence'])} |"
+            for one in findings(name)
+        ]
+        made += [f"## {title}", "\n".join(["| level | field | what it says | evidence |", "|---|---|---|---|", *rows])]
+    return "\n\n".join(made) + "\n"
+
+
+NOTEBOOKS = ROOT / "docs" / "notebooks"
+COLAB = "https://colab.research.google.com"
+SETUP = """import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = "{address}"  # what is cloned where this notebook does not lie in a clone, as in Colab
+ROOT = next((place for place in (Path.cwd(), *Path.cwd().parents) if (place / "recipes").is_dir()), None)
+if ROOT is None:
+    if not REPOSITORY:
+        raise SystemExit("Set REPOSITORY to the address of the repository, and run this cell again.")
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, "rlred"], check=True)
+    ROOT = Path("rlred").resolve()
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--editable", str(ROOT)], check=True)
+    sys.path.insert(0, str(ROOT))
+os.chdir(ROOT)
+"""
+
+
+def address() -> str:
+    """Where the repository is, as pyproject.toml says; "" where it says nothing."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
+    return told.get("Repository", "").removesuffix("/").removesuffix(".git")
+
+
+def colab(name: str, address: str) -> str:
+    """The line that opens a notebook in Colab; "" for a repository that is not on GitHub.
+
+    >>> colab("a", "https://github.com/me/it").partition("](")[2].partition("](")[2]
+    'https://colab.research.google.com/github/me/it/blob/main/docs/notebooks/a.ipynb)'
+    >>> colab("a", "")
+    ''
+    """
+    place = address.partition("https://github.com/")[2]
+    link = f"{COLAB}/github/{place}/blob/main/docs/notebooks/{name}.ipynb"
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})" if place else ""
+
+
+def with_address(name: str, text: str, address: str) -> str:
+    """The text of a notebook that knows where the repository is: its first line of Markdown, its first cell of code."""
+    book = json.loads(text)
+    about = next(cell for cell in book["cells"] if cell["cell_type"] == "markdown")
+    code = next(cell for cell in book["cells"] if cell["cell_type"] == "code")
+    lines = re.sub(r"\[!\[Open in Colab\].*\n\n?", "", "".join(about["source"])).split("\n")
+    badge = colab(name, address)
+    about["source"] = "\n".join([lines[0], "", badge, *lines[1:]] if badge else lines).splitlines(keepends=True)
+    own = "".join(code["source"]).partition("os.chdir(ROOT)\n")[2]
+    code["source"] = (SETUP.format(address=address) + own).removesuffix("\n").splitlines(keepends=True)
+    return json.dumps(book, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        path.write_text(with_address(path.stem, path.read_text(), address()))
     CHOICE.write_text(with_table(CHOICE.read_text()))

@@ -99,7 +99,7 @@ def picture(name: str) -> str | None:
         return None
     grey = "#8a8f98"  # readable on white and on black
     with plt.rc_context({"svg.hashsalt": name, "text.color": grey, "axes.edgecolor": grey, "axes.labelcolor": grey}):
-        figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+        figure, axes = plt.subplots(figsize=(7.2, 3.0), layout="constrained")
         for place, (label, line) in enumerate(found.items()):
             correct = not label.startswith("incorrect")
             color = ("#3b82c4", "#d9822b", "#2f9e62")[place // 2]
@@ -108,7 +108,7 @@ def picture(name: str) -> str | None:
         axes.set(xlabel="tokens of the completion", ylabel="reward")
         axes.tick_params(colors=grey)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=8, labelcolor=grey)
+        axes.legend(frameon=False, fontsize=8, labelcolor=grey, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
         plt.close(figure)

@@ -17,21 +17,25 @@ def audit_advantages(training: GRPOConfig, rewards: Sequence[Callable], parts: S
     """Findings about parts that give advantages, beside each other and beside TRL's own settings."""
     weights, names = training.reward_weights, [declared(reward).__name__ for reward in rewards]
     if weights is not None and len(weights) != len(rewards):
+        # TRL 1.16 refuses them as well, but only when the trainer is made: after the hindsight start.
         yield error("reward_weights", weights, f"needs {len(names)} numbers, one for each of {', '.join(names)}")
         return
     giving = [type(part).__name__ for part in parts if part.gives_advantages]
     if len(giving) > 1:
+        # Parts whose weights are multiplied go together; advantages are a value of their own, not a weight.
         advice = f"each of {', '.join(giving)} takes the place of all advantages, which one alone can; keep one of them"
         yield error("parts", giving, advice)
     if training.multi_objective_aggregation == GDPO:
         yield from _gdpo(training, rewards, giving)
     elif giving and training.scale_rewards != "none":
+        # What TRL divides is replaced afterwards (rlred/training/trainer.py).
         advice = f"changes nothing, for {giving[0]} gives the advantages and is not divided by a std; set it to 'none'"
         yield warning("scale_rewards", training.scale_rewards, advice)
 
 
 def _gdpo(training: GRPOConfig, rewards: Sequence[Callable], giving: Sequence[str]) -> Iterator[Finding]:
     if giving:
+        # TRL's sum of normalised rewards is replaced afterwards (rlred/training/trainer.py).
         advice = f"changes nothing, for {giving[0]} gives the advantages; leave one of the two out"
         yield error("multi_objective_aggregation", GDPO, advice)
         return

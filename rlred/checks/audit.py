@@ -1,21 +1,18 @@
 """The audit: before the first step, the known ways in which a length-control run fails, said out loud.
 
-Each check looks at configuration and data alone and yields findings: the field, its value and what to do. Errors stop
+Each check reads configuration and data alone and yields findings: the field, its value and what to do. Errors stop
 the run; warnings are logged. The evidence for a trap stands beside its check.
 """
 
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import Path
-from statistics import fmean
 
 from trl import GRPOConfig
 
 from rlred.checks.audit_devices import audit_devices
 from rlred.checks.audit_efforts import audit_effort_rows, audit_efforts
 from rlred.checks.findings import Finding, error, warning
-from rlred.checks.probe_file import ProbeFile
 from rlred.data.asked import lacking
 from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
 from rlred.data.markers import marker_ids
@@ -27,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 ROW = ("prompt", "solution", "budget", "mode")  # columns of every row of a length-control run
 SAMPLED_ROWS = 256  # rows whose prompts are tokenised for the audit
-OVERSHOOT = 0.5  # share of groups that are longer than their budget as a whole, above which that is said
 
 
 def enforce(findings: Iterable[Finding]) -> None:
@@ -85,11 +81,14 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
     relative = dict.fromkeys(part.__name__ for part in scoring if part.group_relative)
     if local_batch % training.num_generations:
         for name in relative:
+            # TRL 1.16 calls the rewards of each process with its own completions alone.
             advice = f"groups of {training.num_generations} would straddle processes, but {name} needs whole ones"
             yield error("per_device_train_batch_size", training.per_device_train_batch_size, advice)
     for name in names_twice(declared(reward).__name__ for reward in rewards):
+        # TRL 1.16 logs a reward as rewards/NAME/mean.
         yield error("reward", name, "two rewards of the run are called that, and would be logged as one; rename one")
     for part in [part for reward in rewards for part in masking(reward) if len(rewards) > 1]:
+        # TRL 1.16 adds the rewards up by nansum, in which a None beside a number is a 0.
         advice = (
             "masks completions by None, and another reward's opinion would bring them back as a 0; train on it alone"
         )
@@ -105,20 +104,25 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
             yield error("num_iterations", training.num_iterations, advice)
 
 
-def audit_columns(rewards: Sequence[Callable], rows, modes: Collection[str]) -> Iterator[Finding]:
-    """Findings about the columns that rewards need in the rows of these modes."""
+def audit_columns(
+    rewards: Sequence[Callable], rows, modes: Collection[str], sampled: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Findings about the columns that rewards need in the rows of these modes; those `sampled` are yet to be made."""
     needed: dict[tuple[str, str], set[str]] = {}
     for reward in map(declared, rewards):
         for mode in sorted(modes):
             part = reward.for_mode(mode)
             for column in part.needs:
-                needed.setdefault((column, part.__name__), set()).add(mode)
+                if column not in sampled:
+                    needed.setdefault((column, part.__name__), set()).add(mode)
     for (column, name), asking in needed.items():
         if column not in rows.column_names:
+            # TRL passes a row's columns to its reward by name; without this one, the first step is a TypeError.
             yield error("rows", rows.column_names, f"the column {column!r} is missing, which {name} needs")
         elif column not in (*ROW, "effort"):  # of these, None says something: no opinion, no budget
             without, asked = lacking(rows, column, asking)
             if without:
+                # A reward would read None for a number, in the step in which such a row comes first.
                 advice = f"{without:,} of {asked:,} rows have no value in this column, which {name} needs in each"
                 yield error("rows", column, advice)
 
@@ -128,16 +132,19 @@ def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]
         try:
             check_headroom(sampler.bounds[1], training.max_completion_length)
         except ValueError as problem:
-            yield Finding("error", "max_completion_length", training.max_completion_length, str(problem))
+            # What reaches the cap has its length: with the cap at the budget, an overrun is never seen.
+            yield error("max_completion_length", training.max_completion_length, str(problem))
     if sampled_modes(sampler) - {"free"}:
         if training.mask_truncated_completions:
             # TRL zeroes the loss of truncated rows: exactly the gradient that a length penalty needs.
             advice = "removes the gradient of every overlong completion; set it to false"
             yield error("mask_truncated_completions", True, advice)
     if training.shuffle_dataset:
+        # `training_rows` puts the budgets of one visit side by side, so that one batch compares a question at several.
         advice = "the rows are already in a seeded order that keeps a question's budgets together; set it to false"
         yield error("shuffle_dataset", True, advice)
     if training.temperature <= 0:
+        # The advantage is a rollout's reward less its group's mean: 0 for all of them where all are the same.
         yield error("temperature", training.temperature, "the rollouts of a group would all be the same; use 1.0")
 
 
@@ -156,17 +163,20 @@ def _mask(reward: LengthMask) -> Iterator[Finding]:
         )
         yield warning("reward.masked", reward.masked, advice)
     elif {"correct_long", "incorrect_long"} <= set(reward.masked):
+        # 2602.20945, section 5: long completions are nearly all incorrect after 200 steps.
         advice = "nothing is learned from a long completion, so nothing holds long ones back; mask correct_long alone"
         yield warning("reward.masked", reward.masked, advice)
 
 
 def _exact(reward: ExactLength, modes: set[str], sampler: BudgetSampler) -> Iterator[Finding]:
     if "max" in modes:
+        # |n - N| is as large for n = N - 100, which a maximum allows, as for n = N + 100.
         advice = "scores rows that ask for a maximum, and would punish them for being short; use by_mode or max_length"
         yield error("reward", "exact_length", advice)
     low, high = sampler.bounds
     price = reward.alpha * (1.0 if reward.deviation == "relative" else high - low)
     if "exact" in modes and low != high and price < 0.05:
+        # The reward of a correct answer is 1: this is the share of it that the whole range of lengths is worth.
         advice = (
             f"the worst deviation inside the budgets {low}..{high} costs {price:.3f}, next to nothing beside "
             "correctness; a budget is kept only where alpha exceeds the accuracy gained per token over it"
@@ -176,11 +186,13 @@ def _exact(reward: ExactLength, modes: set[str], sampler: BudgetSampler) -> Iter
 
 def _maximum(reward: MaxLength, modes: set[str], sampler: BudgetSampler) -> Iterator[Finding]:
     if "exact" in modes:
+        # clip(alpha * (N - n) + delta, 0, 1) is largest for the shortest completion.
         advice = "scores rows that ask for an exact length, and would not mind short ones; use by_mode or exact_length"
         yield error("reward", "max_length", advice)
     high = sampler.bounds[1]
     drop = reward.alpha * (1.0 if reward.deviation == "relative" else high)
     if "max" in modes and drop < reward.delta:
+        # At n = 2 N the ramp is at delta - alpha * N, or delta - alpha where deviations are relative.
         advice = f"a completion of twice the largest budget ({high}) still gets a reward; raise alpha"
         yield warning("reward.alpha", reward.alpha, advice)
     if "max" in modes and reward.over_penalty > 0.5:
@@ -191,14 +203,17 @@ def _maximum(reward: MaxLength, modes: set[str], sampler: BudgetSampler) -> Iter
 
 def _start(training: GRPOConfig, hindsight: bool, use_peft: bool, asks_length: bool) -> Iterator[Finding]:
     if hindsight and not use_peft:
+        # rlred/training/hindsight.py trains, saves and loads the adapter alone.
         yield error(
             "use_peft", False, "the hindsight start trains a LoRA adapter; set it to true, or hindsight to false"
         )
     if use_peft and training.learning_rate < 1e-5:
+        # TRL's own default is 1e-6, for whole weights; an adapter begins as zero.
         advice = "a LoRA adapter hardly moves at this rate (a public run at 5e-6 ended at a KL of 6e-4); try 2e-5"
         yield warning("learning_rate", training.learning_rate, advice)
     rollouts = rollouts_per_step(training) * max(training.max_steps, 0)
     if asks_length and not hindsight and 0 < rollouts < 200_000:
+        # GRPO improves a control that is faintly there (docs/how-it-works.md); what was counted is in the text.
         advice = (
             f"{rollouts:,} rollouts from a base that may ignore budgets: GRPO found no length control in a prototype's "
             "19,200, nor in a public replication, and L1 used 1.4 million; expect one constant length"
@@ -212,99 +227,32 @@ def rollouts_per_step(training: GRPOConfig) -> int:
     return training.generation_batch_size * training.gradient_accumulation_steps // micro_steps
 
 
-def audit_probe(
-    probe: ProbeFile,
-    training: GRPOConfig,
-    sampler: BudgetSampler,
-    rewards: Sequence[Callable],
-    *,
-    model: str,
-    sources: Collection[str],
-) -> Iterator[Finding]:
-    """Findings about budgets beside what `model` does by itself; `sources` make the traces that it learns from."""
-    if Path(probe.model).name != Path(model).name:
-        yield warning("probe", str(probe.path), f"is of {probe.model}, and this run trains {model}; probe that")
-    if not asks_tokens(sampled_modes(sampler)):
-        return
-    for reward, _ in length_rewards(rewards, sampler, ExactLength):
-        yield from _below_natural(probe, reward, sampler)
-    if length_rewards(rewards, sampler, ExactLength, MaxLength):
-        yield from _overshoot(probe, training, sampler)
-    yield from _no_traces(probe, sampler, sources)
-
-
-def ignoring(reward: ExactLength, sampler: BudgetSampler) -> float:
-    """What the best constant length costs on average, which a policy that ignores the number settles at.
-
-    (high - low) / 4 * alpha for absolute deviations from uniform budgets.
-
-    >>> round(ignoring(ExactLength(alpha=3e-4), BudgetSampler(100, 500)), 3)
-    0.03
-    """
-    budgets = sampler.grid(101)
-    return min(fmean(1 - reward.score(1.0, constant, budget) for budget in budgets) for constant in budgets)
-
-
-def _below_natural(probe: ProbeFile, reward: ExactLength, sampler: BudgetSampler) -> Iterator[Finding]:
-    low, high = sampler.bounds
-    natural = sorted(length for own in probe.lengths for length in own)
-    quarter, median = (natural[len(natural) * part // 4] for part in (1, 2))
-    if high < quarter:
-        plain = reward.deviation == "absolute" and sampler.distribution == "uniform"
-        how = "(high - low) / 4 * alpha" if plain else "alpha * mean distance"
-        # A public LoRA replication of L1 at 1.5B: natural lengths of 3,000 above its budgets, and a slope of .013.
-        advice = (
-            f"three of four natural lengths are above it (25 %: {quarter}, 50 %: {median} tokens), and ignoring the "
-            f"number costs at most {ignoring(reward, sampler):.3f} on average ({how}, at one constant length between "
-            "the budgets); ask for budgets around the natural lengths, or raise alpha"
-        )
-        yield warning("budget_high", high, advice)
-
-
-def _overshoot(probe: ProbeFile, training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]:
-    budgets, size = sampler.grid(21), training.num_generations
-    shares = [fmean(length > budget for length in own) for budget in budgets for own in probe.lengths]
-    whole = fmean(share**size for share in shares)
-    if whole > OVERSHOOT:
-        # alpha * |n - N| = alpha * n - alpha * N where n > N, and the second term is the same for the whole group.
-        advice = (
-            f"{100 * whole:.0f} % of the groups of {size} overshoot as a whole while the model ignores the number: "
-            "alpha |n - N| then does not depend on N inside a group, so that no gradient leads to the number; ask for "
-            "budgets on both sides of the natural lengths, and let a hindsight start move the lengths first"
-        )
-        yield warning("budget_low", sampler.bounds[0], advice)
-
-
-def _no_traces(probe: ProbeFile, sampler: BudgetSampler, sources: Collection[str]) -> Iterator[Finding]:
-    low, high = sampler.bounds
-    inside = [row for row in probe.bins if row["from"] < high and low < row["to"]]
-    lacking = [(row["from"], row["to"]) for row in inside if not sum(row["sources"].get(name, 0) for name in sources)]
-    first, last = min(row["from"] for row in probe.bins), max(row["to"] for row in probe.bins)
-    empty = [(max(low, start), min(high, end)) for start, end in lacking]
-    unknown = [(low, min(high, first))] if low < first else []
-    unknown += [(max(low, last), high)] if high > last else []
-    for ranges, what in ((empty, "the probe found no correct trace of"), (unknown, "the probe did not look at")):
-        if ranges:
-            # Of a budget that no trace has, neither a start nor a group of rollouts can learn anything.
-            said = ", ".join(f"{start} to {end}" for start, end in ranges)
-            advice = f"{what} {said} tokens ({', '.join(sorted(sources))}); narrow the budgets, or add other sources"
-            below = ranges[0][0] == low and ranges[-1][1] < high
-            yield warning(*(("budget_low", low) if below else ("budget_high", high)), advice)
-
-
 def audit_rows(
-    rows, tokenizer, model, rewards, sampler: BudgetSampler, training: GRPOConfig, prompts: Prompts | None = None
+    rows,
+    tokenizer,
+    model,
+    rewards,
+    sampler: BudgetSampler,
+    training: GRPOConfig,
+    prompts: Prompts | None = None,
+    sampled: Collection[str] = (),
 ) -> Iterator[Finding]:
-    """Findings about the asked rows, made by `prompts`, as the tokenizer and the model will see them."""
+    """Findings about the asked rows, made by `prompts`, as the tokenizer and the model will see them.
+
+    The columns `sampled` are made by the run itself, and need not be there yet.
+    """
     missing = [column for column in ROW if column not in rows.column_names]
     if missing:
+        # rlred.data.budgets.ask gives every row these columns; rows of one's own lack them.
         yield error("rows", rows.column_names, f"the column {missing[0]!r} is missing")
         return
-    yield from audit_columns(rewards, rows, sampled_modes(sampler))
+    yield from audit_columns(rewards, rows, sampled_modes(sampler), sampled)
     if tokenizer.chat_template is None:
+        # Rows are conversations, and TRL renders them by the template: a base model has none.
         yield error("model_name_or_path", tokenizer.name_or_path, "its tokenizer has no chat template")
         return
     if tokenizer.eos_token_id is None:
+        # A completion that does not end is as long as the cap, whatever was asked for.
         yield error("eos_token", None, "the tokenizer has none, so a completion could never end")
     sample = rows.select(range(min(len(rows), SAMPLED_ROWS)))
     prompts = prompts or Prompts(chat_template_kwargs=training.chat_template_kwargs or {}).fitted(tokenizer)
@@ -312,10 +260,12 @@ def audit_rows(
     try:
         texts = [prompt_text(tokenizer, one) for one in asked]
     except ValueError as problem:
+        # Templates raise an exception of their own for turns or settings that they do not take.
         yield error("chat_template", tokenizer.chat_template[:80], str(problem).removeprefix("chat_template: "))
         return
     system = next((row["system"] for row in sample if row.get("system")), prompts.system_prompt)
     if prompts.folds_system and system:
+        # Gemma 2 and the Mistral 7B models refuse a system turn, or drop it.
         advice = "the chat template takes no system turn; the text stands at the head of the user turn"
         yield warning("system_prompt", system[:80], advice)
     yield from _template(prompts, tokenizer, asked, texts, rewards)
@@ -323,21 +273,25 @@ def audit_rows(
     yield from audit_effort_rows(rows, tokenizer, length_rewards(rewards, sampler, EffortLength), training)
     low, high = sampler.bounds
     if low != high and tokenizer(f" {low} tokens")["input_ids"] == tokenizer(f" {high} tokens")["input_ids"]:
+        # A tokenizer without these digits writes the unknown token for both, and the model cannot tell them apart.
         yield error("model_name_or_path", tokenizer.name_or_path, f"its tokenizer encodes {low} and {high} alike")
     if prompts.markers:
         try:
             marker_ids(tokenizer, prompts.markers.write(0, 123456789))
         except ValueError as problem:
             advice = str(problem).removeprefix("markers.text: ")
+            # A marker that is cut into a token with its neighbours could not be told from other text.
             yield error("hindsight_settings.markers.text", prompts.markers.text, advice)
     longest = max(len(prompt_ids(tokenizer, one)) for one in asked)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is not None and longest + training.max_completion_length > context:
+        # Beyond its positions a model writes without sense, and an engine refuses the prompt.
         advice = f"with prompts of up to {longest} tokens it exceeds the model's context of {context}"
         yield error("max_completion_length", training.max_completion_length, advice)
     for reward, _ in length_rewards(rewards, sampler, EffortLength, ExactLength, MaxLength):
         end = reward.length.end_of_thinking
         if any(not 0 <= token < len(tokenizer) for ids in reward.length.ends for token in ids):
+            # Thinking that is never seen to end counts to the end of the completion.
             yield error("reward.length.end_of_thinking", end, f"is no token of this tokenizer of {len(tokenizer)}")
 
 
@@ -350,9 +304,11 @@ def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> 
             yield error("chat_template", texts[0][:80], f"does not keep the text of the {turn['role']} turn as it is")
     for name, value in prompts.chat_template_kwargs.items():
         if not re.search(rf"\b{re.escape(name)}\b", template):
+            # Jinja takes every variable, and says nothing of those that no line reads.
             advice = "the chat template names no such setting, and it changes nothing; check its spelling"
             yield warning(f"chat_template_kwargs.{name}", value, advice)
     if "strftime_now" in template and "date_string" not in prompts.chat_template_kwargs:
+        # Llama 3's template writes "Today Date: ...": the prompt of a later day is another than that of training.
         advice = (
             "writes today's date into every prompt; give chat_template_kwargs a date_string, if the template takes it"
         )

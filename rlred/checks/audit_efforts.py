@@ -1,4 +1,4 @@
-"""The audit of runs that ask for efforts: rewards that do not look at them, lengths that drift or cannot be seen."""
+"""The audit of runs that ask for efforts: rewards that do not read them, lengths that drift or cannot be seen."""
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -19,14 +19,17 @@ HEADROOM = 1.1  # a completion cap leaves room over an own length as over a budg
 def audit_efforts(scored: Scored, scoring: Sequence[Reward]) -> Iterator[Finding]:
     """Findings that need no data: of the `scored` rewards `effort_length`, and of all that score effort rows."""
     if scoring and not any("effort" in reward.needs for reward in scoring):
+        # By a reward that does not read the effort, the best completion is the same for all efforts.
         names = ", ".join(reward.__name__ for reward in scoring)
-        advice = "no reward of the rows that ask for an effort looks at it; use effort_length, or by_mode"
+        advice = "no reward of the rows that ask for an effort reads it; use effort_length, or by_mode"
         yield error("reward", names, advice)
     for reward, modes in scored:
         if numbered := sorted(set(modes) & {"exact", "max"}):
+            # These rows have a number of tokens in the column `budget`, and None in `effort`.
             advice = f"scores rows of mode {numbered[0]} by correctness alone, for they have no effort; use by_mode"
             yield error("reward", "effort_length", advice)
         if reward.alpha is not None and reward.alpha < reward.delta:
+            # At n = 2 T the ramp is at delta - alpha.
             advice = "a completion of twice the limit still earns a reward; raise alpha"
             yield warning("reward.alpha", reward.alpha, advice)
         if reward.over < 0:
@@ -42,6 +45,7 @@ def audit_start(scored: Scored, quantile: float | None) -> Iterator[Finding]:
     """Findings about the `effort_quantile` of the hindsight start."""
     for reward, _ in scored:
         if reward.of == "reference" and reward.quantile != quantile:
+            # Own lengths by two definitions are two limits for one effort: first one is taught, then the other.
             advice = f"the reward takes {reward.quantile!r}, and RL would move what the start has taught; say the same"
             yield warning("hindsight_settings.effort_quantile", quantile, advice)
 
@@ -61,6 +65,7 @@ def audit_effort_rows(rows, tokenizer, scored: Scored, training: GRPOConfig) -> 
     if len(set(map(hundredths, efforts))) > 1:
         ends = [tokenizer(f" {hundredths(effort)} of")["input_ids"] for effort in (efforts[0], efforts[-1])]
         if ends[0] == ends[1]:
+            # An effort is written in hundredths; without these digits the prompts are the same.
             advice = f"its tokenizer encodes the efforts {efforts[0]} and {efforts[-1]} alike"
             yield error("model_name_or_path", tokenizer.name_or_path, advice)
 
@@ -80,6 +85,7 @@ def _side_by_side(asking: list[dict], training: GRPOConfig) -> Iterator[Finding]
     each = max(map(len, visits)) * training.num_generations
     local = training.per_device_train_batch_size * training.steps_per_generation
     if local % each:
+        # TRL 1.16 calls the rewards of each process with its own completions alone.
         advice = (
             f"the {each} completions of a question would straddle batches or processes, each with a mean of its own"
         )
@@ -88,6 +94,7 @@ def _side_by_side(asking: list[dict], training: GRPOConfig) -> Iterator[Finding]
 
 def _own_lengths(owns: list[float], count: int, training: GRPOConfig) -> Iterator[Finding]:
     if count - len(owns) > MANY * count:
+        # The limit of an effort is a share of a correct answer's length: without one there is no limit.
         advice = (
             f"{count - len(owns)} of {count} rows have no correct answer of the reference, and train no effort; take "
             "easier questions, or raise reference_samples"
@@ -95,6 +102,7 @@ def _own_lengths(owns: list[float], count: int, training: GRPOConfig) -> Iterato
         yield warning("rows", "reference_correct_lengths", advice)
     high = sum(HEADROOM * own > training.max_completion_length for own in owns)
     if high > MANY * len(owns):
+        # A completion that is cut at the cap has the cap for its length, however far it would have gone.
         advice = (
             f"the own lengths of {high} of {len(owns)} rows reach it: an overrun at effort 1 is never seen; raise it"
         )

@@ -1,4 +1,4 @@
-"""probe.json, probe.md, probe.png and probe.yaml: a probe for programs, for readers, at a glance, and for a recipe."""
+"""probe.json, probe.md, probe.png and probe.yaml: a probe for programs, for readers, as a picture, and for a recipe."""
 
 from pathlib import Path
 

@@ -92,7 +92,7 @@ def advice(found: dict) -> str:
     if found["rank_correlation"] >= LEAST_CORRELATION and found["mean_abs_error"] <= MOST_ERROR:
         return (
             "It follows a count: a hindsight start has something to build on, and still needs some hundred updates "
-            "until the number is heard in another sentence (docs/LOG.md, 2026-11-26, night)."
+            "until the number is followed in another sentence (docs/LOG.md, 2026-11-26, night)."
         )
     return (
         "It does not follow a count: a base that could not do this had no hindsight start that worked (docs/LOG.md, "

@@ -10,6 +10,7 @@ import sys
 import warnings
 
 from rlred import __version__
+from rlred.cli import completion
 from rlred.flags import described, parse
 from rlred.names import MODELS, refuse
 
@@ -28,6 +29,7 @@ COMMANDS = {  # a name of one or two words -> its class, imported when it is cal
     "status": "rlred.cli.status:Status",
     "clean": "rlred.cli.clean:Clean",
     "reference": "rlred.cli.reference:Reference",
+    "completion": "rlred.cli.completion:Completion",
     "compress traces": "rlred.cli.compress_traces:Traces",
     "compress scores": "rlred.cli.compress_scores:Scores",
     "compress rows": "rlred.cli.compress_rows:Rows",
@@ -86,6 +88,9 @@ def find(argv: list[str]) -> tuple[str, list[str]]:
 
 def call(argv: list[str]) -> int:
     """Runs the command that is called, or lists the commands."""
+    if argv[:1] == ["completion"] and (words := completion.asked()) is not None:
+        print("\n".join(words))
+        return 0
     if argv[:1] in (["-h"], ["--help"]):
         print(listing())
         return 0

@@ -110,6 +110,27 @@ def load_model(
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor
 
 
+def load_outline(name: str, loading: Loading | None = None, *, pictures: bool = False, field: str = "model"):
+    """The same without weights: a model whose tensors have shapes and no values. Raises `ValueError` likewise."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    from rlred.data.prompts import with_pad_token
+
+    path, loading = resolve_model(name), loading or Loading()
+    kind, reader = (AutoModelForImageTextToText, AutoProcessor) if pictures else (AutoModelForCausalLM, AutoTokenizer)
+    shared = {"revision": loading.model_revision or "main", "trust_remote_code": loading.trust_remote_code}
+    try:
+        processor = reader.from_pretrained(path, **shared)
+        config = AutoConfig.from_pretrained(path, **shared)
+        with torch.device("meta"):
+            model = kind.from_config(config, trust_remote_code=loading.trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(f"{field}={name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    with_pad_token(processor.tokenizer if pictures else processor)
+    return model, processor
+
+
 def load_tokenizer(name: str, trust_remote_code: bool = False, field: str = "--tokenizer"):
     """A tokenizer alone. Raises `ValueError`, which calls the name `field`, where it cannot be loaded."""
     from transformers import AutoTokenizer

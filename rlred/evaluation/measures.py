@@ -136,7 +136,7 @@ def row(outcomes: Sequence[dict]) -> dict:
 def longest_completions(outcomes: Iterable[dict]) -> list[dict]:
     """The longest completion of each question that ended by itself: what its reasoner does when it thinks at length.
 
-    Of a base that is deaf to budgets, this is the accuracy at full length that a trained model is held against: the
+    Of a base that ignores budgets, this is the accuracy at full length that a trained model is held against: the
     same questions, without the traces that stopped early. One that was cut at the cap counts only where all were.
 
     >>> outcomes = [{"question_id": 0, "length": n, "truncated": n == 90, "correct": n > 30} for n in (20, 40, 90)]
@@ -325,7 +325,7 @@ def step_metrics(outcomes: Sequence[dict]) -> dict[str, float]:
 
 def step_spread(asked: Sequence[dict]) -> float | None:
     """Spread of one step: mean length of the upper half of its budgets over the lower half's, less 1, as a share of
-    what was asked; 1 for a dial that is right, 0 for a constant length. None where all budgets are equal.
+    what was asked; 1 where lengths are as asked, 0 where they are constant. None where all budgets are equal.
 
     >>> step_spread([{"budget": n, "length": n} for n in (10, 20, 40, 80)])
     1.0

@@ -1,4 +1,4 @@
-"""One form for the results of every kind of run: NAME.json for programs, NAME.md for readers, NAME.png at a glance.
+"""One form for the results of every kind of run: NAME.json for programs, NAME.md for readers, NAME.png the picture.
 
 Result          labels, blocks of rows, details, cost: all that a JSON file holds
 Kind            what one kind of run supplies: title, columns, pictures, and how its older files are read

@@ -24,7 +24,7 @@ from rlred.data.prompts import Prompts, prompts_of_record, snippet
 from rlred.evaluation.results import read_result
 from rlred.files import read_record
 from rlred.publish import visual_card as card
-from rlred.publish.measured import measured
+from rlred.publish.measured import eval_results, measured
 from rlred.publish.names import Base, remove_paths
 from rlred.publish.serving import Served, served, vllm
 from rlred.publish.space import write_space
@@ -139,7 +139,7 @@ def model_card(run: Path, name: str, base: Base, template: Served | None) -> str
     does, prompts, how = asked_budgets(run, settings) if budgets else asked_otherwise(settings["arguments"])
     asked, rank = prompts_of_record(settings), json.loads((run / "adapter_config.json").read_text())["r"]
     parts = [
-        metadata(settings["arguments"], base, tags),
+        metadata(run, name, settings["arguments"], base, tags),
         f"# {name}",
         f"A LoRA adapter for `{base.name}` that {does}. Made with rlred.",
         *base.said(),
@@ -185,15 +185,17 @@ def counted(markers: Markers | None, arguments: dict) -> list[str]:
     ]
 
 
-def metadata(arguments: dict, base: Base, tags: list[str]) -> str:
-    """The YAML block of a text adapter's card."""
-    questions = source_of(arguments)
+def metadata(run: Path, name: str, arguments: dict, base: Base, tags: list[str]) -> str:
+    """The YAML block of a text adapter's card, with what was measured."""
+    questions, figures = source_of(arguments), eval_results(run, arguments)
     data = ModelCardData(
         base_model=base.name if base.public else None,
         library_name="peft",
         pipeline_tag="text-generation",
         tags=["rlred", "trl", *tags, "reasoning"],
         datasets=[questions] if "/" in questions and not Path(questions).exists() else None,
+        model_name=name if figures else None,
+        eval_results=figures,
     )
     return f"---\n{data.to_yaml()}\n---"
 

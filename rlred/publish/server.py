@@ -67,7 +67,7 @@ def serve(
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """SIGTERM ends what is inside like Ctrl-C, so that the folders made for it go; afterwards all is as it was."""
-    numbers = (signal.SIGINT, signal.SIGTERM)  # both: a shell's background jobs are started deaf to the first
+    numbers = (signal.SIGINT, signal.SIGTERM)  # both: a shell's background jobs ignore the first
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield

@@ -6,11 +6,16 @@ Every field says its unit and effect; the help text of `--help` is made from it.
 import json
 import os
 import sys
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from transformers import TrainingArguments
+from transformers.hf_argparser import string_to_bool
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
 from rlred.checks.probe_file import with_probe
@@ -19,7 +24,7 @@ from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import complaint, no_such_flag, option
 from rlred.names import MODES, SETTINGS, refuse
-from rlred.train import shipped
+from rlred.runs.config_files import HELP, read_config
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.early_stop import EarlyStop
@@ -30,6 +35,8 @@ from rlred.training.target_search import TargetSearch
 from rlred.training.think_or_not import ThinkOrNot
 from rlred.training.token_selection import TokenSelection
 from rlred.training.trainer import Part
+
+AUDITED: ContextVar[int] = ContextVar("processes of the run that is audited", default=1)
 
 
 @dataclass
@@ -258,7 +265,13 @@ class RLConfig(GRPOConfig):
         None, "GiB of the whole output folder, above which old completions and checkpoints go; empty: no bound."
     )
 
+    @property
+    def world_size(self):
+        """The processes of the run; of an audit alone, those of the run that it is of."""
+        return max(AUDITED.get(), super().world_size)
+
     def __post_init__(self):
+        check_precision(self)
         super().__post_init__()
         for name in ("keep_completions", "disk_budget_gib"):
             value = getattr(self, name)
@@ -273,6 +286,25 @@ class SFTDefaults(SFTConfig):
     report_to: None | str | list[str] = option("none", "Trackers to report to.")
     seed: int = option(0, "Seed of rows and adapter.")
 
+    def __post_init__(self):
+        check_precision(self)
+        super().__post_init__()
+
+
+def check_precision(training: TrainingArguments) -> None:
+    """Raises `ValueError` for a half precision that this machine cannot train in. TRL takes bf16 where nothing is said.
+
+    transformers says of bf16 that use_cpu is missing, and accelerate finds out about fp16 when the trainer is made.
+    """
+    default = training.bf16 is None and not training.fp16
+    cpu = "set it to false; to try the run on the CPU, set use_cpu: true and dtype: float32 as well"
+    if (training.bf16 or training.bf16_full_eval or default) and not training.use_cpu:
+        if not is_torch_bf16_gpu_available() and not is_torch_xla_available():
+            said = " (the default)" if default else ""
+            raise ValueError(f"bf16=True{said}: this machine has no GPU that computes in bfloat16; {cpu}")
+    if training.fp16 and (training.use_cpu or not torch.accelerator.is_available()):
+        raise ValueError(f"fp16=True: this machine has no GPU, and a CPU does not train in float16; {cpu}")
+
 
 @dataclass
 class LoraModelConfig(ModelConfig):
@@ -285,33 +317,15 @@ class LoraModelConfig(ModelConfig):
 class RecipeParser(TrlParser):
     """TRL's parser, which prints four hundred flags before its complaint; here the complaint is all."""
 
+    def format_help(self):
+        return super().format_help() + HELP.format(name=Path(self.prog).stem)
+
     def error(self, message):
         raise ValueError(complaint(message))
 
 
 KINDS = (LengthControlArguments, RLConfig, LoraModelConfig)
 SFT_KINDS = (SFTDefaults, LoraModelConfig)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The settings of a YAML file over those of the files that its `defaults` names, in their order.
-
-    Defaults lie beside the file, in its folder defaults/, or in that of the shipped recipes. They have no defaults of
-    their own: one level, so that two files say all. Raises `ValueError` for a file that is missing or no mapping.
-    """
-    own = _mapping(path)
-    merged: dict[str, Any] = {}
-    for name in _names(own.pop("defaults", []), path):
-        places = [path.parent / f"{name}.yaml", path.parent / "defaults" / f"{name}.yaml"]
-        places.append(shipped("recipes") / "defaults" / f"{name}.yaml")
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
-            raise ValueError(f"{path}: defaults: no file {name}.yaml beside it, in defaults/ or among the recipes")
-        settings = _mapping(found)
-        if "defaults" in settings:
-            raise ValueError(f"{found}: defaults of defaults; {path} can name both files instead")
-        merged |= settings
-    return merged | own
 
 
 def _told(name: str, argv: list[str], settings: dict[str, Any]) -> str | None:
@@ -324,22 +338,8 @@ def _told(name: str, argv: list[str], settings: dict[str, Any]) -> str | None:
     return settings.get(name)
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: must be a mapping of settings, got {found!r}")
-    refuse(found, SETTINGS, f"{path}: ")
-    return found
-
-
-def _names(value: Any, path: Path) -> list[str]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: defaults must be a name or a list of names, got {value!r}")
-    return names
+# What a run for a GPU asks of it, and a machine without one refuses when it reads the settings.
+OF_DEVICES = ("use_cpu", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf32")
 
 
 def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type, ...] = KINDS) -> tuple[Any, ...]:
@@ -348,6 +348,30 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
     Settings of a `--probe FILE` stand between the two: flags > probe > YAML (rlred/checks/probe_file.py). Raises
     `ValueError` for a setting that no kind has. `--print_config` prints the merged file and ends the program.
     """
+    path, settings, argv = _settings(default_config, argv, kinds)
+    if "--print_config" in argv:
+        print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")
+        raise SystemExit(0)
+    return _instances(path, settings, argv, kinds)
+
+
+def parse_elsewhere(default_config: Path, argv: list[str], kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    """The same on a machine that need not have the devices of the run: they are read, and not looked for."""
+    path, settings, argv = _settings(default_config, argv, kinds)
+    known = {item.name for kind in kinds for item in fields(kind)}
+    told = {name: _told(name, argv, settings) for name in OF_DEVICES if name in known}
+    flags = [word for name in told for word in (f"--{name}", "true" if name == "use_cpu" else "false")]
+    found = _instances(path, settings, [*argv, *flags], kinds)
+    for part in found:
+        for name in told if isinstance(part, TrainingArguments) else ():
+            setattr(part, name, string_to_bool(told[name]) if told[name] is not None else False)
+    return found
+
+
+def _settings(
+    default_config: Path, argv: list[str] | None, kinds: tuple[type, ...]
+) -> tuple[Path, dict[str, Any], list[str]]:
+    """The YAML that is read, its settings with those of a probe, and the flags."""
     argv = list(sys.argv[1:] if argv is None else argv)
     path = default_config
     if "--config" in argv:
@@ -360,9 +384,11 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
     settings = read_config(path) if path != default_config or path.is_file() else {}
     if LengthControlArguments in kinds and (probe := _told("probe", argv, settings)):
         settings = with_probe(settings, probe)
-    if "--print_config" in argv:
-        print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")
-        raise SystemExit(0)
+    return path, settings, argv
+
+
+def _instances(path: Path, settings: dict[str, Any], argv: list[str], kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    """One of each kind, of settings and then of flags."""
     os.environ.update({name: str(value) for name, value in settings.pop("env", {}).items()})
     parser = RecipeParser(kinds)
     unknown = parser.set_defaults_with_config(**settings)

@@ -34,7 +34,9 @@ from rlred.flags import parse_known
 from rlred.heartbeat import WARNINGS, beat
 from rlred.output import external_failure, resume_hint
 from rlred.runs.arguments import LengthControlArguments, parse
+from rlred.runs.audit_only import Audit, audited
 from rlred.tiny import QUESTIONS
+from rlred.train import audit_of
 from rlred.training.callbacks import (
     BoundedFiles,
     CheckpointsInOrder,
@@ -94,6 +96,12 @@ def load_model(model_config: ModelConfig, training, pictures: bool = False):
     return models.load_model(name, None, loading, device=device, pictures=pictures, field="model_name_or_path")
 
 
+def load_outline(model_config: ModelConfig, training, pictures: bool = False):
+    """The same of the model's shape and its tokenizer or processor: what an audit needs."""
+    loading = models.Loading.of(model_config, trust_remote_code=training.trust_remote_code)
+    return models.load_outline(model_config.model_name_or_path, loading, pictures=pictures, field="model_name_or_path")
+
+
 def lora_of(model_config: ModelConfig, target_modules: str | None = None):
     """The LoRA settings of a run, None without `use_peft`; `target_modules` stands where the run names none."""
     config = get_peft_config(model_config)
@@ -149,17 +157,28 @@ def use_all_cores() -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], page: str, shares: bool = False) -> int:
+def command(
+    recipe: Path,
+    run: Callable[..., dict],
+    kinds: tuple[type, ...],
+    page: str,
+    audit: Callable[..., None],
+    shares: bool = False,
+) -> int:
     """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2.
 
     `run` takes the arguments, one of each of the `kinds`, and the default output folder; when it returns a report, the
-    `page` that it left in the output folder is printed. `shares` says that it works without the whole weights on every
+    `page` that it left in the output folder is printed. With `--audit_only` nothing is run: `audit` takes an Audit and
+    the arguments, and what it has found is printed. `shares` says that `run` works without the whole weights on every
     process (ZeRO-3, FSDP).
     """
 
     def work() -> str | None:
+        processes, argv = audit_of(sys.argv[1:])
+        if processes:
+            return said_by(audited(recipe, kinds, audit, argv, processes))
         fsdp_without_gpus()
-        told = parse(recipe.with_suffix(".yaml"), kinds=kinds)
+        told = parse(recipe.with_suffix(".yaml"), argv, kinds)
         placed = next(part for part in told if hasattr(part, "output_dir"))
         if getattr(placed, "use_cpu", False):
             use_all_cores()
@@ -179,6 +198,17 @@ def command(recipe: Path, run: Callable[..., dict], kinds: tuple[type, ...], pag
         return (Path(placed.output_dir) / page).read_text(encoding="utf-8") if report else None
 
     return ended(work)
+
+
+def said_by(audit: Audit) -> str:
+    """The report of an audit. Raises `ValueError`, once it is printed, where the run would be refused."""
+    if not audit.errors:
+        return audit.report()
+    if PartialState().is_main_process:
+        print(audit.report())
+    raise ValueError(
+        f"--audit_only: {len(audit.errors)} of the findings above would end this run before its first step"
+    )
 
 
 def experiment(kind: type, run: Callable[[Any, list[str]], str]) -> int:

@@ -18,7 +18,8 @@ from rlred.data.models import Loading, load_model
 from rlred.evaluation.markdown import table
 from rlred.files import write_json, write_text
 from rlred.runs.arguments import SFT_KINDS
-from rlred.runs.chassis import command, describe
+from rlred.runs.audit_only import Audit
+from rlred.runs.chassis import command, describe, load_outline
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
     """The command line of an SFT recipe with variants.
 
     `arguments_kind` has the fields `variants` and `seeds`; `experiment(arguments, training, model_config)` has the
-    method `run` that `run_variants` calls.
+    method `run` that `run_variants` calls, and `check`, which raises `ValueError` for rows that it cannot train on.
     """
 
     def run(told, training: SFTConfig, model_config: ModelConfig, default_output: Path) -> dict:
@@ -92,4 +93,8 @@ def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
         write_text(folder / "table.md", to_markdown(results) + "\n")
         return results
 
-    return command(recipe, run, (arguments_kind, *SFT_KINDS), "table.md", shares=True)
+    def audit_only(checks: Audit, told, training: SFTConfig, model_config: ModelConfig, default_output: Path) -> None:
+        outline = checks.step("tokenizer", load_outline, model_config, training)
+        checks.step("rows", lambda own: experiment(told, training, model_config).check(own[1]), outline)
+
+    return command(recipe, run, (arguments_kind, *SFT_KINDS), "table.md", audit_only, shares=True)

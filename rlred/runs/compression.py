@@ -32,9 +32,10 @@ from rlred.compression.traces import load_traces, sample_traces
 from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Sampling
 from rlred.files import write_json
-from rlred.output import prepare_output_dir
+from rlred.output import check_output_dir, prepare_output_dir
 from rlred.runs.arguments import SFT_KINDS
-from rlred.runs.chassis import check_same_model, command, describe, load_both, load_model
+from rlred.runs.audit_only import Audit
+from rlred.runs.chassis import check_same_model, command, describe, load_both, load_model, load_outline
 from rlred.training.sft import SupervisedTrainer, config_for
 
 
@@ -43,8 +44,7 @@ def run(
 ) -> Result | None:
     """Trains an adapter for the scorer and one for each control; returns the result (None with evaluate=False)."""
     start = time.monotonic()
-    if get_peft_config(model_config) is None:
-        raise ValueError("use_peft=False: this recipe trains LoRA adapters; set use_peft to true")
+    check_adapter(model_config)
     questions, held_out = load_both(arguments, training.seed)
     dev = dev_questions(arguments, training, questions)
     model, tokenizer = load_model(model_config, training)
@@ -89,6 +89,30 @@ def run(
     result = Result("ratios", labels, blocks, cost={"minutes": round((time.monotonic() - start) / 60, 1)})
     write_result(result, output)
     return result
+
+
+def audit_only(
+    checks: Audit,
+    arguments: CompressionArguments,
+    training: SFTConfig,
+    model_config: ModelConfig,
+    default_output: Path,
+) -> None:
+    """The checks of `run` in its order, and nothing that samples or needs weights."""
+    checks.step("output folder", check_output_dir, training, default_output)
+    checks.step("adapter", check_adapter, model_config)
+    both = checks.step("questions", load_both, arguments, training.seed)
+    checks.step("questions", lambda own: dev_questions(arguments, training, own[0]), both)
+    outline = checks.step("tokenizer", load_outline, model_config, training)
+    asked = checks.step("prompts", lambda own: arguments.make_ratio_format(own[1]), outline)
+    if arguments.traces:
+        checks.step("traces", lambda own: load_traces(Path(arguments.traces), end=own.prompts.end), asked)
+
+
+def check_adapter(model_config: ModelConfig) -> None:
+    """Raises `ValueError` where no adapter would be trained."""
+    if get_peft_config(model_config) is None:
+        raise ValueError("use_peft=False: this recipe trains LoRA adapters; set use_peft to true")
 
 
 def make_traces(arguments, training, model, tokenizer, questions, output: Path) -> tuple[list[dict], dict]:
@@ -244,4 +268,4 @@ def measure_variant(
 
 def main(recipe: Path) -> int:
     """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2."""
-    return command(recipe, run, (CompressionArguments, *SFT_KINDS), "ratios.md")
+    return command(recipe, run, (CompressionArguments, *SFT_KINDS), "ratios.md", audit_only)

@@ -26,7 +26,6 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig
 from rlred.checks.advantages import audit_advantages
 from rlred.checks.audit import (
     audit_config,
-    audit_probe,
     audit_rows,
     enforce,
     length_rewards,
@@ -35,6 +34,7 @@ from rlred.checks.audit import (
 )
 from rlred.checks.audit_devices import audit_shares
 from rlred.checks.audit_efforts import audit_start
+from rlred.checks.audit_probe import audit_probe
 from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import BudgetSampler, training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
@@ -49,11 +49,22 @@ from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.vllm import Engines, check_vllm
 from rlred.files import read_record, write_json
-from rlred.output import checkpoint_of, prepare_output_dir
+from rlred.output import check_output_dir, checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, EffortLength, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of, masking
 from rlred.runs.arguments import KINDS, LengthControlArguments
-from rlred.runs.chassis import check_same_model, command, describe, load_both, load_model, lora_of, num_rows, watchers
+from rlred.runs.audit_only import Audit
+from rlred.runs.chassis import (
+    check_same_model,
+    command,
+    describe,
+    load_both,
+    load_model,
+    load_outline,
+    lora_of,
+    num_rows,
+    watchers,
+)
 from rlred.training.adherence import LogsAdherence
 from rlred.training.callbacks import CheckWrapper
 from rlred.training.gathered_rollouts import GatheredRollouts
@@ -150,17 +161,52 @@ def audit(
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
     arguments.check_markers()
     sampler, started = arguments.make_sampler(), {"hindsight": arguments.hindsight, "use_peft": model_config.use_peft}
-    found = audit_config(training, sampler, rewards, **started)
     unset = arguments.hindsight and arguments.make_hindsight().learning_rate is None
-    found = [*found, *audit_shares(training, arguments.hindsight or arguments.evaluate, unset)]
-    enforce([*found, *audit_advantages(training, rewards, parts)])
+    found = [*audit_config(training, sampler, rewards, **started), *audit_advantages(training, rewards, parts)]
+    found += audit_shares(training, arguments.hindsight or arguments.evaluate, unset)
     if arguments.hindsight:
         asked = length_rewards(rewards, sampler, EffortLength)
-        enforce(audit_start(asked, arguments.make_hindsight().effort_quantile))
+        found += audit_start(asked, arguments.make_hindsight().effort_quantile)
+    enforce(found)
     if arguments.probe:
         sources = {"free", *arguments.make_hindsight().sources} if arguments.hindsight else {"free"}
         probe, name = read_probe(arguments.probe), model_config.model_name_or_path
         enforce(audit_probe(probe, training, sampler, rewards, model=name, sources=sources))
+
+
+def audit_only(
+    checks: Audit,
+    arguments: LengthControlArguments,
+    training: GRPOConfig,
+    model_config: ModelConfig,
+    default_output: Path,
+) -> None:
+    """The checks of `run` in its order, and nothing that samples or needs weights."""
+    parts, search = arguments.make_parts(), arguments.make_target_search()
+    checks.step("output folder", check_output_dir, training, default_output)
+    rewards = checks.step("rewards", make_rewards, arguments, training)
+    checks.step("rewards", lambda own: audit(arguments, training, model_config, own, parts), rewards)
+    for part in parts:
+        checks.step("parts", part.check, training, parts)
+    both = checks.step("questions", load_both, arguments, training.seed)
+    if search:
+        checks.step("target_search", lambda own, loaded: search.check(own[0], len(loaded[0])), rewards, both)
+    prompts = checks.step(
+        "prompts", lambda own: arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(own)), rewards
+    )
+    outline = checks.step("tokenizer", load_outline, model_config, training)
+
+    def check_rows(own: list, loaded, prompts: Prompts, outline) -> None:
+        (questions, _), (model, tokenizer), sampler = loaded, outline, arguments.make_sampler()
+        prompts = prompts.fitted(tokenizer)
+        own = [tell_end(reward, prompts.end, tokenizer) for reward in own]
+        needed = columns_of(own[0], sampled_modes(sampler)).union(*(part.needs for part in parts))
+        sampled = set(COLUMNS) & needed - set(questions.column_names)
+        # Parts order questions by columns that may not be there before the run has sampled them.
+        rows = asked_rows(questions, prompts, arguments, training, () if sampled else parts)
+        enforce(audit_rows(rows, tokenizer, model, own, sampler, training, prompts, sampled))
+
+    checks.step("rows and prompts", check_rows, rewards, both, prompts, outline)
 
 
 def asked_rows(
@@ -308,16 +354,17 @@ def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, gra
     return load_questions(str(path))
 
 
-def cost(trainer: GRPOTrainer, hindsight: dict | None, heard: float | None, kept: float | None, start: float) -> dict:
-    """What the run spent: completions sampled, and how many of them until the dial was there.
+def cost(trainer: GRPOTrainer, hindsight: dict | None, first: float | None, kept: float | None, start: float) -> dict:
+    """What the run spent: completions sampled, and how many of them until the budget was followed.
 
-    `heard` and `kept` are the rank correlations on held-out questions after the hindsight start and after RL. The dial
-    is there when `heard` is 0.9, or else at the first logged RL step whose rollouts show as much, if `kept` does too.
+    `first` and `kept` are the rank correlations on held-out questions after the hindsight start and after RL. The
+    budget is followed when `first` is 0.9, or else at the first logged RL step whose rollouts show as much, if `kept`
+    does too.
     """
     sampled = hindsight["num_samples"] if hindsight else 0
     name = "adherence/batch_rank_correlation"
     reached = [entry["step"] for entry in trainer.state.log_history if entry.get(name, 0) >= 0.9]
-    if heard is not None and heard >= 0.9:
+    if first is not None and first >= 0.9:
         rollouts = sampled
     elif kept is not None and kept < 0.9:
         rollouts = None  # a step's rollouts ask fewer budgets than the sweep, and can look better than it
@@ -348,4 +395,4 @@ def rollouts_until(trainer: GRPOTrainer, step: int) -> int:
 
 def main(recipe: Path) -> int:
     """The command line of a length-control recipe."""
-    return command(recipe, run, KINDS, "adherence.md", shares=True)
+    return command(recipe, run, KINDS, "adherence.md", audit_only, shares=True)

@@ -15,9 +15,9 @@ from rlred.runs.arguments import (
     RecipeParser,
     RLConfig,
     SFTDefaults,
-    parse,
-    read_config,
+    parse_elsewhere,
 )
+from rlred.runs.config_files import read_config
 from rlred.runs.visual import VisionArguments
 
 # What a recipe's YAML may be read as, beside LoraModelConfig.
@@ -34,16 +34,14 @@ def read_recipe(config: Path) -> tuple[Any, GRPOConfig | SFTConfig, ModelConfig]
     keys = read_config(config)
     unknown = {kinds: sorted(set(keys) - _names(*kinds, LoraModelConfig)) for kinds in RECIPES}
     kinds = min(unknown, key=lambda kinds: len(unknown[kinds]))
-    flags = ["--use_cpu", "true", "--bf16", "false"]
     if not unknown[kinds]:
-        arguments, training, model_config = parse(config, flags, (*kinds, LoraModelConfig))
-    elif "variants" in keys:
-        parser = RecipeParser(SFT_KINDS)
-        parser.set_defaults_with_config(**keys)
-        training, model_config = parser.parse_args_into_dataclasses(args=flags)
-        arguments = SimpleNamespace(**{name: value for name, value in keys.items() if name not in _names(*SFT_KINDS)})
-    else:
+        return parse_elsewhere(config, [], (*kinds, LoraModelConfig))
+    if "variants" not in keys:
         raise ValueError(f"--config {config}: no recipe has the setting {unknown[kinds][0]!r}; take it out")
+    parser = RecipeParser(SFT_KINDS)
+    parser.set_defaults_with_config(**keys)
+    training, model_config = parser.parse_args_into_dataclasses(args=["--use_cpu", "true", "--bf16", "false"])
+    arguments = SimpleNamespace(**{name: value for name, value in keys.items() if name not in _names(*SFT_KINDS)})
     training.use_cpu, training.bf16 = (bool(keys.get(name, False)) for name in ("use_cpu", "bf16"))
     return arguments, training, model_config
 

@@ -97,6 +97,13 @@ class Experiment:
         self.told, self.training, self.model_config = told, training, model_config
         self.reference = functools.lru_cache(maxsize=1)(self.make_reference)
 
+    def check(self, tokenizer) -> None:
+        """Reads every row of the run once. Raises `ValueError` for what cannot be read."""
+        told, seed = self.told, self.told.seeds[0]
+        load_texts(told.corpus, told.text_column, told.num_rows, noise=told.noise, seed=seed)
+        load_texts(told.clean, told.clean_column, told.num_clean_rows, seed=seed)
+        self.held_out()
+
     def make_reference(self, seed: int, output: Path):
         """The model that knows clean text: one that is named, or the base after some steps on it, kept in `output`."""
         told, loading = self.told, Loading.of(self.model_config)
@@ -150,17 +157,20 @@ class Experiment:
             "clean_loss_by_step": [[entry["step"], entry["eval_loss"]] for entry in log if "eval_loss" in entry],
         }
 
-    def accuracy(self, model, tokenizer, temperature: float) -> float:
-        """Share of right answers to the held-out questions."""
+    def held_out(self) -> list[dict]:
+        """The held-out questions."""
         told = self.told
         limit = told.num_eval_questions if told.eval_questions in QUESTIONS else None
-        held_out = sample_of(load_questions(told.eval_questions, split="test", limit=limit), told.num_eval_questions)
+        return sample_of(load_questions(told.eval_questions, split="test", limit=limit), told.num_eval_questions)
+
+    def accuracy(self, model, tokenizer, temperature: float) -> float:
+        """Share of right answers to the held-out questions."""
         outcomes = sweep(
             model,
             tokenizer,
-            held_out,
+            self.held_out(),
             free(Wording()),
-            sampling=Sampling(told.max_completion_length, temperature),
+            sampling=Sampling(self.told.max_completion_length, temperature),
         )
         return measure(outcomes)["rows"][0]["accuracy"]
 

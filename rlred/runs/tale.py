@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from rlred.compression.rows import features
 from rlred.data.budgets import Wording
-from rlred.data.models import Loading, load_model
+from rlred.data.models import Loading, load_model, load_outline
 from rlred.data.prompts import Prompts, as_prompts, prompt_text
 from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import BudgetCondition, budget_conditions, free
@@ -31,6 +31,7 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
 from rlred.output import holds_run
+from rlred.runs.audit_only import Audit
 from rlred.runs.chassis import check_held_out, command, use_all_cores
 from rlred.tiny import L1_MAXLEN, QUESTIONS, resolve_adapter
 from rlred.training.sft import SFTSettings, fine_tune
@@ -99,8 +100,7 @@ class TaleArguments:
 def run(arguments: TaleArguments) -> Result:
     """Searches, trains, measures; returns the result, which lies in the output folder with the adapter."""
     start, output = time.monotonic(), Path(arguments.output_dir)
-    if holds_run(output):
-        raise ValueError(f"output_dir={str(output)!r} already holds a run; name another folder")
+    check_free(output)
     adapter = resolve_adapter(arguments.adapter)
     base = base_of(adapter, [arguments.model] if arguments.model else [])
     questions, held_out = arguments.load_both()
@@ -131,6 +131,36 @@ def run(arguments: TaleArguments) -> Result:
     write_json(output / "run.json", {"arguments": record})
     write_result(result, output)
     return result
+
+
+def audit_only(checks: Audit, arguments: TaleArguments, default_output: Path) -> None:
+    """The checks of `run` in its order, and nothing that samples or needs weights."""
+    checks.step("output folder", check_free, Path(arguments.output_dir))
+    adapter = resolve_adapter(arguments.adapter)
+    base = base_of(adapter, [arguments.model] if arguments.model else [])
+    checks.step("adapter", check_weights, adapter)
+    both = checks.step("questions", arguments.load_both)
+    for name in dict.fromkeys((base, arguments.student or base)):
+        outline = checks.step("tokenizer", load_outline, name, Loading(arguments.dtype))
+
+        def word_all(loaded, outline) -> None:
+            prompts = arguments.make_prompts(adapter).fitted(outline[1])
+            for row in (row for rows in loaded for row in rows):
+                prompts.ids(outline[1], row, None, "free")
+
+        checks.step("prompts", word_all, both, outline)
+
+
+def check_free(output: Path) -> None:
+    """Raises `ValueError` for a folder that holds a run."""
+    if holds_run(output):
+        raise ValueError(f"output_dir={str(output)!r} already holds a run; name another folder")
+
+
+def check_weights(adapter: str) -> None:
+    """Raises `ValueError` for an adapter in a folder without weights; one of the Hub is left to the run."""
+    if Path(adapter).is_dir() and not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise ValueError(f"adapter={adapter!r}: there is no adapter_model.safetensors; name a folder with one")
 
 
 def search_budgets(
@@ -193,4 +223,4 @@ def main(recipe: Path) -> int:
         use_all_cores()
         return run(arguments)
 
-    return command(recipe, work, (TaleArguments,), "adherence.md")
+    return command(recipe, work, (TaleArguments,), "adherence.md", audit_only)

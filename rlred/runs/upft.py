@@ -85,10 +85,15 @@ class Experiment:
         """How questions are asked."""
         return Prompts(Wording(), self.told.system_prompt, self.told.chat_template_kwargs).fitted(tokenizer)
 
+    def check(self, tokenizer) -> None:
+        """Words every question of the run once. Raises `ValueError` for what cannot be read or asked."""
+        for split in ("train", "test"):
+            for row in self.questions[split]:
+                self.prompts(tokenizer).ids(tokenizer, row, None, "free")
+
     def answers(self, model, tokenizer, split: str, seed: int, path: Path | None = None) -> list[dict]:
         """One graded completion of each question, sampled at temperature 1, with its `row`."""
-        told, prompts = self.told, self.prompts(tokenizer)
-        questions = self.questions[split]
+        told, prompts, questions = self.told, self.prompts(tokenizer), self.questions[split]
         sampling = Sampling(told.max_completion_length, batch_size=told.sample_batch_size, seed=seed)
         outcomes = sweep(model, tokenizer, questions, free(prompts), sampling=sampling, path=path)
         return [{**outcome, "row": row} for outcome, row in zip(outcomes, questions, strict=True)]

@@ -12,7 +12,6 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -27,11 +26,12 @@ from rlred.evaluation.stage_evaluation import measured_before
 from rlred.evaluation.visual import POLICY, fixed_rows, optima, position_map, row_of, sweep_pictures
 from rlred.evaluation.visual_report import visual
 from rlred.files import read_record, write_json
-from rlred.output import checkpoint_of, prepare_output_dir
+from rlred.output import check_output_dir, checkpoint_of, prepare_output_dir
 from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.rewards.base import bind, correctness_of, declared, find
 from rlred.runs.arguments import LoraModelConfig, RLConfig, option
-from rlred.runs.chassis import check_same_model, command, describe, load_model, lora_of, watchers
+from rlred.runs.audit_only import Audit
+from rlred.runs.chassis import check_same_model, command, describe, load_model, load_outline, lora_of, watchers
 from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
 from rlred.training.callbacks import CheckWrapper
@@ -166,18 +166,40 @@ def check_rewards(rewards: list, training: GRPOConfig) -> None:
             )
 
 
+def make_rewards(arguments: VisionArguments, training: GRPOConfig, parts: list[Part]) -> list:
+    """The reward that is trained on, and correctness logged beside it where a part reads it."""
+    reward = bind(make_reward(arguments.reward), training.num_generations, ())
+    rewards = [reward]
+    if parts and not declared(reward).grades:
+        rewards, training.reward_weights = [reward, correctness_of(reward, ExactMatch())], [1.0, 0.0]
+    check_rewards(rewards, training)
+    return rewards
+
+
+def audit_only(
+    checks: Audit, arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
+) -> None:
+    """The checks of `run` in its order, and nothing that samples or needs weights."""
+    checks.step("output folder", check_output_dir, training, default_output)
+    checks.step("devices and steps", check, arguments, training, model_config)
+    checks.step("rewards", make_rewards, arguments, training, arguments.make_parts())
+    outline = checks.step("processor", load_outline, model_config, training, True)
+    checks.step("budget tokens", lambda own: make_policy(arguments, training, *own), outline)
+    rows = checks.step("questions", questions_of, arguments, training)
+    held_out = checks.step("held-out questions", held_out_of, arguments)
+    checks.step("held-out questions", lambda own, other: check_held_out(own, other.get("test", [])), rows, held_out)
+
+
 def run(
     arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
 ) -> Result | None:
     """Trains a policy and returns what was measured (None with evaluate=False)."""
     start = time.monotonic()
     check(arguments, training, model_config)
-    reward = bind(make_reward(arguments.reward), training.num_generations, ())
-    rewards, parts = [reward], arguments.make_parts()
-    if parts and not declared(reward).grades:
-        rewards, training.reward_weights = [reward, correctness_of(reward, ExactMatch())], [1.0, 0.0]
-    check_rewards(rewards, training)
-    model, policy = load_policy(arguments, training, model_config)
+    parts = arguments.make_parts()
+    rewards = make_rewards(arguments, training, parts)
+    model, processor = load_model(model_config, training, pictures=True)
+    policy = make_policy(arguments, training, model, processor)
     rewards = [tell_end(reward, policy.prompts.end, policy.tokenizer) for reward in rewards]
     reward = rewards[0]
     correctness = correctness_of(reward, tell_end(ExactMatch(), policy.prompts.end, policy.tokenizer))
@@ -241,13 +263,10 @@ def questions_of(arguments: VisionArguments, training: GRPOConfig) -> list[dict]
     )
 
 
-def load_policy(
-    arguments: VisionArguments, training: GRPOConfig, model_config: ModelConfig
-) -> tuple[Any, VisualBudgetPolicy]:
-    """The model, which loses visual tokens, and the policy that says how many."""
+def make_policy(arguments: VisionArguments, training: GRPOConfig, model, processor) -> VisualBudgetPolicy:
+    """The policy that says how many visual tokens the model, which loses the others from now on, sees."""
     settings = {"chat_template_kwargs": training.chat_template_kwargs, "end_of_thinking": arguments.end_of_thinking}
     prompts = Prompts(system_prompt=arguments.system_prompt, **settings)
-    model, processor = load_model(model_config, training, pictures=True)
     policy = VisualBudgetPolicy(
         sparse_processor(processor), arguments.budget_tokens, arguments.thumbnail, arguments.on_request, prompts
     )
@@ -256,7 +275,7 @@ def load_policy(
     model.generation_config.suppress_tokens += suppressed
     if arguments.start_steps:
         check_mix(policy, arguments.start_mix)
-    return model, policy
+    return policy
 
 
 def start_by_imitation(
@@ -374,4 +393,4 @@ class VisualStageEvaluation:
 
 def main(recipe: Path) -> int:
     """The command line of a recipe: its YAML, then flags; a wrong value is one clear line and exit status 2."""
-    return command(recipe, run, KINDS, "visual.md")
+    return command(recipe, run, KINDS, "visual.md", audit_only)

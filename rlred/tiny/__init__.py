@@ -3,7 +3,7 @@
 tiny_reasoner   adds numbers and counts its tokens aloud
 tiny_sorter     sorts numbers and does not count
 tiny_verbose    says more than it needs
-tiny_vlm        looks at small pictures
+tiny_vlm        answers questions about small pictures
 """
 
 import functools

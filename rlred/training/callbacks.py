@@ -100,11 +100,11 @@ class SkipBadUpdates(TrainerCallback):
 
 
 class StopWhenObeyed(TrainerCallback):
-    """Ends the training, with a checkpoint, once the rollouts of the last `patience` logs have heard their budgets.
+    """Ends the training, with a checkpoint, once the rollouts of the last `patience` logs follow their budgets.
 
-    Heard: the rank correlation of budget and length over the rollouts (`adherence/batch_rank_correlation`) is `target`
-    or more. It is read from the trainer's own log, which checkpoints keep. Raises `ValueError` for a target outside
-    (0, 1].
+    They do where the rank correlation of budget and length over the rollouts (`adherence/batch_rank_correlation`) is
+    `target` or more. It is read from the trainer's own log, which checkpoints keep. Raises `ValueError` for a target
+    outside (0, 1].
     """
 
     def __init__(self, target: float, patience: int = 3):

@@ -1,7 +1,7 @@
-"""The hindsight start: a model learns to hear the budget from its own work.
+"""The hindsight start: a model learns to follow the budget from its own work.
 
-GRPO sharpens a dial that the model faintly has and does not find one that it lacks: where the budget in the prompt does
-not move the stop, no group of rollouts holds a budget-dependent difference to learn from. So, before it:
+GRPO improves a length control that the model faintly has and does not find one that it lacks: where the budget in the
+prompt does not move the stop, no group of rollouts holds a budget-dependent difference to learn from. So, before it:
 
     sample    the model's own completions, asked for any budget; for a model whose own lengths are not those of the
               budgets, traces of every length (rlred/evaluation/trace_sources.py)
@@ -56,7 +56,7 @@ WARMUP_UPDATES = 10
 
 
 class Probe(TrainerCallback):
-    """Asks a few questions at several budgets every so often; once the dial is heard, the cool-down begins."""
+    """Asks a few questions at several budgets every so often; once the model follows them, the cool-down begins."""
 
     def __init__(self, ask_model, settings: Hindsight):
         self.ask_model = ask_model

@@ -34,8 +34,8 @@ class Hindsight:
     micro_batch_size: int = 32
     """Completions per forward pass on one device; neighbours in length share one, so that little is padded."""
     learning_rate: float | None = 2e-3
-    """Learning rate of the adapter until the cool-down. Twice as much can undo the dial: see docs/LOG.md. None: it is
-    found by a range test of 60 updates (rlred/training/range_test.py)."""
+    """Learning rate of the adapter until the cool-down. Twice as much can undo the control: see docs/LOG.md. None: it
+    is found by a range test of 60 updates (rlred/training/range_test.py)."""
     max_slack: int | None = 8
     """A maximum budget is the trace's length plus 0 to this many tokens. None: it is a bound. A budget is drawn first,
     and the shorter of two traces of the question within it answers: fewer tokens, more overruns (docs/LOG.md)."""
@@ -69,7 +69,7 @@ class Hindsight:
     num_probe_questions: int = 12
     """Questions of a probe."""
     num_probe_budgets: int = 9
-    """Budgets at which each of them is asked. A coarse grid can miss a number that the model does not hear yet."""
+    """Budgets at which each of them is asked. A coarse grid can miss a number that the model does not follow yet."""
 
     def __post_init__(self):
         object.__setattr__(self, "markers", make_markers(self.markers))

@@ -41,7 +41,7 @@ class SparseVision:
     """Makes a model see as many tokens of each image as `input_ids` have placeholders for it.
 
     Images and runs of image tokens are matched in order. With `images_per_row`, each row has so many images, and those
-    without placeholders are not read: so a row that chose not to look may stand in a batch. Images must not
+    without placeholders are not read: so a row that uses no picture may stand in a batch. Images must not
     touch in `input_ids` unless all are whole, or nobody can tell how many tokens each has. `seen` says what was read
     last.
 

@@ -27,7 +27,7 @@ SAMPLER = BudgetSampler(low=10, high=99, distribution="uniform", modes={"exact":
 
 
 def asked(question: str, rng: random.Random) -> str:
-    """A question, worded for a budget that is drawn without a look at anything."""
+    """A question, worded for a budget that is drawn without regard to anything."""
     mode, budget = SAMPLER.draw(rng)
     return Wording().ask(question, budget, mode)
 

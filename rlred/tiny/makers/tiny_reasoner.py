@@ -2,7 +2,7 @@
 
 A Qwen3-architecture model of 0.9 million parameters learns to add one-digit numbers by thinking aloud
 (rlred/tiny/sums.py). Where its thinking stops is random and has nothing to do with the budget in the prompt, so the
-result can reason but is deaf to budgets: the untrained side of every table in this project.
+result can reason but ignores budgets: the untrained side of every table in this project.
 
 Run     rlred make tiny_reasoner --output data/tiny_reasoner   (its minutes were not measured)
 """
@@ -53,7 +53,7 @@ def trace_length(addends: list[int], max_checks: int, rng: random.Random) -> int
 
 
 def sample_texts(stage: Stage, rng: random.Random) -> tuple[str, str]:
-    """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace."""
+    """One (question as asked, trace) pair; the budget in the question is drawn without regard to the trace."""
     addends = sums.sample_addends(rng, "train")
     while rng.random() < stage.long_sums and len(addends) < 8:
         addends = sums.sample_addends(rng, "train")

@@ -55,7 +55,7 @@ def trace_length(numbers: list[int], rank: int, rng: random.Random) -> int:
 
 
 def sample_texts(rng: random.Random, share: float = 0.0, writing: float = 0.5) -> tuple[str, str]:
-    """One (question as asked, trace) pair; the budget in the question is drawn without a look at the trace.
+    """One (question as asked, trace) pair; the budget in the question is drawn without regard to the trace.
 
     A share of them practises counting words, without a budget.
     """

@@ -3,8 +3,8 @@
 A LLaVA-architecture model of 0.9 million parameters (SigLIP tower of 2 layers, Qwen3 of 3, width 128) learns to answer
 questions about textured pictures (rlred/tiny/pictures.py) that it sees at one of five resolutions: 64, 32, 16, 8 or 4
 tokens. Before the picture comes a budget token that says which. The model does not choose: it is trained to hold all
-five for equally likely, whatever the question. So it can answer, but does not know how much to look: the untrained
-side of recipes/visual_sparsity.py.
+five for equally likely, whatever the question. So it can answer, but does not know how many tokens to use: the
+untrained side of recipes/visual_sparsity.py.
 
 Objects shrink and noise grows in stages (at full size and noise from the start, square and dot stayed at chance). Some
 rows open with a thumbnail of 4 tokens, before the question.

@@ -1,0 +1,59 @@
+"""A YAML of settings, the files of defaults that it stands on, and what `--help` says of it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlred.names import SETTINGS, refuse
+from rlred.train import shipped
+
+HELP = """
+beside these flags:
+  --config FILE       a YAML of settings in the place of the recipe's own; flags stand over it
+  --print_config      print that YAML with its defaults merged in, and end
+  --audit_only [N]    check settings, questions, rewards and prompts (of N processes), print every finding, and end
+
+for example:
+  rlred train {name} --config mine.yaml --audit_only
+  rlred train {name} --config mine.yaml --seed 1
+"""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file over those of the files that its `defaults` names, in their order.
+
+    Defaults lie beside the file, in its folder defaults/, or in that of the shipped recipes. They have no defaults of
+    their own: one level, so that two files say all. Raises `ValueError` for a file that is missing or no mapping.
+    """
+    own = _mapping(path)
+    merged: dict[str, Any] = {}
+    for name in _names(own.pop("defaults", []), path):
+        places = [path.parent / f"{name}.yaml", path.parent / "defaults" / f"{name}.yaml"]
+        places.append(shipped("recipes") / "defaults" / f"{name}.yaml")
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise ValueError(f"{path}: defaults: no file {name}.yaml beside it, in defaults/ or among the recipes")
+        settings = _mapping(found)
+        if "defaults" in settings:
+            raise ValueError(f"{found}: defaults of defaults; {path} can name both files instead")
+        merged |= settings
+    return merged | own
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: must be a mapping of settings, got {found!r}")
+    refuse(found, SETTINGS, f"{path}: ")
+    return found
+
+
+def _names(value: Any, path: Path) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: defaults must be a name or a list of names, got {value!r}")
+    return names

@@ -1,0 +1,205 @@
+"""`--audit_only`: every finding at once, in seconds, without a GPU, and nothing sampled, trained or written."""
+
+import json
+import runpy
+import sys
+
+import pytest
+
+from rlred.cli import main as rlred
+from rlred.runs.arguments import KINDS, RecipeParser, RLConfig, parse
+from rlred.runs.audit_only import Audit
+from rlred.train import audit_of, command_line
+from tests.paths import ROOT
+from tests.test_every_recipe import RECIPES
+
+FOR_A_GPU = "defaults: [lora_gpu, l1_r1]\nmodel_name_or_path: tiny_reasoner\nquestions: sums\neval_questions: sums\n"
+FOR_A_GPU += "eval_split: test\nmax_completion_length: 1500\nbudget_high: 1200\n"
+
+
+def recipe(name, *flags, monkeypatch):
+    """The exit status of a recipe's command line."""
+    monkeypatch.setattr(sys, "argv", [f"recipes/{name}.py", *map(str, flags)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+    return ended.value.code
+
+
+@pytest.fixture
+def yaml(tmp_path, monkeypatch):
+    """Writes a YAML for a GPU with more lines, in a folder of its own; gives its name."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*lines: str) -> str:
+        (tmp_path / "mine.yaml").write_text(FOR_A_GPU + "\n".join(lines) + "\n")
+        return "mine.yaml"
+
+    return write
+
+
+OF_RUNS = ("l1_maxlen", "rho1", "tale", "think_or_not", "tokenskip", "upft", "visual_sparsity")  # one of each kind
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in OF_RUNS else pytest.mark.slow) for n in RECIPES])
+def test_every_recipe_can_be_audited_alone(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["--num_questions", 16] if "--num_questions" in RECIPES[name] else []
+    assert recipe(name, *small, "--audit_only", monkeypatch=monkeypatch) == 0
+    last = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("checked: settings, ") for line in last) and "error" not in " ".join(last)
+    assert list(tmp_path.iterdir()) == []  # no folder, no heartbeat, no completions
+
+
+def test_a_run_for_a_gpu_is_audited_without_one(yaml, monkeypatch, capsys):
+    assert recipe("l1_maxlen", "--config", yaml(), "--audit_only", monkeypatch=monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert "nothing found" in printed and "not checked on this machine: bf16, vLLM" in printed
+
+
+def test_all_findings_are_said_at_once(yaml, monkeypatch, capsys):
+    """A run would end at the first of these; what does not stand on a failed check has its turn all the same."""
+    found = yaml(
+        "mask_truncated_completions: true",
+        "learning_rate: 1.0e-7",
+        "max_completion_length: 4000",
+        "parts: {easy_first: {}, dynamic_sampling: {}}",
+        'chat_template_kwargs: {"enable_thinkin": false}',
+    )
+    assert recipe("l1_maxlen", "--config", found, "--audit_only", monkeypatch=monkeypatch) == 2
+    told = capsys.readouterr()
+    for line in (
+        "error: mask_truncated_completions=True: ",
+        "warning: learning_rate=1e-07: ",
+        "error: max_completion_length=4000: with prompts of up to",
+        "warning: chat_template_kwargs.enable_thinkin=False: ",
+        "error: easy_first.share=0.5: dynamic_sampling draws from all rows",
+        "3 errors, 2 warnings: this run would be refused",
+    ):
+        assert line in told.out
+    [line] = told.err.splitlines()
+    assert line == "error: --audit_only: 3 of the findings above would end this run before its first step"
+
+
+def test_a_check_whose_ground_is_missing_has_no_turn(yaml, tmp_path, monkeypatch, capsys):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"query": "1+1?", "reply": "2"}) + "\n")
+    found = yaml("questions: rows.jsonl", "eval_questions: rows.jsonl")
+    assert recipe("l1_maxlen", "--config", found, "--audit_only", monkeypatch=monkeypatch) == 2
+    printed = capsys.readouterr().out
+    assert "error: rows.jsonl: " in printed and "not reached for the errors above: rows and prompts" in printed
+    assert "checked: settings, output folder, rewards, questions, prompts, tokenizer" in printed
+
+
+def test_rows_that_are_left_out_are_a_finding(yaml, tmp_path, monkeypatch, capsys):
+    rows = [{"question": f"{n}+1=?", "answer": str(n + 1)} for n in range(20)] + [{"question": "?", "answer": ""}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = yaml("questions: rows.jsonl")
+    assert recipe("l1_maxlen", "--config", found, "--audit_only", monkeypatch=monkeypatch) == 0
+    assert "warning: rows.jsonl: skipped 1 of 21 rows" in capsys.readouterr().out
+
+
+def test_columns_that_the_run_will_sample_are_not_missed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert recipe("o1_pruner", "--num_questions", 16, "--audit_only", monkeypatch=monkeypatch) == 0
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "2"}) + "\n")
+    own = ["--questions", "rows.jsonl", "--evaluate", "false", "--reward", '{"name": "lead"}']
+    assert recipe("o1_pruner", *own, "--audit_only", monkeypatch=monkeypatch) in (0, 2)
+    assert "the column 'reference_length' is missing" not in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_audited_into(yaml, tmp_path, monkeypatch, capsys):
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "run.json").write_text("{}")
+    flags = ["--config", yaml(), "--output_dir", "done", "--audit_only"]
+    assert recipe("l1_maxlen", *flags, monkeypatch=monkeypatch) == 2
+    assert "error: output_dir='done' already holds a run" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "done").iterdir()] == ["run.json"]
+
+
+def test_a_model_that_cannot_be_read_is_one_line(yaml, monkeypatch, capsys):
+    flags = ["--config", yaml(), "--model_name_or_path", "no/such/model", "--audit_only"]
+    assert recipe("l1_maxlen", *flags, monkeypatch=monkeypatch) == 2
+    assert "error: model_name_or_path='no/such/model' cannot be loaded: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["--seed", "1"], (None, ["--seed", "1"])),
+        (["--audit_only"], (1, [])),
+        (["--audit-only", "--seed", "1"], (1, ["--seed", "1"])),
+        (["--audit_only", "8", "--seed", "1"], (8, ["--seed", "1"])),
+        (["--audit_only=true", "--seed", "1"], (1, ["--seed", "1"])),
+        (["--seed", "1", "--audit_only", "false"], (None, ["--seed", "1"])),
+    ],
+)
+def test_how_an_audit_alone_is_asked_for(words, expected):
+    assert audit_of(words) == expected
+
+
+def test_an_audit_for_no_process_is_one_clear_line(monkeypatch, capsys):
+    assert recipe("l1_maxlen", "--audit_only", "none", monkeypatch=monkeypatch) == 2
+    assert capsys.readouterr().err == (
+        "error: --audit_only: 'none' is no number of processes; give 1 or more, or nothing for one\n"
+    )
+
+
+def test_batches_are_counted_over_all_processes(yaml, monkeypatch, capsys):
+    """One completion on each of eight GPUs is a group of eight; on one process TRL could not make a group of it."""
+    found = yaml("per_device_train_batch_size: 1", "gradient_accumulation_steps: 1", "num_generations: 8")
+    assert recipe("l1_maxlen", "--config", found, "--audit_only", 8, monkeypatch=monkeypatch) == 0
+    assert recipe("l1_maxlen", "--config", found, "--audit_only", monkeypatch=monkeypatch) == 2
+    assert "error: generation_batch_size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--bf16", "true"], "bf16=True: this machine has no GPU that computes in bfloat16; set it to false; to try"),
+        ([], "bf16=True (the default): this machine has no GPU that computes in bfloat16; set it to false; to try"),
+        (["--bf16", "false", "--fp16", "true"], "fp16=True: this machine has no GPU, and a CPU does not train in"),
+        (["--use_cpu", "true", "--bf16", "false", "--fp16", "true"], "fp16=True: this machine has no GPU, and a CPU"),
+    ],
+)
+def test_a_precision_that_the_machine_lacks_is_one_clear_line(flags, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("rlred.runs.arguments.is_torch_bf16_gpu_available", lambda: False)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    with pytest.raises(ValueError) as told:
+        parse(tmp_path / "none.yaml", ["--output_dir", str(tmp_path), *flags])
+    assert str(told.value).startswith(message) and "\n" not in str(told.value)
+
+
+def test_a_precision_that_the_machine_has_is_taken(tmp_path):
+    assert RLConfig(output_dir=str(tmp_path), use_cpu=True, bf16=True).bf16
+    assert not RLConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False).bf16
+
+
+def test_rlred_train_audits_without_a_launch():
+    words = command_line(["--num_processes", "4", "l1_maxlen", "--audit_only", "--seed", "1"])
+    assert words == [str(ROOT / "recipes" / "l1_maxlen.py"), "--audit_only", "4", "--seed", "1"]
+    words = command_line(["--config_file", "zero2", "l1_maxlen", "--audit_only"])
+    assert words == [str(ROOT / "recipes" / "l1_maxlen.py"), "--audit_only", "8"]
+    assert command_line(["--num_processes", "4", "l1_maxlen", "--audit_only", "2"])[-1] == "2"
+
+
+@pytest.mark.slow  # a process that imports everything
+def test_rlred_train_gives_the_status_of_the_audit(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert rlred(["train", "l1_maxlen", "--num_questions", "16", "--audit_only", "--shuffle_dataset", "true"]) == 2
+    assert "error: shuffle_dataset=True: the rows are already in a seeded order" in capfd.readouterr().out
+
+
+def test_an_audit_counts_what_it_found():
+    audit = Audit()
+    assert audit.step("one", lambda: 7) == 7 and audit.report() == "nothing found\nchecked: one"
+    missing = audit.step("two", int, "x")
+    assert audit.step("three", lambda value: value, missing) is Audit.FAILED
+    assert "1 error, no warning: this run would be refused" in audit.report()
+    assert "checked: one, two; not reached for the errors above: three" in audit.report()
+
+
+def test_the_help_of_a_recipe_names_it_and_ends_with_two_examples():
+    lines = RecipeParser(KINDS, prog="l1_maxlen.py").format_help().splitlines()
+    assert any(line.startswith("  --audit_only [N] ") for line in lines)
+    place = lines.index("for example:")
+    assert len(lines) == place + 3 and all(line.startswith("  rlred train l1_maxlen ") for line in lines[place + 1 :])

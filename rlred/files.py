@@ -89,8 +89,17 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def read_record(path: Path) -> Any:
-    """A run.json or a report that this version or an older one has written, in today's names."""
-    return in_todays_names(json.loads(path.read_text(encoding="utf-8")))
+    """A run.json or a report that this version or an older one has written, in today's names.
+
+    Raises `ValueError` for what is no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: an object is expected, as a run writes it, and it holds a {type(found).__name__}")
+    return in_todays_names(found)
 
 
 def write_json(path: Path, value: object) -> None:

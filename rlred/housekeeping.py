@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 COMPLETIONS = "completions"  # TRL's `log_completions` writes a table there at each log
 LEFT_OVER = (".best-new", ".best-old", "partial")  # folders that a crash can leave behind
-TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}")  # of rlred.files.write_text
+# Of rlred.files.write_text, and of nothing that a user may have called so.
+TEMPORARY = re.compile(r"\.(?P<name>[^.].*\.(?:jsonl?|md|html|txt|yaml|csv|jinja))\.[a-z0-9_]{8}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ def has_ended(folder: Path) -> bool:
     return saved and (record is None or record.get("state") == "finished")
 
 
+def is_stage(folder: Path) -> bool:
+    """Whether an SFT of a run has worked in a folder, which then leaves a state or checkpoints there."""
+    return (folder / "trainer_state.json").exists() or bool(checkpoints_of(folder))
+
+
 def removable(folder: Path) -> list[Removable]:
     """What can go, in the order in which it should: the oldest completions first, checkpoints last."""
     found = [Removable(path, size_of(path), "completions of a log") for path in completions_of(folder)]
@@ -83,6 +89,8 @@ def removable(folder: Path) -> list[Removable]:
         named = TEMPORARY.fullmatch(path.name)
         if path.name.startswith(".best-") and not path.with_name("best").exists():
             continue  # cut off between two renames: there is no other copy of the best adapter
+        if path.name == "partial" and not is_stage(path.parent):
+            continue  # a folder of somebody's own
         if path.is_file() and named or path.is_dir() and path.name in LEFT_OVER:
             found.append(Removable(path, size_of(path), "left behind by a write that was cut off"))
     start = folder / "hindsight"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import shlex
 import subprocess
 import sys
@@ -161,3 +162,37 @@ def test_flags_are_made_from_the_fields():
 def test_how_a_model_is_read_reaches_the_evaluation():
     told = Evaluation(budgets=[8], model_revision="v2", load_in_8bit=True, dtype="bfloat16")
     assert Loading.of(told) == Loading("bfloat16", "v2", load_in_8bit=True)
+
+
+def test_trap_a_path_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    found = ["report", str(ROOT / "data" / "l1_exact"), "--output", str(tmp_path / "file" / "page")]
+    assert rlred(found) == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "file" in line
+
+
+def test_a_record_that_is_none_is_one_line(tmp_path, capsys):
+    run = shutil.copytree(ROOT / "data" / "l1_maxlen", tmp_path / "run")
+    for text in ("[]", "{", "3"):
+        (run / "run.json").write_text(text)
+        assert rlred(["export", str(run), "--output", str(tmp_path / "out")]) == 2
+        assert "run.json" in capsys.readouterr().err
+
+
+def test_traces_and_rows_take_no_place_of_other_files(tmp_path, capsys):
+    (tmp_path / "t.json").write_text("precious")
+    for command in ("compress traces", f"compress rows --traces {tmp_path / 'a.jsonl'} --cut random"):
+        for name, message in (
+            ("t.jsonl", "t.json exists and is not written over"),
+            ("u.json", "the report is written"),
+        ):
+            assert rlred([*command.split(), "--output", str(tmp_path / name)]) == 2
+            assert message in capsys.readouterr().err
+    assert (tmp_path / "t.json").read_text() == "precious" and not (tmp_path / "u.json").exists()
+
+
+def test_a_free_completion_needs_a_cap(capsys):
+    for flags in ("--mode free", "--efforts low", "--mode effort"):
+        assert rlred(["generate", "1+1?", *flags.split()]) == 2
+        assert "--max_completion_length: name it" in capsys.readouterr().err

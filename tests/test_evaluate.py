@@ -122,3 +122,9 @@ def test_bad_flags_are_one_clear_line(flags, message, tmp_path, capsys):
 def test_what_is_asked_of_budgets_is_refused_beside_ratios_and_files(files, flag, capsys):
     assert rlred(["evaluate", *files.split(), *flag.split()]) == 2
     assert f"{flag.split()[0]}: goes without {files.split()[0]}" in capsys.readouterr().err
+
+
+def test_a_mistyped_model_leaves_the_folder_free(tmp_path, capsys):
+    flags = f"--budgets 16 --num_questions 2 --output {tmp_path / 'out'}".split()
+    assert rlred(["evaluate", "--model", "tiny_reasonre", *flags]) == 2
+    assert rlred(["evaluate", "--model", "tiny_reasoner", *flags]) == 0, capsys.readouterr().err

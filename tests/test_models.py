@@ -1,6 +1,8 @@
 """The one loader: what it is told reaches transformers, and what cannot be loaded is one clear line."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, ProcessorMixin
 from trl import ModelConfig
 
-from rlred.data.models import Loading, load_model
+from rlred.data.models import Loading, load_model, local_adapter
 from rlred.evaluation.sweep import merged_adapter
 from tests.paths import ROOT
 
@@ -72,3 +74,23 @@ def test_trap_an_adapter_is_not_folded_into_quantised_weights():
     with merged_adapter(model):
         assert not layers[0].merged and all(layer.merged for layer in layers[1:])
     assert not any(layer.merged for layer in layers)
+
+
+def test_trap_weights_that_were_cut_off_are_one_line(random_model, tmp_path):
+    folder = shutil.copytree(random_model, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be loaded: "):
+        load_model(str(folder))
+    get_peft_model(load_model(str(random_model))[0], LoraConfig(target_modules="all-linear")).save_pretrained(folder)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="adapter .* cannot be loaded on "):
+        load_model(str(random_model), str(folder))
+
+
+def test_an_adapter_is_a_folder_the_embedded_one_or_on_the_hub(tmp_path):
+    assert local_adapter(str(tmp_path)) == str(tmp_path)
+    assert Path(local_adapter("l1_maxlen")).name == "l1_maxlen"
+    with pytest.raises(ValueError, match="--adapter 'me/mine': neither a folder nor an adapter that can be downloaded"):
+        local_adapter("me/mine")

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import GPT2Config, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig
 
 from rlred.checks.plan import GIB, SHAPES, Plan, shape_of
 from rlred.cli import main as rlred
@@ -117,6 +117,8 @@ def test_a_yaml_of_no_recipe_is_one_short_line(text, message, tmp_path, capsys):
     [
         ("--config nowhere.yaml", "--config: no such file: nowhere.yaml"),
         (f"--config {RECIPE} --devices 0", "--devices must be 1 or more"),
+        (f"--config {RECIPE} --prompt_length -5", "--prompt_length must be 1 or more, got -5"),
+        (f"--config {RECIPE} --tflops 0", "--tflops must be above 0, got 0.0"),
         (f"--config {RECIPE} --strategy zero4", "--strategy must be one of ddp, zero2, zero3"),
         (f"--config {RECIPE} --model /no/such/model", "no config, and none of 1.5B, 7B, 32B"),
     ],
@@ -174,3 +176,13 @@ def test_the_memory_of_a_run_is_what_was_planned(vocabulary, length, rows, tmp_p
     found = json.loads(done.stdout.splitlines()[-1])
     print({name: f"{value / GIB:.3f} GiB" for name, value in found.items()})
     assert 0.6 < found["measured"] / found["predicted"] < 1.6
+
+
+def test_a_config_that_is_not_counted_is_one_clear_line(tmp_path):
+    for config, message in (
+        (Qwen3MoeConfig(num_experts=8), "its weights are a mixture of 8 experts"),
+        (GPT2Config(), "its config has no 'intermediate_size'"),
+    ):
+        config.save_pretrained(tmp_path / config.model_type)
+        with pytest.raises(ValueError, match=message):
+            shape_of(str(tmp_path / config.model_type))

@@ -141,8 +141,11 @@ def test_trap_a_run_that_goes_on_keeps_the_checkpoint_that_it_goes_on_from(tmp_p
 
 
 def test_what_a_cut_off_write_has_left_goes_but_not_the_only_copy_of_the_best(tmp_path):
-    for name in (".best-old", ".best-new", "stage/partial"):
+    for name in (".best-old", ".best-new", "stage/partial", "notes/partial"):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "stage" / "trainer_state.json").touch()
+    for name in (".env.template", ".gitignore", ".vimrc.a1b2c3d4"):  # somebody's own
+        (tmp_path / name).touch()
     assert {one.path.name for one in removable(tmp_path)} == {"partial"}
     (tmp_path / "best").mkdir()
     assert {one.path.name for one in removable(tmp_path)} == {"partial", ".best-old", ".best-new"}
@@ -237,3 +240,9 @@ def test_a_disk_budget_counts_all_and_removes_the_oldest_first(tmp_path, caplog)
 def test_bounds_below_one_are_refused_before_the_run(name, value):
     with pytest.raises(ValueError, match=f"{name} must be above 0"):
         arguments("l1_exact", "tiny_reasoner", **{name: value})
+
+
+def test_what_an_atomic_write_has_left_goes(tmp_path):
+    for name in (".run.json.a1b2c3d4", ".rows.random.jsonl.________", ".report.html.zzzzzzzz"):
+        (tmp_path / name).touch()
+    assert len(removable(tmp_path)) == 3

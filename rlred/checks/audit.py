@@ -299,7 +299,7 @@ def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> 
     """What the chat template does to the rows' turns."""
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else str(tokenizer.chat_template)
     for turn in asked[0].turns:
-        if text_in(turn) not in texts[0]:
+        if text_in(turn).strip() not in texts[0]:  # many templates trim a turn
             # L1 issue 14: the control is bound to the wording, so a template that edits the turn breaks it.
             yield error("chat_template", texts[0][:80], f"does not keep the text of the {turn['role']} turn as it is")
     for name, value in prompts.chat_template_kwargs.items():

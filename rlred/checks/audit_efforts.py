@@ -1,6 +1,7 @@
 """The audit of runs that ask for efforts: rewards that do not read them, lengths that drift or cannot be seen."""
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from trl import GRPOConfig
@@ -82,7 +83,8 @@ def _side_by_side(asking: list[dict], training: GRPOConfig) -> Iterator[Finding]
             "set `of` to reference"
         )
         yield error("reward.of", "group", advice)
-    each = max(map(len, visits)) * training.num_generations
+    # The most common size: where an epoch ends with a question and the next begins with it, two visits look like one.
+    each = Counter(map(len, visits)).most_common(1)[0][0] * training.num_generations
     local = training.per_device_train_batch_size * training.steps_per_generation
     if local % each:
         # TRL 1.16 calls the rewards of each process with its own completions alone.

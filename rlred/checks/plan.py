@@ -69,6 +69,9 @@ SHAPES = {  # DeepSeek-R1-Distill-Qwen, from their config.json
 }
 
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # of which a token meets few
+
+
 def shape_of(name: str) -> Shape:
     """The shape of a preset, a local model or a Hub id. Raises `ValueError` where its config cannot be read."""
     if name in SHAPES:
@@ -78,16 +81,21 @@ def shape_of(name: str) -> Shape:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--model {name!r}: no config, and none of {', '.join(SHAPES)}: {reason}") from error
-    return Shape(
-        config.num_hidden_layers,
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        config.vocab_size,
-        config.tie_word_embeddings,
-    )
+    if experts := [count for key in EXPERTS if (count := getattr(config, key, None) or 0) > 1]:
+        raise ValueError(f"--model {name!r}: its weights are a mixture of {experts[0]} experts, which is not counted")
+    try:
+        return Shape(
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            config.vocab_size,
+            config.tie_word_embeddings,
+        )
+    except AttributeError as error:
+        raise ValueError(f"--model {name!r}: its config has no {error.name!r}, as Llama's and Qwen's have") from None
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,9 @@ class Plan:
     prompt_length: int = 256
 
     def __post_init__(self):
-        if self.devices < 1:
-            raise ValueError(f"--devices must be 1 or more, got {self.devices}")
+        for name in ("devices", "prompt_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
         if self.strategy not in STRATEGIES:
             raise ValueError(f"--strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}")
 

@@ -108,7 +108,7 @@ def call(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; a wrong value is one clear line and exit status 2."""
+    """Runs a command; a wrong value is one clear line and exit status 2, and 1 where something outside ended it."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     # PEFT and transformers tell each other of renamed options; nothing that a user could act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
@@ -117,3 +117,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        from rlred.output import external_failure  # here: it imports TRL
+
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {external_failure(error) or f'{named}{error.strerror or error}'}", file=sys.stderr)
+        return 1

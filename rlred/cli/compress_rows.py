@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlred.cli.compress_shared import AskedByRatio, must_not_exist, read_traces
+from rlred.cli.compress_shared import AskedByRatio, check_output, must_not_exist, read_traces
 from rlred.compression.mixing import DIFFICULTIES
 from rlred.flags import option, required
 from rlred.tiny import TINY_VERBOSE
@@ -38,8 +38,8 @@ class Rows(AskedByRatio):
     seed: int = option(0, "Of what is drawn.", metavar="N")
 
     def __post_init__(self):
-        for name in ("output", "alpaca"):
-            must_not_exist(name, getattr(self, name))
+        check_output(self.output)
+        must_not_exist("alpaca", self.alpaca)
         if sum(map(bool, (self.scores, self.levels, self.cut))) != 1:
             raise ValueError("rows: give either --scores, to cut by them, or --levels, or --cut random")
         if self.levels and (self.difficulty or self.short_share is not None or self.unprotected):

@@ -27,6 +27,14 @@ class AskedByRatio(PromptSettings):
         return replace(found, prompts=Prompts(**self.given()))
 
 
+def check_output(path: Path) -> None:
+    """Raises `ValueError` for a JSONL file to make that is there, or whose report, FILE.json, would take its place."""
+    if path.suffix == ".json":
+        raise ValueError(f"--output {path}: the report is written there; name the rows {path}l")
+    for one in (path, path.with_suffix(".json")):
+        must_not_exist("output", one)
+
+
 def must_not_exist(name: str, path: Path | None) -> None:
     """Raises `ValueError` for a file that would be written over."""
     if path is not None and path.exists():

@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlred.cli.compress_shared import AskedByRatio, must_not_exist
+from rlred.cli.compress_shared import AskedByRatio, check_output
 from rlred.data.models import Loading
 from rlred.data.sources import ManyQuestions
 from rlred.flags import option, required
@@ -31,7 +31,7 @@ class Traces(Loading, AskedByRatio, ManyQuestions):
 
     def __post_init__(self):
         super().__post_init__()
-        must_not_exist("output", self.output)
+        check_output(self.output)
         if self.share and self.from_file:
             raise ValueError("--share: nothing is sampled from --from_file; leave one of them out")
 

@@ -34,6 +34,8 @@ class Generate(Loading, PromptSettings):
         except ValueError as problem:
             raise ValueError(f"--efforts: {problem}") from None
         object.__setattr__(self, "efforts", efforts)
+        if self.max_completion_length is None and (efforts or self.mode == "free"):
+            raise ValueError(f"--max_completion_length: name it; --mode {self.mode} asks for no number of tokens")
         if self.temperature < 0:
             raise ValueError(f"--temperature must be 0 or more, got {self.temperature}")
 
@@ -43,7 +45,7 @@ class Generate(Loading, PromptSettings):
         from rlred.data.prompts import decode
         from rlred.evaluation.evaluate import candidates_of
         from rlred.evaluation.sampling import Sampling
-        from rlred.evaluation.sweep import complete
+        from rlred.evaluation.sweep import complete, stop_ids
 
         models, adapters = ([name] if name else [] for name in (self.model, self.adapter))
         candidate = candidates_of(models, adapters, self.wording, self.given())[-1]
@@ -57,7 +59,9 @@ class Generate(Loading, PromptSettings):
             [prompts.asked(prompts.turns(row, budget, mode)) for budget in budgets],
             Sampling(self.max_completion_length or 2 * max(self.budgets), self.temperature, seed=self.seed),
         )
+        stops = stop_ids(model, tokenizer)
         texts = decode(tokenizer, completions, prompts.end, prompts.markers)
         for budget, ids, text in zip(budgets, completions, texts, strict=True):
             asked = "free" if budget is None else f"{mode} {budget}"
-            print(f"\n[{asked}: {len(ids)} tokens]\n{text}")
+            cut = "" if ids and ids[-1] in stops else ", cut there"
+            print(f"\n[{asked}: {len(ids)} tokens{cut}]\n{text}")

@@ -26,6 +26,8 @@ class PlanRun:
 
         if not self.config.is_file():
             raise ValueError(f"--config: no such file: {self.config}")
+        if not self.tflops > 0:
+            raise ValueError(f"--tflops must be above 0, got {self.tflops}")
         arguments, training, model_config = read_recipe(self.config)
         shape = shape_of(self.model or model_config.model_name_or_path)
         plan = Plan(shape, arguments, training, model_config, self.devices, self.strategy, self.prompt_length)

@@ -26,7 +26,7 @@ from rlred.compression.arguments import UNASKED
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioCondition, RatioFormat, make_ratio_format, ratio_conditions
 from rlred.compression.traces import split_completion
-from rlred.data.models import Loading, load_model
+from rlred.data.models import Loading, load_model, local_adapter
 from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record
 from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.measures import by_question, measure, paired_difference, summary
@@ -209,7 +209,7 @@ def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: 
 
     Raises `ValueError` for an adapter whose folder does not say how it was asked for a ratio.
     """
-    adapter = evaluation.adapter
+    adapter = local_adapter(evaluation.adapter)
     record = Path(adapter) / "run.json"
     told = read_record(record) if record.is_file() else {}
     arguments = told.get("arguments") or {}

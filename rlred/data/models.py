@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlred.flags import option
-from rlred.tiny import resolve_model
+from rlred.tiny import resolve_adapter, resolve_model
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -84,6 +85,7 @@ def load_model(
     cannot be loaded.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
     from trl import get_quantization_config
 
@@ -102,7 +104,7 @@ def load_model(
             use_safetensors=True,
             **shared,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ValueError(f"{field}={name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     with_pad_token(processor.tokenizer if pictures else processor)
     if adapter is not None:
@@ -141,12 +143,32 @@ def load_tokenizer(name: str, trust_remote_code: bool = False, field: str = "--t
         raise ValueError(f"{field} {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
+def local_adapter(name: str, field: str = "--adapter") -> str:
+    """The folder of an adapter: `name` itself, the embedded `l1_maxlen`, or what is downloaded of a Hub id.
+
+    Raises `ValueError`, which calls the name `field`, where there is none.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = resolve_adapter(name)
+    if Path(folder).is_dir():
+        return folder
+    try:
+        return snapshot_download(folder, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"])
+    except Exception as error:  # whatever the Hub or the network raises
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{field} {name!r}: neither a folder nor an adapter that can be downloaded: {reason}"
+        ) from error
+
+
 def _adapted(model, adapter: str, name: str):
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     try:
         return PeftModel.from_pretrained(model, adapter, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"adapter {adapter!r} cannot be loaded on {name!r}: {reason}") from error
 

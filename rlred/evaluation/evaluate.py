@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlred.data.budgets import Wording, make_wording, wording_flag
-from rlred.data.models import Loading, load_model
+from rlred.data.models import Loading, load_model, local_adapter
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
@@ -54,8 +54,8 @@ def candidates_of(models: list[str], adapters: list[str], wording: str | None, g
     """
     given = {**given, "wording": make_wording(wording_flag(wording))} if wording else given
     adapted = [
-        Candidate(name, base_of(name, models), name, dataclasses.replace(prompts_of(name), **given))
-        for name in adapters
+        Candidate(name, base_of(folder, models), folder, dataclasses.replace(prompts_of(folder), **given))
+        for name, folder in zip(adapters, map(local_adapter, adapters), strict=True)
     ]
     if adapted:
         first = adapted[0]
@@ -95,7 +95,8 @@ def trained_range(adapter: str | None, budgets: list[int]) -> tuple[int, int]:
 def claim(settings: Evaluation, output: Path) -> None:
     """Notes in the folder what is measured there. Raises `ValueError` where that is something else already."""
     path, plain = output / "evaluation.json", dataclasses.asdict(settings)
-    before = read_record(path) if path.exists() else plain
+    sampled = any((output / "measures").glob("*"))  # else a run that failed before it began left only the note
+    before = read_record(path) if path.exists() and sampled else plain
     changed = [name for name in before if before[name] != plain.get(name)]
     if changed:
         name = changed[0]

@@ -70,6 +70,7 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
             raise ValueError(f"{run}: there is no {name}; {instead_of(run)}")
     if output.exists():
         raise ValueError(f"{output} exists and is not written over; name another folder with --output")
+    read_record(run / "run.json")  # before anything is copied: what is no record is an error
     config = json.loads((run / "adapter_config.json").read_text())
     trained_on = config["base_model_name_or_path"]
     base = Base.of(trained_on, base_model)

@@ -319,6 +319,14 @@ def test_what_hides_a_length_or_a_grade_is_refused(part, changes, parts, message
         trainer_of(folder, tmp_path, [part, *parts], **changes)
 
 
+@pytest.mark.parametrize("part", [DifficultyWeight(), DifficultyKL(1.0)], ids=lambda part: type(part).__name__)
+def test_trap_a_stopped_rollout_has_no_grade_for_a_part_that_reads_it(part, tmp_path):
+    training = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, beta=0.5)
+    part.check(training, [part])
+    with pytest.raises(ValueError, match="early_stop_rollouts=True: .* a stopped rollout is graded as incorrect"):
+        part.check(training, [part, EarlyStop()])
+
+
 def test_drpo_refuses_a_loss_that_is_no_mean_of_completions(folder, tmp_path):
     with pytest.raises(ValueError, match="loss_type='dapo': drpo compares completions by the mean over their tokens"):
         trainer_of(folder, tmp_path, [DRPO()], loss_type="dapo")

@@ -108,6 +108,19 @@ def test_a_worse_checkpoint_does_not_replace_the_best(tmp_path):
     assert (tmp_path / "best" / "adapter_model.safetensors").read_text() == "0.7"
 
 
+def test_the_last_save_counts_the_steps_since_the_one_before(tmp_path):
+    keep, args, state = KeepBest(tmp_path / "best"), SimpleNamespace(output_dir=tmp_path), TrainerState(save_steps=10)
+    log = [{"step": step, "reward": 0.9 if step <= 30 else 0.1} for step in range(1, 34)]
+    state.global_step = 20
+    keep.on_train_begin(args, state, None)  # resumed
+    for step in (30, 33):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        state.global_step, state.log_history = step, log[:step]
+        keep.on_save(args, state, None)
+        best = json.loads((tmp_path / "best" / "best.json").read_text())
+        assert best["step"] == 30 and best["reward"] == pytest.approx(0.9)
+
+
 @pytest.mark.parametrize("bad, survives", [({2}, True), ({1, 2, 3}, False)])
 def test_an_update_without_a_finite_gradient_is_left_out_and_said(bad, survives, tmp_path, caplog):
     class Poison(TrainerCallback):

@@ -144,10 +144,13 @@ class KeepBest(TrainerCallback):
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.saved = folder, 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.saved = state.global_step  # of a resumed run the step of its checkpoint
 
     def on_save(self, args, state, control, **kwargs):
-        since = state.global_step - state.save_steps
+        since, self.saved = self.saved, state.global_step
         entries = [entry for entry in state.log_history if entry["step"] > since and entry.get("reward") is not None]
         if not state.is_world_process_zero or not entries:
             return

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rlred.training.early_stop import check_whole
 from rlred.training.trainer import Part, Rollouts, check_graded, grade_name
 
 
@@ -20,6 +21,7 @@ class DifficultyKL(Part):
     beta_solved: float = 0.01
 
     def check(self, training, parts):
+        check_whole("beta_solved", parts)
         if not 0 < training.beta <= self.beta_solved:
             raise ValueError(
                 f"beta must be above 0 and at most beta_solved={self.beta_solved!r}, got {training.beta!r}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rlred.rewards.exact_length import check_non_negative
+from rlred.training.early_stop import check_whole
 from rlred.training.trainer import Part, Rollouts, check_graded
 
 
@@ -36,6 +37,9 @@ class DifficultyWeight(Part):
             raise ValueError(f"difficulty_weight.low must be at most high={self.high!r}, got {self.low!r}")
         if not -math.inf < self.midpoint < math.inf:
             raise ValueError(f"difficulty_weight.midpoint must be a finite number, got {self.midpoint!r}")
+
+    def check(self, training, parts):
+        check_whole("difficulty_weight", parts)
 
     def check_trainer(self, trainer):
         check_graded(trainer, "difficulty_weight")

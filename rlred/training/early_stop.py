@@ -57,6 +57,19 @@ def check_stopping(training: GRPOConfig) -> None:
         )
 
 
+def check_whole(field: str, parts: Sequence[Part]) -> None:
+    """Raises `ValueError` where rollouts are stopped, beside a part that reads their grades.
+
+    One that is stopped has an answer no more, and counts as incorrect; the weighted reward is what it would have been,
+    and a grade of weight 0 is not.
+    """
+    if any(isinstance(part, EarlyStop) for part in parts):
+        raise ValueError(
+            f"early_stop_rollouts=True: {field} reads the grades, and a stopped rollout is graded as incorrect; set it "
+            "to false"
+        )
+
+
 @dataclass(frozen=True)
 class EarlyStop(Part):
     """Ends each rollout where its reward is decided. Rewards find the limit in the column `rollout_limit`."""

@@ -19,7 +19,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers with the weights that it holds; those of a new server are the base's."""
 
     def do_GET(self):
-        known = {"/health": {}, "/said": {"said": self.server.weights}}
+        known = {"/said": {"said": self.server.weights}, **({"/health": {}} if self.server.healthy else {})}
         if self.server.versions:
             known["/weight_info"] = {"weight_version": self.server.version}
         self.answer(known.get(self.path))
@@ -66,6 +66,7 @@ class Setting:
     def start(self):
         self.http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.http.weights, self.http.version, self.http.versions = "base", "default", self.versions
+        self.http.healthy = True
         self.port = self.http.server_port
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -151,13 +152,24 @@ def test_another_process_knows_the_weights_by_their_version(setting):
 def test_a_server_that_does_not_come_back_is_an_error_and_one_that_does_is_waited_for(setting, caplog):
     setting.server.give(setting.push, alone=True)
     setting.stop()
-    with pytest.raises(requests.ConnectionError) as found:
+    with pytest.raises(ConnectionError, match="did not come back within 0 s") as found:
         setting.server.ask(setting.said)
-    assert f"127.0.0.1:{setting.port}" in external_failure(found.value)
+    assert f"http://127.0.0.1:{setting.port} did not come back" in external_failure(found.value)
     assert "does not answer; waiting up to 0 s (vllm_server_timeout) for it" in caplog.text
     setting.server.seconds = 60
     threading.Timer(0.3, setting.start).start()
     assert setting.server.ask(setting.said) == "policy"
+
+
+def test_trap_a_server_that_answers_with_an_error_is_not_waited_for_without_end(setting):
+    setting.server.give(setting.push, alone=True)
+    setting.http.healthy = False  # as vLLM's whose engine is dead: its check of health is an error
+
+    def question():
+        raise requests.ConnectionError("broken off")
+
+    with pytest.raises(ConnectionError, match="did not come back within 0 s"):
+        setting.server.ask(question)
 
 
 def test_a_server_that_goes_again_and_again_is_given_up(setting):

@@ -7,7 +7,9 @@ read in its source): every push of a run sets one of its own, and an answer coun
 after it.
 """
 
+import contextlib
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +20,7 @@ from rlred.output import UNANSWERED
 
 logger = logging.getLogger(__name__)
 
+POLL_SECONDS = 1.0
 ATTEMPTS = 3  # at one request: a server that goes again and again is not waited for
 
 
@@ -110,12 +113,22 @@ class Server:
         return response.json().get("weight_version") if response.status_code == 200 else None
 
     def _wait(self) -> None:
+        """Until the server answers. TRL's own `check_server` would wait for ever for one that answers with an error."""
+        import requests
+
         logger.warning(
             "the vLLM server at %s does not answer; waiting up to %.0f s (vllm_server_timeout) for it",
             self.client.base_url,
             self.seconds,
         )
-        self.client.check_server(self.seconds)
+        deadline = time.monotonic() + self.seconds
+        while True:
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"{self.client.base_url}/health", timeout=5).status_code == 200:
+                    return
+            if time.monotonic() >= deadline:
+                raise ConnectionError(f"{self.client.base_url} did not come back within {self.seconds:.0f} s")
+            time.sleep(POLL_SECONDS)
 
 
 def _unanswered(error: Exception) -> bool:

@@ -30,7 +30,7 @@ from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
-from rlred.output import holds_run
+from rlred.output import claim, holds_run
 from rlred.runs.chassis import command, use_all_cores
 from rlred.tiny import L1_MAXLEN, QUESTIONS, resolve_adapter
 from rlred.training.sft import SFTSettings, fine_tune
@@ -95,6 +95,7 @@ def run(arguments: TaleArguments) -> Result:
     start, output = time.monotonic(), Path(arguments.output_dir)
     if holds_run(output):
         raise ValueError(f"output_dir={str(output)!r} already holds a run; name another folder")
+    claim(output)
     adapter = resolve_adapter(arguments.adapter)
     base = base_of(adapter, [arguments.model] if arguments.model else [])
     questions, held_out = arguments.load_both()

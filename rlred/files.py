@@ -61,6 +61,7 @@ def mended_lines(path: Path, fits: Callable[[Any], bool] = lambda value: True) -
     A last line that was cut off by a crash just goes. Where whole lines go, that is a warning, and the file as it was
     is kept beside.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = whole_lines(path, fits)
     before, whole = path.read_bytes() if path.exists() else b"", "".join(f"{line}\n" for line in lines).encode()
     if lost := before[len(whole) :].count(b"\n"):

@@ -59,6 +59,16 @@ def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     return folder
 
 
+def claim(folder: Path) -> None:
+    """Makes a folder this run's own, whatever lies there. Raises `ValueError` where another run is at work in it."""
+    told = [None]
+    if PartialState().is_main_process:
+        told = _claimed(str(folder), "true", folder)[1:]
+    broadcast_object_list(told)
+    if told[0] is not None:
+        raise ValueError(f"output_dir={str(folder)!r} {told[0]}")
+
+
 def _claimed(named: str | None, resume: str | None, default: Path) -> list:
     """The folder of a run and what is the matter with it; where nothing is, it is this run's from now on.
 

@@ -179,6 +179,21 @@ def test_of_runs_that_are_started_at_once_in_one_folder_one_works(tmp_path):
     assert len(problems) == 5 and all("is the folder of a run that is at work (process " in one for one in problems)
 
 
+def test_a_run_of_several_variants_claims_its_folder_as_well(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=lambda: (output.claim(tmp_path / "run"), ready.set(), done.wait(60)))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(ValueError, match=f"is the folder of a run that is at work .process {other.pid}."):
+            output.claim(tmp_path / "run")
+    finally:
+        done.set()
+        other.join()
+    output.claim(tmp_path / "run")  # which it may go on with now
+
+
 def test_runs_that_are_started_at_once_without_a_folder_take_one_each(tmp_path):
     found = claim_at_once(None, tmp_path / "l1_maxlen")
     assert [problem for _, problem in found] == [None] * 6
@@ -287,7 +302,7 @@ time.time = jumped
 def test_a_run_through_a_jump_of_the_clock_is_whole_and_says_true_minutes(tmp_path):
     folder, faked = tmp_path / "run", tmp_path / "faked"
     faked.mkdir()
-    (faked / "sitecustomize.py").write_text(CLOCK.format(after=str(folder / "checkpoint-1" / "trainer_state.json")))
+    (faked / "sitecustomize.py").write_text(CLOCK.format(after=str(folder / "best" / "best.json")))
     flags = {**QUICK, "evaluate": True, "max_steps": 3, "save_total_limit": 1, "output_dir": folder}
     done = subprocess.run(recipe(flags), cwd=ROOT, env=environment(faked), capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]

@@ -189,7 +189,7 @@ def command(
             report = run(*told, Path("outputs") / recipe.stem)
         except BaseException as error:
             if placed.output_dir:
-                said = " ".join(str(error).split())[:500] or type(error).__name__
+                said = external_failure(error) or " ".join(str(error).split())[:500] or type(error).__name__
                 beat(Path(placed.output_dir), state="failed", error=said)
             if isinstance(placed, TrainingArguments) and isinstance(error, Exception):
                 error.add_note(resume_hint(placed))

@@ -17,6 +17,7 @@ from trl import ModelConfig, SFTConfig, get_peft_config
 from rlred.data.models import Loading, load_model
 from rlred.evaluation.markdown import table
 from rlred.files import write_json, write_text
+from rlred.output import claim
 from rlred.runs.arguments import SFT_KINDS
 from rlred.runs.audit_only import Audit
 from rlred.runs.chassis import command, describe, load_outline
@@ -80,6 +81,7 @@ def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
         if training.output_dir in (None, "trainer_output"):
             training.output_dir = str(default_output)
         folder, one = Path(training.output_dir), experiment(told, training, model_config).run
+        claim(folder)
         record = describe(told, training, model_config)
 
         def run_one(variant: str, seed: int, output: Path) -> dict:

@@ -30,7 +30,7 @@ from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
-from rlred.output import holds_run
+from rlred.output import claim, holds_run
 from rlred.runs.audit_only import Audit
 from rlred.runs.chassis import check_held_out, command, use_all_cores
 from rlred.tiny import L1_MAXLEN, QUESTIONS, resolve_adapter
@@ -101,6 +101,7 @@ def run(arguments: TaleArguments) -> Result:
     """Searches, trains, measures; returns the result, which lies in the output folder with the adapter."""
     start, output = time.monotonic(), Path(arguments.output_dir)
     check_free(output)
+    claim(output)
     adapter = resolve_adapter(arguments.adapter)
     base = base_of(adapter, [arguments.model] if arguments.model else [])
     questions, held_out = arguments.load_both()

@@ -72,14 +72,25 @@ def model_wrapper(wrapped) -> str:
     return "one process" if PartialState().num_processes == 1 else "none"
 
 
+def matches(asked: str, found: str) -> bool:
+    """Whether that is what was asked for; DDP may be around the model of a launcher's only process.
+
+    >>> matches("fsdp2", "fsdp2"), matches("one process", "ddp"), matches("fsdp2", "ddp")
+    (True, True, False)
+    """
+    return asked == found or (asked, found) == ("one process", "ddp")
+
+
 def mismatch(training: TrainingArguments) -> tuple[str, object, str] | None:
     """Field, value and advice where another wrapper would train than the one that was asked for; None otherwise."""
     asked, found = asked_wrapper(training), state_wrapper(training)
-    if asked == found:
+    if matches(asked, found):
         return None
     said = f"{asked} was asked for, and accelerate would train with {found}"
-    if training.use_cpu and asked not in ("ddp", "one process"):
+    if training.use_cpu and asked != "ddp":
         return "use_cpu", True, f"{said}; set it to false (docs/scaling.md says how it runs on a CPU)"
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return "num_processes", 1, f"{said}; launch two or more, or leave {asked} out"
     if training.ddp_backend is None:
         return "ddp_backend", None, f"{said}; on a machine without a GPU set it to gloo (docs/scaling.md)"
     device = os.environ.get("ACCELERATE_TORCH_DEVICE")
@@ -102,7 +113,7 @@ def described(training: TrainingArguments) -> dict:
     """Which wrapper trains on how many processes, for run.json and the log."""
     state = PartialState()
     names = {"asked": asked_wrapper(training), "found": state_wrapper(training)}
-    return {**names, "processes": state.num_processes, "device": str(state.device)}
+    return {**names, "processes": state.num_processes, "device": state.device.type}
 
 
 def restart_state(training: TrainingArguments) -> None:

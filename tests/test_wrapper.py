@@ -64,7 +64,9 @@ def test_trap_a_wrapper_that_use_cpu_leaves_out(environment, asked, training, mo
 def test_trap_two_processes_of_which_each_is_alone(training, monkeypatch):
     # Told of no backend, accelerate takes each process for the only one.
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert mismatch(training)[0] == "ddp_backend"
+    assert mismatch(training)[:2] == ("ddp_backend", None)
+    training.ddp_backend = "gloo"
+    assert mismatch(training)[0] == "ACCELERATE_TORCH_DEVICE"
 
 
 def test_fsdp_is_entered_without_gpus(group, tmp_path, monkeypatch):
@@ -72,7 +74,7 @@ def test_fsdp_is_entered_without_gpus(group, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(PartialState, "_prepare_backend", PartialState._prepare_backend)  # put back afterwards
     settings = {"use_cpu": False, "ddp_backend": "gloo", "bf16": False, "report_to": "none", "num_generations": 2}
-    assert mismatch(GRPOConfig(str(tmp_path), **settings))[0] == "ACCELERATE_TORCH_DEVICE"
+    assert mismatch(GRPOConfig(str(tmp_path), **settings))[0] == "num_processes"
     fsdp_without_gpus()
     training = GRPOConfig(str(tmp_path), **settings)
     assert described(training) == {"asked": "fsdp2", "found": "fsdp2", "processes": 1, "device": "cpu"}

@@ -17,7 +17,7 @@ from rlred.evaluation.shares import hooked
 from rlred.files import write_json
 from rlred.heartbeat import beat
 from rlred.housekeeping import checkpoints_of, completions_of, in_words, keep_within
-from rlred.wrapper import asked_wrapper, model_wrapper
+from rlred.wrapper import asked_wrapper, matches, model_wrapper
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class CheckWrapper(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         asked, found = asked_wrapper(args), model_wrapper(self.trainer.model_wrapped)
-        if asked != found:
+        if not matches(asked, found):
             raise ValueError(f"{asked} was asked for, and the model is wrapped by {found}; docs/scaling.md says more")
         if found == "zero3":
             hooked(self.trainer.model, self.trainer.model_wrapped)

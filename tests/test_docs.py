@@ -12,7 +12,9 @@ import re
 import shlex
 import subprocess
 import sys
+from html.parser import HTMLParser
 from statistics import fmean
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -38,7 +40,8 @@ PRIVATE = (
 )
 
 
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("data/*/README.md"))]
+PAGES += sorted(ROOT.glob(".github/**/*.md"))
 sys.path.insert(0, str(DOCS / "hooks"))  # whose modules import each other, as in MkDocs
 
 
@@ -235,7 +238,7 @@ OWN = re.compile(
     r"\b(?:dials?|deaf|hears?|heard|hearing|arms?|glances?|atomic|subjects?|Study|talker|viewer|chooser|overthinker)\b"
     r"|\blook tokens?\b|\b(?:to|policy) looks?(?! for\b| like\b| at\b| up\b| alike\b| better\b)"
 )
-EXPLAIN = {DOCS / f"{name}.md" for name in ("LOG", "glossary", "style", "design")}
+EXPLAIN = {DOCS / f"{name}.md" for name in ("LOG", "glossary", "style", "design")} | {ROOT / "CHANGELOG.md"}
 
 
 @pytest.mark.parametrize("path", [path for path in PAGES if path not in EXPLAIN], ids=lambda path: path.name)
@@ -332,6 +335,26 @@ def test_no_link_is_dead(path):
             assert anchor in anchors, f"{target}#{anchor}: there is no such heading"
 
 
+# A file of the repository, as a page writes it in code: with a folder, and an ending that ours have.
+ROOMS = "rlred|rewards|recipes|tests|docs|data|accelerate_configs"
+NAMED = re.compile(rf"`(?:python (?:-m )?)?((?:{ROOMS})/[\w./-]+\.(?:py|yaml|md|json|ipynb))`")
+# Of files that were there on their day, and of files that somebody may add.
+TOLD = {DOCS / "LOG.md", ROOT / "CHANGELOG.md", DOCS / "design.md"}
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path not in TOLD], ids=lambda path: path.name)
+def test_a_file_that_a_page_names_is_there(path):
+    assert [name for name in NAMED.findall(path.read_text()) if not (ROOT / name).is_file()] == []
+
+
+def test_a_file_that_a_docstring_names_is_there():
+    named = re.compile(r"(?<![\w/])((?:rlred|rewards|recipes|tests|docs)/[\w./-]+\.(?:py|yaml|md))(?![\w*])")
+    files = [path for room in ("rlred", "rewards", "recipes") for path in (ROOT / room).rglob("*.py")]
+    found = {(path, name) for path in files for name in named.findall(path.read_text())}
+    lost = [(str(path.relative_to(ROOT)), name) for path, name in found if not (ROOT / name).is_file()]
+    assert len(found) > 30 and lost == []
+
+
 def test_every_page_is_in_the_navigation():
     def names(entry):
         for one in entry if isinstance(entry, list) else [entry]:
@@ -425,6 +448,44 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         "reference/cli/index.html",
     ):
         assert (tmp_path / "site" / name).is_file()
+    assert dead_links(tmp_path / "site") == []
+
+
+class Links(HTMLParser):
+    """The addresses and the anchors of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.to, self.anchors = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        told = dict(attrs)
+        self.to += [told[name] for name in ("href", "src") if told.get(name)]
+        self.anchors |= {told[name] for name in ("id", "name") if told.get(name)}
+
+
+def dead_links(site) -> list[str]:
+    """The links of a built site, its made pages and pictures among them, that lead to no file and to no anchor."""
+    pages = {path: Links(path.read_text()) for path in site.rglob("*.html") if path.name != "404.html"}
+    dead = []
+    for path, page in pages.items():
+        for link in page.to:
+            target, _, anchor = unquote(link).partition("#")
+            if re.match(r"\w+:|//", target) or target.startswith("/"):
+                continue
+            place = (path.parent / target).resolve() if target else path
+            place = place / "index.html" if place.is_dir() else place
+            if not place.is_file() or (anchor and place in pages and anchor not in pages[place].anchors):
+                dead.append(f"{path.relative_to(site)}: {link}")
+    return dead
+
+
+def test_a_dead_link_of_a_site_is_found(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "index.html").write_text('<h1 id="top">A</h1><img src="../b.png"><a href="#top">up</a>')
+    (tmp_path / "index.html").write_text('<a href="a/#top">A</a><a href="a/#low">A</a><a href="c/">C</a>')
+    assert sorted(dead_links(tmp_path)) == ["a/index.html: ../b.png", "index.html: a/#low", "index.html: c/"]
 
 
 @pytest.mark.slow

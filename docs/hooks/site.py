@@ -5,12 +5,14 @@ A link to a file of the repository that is not in docs/ would be dead on the sit
 
 import posixpath
 import re
+from pathlib import Path
 
 import pages
 import plots
 from mkdocs.structure.files import File
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)]*)?\)")
+TABLES = Path(__file__).parents[2] / "rlred" / "evaluation" / "tables.js"  # sorts and filters, as in `rlred report`
 _made: dict[str, str] = {}
 
 
@@ -31,6 +33,7 @@ def on_config(config):
     _made.update({f"rewards/images/{name}.svg": svg for name, svg in drawn.items()})
     _made["reference/cli.md"] = pages.cli()
     _made["audit.md"] = pages.audit()
+    _made[TABLES.name] = TABLES.read_text(encoding="utf-8")
     return config
 
 

@@ -34,6 +34,6 @@ document.addEventListener("DOMContentLoaded", () => {
     field.addEventListener("input", () => {
       for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(field.value.toLowerCase());
     });
-    (table.closest(".scroll") || table).before(field);
+    (table.closest(".scroll, .md-typeset__scrollwrap") || table).before(field);
   }
 });

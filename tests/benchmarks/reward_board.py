@@ -69,6 +69,14 @@ METHODS = {
     "solve_rate_penalty": Method({"name": "solve_rate_penalty", "alpha": 0.015}),
     "slack_length": Method({"name": "slack_length", "slack": 5}),
     "format_diversity": Method({"name": "format_diversity", "markers": [" check"]}),
+    "toggle": Method({"name": "toggle", "quantile": 0.25}, {"num_questions": 512, "reference_samples": 4}),
+    "gr3": Method({"name": "gr3"}),
+    "grpo_lead": Method({"name": "grpo_lead", "alpha": 0.2}, {"parts": '{"difficulty_weight": {}}'}),
+    "lead": Method({"name": "lead", "low": 16, "high": 60}, {"logging_steps": 1}),
+    "laconic": Method({"name": "laconic", "budget": 40, "rate": 0.02}, {"logging_steps": 1}),
+    "length_mask": Method({"name": "length_mask", "limit": 46}),
+    "ddca": Method({"name": "correctness"}, {"parts": '{"ddca": {}}'}),
+    "drpo": Method({"name": "correctness"}, {"parts": '{"drpo": {}}', "loss_type": "grpo"}),
 }
 TALE = "tale"  # supervised, on what the adapter of l1_maxlen finds: no reward, and its own settings
 ROWS = [*METHODS, TALE]

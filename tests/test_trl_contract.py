@@ -26,6 +26,7 @@ from tests.paths import ROOT
 
 LIBRARIES = ("trl", "transformers", "peft", "accelerate", "datasets", "math_verify")
 SOURCES = [path for folder in ("rlred", "rewards", "recipes") for path in sorted((ROOT / folder).rglob("*.py"))]
+FSDP = "torch.distributed.fsdp.FSDPModule"
 GRPO, SFT, TRAINER = "trl.GRPOTrainer", "trl.SFTTrainer", "transformers.Trainer"
 VLLM, CLIENT = "trl.generation.vllm_generation.VLLMGeneration", "trl.generation.vllm_client.VLLMClient"
 
@@ -61,6 +62,10 @@ IMPORTS = [
     ("transformers.utils.import_utils", "is_serve_available", "ask importlib.util.find_spec for fastapi and uvicorn"),
     ("accelerate.commands.launch", "launch_command", "start `accelerate launch` as a program"),
     ("accelerate.commands.launch", "launch_command_parser", "start `accelerate launch` as a program"),
+    ("accelerate.utils", "DistributedType", "compare its names, which are strings"),
+    ("accelerate.state", "AcceleratorState", "give a second trainer of a process its own plugin in another way"),
+    ("trl.models.utils", "add_hooks", "a sweep under ZeRO-3 must be free of the engine's hooks, and put them back"),
+    ("trl.models.utils", "remove_hooks", "a sweep under ZeRO-3 must be free of the engine's hooks, and put them back"),
     ("accelerate.utils", "gather_object", "use torch.distributed.all_gather_object"),
     ("accelerate.utils", "broadcast_object_list", "use torch.distributed.broadcast_object_list"),
 ]
@@ -114,6 +119,12 @@ SIGNATURES = [
         "a row is asked so",
     ),
     (f"{CLIENT}.__init__", "self base_url connection_timeout ...", "made in each process"),
+    (
+        "accelerate.PartialState._prepare_backend",
+        "self cpu sagemaker_dp backend",
+        "fsdp_without_gpus changes the kind that it returns; try without, several CPU processes may do now",
+    ),
+    ("accelerate.state.AcceleratorState._reset_state", "reset_partial_state", "a second trainer gets its own plugin"),
     ("peft.tuners.lora.LoraLayer.get_base_layer", "self", "the sweep keeps a copy of its weight"),
     ("peft.tuners.lora.layer.Linear.merge", "self safe_merge adapter_names", "the sweep merges for speed"),
     ("peft.tuners.lora.layer.Linear.unmerge", "self", "the sweep unmerges, then puts the exact weight back"),
@@ -123,6 +134,19 @@ SIGNATURES = [
 
 # object, pattern in its source, word by which our files are found, what follows from it
 LINES = [
+    (f"{FSDP}.set_reshard_after_forward", r"state = module\._get_fsdp_state\(\)",
+     "_get_fsdp_state", "gathered puts back what this sets"),
+    (f"{FSDP}.set_reshard_after_forward", r"state\._auto_reshard_after_forward = False",
+     "_auto_reshard_after_forward", "gathered puts it back"),
+    (f"{FSDP}.set_reshard_after_forward", r"for fsdp_param_group in state\._fsdp_param_groups",
+     "_fsdp_param_groups", "gathered puts back what this sets"),
+    (f"{FSDP}.set_reshard_after_forward", r"fsdp_param_group\.post_forward_mesh_info = ",
+     "post_forward_mesh_info", "gathered puts it back"),
+    ("accelerate.state.AcceleratorState.__init__", r"elif self\.distributed_type in \[\s+DistributedType\.MULTI_GPU",
+     "_prepare_backend", "FSDP is entered for several GPUs alone"),
+    ("transformers.generation.utils.GenerationMixin._extract_generation_mode_kwargs",
+     r"is_deepspeed_zero3_enabled\(\) or is_fsdp_managed_module\(self\)",
+     "synced_gpus", "a sweep on one process must say that it is not in step with others"),
     ("transformers.cli.serve.Serve.__init__", r"self\._chat_handler = ", "_chat_handler",
      "`rlred serve` refuses wrong budgets in front of it"),
     ("transformers.cli.serve.Serve.__init__", r"self\._model_manager = ", "_model_manager",

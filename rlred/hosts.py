@@ -32,14 +32,15 @@ HERE, FAREWELL, LOST = "here", "farewell", "lost"  # the first words of a line o
 
 def several() -> bool:
     """Whether this process is one of a launch over several hosts, by what torchrun tells each process."""
-    world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    return world > local
+    told = [os.environ.get(name) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")]
+    return all(told) and int(told[0]) > int(told[1])
 
 
 def own_address(port: int = 9) -> str:
     """The address of this host at which the main process's host finds it. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((os.environ["MASTER_ADDR"], port))
+    family, kind, _, _, there = socket.getaddrinfo(os.environ["MASTER_ADDR"], port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(there)
         return probe.getsockname()[0]
 
 
@@ -50,7 +51,10 @@ def choose_interface() -> None:
     """
     if not several() or os.environ.get("GLOO_SOCKET_IFNAME"):
         return
-    own = own_address()
+    try:
+        own = own_address()
+    except OSError:
+        return  # the rendezvous will say so
     names = [name for name, found in psutil.net_if_addrs().items() if own in (one.address for one in found)]
     if names:
         os.environ["GLOO_SOCKET_IFNAME"] = names[0]
@@ -97,7 +101,7 @@ class Watch:
 
     def listen(self, hosts: int, address: str) -> int:
         """Waits, in a thread, for so many other hosts; the port."""
-        listener = socket.create_server((address, 0))
+        listener = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
         listener.settimeout(self.patience)
         threading.Thread(target=self._accept, args=(listener, hosts), daemon=True).start()
         return listener.getsockname()[1]

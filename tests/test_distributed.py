@@ -49,6 +49,16 @@ def test_trap_groups_that_straddle_processes_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_rlred_train_hands_on_the_status_of_the_first_process_that_failed(tmp_path):
+    words = ["train", "--config_file", "ddp_cpu", "shorter_better", *FLAGS.split(" "), "--output_dir", str(tmp_path)]
+    command = [sys.executable, "-m", "rlred.cli", *words, "--per_device_train_batch_size", "2"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert "error: per_device_train_batch_size=2: groups of 4 would straddle processes" in done.stderr
+
+
+@pytest.mark.slow
 def test_rewards_that_look_at_one_completion_may_straddle(tmp_path):
     done = launch("dler", tmp_path / "run", "--per_device_train_batch_size", "2", "--evaluate", "false")
     assert done.returncode == 0, done.stderr[-2000:]

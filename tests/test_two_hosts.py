@@ -125,6 +125,12 @@ def test_the_network_is_that_which_reaches_the_main_host(monkeypatch):
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     hosts.choose_interface()
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
+    hosts.choose_interface()
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+    monkeypatch.delenv("MASTER_ADDR")  # not torchrun's
+    assert not hosts.several()
 
 
 def test_a_folder_that_one_host_does_not_see_is_refused(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 A collective waits for a host that is lost without a word as long as its backend does: gloo half an hour (transformers
 5.23 leaves `ddp_timeout` out on the CPU), NCCL as long as `ddp_timeout`. So the first process of each host keeps a
-connection to the main process and says every few seconds that it is there. Where one side hears nothing for `PATIENCE`
+connection to the main process and says every few seconds that it is there. Where one side gets nothing for `PATIENCE`
 seconds, or the connection breaks off without a farewell, every host ends with one line. All others, and a run on one
 host, have nothing of this.
 """
@@ -140,7 +140,7 @@ class Watch:
                 self._say(connection, f"{HERE} {socket.gethostname()}")
                 self.left.wait(self.every)
         except OSError:
-            pass  # whoever hears finds it
+            pass  # whoever listens finds it
 
     def _say(self, connection: socket.socket, line: str) -> None:
         with self.lock:  # a line whole, or not at all
@@ -198,7 +198,7 @@ def watch(say: Callable[[str], None]) -> None:
 
     def lost(name: str) -> None:
         try:
-            say(f"the host {name} is lost: its connection broke off, or nothing was heard of it for {PATIENCE:.0f} s")
+            say(f"the host {name} is lost: its connection broke off, or nothing came from it for {PATIENCE:.0f} s")
             sys.stderr.flush()
         finally:
             os._exit(1)

@@ -97,6 +97,7 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
         yield from _mask(part)
     if training.steps_per_generation * training.num_iterations > training.gradient_accumulation_steps:
         for name in dict.fromkeys(part.__name__ for reward in scoring for part in find(reward, Laconic, Lead)):
+            # They go on from what the log holds last (rewards/logged.py): an entry for each optimiser step, not batch.
             advice = (
                 f"{name} adapts once a batch, by its optimiser steps, and here several steps train on one batch; set "
                 "num_iterations to 1 and steps_per_generation to gradient_accumulation_steps"

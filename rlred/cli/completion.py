@@ -12,10 +12,12 @@ SHELLS = {"bash": LINE, "zsh": f"autoload -Uz bashcompinit && bashcompinit\n{LIN
 
 @dataclass(frozen=True)
 class Completion:
-    """What a shell needs in order to complete commands, recipes and flags: eval "$(rlred completion bash)".
+    """The line for a shell's own file that makes Tab complete commands, recipes and flags.
 
-    rlred completion bash >> ~/.bashrc
-    rlred completion zsh >> ~/.zshrc
+    Append it: >> ~/.bashrc, or >> ~/.zshrc.
+
+    rlred completion bash
+    rlred completion zsh
     """
 
     shell: str = required("Of which shell", positional=True, choices=tuple(SHELLS), metavar="SHELL")

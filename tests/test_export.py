@@ -27,6 +27,8 @@ from tests.hub import Hub
 from tests.paths import ROOT
 from tests.vision_recipe import SMALL, command
 
+ODD = (r"\s?\p{L}+", r"\frac\sqrt", "/home/me/x")  # tokens that look like paths
+
 
 @pytest.fixture
 def run(random_model, tmp_path):
@@ -172,6 +174,25 @@ def test_a_published_adapter_is_what_export_makes_of_it_today(name, tmp_path):
     config = json.loads((published / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "data/tiny_reasoner"  # a checkout has it; rlred finds it anywhere
     assert not [place for place, text in texts(published).items() if re.search(r"/(work|home|tmp|root)/", text)]
+
+
+def test_trap_what_a_tokenizer_splits_at_is_no_path(run, tmp_path):
+    told = json.loads((run / "tokenizer.json").read_text())
+    told["added_tokens"] += [{**told["added_tokens"][0], "id": 9000 + i, "content": text} for i, text in enumerate(ODD)]
+    (run / "tokenizer.json").write_text(json.dumps(told))
+    for name in ("vocab.txt", "merges.txt", "tokenizer.model", "video_preprocessor_config.json"):
+        (run / name).write_text('{"one": "/home/me/x"}')
+    record = json.loads((run / "run.json").read_text())
+    record["arguments"]["hindsight_settings"] = {"markers": {"every": 8, "before": r"\btake\b"}}
+    record["arguments"]["questions"] = "file:///home/me/sums.jsonl"
+    (run / "run.json").write_text(json.dumps(record))
+    assert rlred(["export", str(run), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    same = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "tokenizer.model")
+    for name in (*same, "video_preprocessor_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (run / name).read_bytes(), name
+    arguments = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]
+    assert arguments["hindsight_settings"]["markers"]["before"] == r"\btake\b"
+    assert arguments["questions"] == "sums.jsonl"
 
 
 def test_templates_that_a_tokenizer_keeps_by_name_are_all_worded(run, tmp_path):

@@ -11,7 +11,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from rlred.data.budgets import Wording
 from rlred.data.prompts import Conversation, Prompts, prompt_ids, prompt_text
-from rlred.publish.names import Base, remove_paths
+from rlred.publish.names import Base, remove_paths, without_paths
 from rlred.publish.template import Variables, base_template, budget_template, context_length, default_mode
 from rlred.tiny import resolve_model
 from tests.test_prompts import SYSTEM, TEMPLATES, byte_tokenizer
@@ -309,13 +309,60 @@ def test_a_base_is_called_by_a_name_that_leads_to_no_folder(trained_on, given, n
     assert bool(base.said()) != public
 
 
+PATHS = [
+    ("/home/me/q.jsonl", "q.jsonl"),
+    ("/home/me/My Files/q.jsonl", "q.jsonl"),
+    ("/srv/runs/7/", "7"),
+    ("/data", "data"),
+    ("--questions=/home/me/q.jsonl", "--questions=q.jsonl"),
+    ("/usr/bin/python train.py --q=/home/me/q.jsonl", "python train.py --q=q.jsonl"),
+    ("file:///home/me/x", "x"),
+    ("cannot read /home/me/q.jsonl: gone", "cannot read q.jsonl: gone"),
+    ("{'path': '/home/me/q.jsonl', 'n': 3}", "{'path': 'q.jsonl', 'n': 3}"),
+    ("/usr/bin:/home/me/bin", "bin:bin"),
+    (r"C:\Users\me\q.jsonl", "q.jsonl"),
+    (r"--questions=D:\runs\q.jsonl", "--questions=q.jsonl"),
+    ("C:/Users/me/q.jsonl", "q.jsonl"),
+]
+NO_PATHS = [
+    *(r"\frac{1}{2}\sqrt{3}", r"\alpha\beta", r"\\alpha\\beta", r"f:\mathbb{R}\to\mathbb{R}"),
+    *(r"\s?\p{L}+", r"\btake\b", r"/\d+/g", "/(?:a|b)/c", "/usr/*/x", "^/a/b$", "s/foo/bar/"),
+    *("/think", "/no_think", "/think about it", "</think>", "[/THINK]", "n/a", "3/4/5", "1 / 2 / 3"),
+    *(
+        "org/model",
+        "outputs/run",
+        "./outputs/run",
+        "https://host.org/a/b",
+        "s3://bucket/a/b",
+        "http://127.0.0.1:80/v1/x",
+    ),
+]
+
+
+@pytest.mark.parametrize("told, plain", [*PATHS, *((one, one) for one in NO_PATHS)])
+def test_a_path_of_this_machine_is_its_last_name_wherever_it_stands(told, plain):
+    assert without_paths({"one": [told]}, {}) == {"one": [plain]}
+    assert without_paths({told: 1}, {}) == {plain: 1}
+
+
+@pytest.mark.parametrize("key", ["system_prompt", "end_of_thinking", "wording", "markers", "instruction"])
+def test_trap_the_words_that_a_model_reads_stay_as_they_are(key):
+    told = {"arguments": {key: {"max": "Look into /usr/share/words. {question}"}, "questions": "/home/me/q.jsonl"}}
+    plain = without_paths(told, {})
+    assert plain == {"arguments": {key: told["arguments"][key], "questions": "q.jsonl"}}
+
+
+def test_two_entries_of_one_name_are_both_kept():
+    assert without_paths({"/a/x": 1, "/b/x": 2, "y": 3}, {}) == {"x": 1, "x (2)": 2, "y": 3}
+
+
 def test_records_lose_their_paths_and_nothing_else(tmp_path):
-    told = {"model": "/srv/me/base", "n": 1, "words": ["/think about it", "a/b", "org/model", "/no_think", "x /a/b"]}
-    (tmp_path / "run.json").write_text(json.dumps({**told, "list": ["/srv/me/base/q.jsonl"]}))
-    (tmp_path / "table.md").write_text("Model `/srv/me/base`, questions /srv/me/base/q.jsonl.")
+    told = {"model": "/srv/me/base", "n": 1, "words": ["/think about it", "a/b", "org/model", "/no_think"]}
+    (tmp_path / "run.json").write_text(json.dumps({**told, "list": ["/srv/me/base/q.jsonl", "/tmp"]}))
+    (tmp_path / "table.md").write_text("Model `/srv/me/base`, questions /srv/me/base/q.jsonl, outputs/tmp.")
     remove_paths(tmp_path, ("run.json", "table.md", "missing.json"))
-    assert json.loads((tmp_path / "run.json").read_text()) == {**told, "model": "base", "list": ["q.jsonl"]}
-    assert (tmp_path / "table.md").read_text() == "Model `base`, questions q.jsonl."
+    assert json.loads((tmp_path / "run.json").read_text()) == {**told, "model": "base", "list": ["q.jsonl", "tmp"]}
+    assert (tmp_path / "table.md").read_text() == "Model `base`, questions q.jsonl, outputs/tmp."
 
 
 def test_the_largest_budget_is_the_context_of_the_base(tmp_path):

@@ -29,31 +29,40 @@ from rlred.publish.names import Base, remove_paths
 from rlred.publish.serving import Served, served, vllm
 from rlred.publish.space import write_space
 
-TAKEN = (
+# What a run has recorded and measured, which names paths of its machine.
+RECORDS = (
+    "run.json",
+    "result.json",
+    "adherence.json",
+    "adherence.md",
+    "interruptions.json",
+    "interruptions.md",
+    "ratios.json",
+    "ratios.md",
+    "visual.json",
+    "visual.md",
+)
+PICTURES = ("adherence.png", "interruptions.png", "ratios.png", "visual.png", "positions.png")
+# What the weights are read with: taken byte for byte. A path-like text in it is a rule, a token or a template.
+READ = (
     "adapter_model.safetensors",
     "adapter_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
     "chat_template.jinja",
-    "adherence.json",
-    "adherence.md",
-    "adherence.png",
-    "interruptions.json",
-    "interruptions.md",
-    "interruptions.png",
     "processor_config.json",
     "preprocessor_config.json",
-    "ratios.json",
-    "ratios.md",
-    "ratios.png",
-    "result.json",
-    "visual.json",
-    "visual.md",
-    "visual.png",
-    "positions.png",
-    "run.json",
+    "video_preprocessor_config.json",
 )
+TAKEN = (*READ, *RECORDS, *PICTURES)
 NEEDED = ("adapter_model.safetensors", "adapter_config.json", "run.json")
 
 
@@ -84,7 +93,7 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
                 shutil.copyfile(run / name, folder / name)
         config = {**config, "base_model_name_or_path": base.name}
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-        remove_paths(folder, TAKEN)
+        remove_paths(folder, RECORDS)
         template = Served.of(run, trained_on)
         (folder / "README.md").write_text(model_card(folder, output.name, base, template), encoding="utf-8")
         if merge:

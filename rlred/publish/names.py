@@ -14,6 +14,25 @@ from typing import Any
 
 from rlred.tiny import is_embedded, resolve_model
 
+# Keys of a record whose values a model reads or writes, or that find something in what it writes.
+WORDS = frozenset(
+    "system_prompt wording reference_wording prefix_wording chat_template_kwargs end_of_thinking markers answer_cue "
+    "instruction budget_tokens suppress_tokens ratio_format".split()
+)
+# A path from the root: two names or more, or one that every machine has there. None of its signs is one of LaTeX or of
+# a regular expression, but the stop and the plus; a blank may stand in it where it is the whole text.
+_NAME, _END = r"[\w.@%+=~#&-]+", r"(?=$|[\s\"'`,;:)\]}])"
+_SPACED = rf"{_NAME}(?: +(?!-){_NAME})*(?<!=)"
+_ROOTS = "bin|boot|cache|data|datasets|dev|etc|home|lib|media|mnt|models|opt|proc|root|run|scratch|srv|tmp|usr|var|work"
+_ROOTS += "|workspace|Users|Volumes"
+_DRIVE = r"[A-Za-z]:[/\\]"
+_WHOLE = re.compile(
+    rf"(?:file://(?:localhost)?)?(?:(?:/{_SPACED}){{2,}}|/(?:{_ROOTS})|{_DRIVE}{_SPACED}(?:[/\\]{_SPACED})*)[/\\]?"
+)
+_WITHIN = re.compile(
+    rf"(?:\bfile://(?:localhost)?|(?<![^\s\"'`=:,;(\[{{])(?!//))(?:(?:/{_NAME}){{2,}}|/(?:{_ROOTS}))/?{_END}"
+    rf"|(?<![^\s\"'`=,;(\[{{]){_DRIVE}{_NAME}(?:[/\\]{_NAME})*[/\\]?{_END}"
+)
 _CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+?)[/\\]snapshots[/\\]")
 
 
@@ -61,17 +80,38 @@ class Base:
 def without_paths(value: Any, renamed: dict[str, str]) -> Any:
     """A value of JSON in which an absolute path is its last name; `renamed` collects what was changed.
 
-    >>> without_paths({"output_dir": "/home/me/out/run", "system_prompt": "/think about it", "n": 1}, {})
-    {'output_dir': 'run', 'system_prompt': '/think about it', 'n': 1}
+    A path may be a whole text, or stand in one; keys of mappings are texts too. What a model reads or writes (`WORDS`)
+    stays as it is, whatever it looks like, and so does every text with the signs of LaTeX or of a regular expression.
+
+    >>> without_paths({"output_dir": "/home/me/out/run", "system_prompt": "Put it in /etc/x.", "n": 1}, {})
+    {'output_dir': 'run', 'system_prompt': 'Put it in /etc/x.', 'n': 1}
+    >>> without_paths(["--questions=/home/me/q.jsonl", "file:///home/me/x", "/no_think", "s3://a/b/c"], {})
+    ['--questions=q.jsonl', 'x', '/no_think', 's3://a/b/c']
     """
     if isinstance(value, dict):
-        return {key: without_paths(one, renamed) for key, one in value.items()}
+        made: dict[str, Any] = {}
+        for key, one in value.items():
+            plain, number = _plain(key, renamed), 1
+            name = plain
+            while name in made:  # two folders may have one name; neither of their entries is lost
+                number += 1
+                name = f"{plain} ({number})"
+            made[name] = one if key in WORDS else without_paths(one, renamed)
+        return made
     if isinstance(value, list):
         return [without_paths(one, renamed) for one in value]
-    if isinstance(value, str) and re.fullmatch(r"([A-Za-z]:)?([/\\][^/\\\n]+){2,}[/\\]?", value):
-        renamed[value] = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-        return renamed[value]
-    return value
+    return _plain(value, renamed) if isinstance(value, str) else value
+
+
+def _plain(text: str, renamed: dict[str, str]) -> str:
+    """A text in which an absolute path is its last name."""
+
+    def last(found: re.Match) -> str:
+        path = found.group()
+        renamed[path] = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+        return renamed[path]
+
+    return last(whole) if (whole := _WHOLE.fullmatch(text)) else _WITHIN.sub(last, text)
 
 
 def remove_paths(folder: Path, names: tuple[str, ...]) -> None:
@@ -88,5 +128,5 @@ def remove_paths(folder: Path, names: tuple[str, ...]) -> None:
         if path.suffix == ".md":
             text = path.read_text(encoding="utf-8")
             for long in sorted(renamed, key=len, reverse=True):
-                text = text.replace(long, renamed[long])
-            path.write_text(text, encoding="utf-8")
+                text = re.sub(rf"(?<![\w/\\.]){re.escape(long)}(?![\w/\\])", lambda _, long=long: renamed[long], text)
+            path.write_text(_plain(text, renamed), encoding="utf-8")

@@ -199,7 +199,6 @@ def sample(source: str, model, material: Material, count: int, path: Path, chunk
     model.
     """
     state, sampling = PartialState(), material.sampling
-    path.parent.mkdir(parents=True, exist_ok=True)
     with state.main_process_first():
         lines = mended_lines(path, is_chunk) if state.is_main_process else whole_lines(path, is_chunk)
     traces, done = read_traces(lines, material.weights, path)

@@ -201,3 +201,38 @@ def test_trap_fsdp_beside_use_cpu_is_refused(tmp_path):
     said = log_of(tmp_path / "run")
     assert "error: use_cpu=True: fsdp2 was asked for, and accelerate would train with ddp; set it to false" in said
     assert not (tmp_path / "run").exists()
+
+
+AT_REST = """
+import deepspeed
+
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+from trl import GRPOConfig, ModelConfig
+
+from rlred.evaluation.shares import gathered
+from rlred.runs.chassis import load_model
+
+training = GRPOConfig("unused", use_cpu=False, ddp_backend="gloo", bf16=False, report_to="none", num_generations=2)
+assert training.world_size == 2
+model, _ = load_model(ModelConfig("tiny_reasoner", dtype="float32"), training)
+whole = lambda: sum(parameter.numel() for parameter in model.parameters())
+before, share = whole(), sum(parameter.ds_tensor.numel() for parameter in model.parameters())
+with gathered(model):
+    print("weights at rest, of which a share:", before, share, "gathered:", whole(), flush=True)
+print("after:", whole(), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+def test_zero3_has_whole_weights_only_while_it_samples(tmp_path):
+    script = tmp_path / "at_rest.py"
+    script.write_text(AT_REST, encoding="utf-8")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command += ["--config_file", "accelerate_configs/zero3_cpu.yaml", str(script)]
+    own = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("weights at rest, of which a share: 0 440320 gathered: 880640") == 2
+    assert done.stdout.count("after: 0") == 2

@@ -78,19 +78,20 @@ from tests.vllm_stand_in import NAME, install
 
 def main():
     install()
-    import logging
-    from datasets import Dataset
+    from accelerate import PartialState
     from transformers import AutoTokenizer
+    from trl.chat_template_utils import qwen3_template
     from trl.experimental.async_grpo.async_rollout_worker import AsyncRolloutWorker
     from rlred.data.budgets import BudgetSampler, Wording, training_rows
     from rlred.data.questions import load_questions
     from rlred.rewards import MaxLength
     from rlred.training.adherence import LogsAdherence
 
-    model, url, template = sys.argv[1:]
+    PartialState()  # which accelerate's loggers ask for, and a trainer has
+    model, url = sys.argv[1:]
     tokenizer = AutoTokenizer.from_pretrained(model)
-    if template:
-        tokenizer.response_template = json.loads(template)
+    # TRL's worker refuses a chat template that it does not know, unless it is told how to read answers.
+    tokenizer.response_template = {**qwen3_template, "start_anchor": "<|assistant|>"}
     questions = load_questions("sums", limit=8)
     rows = training_rows(questions, Wording(), BudgetSampler(16, 48), num_rows=8)
     reward = LogsAdherence(MaxLength(alpha=0.05), 60, (tokenizer.eos_token_id,), tokenizer, "</think>")
@@ -133,7 +134,7 @@ def test_trls_rollout_worker_scores_with_our_reward_in_its_own_process(tmp_path)
     script.write_text(WORKER)
     with serving(base, port, log):
         done = subprocess.run(
-            [sys.executable, str(script), str(base), f"http://127.0.0.1:{port}", ""],
+            [sys.executable, str(script), str(base), f"http://127.0.0.1:{port}"],
             cwd=ROOT,
             env={**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
             stdout=subprocess.PIPE,

@@ -55,7 +55,7 @@ def install() -> None:
         "vllm": {"__version__": "0.30.0", "__file__": __file__, **sampling},
         "vllm.sampling_params": {"StructuredOutputsParams": type("StructuredOutputsParams", (), {})},
         "vllm.utils": {},
-        "vllm.utils.network_utils": {"get_ip": lambda: "127.0.0.1"},
+        "vllm.utils.network_utils": {"get_ip": lambda: "127.0.0.1", "get_open_port": None},
         "vllm.distributed": {},
         "vllm.distributed.weight_transfer": {},
         "vllm.distributed.weight_transfer.nccl_common": {"trainer_init": trainer_init},

@@ -95,6 +95,7 @@ bounds: install  ## the oldest and the newest packages that pyproject.toml allow
 	done
 
 # What would be published: built, described, installed where nothing else is, and its packages without known holes.
+# Without --strict pip-audit passes a package of which its index tells nothing.
 RELEASE := outputs/release
 
 release-check: install  ## wheel and sdist built, checked and installed in an empty environment; an audit of the newest set
@@ -107,7 +108,7 @@ release-check: install  ## wheel and sdist built, checked and installed in an em
 	cd $(RELEASE) && empty/bin/rlred --version && empty/bin/rlred train | grep -q l1_exact && empty/bin/rlred doctor
 	$(BIN)/uv pip compile --quiet $(BACKEND) --python-version 3.11 pyproject.toml \
 		--output-file $(RELEASE)/newest.txt
-	$(BIN)/pip-audit --no-deps --disable-pip --requirement $(RELEASE)/newest.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(RELEASE)/newest.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

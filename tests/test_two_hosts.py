@@ -275,6 +275,7 @@ def test_a_host_that_is_lost_is_one_line_and_the_run_goes_on(way, network, launc
     done = int(last.rpartition("-")[2])
     for host in launch(folder, "--resume_from_checkpoint", "true", FIRST_BATCH=str(done)):
         assert host.ended() == 0, "".join(host.said)[-3000:]
+    assert (folder / "adapter_model.safetensors").exists() and read(folder)["state"] == "finished"
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     two = [(entry["loss"], entry["reward"], entry["grad_norm"]) for entry in history if "reward" in entry]
     assert len(one_process) == len(two) == 10

@@ -10,7 +10,9 @@ from transformers import AutoTokenizer
 from rlred.data.budgets import EFFORTS, asks_tokens
 from rlred.data.models import vllm_rank
 from rlred.data.prompts import prompts_of_record
+from rlred.evaluation.evaluate import range_of_record
 from rlred.files import read_record
+from rlred.publish.names import Base
 from rlred.publish.template import Variables, base_template, budget_template, context_length, default_mode
 
 
@@ -41,10 +43,10 @@ class Served:
         }
         tokenizer.chat_template = bases if isinstance(told, dict) else bases["default"]
         prompts = prompts_of_record(record).fitted(tokenizer)
-        choices = arguments.get("budget_choices") or [arguments["budget_low"], arguments["budget_high"]]
-        trained = (min(choices), max(choices)) if asks_tokens(modes) else None
+        low, high = range_of_record(record)
+        trained = (low, high) if asks_tokens(modes) else None
         code = (record.get("training") or {}).get("trust_remote_code", False)
-        largest = max(context_length(trained_on, code), max(choices))
+        largest = max(context_length(trained_on, code), high)
         made = {
             name: budget_template(text, prompts, modes, largest=largest, trained=trained)
             for name, text in bases.items()
@@ -73,21 +75,21 @@ class Served:
         return {"model": name, "messages": messages, "chat_template_kwargs": {**self.settings, **asked}}
 
 
-def vllm(name: str, base: str, rank: int) -> str:
+def vllm(name: str, base: Base, rank: int) -> str:
     """The command that serves an adapter with its own template; where it is not told, vLLM has room for rank 16.
 
-    >>> print(vllm("me", "org/base", 20))
+    >>> print(vllm("me", Base("org/base", True), 20))
     vllm serve org/base --enable-lora --max-lora-rank 32 --lora-modules me=me \\
       --chat-template me/chat_template.jinja
     """
     larger = f" --max-lora-rank {vllm_rank(rank)}" if rank > 16 else ""
     return (
-        f"vllm serve {base} --enable-lora{larger} --lora-modules {name}={name} \\\n"
+        f"vllm serve {base.flags} --enable-lora{larger} --lora-modules {name}={name} \\\n"
         f"  --chat-template {name}/chat_template.jinja"
     )
 
 
-def served(template: Served, name: str, base: str, rank: int) -> list[str]:
+def served(template: Served, name: str, base: Base, rank: int) -> list[str]:
     """The card's section: one request, and how each server is started so that it reads the folder's template."""
     budget, alias = template.variables.budgets
     mode, request = template.variables.mode, json.dumps(template.request(name))
@@ -113,11 +115,11 @@ def served(template: Served, name: str, base: str, rank: int) -> list[str]:
         "    curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f"      -d '{_quoted(request)}'",
         "The servers below take this request; SGLang is asked for the adapter on its base as "
-        f'`"model": "{base}:{name}"`. A LoRA adapter is served with the template of the *base*, unless the command '
-        "names this one; merged weights (`rlred export --merge`) bring it along.",
+        f'`"model": "{base.name}:{name}"`. A LoRA adapter is served with the template of the *base*, unless the '
+        "command names this one; merged weights (`rlred export --merge`) bring it along.",
         f"""\
 {textwrap.indent(vllm(name, base, rank), "    ")}
-    python -m sglang.launch_server --port 8000 --model-path {base} --enable-lora \\
+    python -m sglang.launch_server --port 8000 --model-path {base.flags} --enable-lora \\
       --lora-paths {name}={name} --chat-template {name}/chat_template.jinja
     transformers serve {name}/merged""",
         "What is asked for is a request that the model was trained to keep, not a limit. Where one is needed, set that "

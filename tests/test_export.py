@@ -22,6 +22,7 @@ from rlred.evaluation.report import adherence
 from rlred.evaluation.results import Result, write_result
 from rlred.publish import visual_card as card
 from rlred.publish.export import base_is_local
+from rlred.publish.server import may_run_code
 from rlred.publish.template import base_template
 from rlred.vision.rows import load_rows
 from tests.hub import Hub
@@ -360,6 +361,38 @@ def test_trap_nothing_is_pushed_whose_base_nobody_else_can_load(trained_on, give
     config = json.loads((run / "adapter_config.json").read_text())
     (run / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": trained_on}))
     assert base_is_local(run, given) is not public
+
+
+OWN = """from transformers import PreTrainedTokenizerFast
+
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    def own(self):
+        return "own"
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_tokenizer_that_brings_code_is_exported_where_the_run_was_allowed_to_run_it(trusted, run, tmp_path):
+    folder = changed(run, tmp_path / "own", training={"max_steps": 60, "seed": 0, "trust_remote_code": trusted})
+    (folder / "tokenization_own.py").write_text(OWN)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {
+        "tokenizer_class": "OwnTokenizer",
+        "auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    words = ["export", str(folder), "--output", str(tmp_path / "out"), "--base_model", "me/base"]
+    status = subprocess.run(
+        [sys.executable, "-m", "rlred.cli", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if not trusted:
+        assert not (tmp_path / "out" / "tokenization_own.py").exists()
+        return
+    assert status.returncode == 0, status.stderr
+    assert AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=True).own() == "own"
+    assert "thinking_budget" in (tmp_path / "out" / "chat_template.jinja").read_text()
+    assert may_run_code(tmp_path / "out")
 
 
 def test_a_run_is_called_by_its_folder_from_inside_of_it(run, tmp_path, monkeypatch, capsys):

@@ -379,7 +379,7 @@ def test_a_signal_ends_the_server_and_nothing_is_left(number, tmp_path, monkeypa
         alias = ask(client, "3+7+2+9=?", {"thinking_token_budget": 80}).usage.completion_tokens
         assert 40 < alias <= 80
         assert ask(client, "3+7+2+9=?", {"budget_mode": "free"}).choices[0].finish_reason == "stop"
-        answer = client.responses.create(model="l1_maxlen", input="3+7+2+9=?", max_output_tokens=160)
+        answer = client.responses.create(model="l1_maxlen", input="3+7+2+9=?", max_output_tokens=160, stream=False)
         assert answer.usage.output_tokens <= 24
         process.send_signal(number)
         assert process.wait(60) == 0

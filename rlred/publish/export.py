@@ -27,7 +27,7 @@ from rlred.files import read_record
 from rlred.publish import visual_card as card
 from rlred.publish.measured import eval_results, measured
 from rlred.publish.names import Base, remove_paths, revision_of
-from rlred.publish.serving import Served, served, vllm
+from rlred.publish.serving import Served, runs_code, served, vllm
 from rlred.publish.space import write_space
 
 # What a run has recorded and measured, which names paths of its machine.
@@ -87,7 +87,9 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
         folder = Path(temporary) / "adapter"
         folder.mkdir()
-        for name in TAKEN:
+        # A tokenizer's own code lies beside it; it is taken along where the run was allowed to run it.
+        code = [path.name for path in run.glob("*.py")] if runs_code(read_record(run / "run.json")) else []
+        for name in (*TAKEN, *code):
             if (run / name).is_file():
                 shutil.copyfile(run / name, folder / name)
         config = {**config, "base_model_name_or_path": base.name, "revision": base.revision}
@@ -133,14 +135,15 @@ def merge_adapter(run: Path, base: str, folder: Path) -> None:
     """Saves base and adapter as one model."""
     settings = read_record(run / "run.json")
     told = settings.get("model") or settings["arguments"]  # of TALE, whose arguments say how its base is read
-    trusted = settings.get("training", {}).get("trust_remote_code", False)
+    trusted = runs_code(settings)
     # Merged at the precision of training: into quantised weights an adapter could not be folded.
     loading = Loading.of(
         told, dtype=told.get("dtype") or "auto", trust_remote_code=trusted, load_in_4bit=False, load_in_8bit=False
     )
     model, tokenizer = load_model(base, str(run), loading, pictures=card.sees(run))
     model.merge_and_unload().save_pretrained(folder)
-    (AutoProcessor.from_pretrained(run) if card.sees(run) else tokenizer).save_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(run, trust_remote_code=trusted) if card.sees(run) else tokenizer
+    processor.save_pretrained(folder)
 
 
 def model_card(run: Path, name: str, base: Base, template: Served | None) -> str:
@@ -151,6 +154,7 @@ def model_card(run: Path, name: str, base: Base, template: Served | None) -> str
     budgets = "modes" in settings["arguments"]  # a length-control run; the others are SFT
     tags = ["grpo", "lora", "length-control"] if budgets else ["sft", "lora"]
     does, prompts, how = asked_budgets(run, settings) if budgets else asked_otherwise(settings["arguments"])
+    tokenizer = AutoTokenizer.from_pretrained(run, trust_remote_code=runs_code(settings))
     asked, rank = prompts_of_record(settings), json.loads((run / "adapter_config.json").read_text())["r"]
     parts = [
         metadata(run, name, settings["arguments"], base, tags),
@@ -165,7 +169,7 @@ def model_card(run: Path, name: str, base: Base, template: Served | None) -> str
         *([trained_budgets(settings)] if budgets else []),
         *(served(template, name, base, rank) if template else []),
         "## How to load",
-        usage(asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0], name, base, rank, cap_of(settings)),
+        usage(asked.fitted(tokenizer), prompts[0], name, base, rank, cap_of(settings)),
         *measured(run, name),
         "## How it was trained",
         training_of(settings, budgets),

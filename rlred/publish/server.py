@@ -31,8 +31,9 @@ from transformers.utils.import_utils import is_serve_available
 
 from rlred.data.models import NEUTRAL
 from rlred.data.prompts import Conversation, prompt_text, template_settings
+from rlred.files import read_record
 from rlred.publish.export import export
-from rlred.publish.serving import Served
+from rlred.publish.serving import Served, runs_code
 from rlred.publish.template import LARGEST, Variables, base_template
 from rlred.tiny import resolve_adapter
 
@@ -63,13 +64,14 @@ def serve(
     told = template_settings(settings)
     with contextlib.suppress(KeyboardInterrupt), interruptible():
         with whole_weights(adapter) as (folder, example):
-            renderer = AutoTokenizer.from_pretrained(folder)
+            trusted = may_run_code(Path(resolve_adapter(adapter)))
+            renderer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
             check_settings(renderer, told)
             # The server calls a model by the folder that it was given.
             with contextlib.chdir(folder.parent):
                 server = checked_server(told, lambda: say(shown(example, address(host, port))))
-                where, defaults = {"device": device, "host": host, "port": port}, json.dumps(told)
-                server(folder.name, non_blocking=True, chat_template_kwargs=defaults, **where)
+                where = {"device": device, "host": host, "port": port, "trust_remote_code": trusted}
+                server(folder.name, non_blocking=True, chat_template_kwargs=json.dumps(told), **where)
 
 
 @contextlib.contextmanager
@@ -135,6 +137,11 @@ def whole_weights(adapter: str) -> Iterator[tuple[Path, dict]]:
         folder.parent.mkdir()
         folder.symlink_to(whole.resolve())
         yield folder, request(given, name)
+
+
+def may_run_code(run: Path) -> bool:
+    """Whether a run's record says that its model's own code was run; a folder without one brings none that is run."""
+    return (run / "run.json").is_file() and runs_code(read_record(run / "run.json"))
 
 
 def request(run: Path, name: str) -> dict:

@@ -34,7 +34,8 @@ class Served:
         record = read_record(run / "run.json")
         arguments = record["arguments"]
         modes = tuple(mode for mode, weight in (arguments.get("modes") or {}).items() if weight > 0)
-        tokenizer = AutoTokenizer.from_pretrained(run) if set(modes) - {"free"} else None
+        told = {"trust_remote_code": runs_code(record)}
+        tokenizer = AutoTokenizer.from_pretrained(run, **told) if set(modes) - {"free"} else None
         if tokenizer is None or not tokenizer.chat_template:
             return None
         told = tokenizer.chat_template
@@ -45,8 +46,7 @@ class Served:
         prompts = prompts_of_record(record).fitted(tokenizer)
         low, high = range_of_record(record)
         trained = (low, high) if asks_tokens(modes) else None
-        code = (record.get("training") or {}).get("trust_remote_code", False)
-        largest = max(context_length(trained_on, code), high)
+        largest = max(context_length(trained_on, runs_code(record)), high)
         made = {
             name: budget_template(text, prompts, modes, largest=largest, trained=trained)
             for name, text in bases.items()
@@ -73,6 +73,11 @@ class Served:
             asked = {self.variables.budgets[0]: self.trained[1], self.variables.mode: default_mode(self.modes)}
         messages = [{"role": "user", "content": "What is 2+2?"}]
         return {"model": name, "messages": messages, "chat_template_kwargs": {**self.settings, **asked}}
+
+
+def runs_code(record: dict) -> bool:
+    """Whether a run was allowed to run the code that its model brings along, from its run.json."""
+    return (record.get("training") or {}).get("trust_remote_code") is True
 
 
 def vllm(name: str, base: Base, rank: int) -> str:

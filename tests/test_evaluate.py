@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from rlred.cli import main as rlred
-from rlred.evaluation.evaluate import base_of, trained_range, wording_of
+from rlred.evaluation.evaluate import base_of, range_of_record, trained_range, wording_of
 from rlred.evaluation.results import read_result
 from tests.paths import ROOT
 
@@ -84,6 +84,24 @@ def test_an_adapter_says_what_it_belongs_to(adapters, tmp_path):
         "{question} Let"
     )
     assert trained_range(noisy, [1]) == (16, 40) and trained_range(still, [5, 7]) == (5, 7)
+
+
+RANGES = [
+    ({}, {}, (16, 40)),
+    ({"budget_choices": [8, 99]}, {}, (16, 40)),  # of another distribution
+    ({"budget_distribution": "choices", "budget_choices": [24, 8]}, {}, (8, 24)),
+    ({"budget_distribution": "log_uniform"}, {"trained_budgets": [20, 33]}, (20, 33)),  # what a start has left
+    ({"budget_distribution": "choices", "budget_choices": [24, 8]}, {"trained_budgets": [24, 24]}, (24, 24)),
+]
+
+
+@pytest.mark.parametrize("changes, found, wanted", RANGES)
+def test_the_trained_range_is_that_of_the_budgets_that_were_drawn(changes, found, wanted, tmp_path):
+    arguments = {"budget_low": 16, "budget_high": 40, "budget_distribution": "uniform", "budget_choices": []}
+    record = {"arguments": {**arguments, **changes}, **found}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert range_of_record(record) == trained_range(str(tmp_path), [1]) == wanted
+    assert range_of_record({"arguments": {"wording": "l1"}}) is None
 
 
 BAD = [

@@ -21,6 +21,8 @@ from rlred.evaluation.measures import measure
 from rlred.evaluation.report import adherence
 from rlred.evaluation.results import Result, write_result
 from rlred.publish import visual_card as card
+from rlred.publish.export import base_is_local
+from rlred.publish.server import may_run_code
 from rlred.publish.template import base_template
 from rlred.vision.rows import load_rows
 from tests.hub import Hub
@@ -274,6 +276,131 @@ def test_the_card_says_the_system_prompt_and_the_settings_of_the_template(run, t
     assert "The system prompt was:\n\n    Answer like a mathematician." in text
     assert 'The chat template was given `{"enable_thinking": false}`.' in text
     assert '"role": "system", "content": "Answer like a mathematician."' in text and "enable_thinking=False" in text
+
+
+def changed(run, folder, arguments=None, **record):
+    """A copy of a run with other settings in its run.json."""
+    shutil.copytree(run, folder)
+    told = json.loads((run / "run.json").read_text())
+    told["arguments"] |= arguments or {}
+    (folder / "run.json").write_text(json.dumps({**told, **record}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments, record, low, high",
+    [
+        ({}, {}, 16, 64),
+        ({"budget_distribution": "choices", "budget_choices": [24, 48, 8]}, {}, 8, 48),
+        ({"budget_distribution": "uniform", "budget_choices": [24, 48, 8]}, {}, 16, 64),
+        ({"budget_distribution": "log_uniform"}, {"trained_budgets": [20, 33]}, 20, 33),
+    ],
+)
+def test_a_card_names_the_budgets_that_were_drawn(arguments, record, low, high, run, tmp_path):
+    arguments = {**arguments, "hindsight_settings": {"markers": {"every": 200}}}
+    folder = changed(run, tmp_path / "drawn", arguments, **record)
+    assert rlred(["export", str(folder), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert f"Budgets from {low} to {high} tokens were trained." in text and f'"thinking_budget": {high}' in text
+    assert f"{high} of {high} tokens have been spent" in text
+    assert f"(trained: {low} to {high})" in (tmp_path / "out" / "chat_template.jinja").read_text()
+
+
+@pytest.mark.parametrize("cap, wanted", [(4096, 4096), (96, 96), ("None", 128)])
+def test_the_code_of_a_card_lets_an_answer_be_as_long_as_in_training(cap, wanted, run, tmp_path):
+    folder = changed(run, tmp_path / "long", training={"max_steps": 60, "seed": 0, "max_completion_length": cap})
+    assert rlred(["export", str(folder), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
+    assert f"max_new_tokens={wanted})" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "trained_on, recorded, given, name, revision",
+    [
+        ("org/model", "v2", None, "org/model", "v2"),
+        ("org/model", "main", None, "org/model", None),
+        ("org/model", "v2", "org/model", "org/model", "v2"),
+        ("org/model", "v2", "me/copy", "me/copy", None),  # which need not have it
+        ("/home/x/hub/models--org--model/snapshots/1f2e", "main", None, "org/model", "1f2e"),
+        ("/home/x/sft", "v2", "me/sft", "me/sft", None),
+    ],
+)
+def test_a_base_is_loaded_at_the_revision_that_was_trained_on(
+    trained_on, recorded, given, name, revision, run, tmp_path
+):
+    config = json.loads((run / "adapter_config.json").read_text())
+    (run / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": trained_on}))
+    model = {"model_name_or_path": trained_on, "model_revision": recorded, "dtype": "float32"}
+    folder, place, more = changed(run, tmp_path / "run2", model=model), tmp_path / "out", []
+    for _ in range(2):  # an export is a run's folder too
+        more = more or (["--base_model", given] if given else [])
+        assert rlred(["export", str(folder), "--output", str(place), "--space", *more]) == 0
+        code = f'"{name}"' + (f', revision="{revision}"' if revision else "")
+        text = (place / "README.md").read_text()
+        assert f"AutoModelForCausalLM.from_pretrained({code})" in text
+        assert text.count(f"{name} --revision {revision} ") == (3 if revision else 0)
+        page = json.loads((place / "space" / "page.json").read_text())
+        assert (page["base"], page["revision"]) == (name, revision)
+        folder, place, more = place, tmp_path / "again", ["--base_model", given] if given == trained_on else []
+
+
+@pytest.mark.parametrize(
+    "trained_on, given, public",
+    [
+        ("org/model", None, True),
+        ("gpt2", None, True),
+        ("/home/x/hub/models--org--model/snapshots/1f2e", None, True),
+        ("/home/x/sft", None, False),  # whether or not this machine has it
+        ("outputs/sft/merged", None, False),
+        ("./sft", None, False),
+        ("data/tiny_reasoner", None, False),
+        ("tiny_reasoner", None, False),
+        ("/home/x/sft", "me/sft", True),
+    ],
+)
+def test_trap_nothing_is_pushed_whose_base_nobody_else_can_load(trained_on, given, public, run):
+    config = json.loads((run / "adapter_config.json").read_text())
+    (run / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": trained_on}))
+    assert base_is_local(run, given) is not public
+
+
+OWN = """from transformers import PreTrainedTokenizerFast
+
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    def own(self):
+        return "own"
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_tokenizer_that_brings_code_is_exported_where_the_run_was_allowed_to_run_it(trusted, run, tmp_path):
+    folder = changed(run, tmp_path / "own", training={"max_steps": 60, "seed": 0, "trust_remote_code": trusted})
+    (folder / "tokenization_own.py").write_text(OWN)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {
+        "tokenizer_class": "OwnTokenizer",
+        "auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    words = ["export", str(folder), "--output", str(tmp_path / "out"), "--base_model", "me/base"]
+    status = subprocess.run(
+        [sys.executable, "-m", "rlred.cli", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if not trusted:
+        assert not (tmp_path / "out" / "tokenization_own.py").exists()
+        return
+    assert status.returncode == 0, status.stderr
+    assert AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=True).own() == "own"
+    assert "thinking_budget" in (tmp_path / "out" / "chat_template.jinja").read_text()
+    assert may_run_code(tmp_path / "out")
+
+
+def test_a_run_is_called_by_its_folder_from_inside_of_it(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    assert rlred(["export", ".", "--base_model", "me/base"]) == 0
+    assert (run / "exports" / "run" / "README.md").read_text().partition("---\n\n")[2].startswith("# run\n")
+    assert rlred(["report", "."]) == 0
+    assert (run / "1-run-adherence.png").is_file() and "<title>rlred: run</title>" in (run / "report.html").read_text()
 
 
 def push(run, output, endpoint, **changes):

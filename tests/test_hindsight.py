@@ -327,6 +327,8 @@ def test_a_run_shrinks_to_the_budgets_that_there_are_traces_for(tmp_path, monkey
     flags |= {"hindsight_settings": json.dumps(start), "output_dir": tmp_path / "run", "num_generations": 4}
     grpo.run(*arguments("l1_exact", resolve_model("tiny_reasoner"), **flags), tmp_path)
     low, high = json.loads((tmp_path / "run" / "hindsight" / "hindsight.json").read_text())["budgets"]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["trained_budgets"] == [low, high] and record["arguments"]["budget_high"] == 400
     assert low == 8 and 20 < high < 200 and seen and all(low <= budget <= high for budget in seen)
 
 

@@ -13,9 +13,11 @@ import sys
 import time
 
 import pytest
+import torch
 from huggingface_hub import RepoCard
 
 from rlred.cli import main as rlred
+from rlred.data.models import NEUTRAL
 from rlred.publish.names import Base
 from rlred.publish.space import GRADIO, played, requirements, write_space
 from tests.paths import ROOT
@@ -41,6 +43,7 @@ def test_a_space_holds_all_that_its_page_reads(space):
     about = json.loads((space / "page.json").read_text())
     assert about["base"] is None and about["modes"] == ["max", "exact"] and about["trained"] == [16, 80]
     assert len(about["examples"]) == 3 and about["budget"] == "thinking_budget" and about["temperature"] == 1.0
+    assert about["sampling"] == NEUTRAL and about["revision"] is None
     assert not [one for one in space.rglob("*.json") if str(ROOT) in one.read_text()]
 
 
@@ -151,6 +154,33 @@ def test_trap_before_and_after_are_the_base_and_the_adapter(adapter):
         over[on] = sum(len(row) > 16 for row in rows)
         assert over.get(True) == 0
     assert over[False] > 4  # fewer: one in 10 million
+
+
+@needs_gradio
+def test_trap_a_page_samples_as_training_does_whatever_the_base_says(adapter, monkeypatch):
+    inputs, found = adapter.inputs("3+7+2+9=?", "max", [48]), []
+    for own in ({}, {"repetition_penalty": 3.0, "no_repeat_ngram_size": 2, "min_p": 0.9, "top_h": 0.1, "top_k": 1}):
+        for name, value in own.items():
+            monkeypatch.setattr(adapter.model.generation_config, name, value)
+        torch.manual_seed(0)
+        found.append(list(adapter.answers(inputs, [48], True))[-1])
+    assert found[0] == found[1]
+
+
+@needs_gradio
+@pytest.mark.parametrize("revision, asked", [(None, "main"), ("v2", "v2")])
+def test_a_page_loads_the_revision_that_was_trained_on(revision, asked, monkeypatch):
+    from rlred.publish import app
+
+    seen, real = {}, app.AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        app.AutoModelForCausalLM, "from_pretrained", lambda name, **more: seen.update(more) or real(name, **more)
+    )
+    with played(str(ADAPTER)) as folder:
+        about = json.loads((folder / "page.json").read_text())
+        (folder / "page.json").write_text(json.dumps({**about, "revision": revision}))
+        app.Adapter(folder)
+    assert seen["revision"] == asked
 
 
 @needs_gradio

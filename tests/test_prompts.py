@@ -638,6 +638,25 @@ def test_a_run_says_how_it_asked_and_is_measured_so(random_model, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "more, end",
+    [
+        ({}, None),  # as the tokenizer says, whichever it is
+        ({"reward": {"name": "exact_length", "correctness": {"name": "correctness", "end_of_thinking": "so:"}}}, "so:"),
+        ({"end_of_thinking": "so:"}, "so:"),
+        ({"end_of_thinking": ""}, ""),
+    ],
+)
+def test_trap_a_record_says_which_end_of_thinking_was_trained_whoever_brought_it(more, end, random_model, tmp_path):
+    words = "--hindsight false --evaluate false --max_steps 1 --num_questions 16 --num_generations 4 --logging_steps 1"
+    words += f" --per_device_train_batch_size 8 --model_name_or_path {random_model} --output_dir {tmp_path / 'run'}"
+    flags = [
+        word for name, value in more.items() for word in (f"--{name}", value if name != "reward" else json.dumps(value))
+    ]
+    run(*parse(ROOT / "recipes" / "l1_exact.yaml", [*words.split(), "--max_completion_length", "84", *flags]), tmp_path)
+    assert prompts_of(str(tmp_path / "run")).end_of_thinking == end
+
+
+@pytest.mark.parametrize(
     "record, expected",
     [
         ({}, Prompts()),

@@ -18,13 +18,24 @@ from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.import_utils import is_serve_available
 
 from rlred.cli import main as rlred
-from rlred.data.models import load_model
-from rlred.data.prompts import Conversation
+from rlred.data.budgets import make_wording
+from rlred.data.models import NEUTRAL, load_model
+from rlred.data.prompts import Conversation, Prompts, prompt_text
 from rlred.data.questions import load_questions
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import complete, sample_of
 from rlred.publish.export import export
-from rlred.publish.server import asked, check_settings, request, sample, whole_weights
+from rlred.publish.server import (
+    VARIABLES,
+    address,
+    asked,
+    check_address,
+    check_settings,
+    request,
+    sample,
+    whole_weights,
+)
+from rlred.publish.template import base_template, budget_template
 from tests.paths import ROOT
 
 ADAPTER = ROOT / "data" / "l1_maxlen"
@@ -42,6 +53,7 @@ BAD = [
         "chat_template_kwargs.reasoning_effort='extreme': the chat template of this model",
     ),
     ({"budget": 32}, "it has thinking_budget, thinking_token_budget, budget_mode"),
+    ({"messages": []}, "'messages' is no setting of a chat template"),
     ({"tokenize": False}, "'tokenize' is no setting of a chat template"),
     ("many", "chat_template_kwargs: not JSON"),
     ([48], "chat_template_kwargs must be a mapping"),
@@ -78,11 +90,103 @@ def test_openais_effort_is_a_variable_of_the_template_and_never_dropped_without_
 
 
 def test_trap_a_base_that_decodes_greedily_would_not_hear_a_temperature():
-    quiet, own = GenerationConfig(eos_token_id=1), GenerationConfig(do_sample=True, top_k=20, temperature=0.6)
-    sample(quiet)
-    sample(own)
-    assert (quiet.do_sample, quiet.top_k, quiet.top_p) == (True, 0, 1.0)
-    assert (own.do_sample, own.top_k, own.temperature) == (True, 20, 0.6)
+    quiet = GenerationConfig(eos_token_id=1)
+    sample(quiet, 2048)
+    assert (quiet.do_sample, quiet.top_k, quiet.top_p, quiet.eos_token_id) == (True, 0, 1.0, 1)
+
+
+def test_trap_a_server_samples_as_training_and_measuring_do_whatever_the_base_says():
+    own = GenerationConfig(do_sample=True, top_k=20, top_p=0.8, temperature=0.6, repetition_penalty=1.1, top_h=0.4)
+    sample(own, 2048)
+    assert {name: getattr(own, name) for name in NEUTRAL} == NEUTRAL
+    assert (own.do_sample, own.top_k, own.top_p) == (True, 0, 1.0)
+    assert own.temperature == 0.6  # of requests that name none
+
+
+@pytest.mark.skipif(not is_serve_available(), reason="no fastapi, openai and uvicorn: pip install 'rlred[serve]'")
+@pytest.mark.parametrize("body, most", [({}, 2048), ({"max_tokens": 3}, 3), ({"max_completion_tokens": 2000}, 2000)])
+def test_trap_an_answer_is_not_cut_where_a_request_does_not_ask_for_it(body, most):
+    from transformers.cli.serving.chat_completion import ChatCompletionHandler
+    from transformers.cli.serving.utils import GenerationState
+
+    config = GenerationConfig(max_new_tokens=20)
+    sample(config, 2048)
+    handler = ChatCompletionHandler(None, GenerationState(), {})
+    assert handler._build_generation_config(body, config).max_new_tokens == most
+
+
+# What a server has for requests that do not say, a request, and how it is asked: a budget in a mode, or a refusal.
+OVER = [
+    ({"thinking_budget": 64}, {}, (64, "max")),
+    ({"thinking_budget": 64}, {"thinking_budget": 32}, (32, "max")),
+    ({"thinking_budget": 64}, {"thinking_token_budget": 32}, (32, "max")),
+    ({"thinking_token_budget": 64}, {"thinking_budget": 32}, (32, "max")),
+    ({"thinking_budget": 64}, {"budget_mode": "free"}, (None, "free")),
+    ({"thinking_budget": 64}, {"budget_mode": "exact"}, (64, "exact")),
+    ({"thinking_budget": 64, "budget_mode": "exact"}, {"thinking_token_budget": 32}, (32, "exact")),
+    ({"thinking_budget": 64, "budget_mode": "exact"}, {"budget_mode": "max"}, (64, "max")),
+    ({"thinking_budget": 64, "budget_mode": "exact"}, {"budget_mode": "free"}, (None, "free")),
+    ({"budget_mode": "free"}, {"thinking_budget": 32}, (32, "max")),
+    ({"budget_mode": "free"}, {}, (None, "free")),
+    ({"thinking_budget": 64}, {"reasoning_effort": "low"}, (0.25, "effort")),
+    ({"thinking_budget": 64, "budget_mode": "exact"}, {"reasoning_effort": "low"}, (0.25, "effort")),
+    ({"thinking_budget": 64}, {"budget_mode": "effort", "reasoning_effort": 0.5}, (0.5, "effort")),
+    ({"reasoning_effort": "low"}, {"thinking_budget": 32}, (32, "max")),
+    ({"reasoning_effort": "low", "budget_mode": "effort"}, {"thinking_budget": 32}, (32, "max")),
+    ({"reasoning_effort": "low", "budget_mode": "effort"}, {"reasoning_effort": "high"}, (1.0, "effort")),
+    ({"reasoning_effort": "low"}, {"budget_mode": "free"}, (None, "free")),
+    ({"reasoning_effort": "low"}, {}, (0.25, "effort")),
+    ({"thinking_budget": 64}, {"thinking_budget": 32, "reasoning_effort": "low"}, (32, "max")),
+    ({"thinking_budget": 64}, {"thinking_budget": None}, None),  # as without any of the variables
+]
+
+
+@pytest.mark.parametrize("defaults, told, wanted", OVER)
+@pytest.mark.parametrize("prefix", ["", "rlred_"])
+def test_trap_no_default_of_the_server_takes_the_place_of_what_a_request_asks_for(
+    defaults, told, wanted, prefix, tokenizer
+):
+    """`prefix`: a base whose template reads variables of these names itself."""
+    base, prompts = base_template(tokenizer.chat_template), Prompts(make_wording("l1"))
+    base += f"{{# {' '.join(VARIABLES)} #}}" if prefix else ""
+    template = budget_template(base, prompts, ("max", "exact", "effort"))
+    defaults, told = ({f"{prefix}{name}": value for name, value in one.items()} for one in (defaults, told))
+    variables = asked({"chat_template_kwargs": told}, template, {**defaults, "enable_thinking": False})
+    assert variables.pop("enable_thinking") is False
+    served = AutoTokenizer.from_pretrained(ADAPTER)
+    served.chat_template = template
+    text = prompt_text(served, Conversation([{"role": "user", "content": "1+1?"}], variables))
+    question = prompts.wording.ask("1+1?", *wanted) if wanted else "1+1?"
+    assert text == prompt_text(served, Conversation([{"role": "user", "content": question}]))
+
+
+def test_a_variable_of_the_base_is_no_budget_of_the_server():
+    reads = budget_template("{{ reasoning_effort }}{{ messages }}", Prompts(), ("max",))
+    variables = asked({"reasoning_effort": "low"}, reads, {"thinking_budget": 64})
+    assert variables == {"thinking_budget": 64, "reasoning_effort": "low"}
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_a_host_of_ipv6_is_one(host):
+    try:
+        other = socket.create_server((host, 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with other:
+        port = other.getsockname()[1]
+        with pytest.raises(ValueError, match=f"--port {port} on --host {host}: Address already in use; name another"):
+            check_address(host, port)
+    check_address(host, port)
+    assert address(host, port) == f"http://[{host}]:{port}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_host_of_ipv4_is_one(host):
+    with socket.create_server((host, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ValueError, match="Address already in use"):
+            check_address(host, port)
+    check_address(host, port)
 
 
 def test_weights_that_are_merged_already_are_taken_as_they_are(tmp_path):
@@ -252,6 +356,16 @@ def test_a_refused_value_is_status_400_and_the_server_goes_on(_, client):
     assert [model.id for model in client.models.list()] == ["l1_maxlen"]
 
 
+@pytest.mark.parametrize("_", [pytest.param(0, marks=served)])
+@pytest.mark.parametrize("way, body", [("reset", {}), ("load_model", {"model": "org/other"})])
+def test_trap_no_request_ends_the_server_or_loads_another_model(_, way, body, client):
+    url = str(client.base_url).replace("/v1/", f"/{way}")
+    told = {"data": json.dumps(body).encode(), "headers": {"Content-Type": "application/json"}}
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(urllib.request.Request(url, method="POST", **told), timeout=60)
+    assert ask(client, "What is 2+2?", {"thinking_budget": 32}).usage.completion_tokens <= 32
+
+
 @pytest.mark.parametrize("number", [pytest.param(one, marks=served) for one in (signal.SIGINT, signal.SIGTERM)])
 def test_a_signal_ends_the_server_and_nothing_is_left(number, tmp_path, monkeypatch):
     from openai import OpenAI
@@ -262,6 +376,11 @@ def test_a_signal_ends_the_server_and_nothing_is_left(number, tmp_path, monkeypa
         client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=900)
         used = [ask(client, "3+7+2+9=?", one).usage.completion_tokens for one in ({}, {"thinking_budget": 80})]
         assert used[0] <= 24 and 40 < used[1] <= 80  # a request's own budget wins over the server's
+        alias = ask(client, "3+7+2+9=?", {"thinking_token_budget": 80}).usage.completion_tokens
+        assert 40 < alias <= 80
+        assert ask(client, "3+7+2+9=?", {"budget_mode": "free"}).choices[0].finish_reason == "stop"
+        answer = client.responses.create(model="l1_maxlen", input="3+7+2+9=?", max_output_tokens=160, stream=False)
+        assert answer.usage.output_tokens <= 24
         process.send_signal(number)
         assert process.wait(60) == 0
         log.seek(0)

@@ -11,7 +11,7 @@ import pytest
 
 from rlred.data.budgets import Wording
 from rlred.data.markers import Markers
-from rlred.data.models import load_model
+from rlred.data.models import NEUTRAL, load_model
 from rlred.data.prompts import Prompts
 from rlred.data.questions import load_questions
 from rlred.evaluation.conditions import budget_conditions, free
@@ -175,7 +175,12 @@ def test_trap_a_models_own_generation_settings_do_not_change_what_is_measured(te
     model, tokenizer = load_model("tiny_reasoner")
     conditions, questions = free(Prompts(Wording())), list(load_questions("sums", split="test", limit=4))
     found = []
-    for own in ({}, {"repetition_penalty": 1.5, "no_repeat_ngram_size": 3, "min_p": 0.9, "typical_p": 0.2, "top_k": 1}):
+    hostile = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 3, "min_p": 0.9, "typical_p": 0.2, "top_k": 1}
+    hostile |= {"top_h": 0.1, "epsilon_cutoff": 0.5, "eta_cutoff": 0.5, "encoder_repetition_penalty": 1.5}
+    hostile |= {"exponential_decay_length_penalty": (2, 3.0), "min_new_tokens": 39, "num_beams": 2, "top_p": 0.1}
+    hostile |= {"bad_words_ids": [[7], [9]], "sequence_bias": {(8,): 9.0}}
+    assert set(NEUTRAL) <= set(hostile)
+    for own in ({}, hostile):
         for name, value in own.items():
             setattr(model.generation_config, name, value)
         outcomes = sweep(model, tokenizer, questions, conditions, sampling=Sampling(40, temperature))

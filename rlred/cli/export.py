@@ -24,10 +24,11 @@ class Export:
         """Makes a folder for the Hub, and uploads it if asked to."""
         from rlred.publish.export import base_is_local, export, push
 
-        output = self.output or Path("exports") / self.of.name
-        if self.push and not self.base_model and base_is_local(self.of):
+        output = self.output or Path("exports") / self.of.resolve().name
+        if self.push and base_is_local(self.of, self.base_model):
             raise ValueError(
-                "--push: the adapter was trained on a local folder; name its base on the Hub with --base_model"
+                "--push: nobody else has the base that the adapter was trained on; name its base on the Hub with "
+                "--base_model"
             )
         folder = export(self.of, output, base_model=self.base_model, merge=self.merge, space=self.space)
         print(folder)

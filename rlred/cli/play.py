@@ -24,11 +24,11 @@ class Play:
         """Shows the page until Ctrl-C."""
         if importlib.util.find_spec("gradio") is None:
             raise ValueError("rlred play needs gradio; install it with: pip install 'rlred[play]'")
-        from rlred.publish.server import check_address, interruptible
+        from rlred.publish.server import bracketed, check_address, interruptible
         from rlred.publish.space import played
 
         check_address(self.host, self.port)
         with interruptible(), played(self.adapter) as folder:
             from rlred.publish.app import THEME, page
 
-            page(folder).launch(theme=THEME, server_name=self.host, server_port=self.port)
+            page(folder).launch(theme=THEME, server_name=bracketed(self.host), server_port=self.port)

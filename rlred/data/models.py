@@ -19,7 +19,21 @@ if TYPE_CHECKING:
 
 # What a model's own generation_config may ask for, and a policy that is trained or measured must not do: TRL's rollouts
 # are drawn without it, and so is what is sampled here.
-NEUTRAL = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "typical_p": 1.0, "min_p": None}
+NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "typical_p": 1.0,
+    "min_p": None,
+    "top_h": None,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "encoder_repetition_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "min_new_tokens": None,
+    "num_beams": 1,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+}
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 

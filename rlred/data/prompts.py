@@ -32,7 +32,7 @@ from rlred.tokens import token_texts
 
 # What apply_chat_template and TRL set themselves; everything else reaches the template.
 _RESERVED = frozenset(
-    "conversation tools documents chat_template add_generation_prompt continue_final_message tokenize padding "
+    "conversation messages tools documents chat_template add_generation_prompt continue_final_message tokenize padding "
     "truncation max_length return_tensors return_dict return_assistant_tokens_mask tokenizer_kwargs "
     "processor_kwargs".split()
 )

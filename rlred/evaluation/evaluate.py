@@ -84,12 +84,28 @@ def wording_of(adapter: str | None) -> Wording:
 def trained_range(adapter: str | None, budgets: list[int]) -> tuple[int, int]:
     """The smallest and the largest budget that an adapter was trained on; of `budgets` where that is not known."""
     run = Path(adapter or "") / "run.json"
-    arguments = read_record(run)["arguments"] if run.is_file() else {}
+    return (range_of_record(read_record(run)) if run.is_file() else None) or (min(budgets), max(budgets))
+
+
+def range_of_record(record: dict) -> tuple[int, int] | None:
+    """The smallest and the largest budget of a run from its run.json; None for a run that draws none.
+
+    A hindsight start that shrinks them to what there are traces for has recorded what was left.
+
+    >>> range_of_record({"arguments": {"budget_low": 16, "budget_high": 64, "budget_choices": [8]}})
+    (16, 64)
+    >>> drawn = {"budget_low": 16, "budget_high": 64, "budget_distribution": "choices", "budget_choices": [40, 8]}
+    >>> range_of_record({"arguments": drawn}), range_of_record({"arguments": drawn, "trained_budgets": [8, 8]})
+    ((8, 40), (8, 8))
+    """
+    arguments = record.get("arguments") or {}
     if "budget_low" not in arguments:
-        return min(budgets), max(budgets)
+        return None
+    drawn = [arguments["budget_low"], arguments["budget_high"]]
     if arguments.get("budget_distribution") == "choices":
-        return min(arguments["budget_choices"]), max(arguments["budget_choices"])
-    return arguments["budget_low"], arguments["budget_high"]
+        drawn = arguments["budget_choices"]
+    left = record.get("trained_budgets") or drawn
+    return min(left), max(left)
 
 
 def claim(settings: Evaluation, output: Path) -> None:

@@ -68,7 +68,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0 0; font-si
 
 def write_page(folders: list[Path], output: Path) -> Path:
     """Writes `output`/report.html and its PNGs. Raises `ValueError` for a folder that no run has left."""
-    runs = [(folder.name, folder, results_of(folder)) for folder in folders]
+    runs = [(folder.resolve().name, folder, results_of(folder)) for folder in folders]
     output.mkdir(parents=True, exist_ok=True)
     body = [f"<h1>{'Runs' if len(runs) > 1 else html.escape(runs[0][0])}</h1>"]
     compared = [(name, one) for name, _, results in runs for one in results if one.kind == "adherence"]

@@ -67,7 +67,8 @@ class Adapter:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=self.about["dtype"], use_safetensors=True).to(device)
+        told = {"revision": self.about["revision"] or "main", "dtype": self.about["dtype"], "use_safetensors": True}
+        model = AutoModelForCausalLM.from_pretrained(base, **told).to(device)
         ends = model.generation_config.eos_token_id
         self.ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         self.model = PeftModel.from_pretrained(model, folder / "adapter").eval()
@@ -114,6 +115,7 @@ class Adapter:
                     temperature=self.about["temperature"],
                     top_k=0,
                     top_p=1.0,
+                    **self.about["sampling"],  # nothing of the base's own, as in training
                     max_new_tokens=self.most(inputs, budgets),
                     pad_token_id=self.tokenizer.pad_token_id,
                     eos_token_id=sorted(self.ends),

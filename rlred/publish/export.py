@@ -21,12 +21,13 @@ from rlred.data.budgets import EFFORTS, asks_tokens, effort_of, make_wording
 from rlred.data.markers import Markers
 from rlred.data.models import Loading, load_model
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
+from rlred.evaluation.evaluate import range_of_record
 from rlred.evaluation.results import read_result
 from rlred.files import read_record
 from rlred.publish import visual_card as card
 from rlred.publish.measured import eval_results, measured
-from rlred.publish.names import Base, remove_paths
-from rlred.publish.serving import Served, served, vllm
+from rlred.publish.names import Base, remove_paths, revision_of
+from rlred.publish.serving import Served, runs_code, served, vllm
 from rlred.publish.space import write_space
 
 # What a run has recorded and measured, which names paths of its machine.
@@ -81,17 +82,18 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
         raise ValueError(f"{output} exists and is not written over; name another folder with --output")
     read_record(run / "run.json")  # before anything is copied: what is no record is an error
     config = json.loads((run / "adapter_config.json").read_text())
-    trained_on = config["base_model_name_or_path"]
-    base = Base.of(trained_on, base_model)
+    trained_on, base = config["base_model_name_or_path"], base_of(run, base_model)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its place and moved there whole: a crash leaves no half of an adapter.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
         folder = Path(temporary) / "adapter"
         folder.mkdir()
-        for name in TAKEN:
+        # A tokenizer's own code lies beside it; it is taken along where the run was allowed to run it.
+        code = [path.name for path in run.glob("*.py")] if runs_code(read_record(run / "run.json")) else []
+        for name in (*TAKEN, *code):
             if (run / name).is_file():
                 shutil.copyfile(run / name, folder / name)
-        config = {**config, "base_model_name_or_path": base.name}
+        config = {**config, "base_model_name_or_path": base.name, "revision": base.revision}
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
         remove_paths(folder, RECORDS)
         template = Served.of(run, trained_on)
@@ -119,24 +121,30 @@ def instead_of(run: Path) -> str:
     return "export the output folder of a finished recipe"
 
 
-def base_is_local(run: Path) -> bool:
-    """Whether the adapter was trained on a folder of this machine, which nobody else could load."""
-    config = run / "adapter_config.json"
-    return config.is_file() and Path(json.loads(config.read_text())["base_model_name_or_path"]).exists()
+def base_of(run: Path, given: str | None = None) -> Base:
+    """The base of a run's adapter, called `given` where that is told."""
+    config = json.loads((run / "adapter_config.json").read_text())
+    return Base.of(config["base_model_name_or_path"], given, revision_of(read_record(run / "run.json"), config))
+
+
+def base_is_local(run: Path, given: str | None = None) -> bool:
+    """Whether the adapter of a run was trained on what nobody else could load by its name."""
+    return all((run / name).is_file() for name in NEEDED) and not base_of(run, given).public
 
 
 def merge_adapter(run: Path, base: str, folder: Path) -> None:
     """Saves base and adapter as one model."""
     settings = read_record(run / "run.json")
     told = settings.get("model") or settings["arguments"]  # of TALE, whose arguments say how its base is read
-    trusted = settings.get("training", {}).get("trust_remote_code", False)
+    trusted = runs_code(settings)
     # Merged at the precision of training: into quantised weights an adapter could not be folded.
     loading = Loading.of(
         told, dtype=told.get("dtype") or "auto", trust_remote_code=trusted, load_in_4bit=False, load_in_8bit=False
     )
     model, tokenizer = load_model(base, str(run), loading, pictures=card.sees(run))
     model.merge_and_unload().save_pretrained(folder)
-    (AutoProcessor.from_pretrained(run) if card.sees(run) else tokenizer).save_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(run, trust_remote_code=trusted) if card.sees(run) else tokenizer
+    processor.save_pretrained(folder)
 
 
 def model_card(run: Path, name: str, base: Base, template: Served | None) -> str:
@@ -147,6 +155,7 @@ def model_card(run: Path, name: str, base: Base, template: Served | None) -> str
     budgets = "modes" in settings["arguments"]  # a length-control run; the others are SFT
     tags = ["grpo", "lora", "length-control"] if budgets else ["sft", "lora"]
     does, prompts, how = asked_budgets(run, settings) if budgets else asked_otherwise(settings["arguments"])
+    tokenizer = AutoTokenizer.from_pretrained(run, trust_remote_code=runs_code(settings))
     asked, rank = prompts_of_record(settings), json.loads((run / "adapter_config.json").read_text())["r"]
     parts = [
         metadata(run, name, settings["arguments"], base, tags),
@@ -157,11 +166,11 @@ def model_card(run: Path, name: str, base: Base, template: Served | None) -> str
         how,
         "\n\n".join(f"    {line}" for prompt in prompts for line in prompt.splitlines()),
         *beside(asked),
-        *(counted(asked.markers, settings["arguments"]) if budgets and settings["arguments"].get("hindsight") else []),
-        *([trained_budgets(settings["arguments"])] if budgets else []),
-        *(served(template, name, base.name, rank) if template else []),
+        *(counted(asked.markers, settings) if budgets and settings["arguments"].get("hindsight") else []),
+        *([trained_budgets(settings)] if budgets else []),
+        *(served(template, name, base, rank) if template else []),
         "## How to load",
-        usage(asked.fitted(AutoTokenizer.from_pretrained(run)), prompts[0], name, base.name, rank),
+        usage(asked.fitted(tokenizer), prompts[0], name, base, rank, cap_of(settings)),
         *measured(run, name),
         "## How it was trained",
         training_of(settings, budgets),
@@ -179,11 +188,11 @@ def beside(asked: Prompts) -> list[str]:
     return told
 
 
-def counted(markers: Markers | None, arguments: dict) -> list[str]:
+def counted(markers: Markers | None, settings: dict) -> list[str]:
     """How the markers of counted thinking look; nothing where there are none."""
     if markers is None:
         return []
-    high = max(arguments.get("budget_choices") or [0]) or arguments["budget_high"]
+    _, high = range_of_record(settings)
     spent = min(markers.every, high)
     where = "at the end of a step" if markers.before is None else f"in front of what `{markers.before}` finds"
     return [
@@ -220,7 +229,7 @@ def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
     arguments = settings["arguments"]
     rows = read_result(run).rows("trained") if (run / "adherence.json").is_file() else []
     budgets = [row["budget"] for row in rows if row["budget"] is not None]
-    budget = budgets[-1] if budgets else arguments["budget_high"]
+    budget = budgets[-1] if budgets else range_of_record(settings)[1]
     wording = make_wording(arguments["wording"])
     modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
     asked = {"free": None, "effort": EFFORTS["low"]}
@@ -232,15 +241,16 @@ def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
     return "thinks for as long as it is told", prompts, how
 
 
-def trained_budgets(arguments: dict) -> str:
+def trained_budgets(settings: dict) -> str:
     """The range of budgets, in tokens, and of efforts."""
+    arguments, (low, high) = settings["arguments"], range_of_record(settings)
     modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
     efforts = [effort_of(effort) for effort in arguments.get("efforts") or [arguments.get("effort_low", 1.0), 1.0]]
     told = f"Efforts from {min(efforts):g} to {max(efforts):g} were trained."
     if "effort" in modes and not asks_tokens(modes):
         return told
     told = f" {told}" if "effort" in modes else ""
-    return f"Budgets from {arguments['budget_low']} to {arguments['budget_high']} tokens were trained.{told}"
+    return f"Budgets from {low} to {high} tokens were trained.{told}"
 
 
 def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:
@@ -274,21 +284,32 @@ def training_of(settings: dict, budgets: bool) -> str:
     )
 
 
-def usage(asked: Prompts, prompt: str, name: str, base_model: str, rank: int) -> str:
-    """Three ways to load the adapter, asked as it was in training."""
+def cap_of(settings: dict) -> int:
+    """The most tokens that a run let a completion have; where it does not say, room for twice its largest budget.
+
+    >>> cap_of({"arguments": {}, "training": {"max_completion_length": 4096}}), cap_of({"arguments": {}})
+    (4096, 2048)
+    """
+    told = [part.get("max_completion_length") for part in (settings.get("training") or {}, settings["arguments"])]
+    largest = range_of_record(settings)
+    return next((cap for cap in told if isinstance(cap, int)), 2 * largest[1] if largest else 2048)
+
+
+def usage(asked: Prompts, prompt: str, name: str, base: Base, rank: int, cap: int) -> str:
+    """Three ways to load the adapter, asked as it was in training, for as many tokens as it had there."""
     return f"""```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base_model}"), "{name}")
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base.code}), "{name}")
 {snippet(asked, asked.conversation(prompt))}
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=512)[0]))
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens={cap})[0]))
 ```
 
 Merged into the base: `model = model.merge_and_unload()`. With vLLM:
 
-{textwrap.indent(vllm(name, base_model, rank), "    ")}"""
+{textwrap.indent(vllm(name, base, rank), "    ")}"""
 
 
 def push(folder: Path, repo: str, *, private: bool = False, endpoint: str | None = None) -> str:

@@ -33,37 +33,59 @@ _WITHIN = re.compile(
     rf"(?:\bfile://(?:localhost)?|(?<![^\s\"'`=:,;(\[{{])(?!//))(?:(?:/{_NAME}){{2,}}|/(?:{_ROOTS}))/?{_END}"
     rf"|(?<![^\s\"'`=,;(\[{{]){_DRIVE}{_NAME}(?:[/\\]{_NAME})*[/\\]?{_END}"
 )
-_CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+?)[/\\]snapshots[/\\]")
+_CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+?)[/\\]snapshots[/\\]([^/\\]+)")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class Base:
-    """The name of a base, and whether others can load it by that name.
+    """The name of a base, whether others can load it by that name, and which revision of it was trained on.
 
-    >>> Base.of("org/model"), Base.of("/home/me/.cache/hub/models--org--model/snapshots/1a2b")
-    (Base(name='org/model', public=True), Base(name='org/model', public=True))
+    >>> Base.of("org/model", revision="v2"), Base.of("/home/me/.cache/hub/models--org--model/snapshots/1a2b")
+    (Base(name='org/model', public=True, revision='v2'), Base(name='org/model', public=True, revision='1a2b'))
     >>> Base.of("/home/me/checkpoints/sft-7b"), Base.of("/home/me/checkpoints/sft-7b", "me/sft-7b").name
-    (Base(name='sft-7b', public=False), 'me/sft-7b')
+    (Base(name='sft-7b', public=False, revision=None), 'me/sft-7b')
     """
 
     name: str
     public: bool
+    revision: str | None = None
+    """A branch, tag or commit on the Hub; None for its newest state."""
 
     @classmethod
-    def of(cls, trained_on: str, given: str | None = None) -> "Base":
+    def of(cls, trained_on: str, given: str | None = None, revision: str | None = None) -> "Base":
         """The base's public name where it has one (`given`, a Hub id, a folder of the Hub's cache), or its folder's.
 
-        An embedded model is called as in a checkout, `data/tiny_reasoner` (`rlred.tiny.resolve_model`).
+        An embedded model is called as in a checkout, `data/tiny_reasoner` (`rlred.tiny.resolve_model`). `revision` is
+        that of the run: a base that is `given` under another name need not have it.
         """
-        cached = _CACHED.search(trained_on)
+        cached, revision = _CACHED.search(trained_on), None if revision == "main" else revision
+        own = f"{cached[1]}/{cached[2]}" if cached else trained_on
         if given or cached:
-            return cls(given or f"{cached[1]}/{cached[2]}", True)
+            told = revision or (cached and cached[3])
+            return cls(given or own, True, told if given in (None, own) else None)
         path = Path(trained_on).expanduser()
         if is_embedded(trained_on) or (is_embedded(path.name) and path.resolve() == Path(resolve_model(path.name))):
             return cls(f"data/{path.name}", False)
         if path.exists() or path.is_absolute() or trained_on.startswith(("./", "../")):
             return cls(path.resolve().name, False)
-        return cls(trained_on, True)
+        if not _HUB_ID.fullmatch(trained_on):  # a folder of the machine that trained, and not of this one
+            return cls(path.name, False)
+        return cls(trained_on, True, revision)
+
+    @property
+    def code(self) -> str:
+        """What `from_pretrained` is called with, as Python.
+
+        >>> print(Base("org/model", True, "v2").code)
+        "org/model", revision="v2"
+        """
+        return json.dumps(self.name) + (f", revision={json.dumps(self.revision)}" if self.revision else "")
+
+    @property
+    def flags(self) -> str:
+        """The same on the command lines of vLLM and SGLang."""
+        return self.name + (f" --revision {self.revision}" if self.revision else "")
 
     def said(self) -> list[str]:
         """A sentence on where to find a base that has no public name; nothing for one that has."""
@@ -75,6 +97,18 @@ class Base:
             f"The base has no public name: `{self.name}` is what its folder was called. Put the path of your copy in "
             "its place."
         ]
+
+
+def revision_of(record: dict, config: dict) -> str | None:
+    """The revision of the base: as an export has said it in adapter_config.json, or as run.json says of this base.
+
+    >>> told = {"model": {"model_name_or_path": "org/model", "model_revision": "v2"}}
+    >>> revision_of(told, {"base_model_name_or_path": "org/model"})
+    'v2'
+    >>> revision_of(told, {"base_model_name_or_path": "me/copy"})
+    """
+    model, name = record.get("model") or {}, config["base_model_name_or_path"]
+    return config.get("revision") or (model.get("model_revision") if model.get("model_name_or_path") == name else None)
 
 
 def without_paths(value: Any, renamed: dict[str, str]) -> Any:

@@ -1,14 +1,20 @@
 """`rlred serve`: an adapter behind an OpenAI-compatible API on this machine.
 
-The server is `transformers serve` over whole weights, whose chat template words the budget. Four things are added:
+The server is `transformers serve` over whole weights, whose chat template words the budget. What is added:
 
     a value that the template refuses     status 400 with the template's sentence (there: 500, and a line in the log)
     a variable that it does not read      status 400 that names those it reads (there: dropped without a word)
-    a request's temperature               is kept where the base's generation_config.json decodes greedily
+    a request's own budget or effort      takes the place of every default that says something else (there: of the
+                                          variable of the same name)
+    an answer without max_tokens          ends by itself, or after as many tokens as the context has (there: 1024)
+    the distribution                      is the whole one, as in training and in every table, whatever the base's
+                                          generation_config.json says but for its temperature (there: as it says)
     GET /v1/models                        lists the one model (there: the Hub's cache)
+    POST /reset, POST /load_model         are not there: one ends the server for good, one loads what a client names
 """
 
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -23,13 +29,16 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import _compile_jinja_template
 from transformers.utils.import_utils import is_serve_available
 
+from rlred.data.models import NEUTRAL
 from rlred.data.prompts import Conversation, prompt_text, template_settings
+from rlred.files import read_record
 from rlred.publish.export import export
-from rlred.publish.serving import Served
-from rlred.publish.template import Variables
+from rlred.publish.serving import Served, runs_code
+from rlred.publish.template import LARGEST, Variables, base_template
 from rlred.tiny import resolve_adapter
 
 NEEDS = "rlred serve needs fastapi, openai and uvicorn; install them with: pip install 'rlred[serve]'"
+CLOSED = ("/reset", "/load_model")
 # Those that a refusal names, as far as the template has them.
 VARIABLES = (*Variables.budgets, Variables.mode, "reasoning_effort")
 
@@ -55,13 +64,14 @@ def serve(
     told = template_settings(settings)
     with contextlib.suppress(KeyboardInterrupt), interruptible():
         with whole_weights(adapter) as (folder, example):
-            renderer = AutoTokenizer.from_pretrained(folder)
+            trusted = may_run_code(Path(resolve_adapter(adapter)))
+            renderer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
             check_settings(renderer, told)
             # The server calls a model by the folder that it was given.
             with contextlib.chdir(folder.parent):
-                server = checked_server(lambda: say(shown(example, f"http://{host}:{port}")))
-                told = {"chat_template_kwargs": json.dumps(told), "device": device, "host": host, "port": port}
-                server(folder.name, non_blocking=True, **told)
+                server = checked_server(told, lambda: say(shown(example, address(host, port))))
+                where = {"device": device, "host": host, "port": port, "trust_remote_code": trusted}
+                server(folder.name, non_blocking=True, chat_template_kwargs=json.dumps(told), **where)
 
 
 @contextlib.contextmanager
@@ -77,13 +87,36 @@ def interruptible() -> Iterator[None]:
 
 
 def check_address(host: str, port: int) -> None:
-    """Raises `ValueError` where nothing can listen there."""
+    """Raises `ValueError` where nothing can listen there: at none of the addresses of a name, IPv4's and IPv6's."""
+    failed: list[OSError] = []
     try:
-        with socket.create_server((host, port)):
-            pass
-    except (OSError, OverflowError) as error:
+        found = {(family, own[:2]) for family, *_, own in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        for family, own in found:
+            try:
+                socket.create_server(own, family=family).close()
+            except OSError as error:
+                failed.append(error)
+        # A machine without IPv6 may still have a name for it; an address in use is a reason by itself.
+        missing = all(one.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) for one in failed)
+        if failed and not (missing and len(failed) < len(found)):
+            raise min(failed, key=lambda one: one.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else error
         raise ValueError(f"--port {port} on --host {host}: {reason}; name another") from None
+
+
+def address(host: str, port: int) -> str:
+    """The address of a server.
+
+    >>> address("localhost", 8000), address("::1", 8000)
+    ('http://localhost:8000', 'http://[::1]:8000')
+    """
+    return f"http://{bracketed(host)}:{port}"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands in an address: one of IPv6 between brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 @contextlib.contextmanager
@@ -104,6 +137,11 @@ def whole_weights(adapter: str) -> Iterator[tuple[Path, dict]]:
         folder.parent.mkdir()
         folder.symlink_to(whole.resolve())
         yield folder, request(given, name)
+
+
+def may_run_code(run: Path) -> bool:
+    """Whether a run's record says that its model's own code was run; a folder without one brings none that is run."""
+    return (run / "run.json").is_file() and runs_code(read_record(run / "run.json"))
 
 
 def request(run: Path, name: str) -> dict:
@@ -158,8 +196,10 @@ def check_read(template: str | dict, settings: dict) -> None:
             )
 
 
-def checked_server(ready: Callable) -> type:
+def checked_server(defaults: dict, ready: Callable) -> type:
     """The class of transformers' server with what this module adds; `ready` is called when the model is loaded.
+
+    `defaults` are variables of the chat template for requests that name none.
 
     With `non_blocking` its constructor calls `start_server`, which here serves in the same thread: Ctrl-C reaches it.
     """
@@ -175,19 +215,23 @@ def checked_server(ready: Callable) -> type:
 
     class Checked(Serve):
         def start_server(self):
-            self.server.config.app.add_exception_handler(TemplateError, template_refuses)
+            app = self.server.config.app
+            app.add_exception_handler(TemplateError, template_refuses)
+            app.router.routes[:] = [one for one in app.router.routes if getattr(one, "path", "") not in CLOSED]
             [loaded] = self._model_manager.loaded_models.values()
-            sample(loaded.model.generation_config)
+            sample(loaded.model.generation_config, context_of(loaded.model.config))
+
             handle = self._chat_handler.handle_request
 
             async def checked(body: dict, request_id: str):
                 try:
-                    body["chat_template_kwargs"] = asked(body, loaded.processor.chat_template)
+                    body["chat_template_kwargs"] = asked(body, loaded.processor.chat_template, defaults)
                 except ValueError as error:
                     return JSONResponse({"error": refused(str(error))}, status_code=400)
                 return await handle(body, request_id)
 
             self._chat_handler.handle_request = checked
+            self._chat_handler.chat_template_kwargs = {}  # `asked` knows which of them go with a request
             # Its own list is the Hub's cache, of which a server that is bound to one model serves nothing.
             about = {"id": self._model_manager.force_model, "object": "model", "owned_by": "rlred", "created": 0}
             self._model_manager.get_gen_models = lambda: [about]
@@ -197,20 +241,30 @@ def checked_server(ready: Callable) -> type:
     return Checked
 
 
-def asked(body: dict, template: str | dict) -> dict:
-    """The variables of a request; OpenAI's `reasoning_effort` is one of them. Raises `ValueError` for one unread."""
+def asked(body: dict, template: str | dict, defaults: dict | None = None) -> dict:
+    """The variables of a request; OpenAI's `reasoning_effort` is one of them. Raises `ValueError` for one unread.
+
+    Of the server's `defaults` those are left that the request does not name and does not contradict.
+    """
     told = template_settings(body.get("chat_template_kwargs"))
     effort = body.pop("reasoning_effort", None)
     if effort is not None:
         told.setdefault("reasoning_effort", effort)
     check_read(template, told)
-    return told
+    plain = template if isinstance(template, str) else template.get("default", next(iter(template.values())))
+    return {**Variables.beside(base_template(plain)).left_of(defaults or {}, told), **told}
 
 
-def sample(config) -> None:
-    """Makes a generation config sample, from the whole distribution, where it does not say how.
+def sample(config, context: int) -> None:
+    """Makes a generation config sample from the whole distribution, as training and measuring do, up to the context.
 
-    Without this the server decodes greedily at every temperature; at 0 it does so by itself.
+    The base's temperature stays, for requests that name none. Where a config did not sample, the server would decode
+    greedily at every temperature; at 0 it does so by itself.
     """
-    if not config.do_sample:
-        config.do_sample, config.top_k, config.top_p = True, 0, 1.0
+    for name, value in {**NEUTRAL, "do_sample": True, "top_k": 0, "top_p": 1.0, "max_new_tokens": context}.items():
+        setattr(config, name, value)
+
+
+def context_of(config) -> int:
+    """The positions that a model's config allows for; `LARGEST` where it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or LARGEST

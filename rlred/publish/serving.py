@@ -10,7 +10,9 @@ from transformers import AutoTokenizer
 from rlred.data.budgets import EFFORTS, asks_tokens
 from rlred.data.models import vllm_rank
 from rlred.data.prompts import prompts_of_record
+from rlred.evaluation.evaluate import range_of_record
 from rlred.files import read_record
+from rlred.publish.names import Base
 from rlred.publish.template import Variables, base_template, budget_template, context_length, default_mode
 
 
@@ -32,7 +34,8 @@ class Served:
         record = read_record(run / "run.json")
         arguments = record["arguments"]
         modes = tuple(mode for mode, weight in (arguments.get("modes") or {}).items() if weight > 0)
-        tokenizer = AutoTokenizer.from_pretrained(run) if set(modes) - {"free"} else None
+        told = {"trust_remote_code": runs_code(record)}
+        tokenizer = AutoTokenizer.from_pretrained(run, **told) if set(modes) - {"free"} else None
         if tokenizer is None or not tokenizer.chat_template:
             return None
         told = tokenizer.chat_template
@@ -41,10 +44,9 @@ class Served:
         }
         tokenizer.chat_template = bases if isinstance(told, dict) else bases["default"]
         prompts = prompts_of_record(record).fitted(tokenizer)
-        choices = arguments.get("budget_choices") or [arguments["budget_low"], arguments["budget_high"]]
-        trained = (min(choices), max(choices)) if asks_tokens(modes) else None
-        code = (record.get("training") or {}).get("trust_remote_code", False)
-        largest = max(context_length(trained_on, code), max(choices))
+        low, high = range_of_record(record)
+        trained = (low, high) if asks_tokens(modes) else None
+        largest = max(context_length(trained_on, runs_code(record)), high)
         made = {
             name: budget_template(text, prompts, modes, largest=largest, trained=trained)
             for name, text in bases.items()
@@ -73,21 +75,26 @@ class Served:
         return {"model": name, "messages": messages, "chat_template_kwargs": {**self.settings, **asked}}
 
 
-def vllm(name: str, base: str, rank: int) -> str:
+def runs_code(record: dict) -> bool:
+    """Whether a run was allowed to run the code that its model brings along, from its run.json."""
+    return (record.get("training") or {}).get("trust_remote_code") is True
+
+
+def vllm(name: str, base: Base, rank: int) -> str:
     """The command that serves an adapter with its own template; where it is not told, vLLM has room for rank 16.
 
-    >>> print(vllm("me", "org/base", 20))
+    >>> print(vllm("me", Base("org/base", True), 20))
     vllm serve org/base --enable-lora --max-lora-rank 32 --lora-modules me=me \\
       --chat-template me/chat_template.jinja
     """
     larger = f" --max-lora-rank {vllm_rank(rank)}" if rank > 16 else ""
     return (
-        f"vllm serve {base} --enable-lora{larger} --lora-modules {name}={name} \\\n"
+        f"vllm serve {base.flags} --enable-lora{larger} --lora-modules {name}={name} \\\n"
         f"  --chat-template {name}/chat_template.jinja"
     )
 
 
-def served(template: Served, name: str, base: str, rank: int) -> list[str]:
+def served(template: Served, name: str, base: Base, rank: int) -> list[str]:
     """The card's section: one request, and how each server is started so that it reads the folder's template."""
     budget, alias = template.variables.budgets
     mode, request = template.variables.mode, json.dumps(template.request(name))
@@ -113,11 +120,11 @@ def served(template: Served, name: str, base: str, rank: int) -> list[str]:
         "    curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f"      -d '{_quoted(request)}'",
         "The servers below take this request; SGLang is asked for the adapter on its base as "
-        f'`"model": "{base}:{name}"`. A LoRA adapter is served with the template of the *base*, unless the command '
-        "names this one; merged weights (`rlred export --merge`) bring it along.",
+        f'`"model": "{base.name}:{name}"`. A LoRA adapter is served with the template of the *base*, unless the '
+        "command names this one; merged weights (`rlred export --merge`) bring it along.",
         f"""\
 {textwrap.indent(vllm(name, base, rank), "    ")}
-    python -m sglang.launch_server --port 8000 --model-path {base} --enable-lora \\
+    python -m sglang.launch_server --port 8000 --model-path {base.flags} --enable-lora \\
       --lora-paths {name}={name} --chat-template {name}/chat_template.jinja
     transformers serve {name}/merged""",
         "What is asked for is a request that the model was trained to keep, not a limit. Where one is needed, set that "

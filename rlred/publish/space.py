@@ -9,6 +9,7 @@ base/               the base, where it is one that rlred brings along
 """
 
 import contextlib
+import dataclasses
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from importlib.metadata import requires
 from pathlib import Path
 
+from rlred.data.models import NEUTRAL
 from rlred.data.prompts import prompts_of_record
 from rlred.files import read_record
 from rlred.publish.names import Base
@@ -39,13 +41,13 @@ def write_space(exported: Path, folder: Path, base: Base, template: Served | Non
     embedded = is_embedded(base.name) and not base.public
     if not (base.public or embedded):
         raise ValueError(f"--space: nobody else has the base {base.name!r}; name it on the Hub with --base_model")
-    write_page(exported, folder, template, base=None if embedded else base.name, name=name)
+    write_page(exported, folder, template, base=None if embedded else base, name=name)
     if embedded:
         shutil.copytree(resolve_model(base.name), folder / "base")
 
 
-def write_page(exported: Path, folder: Path, template: Served | None, *, base: str | None, name: str) -> None:
-    """The same without a copy of the base: a Hub id, a folder of this machine, or None for base/ beside app.py."""
+def write_page(exported: Path, folder: Path, template: Served | None, *, base: Base | None, name: str) -> None:
+    """The same without a copy of the base: of the Hub, a folder of this machine, or None for base/ beside app.py."""
     if template is None or template.trained is None:
         raise ValueError(f"{name}: no budget was trained, and the page asks for budgets")
     record = read_record(exported / "run.json")
@@ -55,7 +57,9 @@ def write_page(exported: Path, folder: Path, template: Served | None, *, base: s
     source = QUESTIONS.get(arguments.get("questions"))
     about = {
         "title": name,
-        "base": base,
+        "base": base and base.name,
+        "revision": base and base.revision,
+        "sampling": NEUTRAL,
         "dtype": (record.get("model") or {}).get("dtype") or "auto",
         "modes": modes,
         "trained": list(template.trained),
@@ -103,7 +107,7 @@ def front_matter(title: str) -> str:
 @contextlib.contextmanager
 def played(adapter: str) -> Iterator[Path]:
     """The folder of the page over an adapter of this machine, for as long as the context lasts."""
-    from rlred.publish.export import export
+    from rlred.publish.export import base_of, export
     from rlred.tiny import resolve_adapter
 
     given = Path(resolve_adapter(adapter))
@@ -113,6 +117,7 @@ def played(adapter: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="rlred-play-") as temporary:
         exported = export(given, Path(temporary) / name)
         trained_on = json.loads((given / "adapter_config.json").read_text())["base_model_name_or_path"]
+        base = dataclasses.replace(base_of(given), name=resolve_model(trained_on))
         folder = Path(temporary) / "page"
-        write_page(exported, folder, Served.of(given, trained_on), base=resolve_model(trained_on), name=name)
+        write_page(exported, folder, Served.of(given, trained_on), base=base, name=name)
         yield folder

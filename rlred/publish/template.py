@@ -173,6 +173,36 @@ class Variables:
 
         return cls(tuple(own(name) for name in cls.budgets), own(cls.mode), own(cls.effort))
 
+    def left_of(self, defaults: dict, told: dict) -> dict:
+        """The defaults that go with what a request has told: not what it names, and nothing that contradicts it.
+
+        A number goes with no default of another number, of an effort, or of a mode that takes none; an effort with no
+        default of a number or of a mode of numbers; a mode with no default that it does not take.
+
+        >>> names, server = Variables(), {"thinking_budget": 64, "budget_mode": "exact", "enable_thinking": False}
+        >>> names.left_of(server, {"thinking_token_budget": 32})
+        {'budget_mode': 'exact', 'enable_thinking': False}
+        >>> names.left_of(server, {"budget_mode": "free"}), names.left_of(server, {"budget_mode": "max"})
+        ({'enable_thinking': False}, {'thinking_budget': 64, 'enable_thinking': False})
+        """
+        gone, mode = set(told), told.get(self.mode)
+        numbers = [told[name] for name in self.budgets if name in told]
+        number = any(value is not None for value in numbers)
+        if numbers:
+            gone |= {*self.budgets}
+        if number or mode == "free":
+            gone |= {self.effort}
+        if mode in ("free", "effort"):
+            gone |= {*self.budgets}
+        if mode is None and told.get(self.effort) is not None and not number:
+            gone |= {*self.budgets}
+        of_number = defaults.get(self.mode) not in ("free", "effort")
+        if (number and not of_number) or (numbers and not number and of_number):
+            gone |= {self.mode}
+        if told.get(self.effort) is not None and not number and defaults.get(self.mode) != "effort":
+            gone |= {self.mode}
+        return {name: value for name, value in defaults.items() if name not in gone}
+
 
 def budget_template(
     base: str,

@@ -34,7 +34,7 @@ def model_card(run: Path, name: str, base: Base) -> str:
         f"A LoRA adapter for `{base.name}` that {does(arguments)}. Made with rlred.",
         *base.said(),
         "## How to load",
-        usage(name, base.name, arguments, prompts_of_record(settings)),
+        usage(name, base.name, arguments, prompts_of_record(settings), base.revision),
     ]
     parts += measured(run, name)
     parts += [
@@ -57,7 +57,9 @@ def does(arguments: dict) -> str:
     return f"chooses how many of a picture's tokens to use ({tokens})"
 
 
-def usage(name: str, base_model: str, arguments: dict, prompts: Prompts | None = None) -> str:
+def usage(
+    name: str, base_model: str, arguments: dict, prompts: Prompts | None = None, revision: str | None = None
+) -> str:
     """How to load the adapter and ask about a picture."""
     policy = {"budget_tokens": arguments["budget_tokens"], "thumbnail": arguments["thumbnail"]}
     policy |= {"on_request": arguments.get("on_request", False)}
@@ -85,7 +87,7 @@ from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 
 policy = VisualBudgetPolicy(AutoProcessor.from_pretrained("{name}"), {given}{told})
-model = AutoModelForImageTextToText.from_pretrained("{base_model}")
+model = AutoModelForImageTextToText.from_pretrained({Base(base_model, True, revision).code})
 reducer = Reducer(score="{arguments["score"]}", strategy="{arguments["strategy"]}")
 SparseVision(model, reducer, images_per_row=policy.images_per_row){suppress}
 model = PeftModel.from_pretrained(model, "{name}").eval()

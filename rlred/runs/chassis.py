@@ -29,7 +29,7 @@ from rlred.data import models
 from rlred.data.question_table import shared_questions
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
-from rlred.files import read_record
+from rlred.files import read_record, write_json
 from rlred.flags import parse_known
 from rlred.heartbeat import WARNINGS, beat
 from rlred.output import external_failure, resume_hint
@@ -150,6 +150,12 @@ def describe(arguments: LengthControlArguments, training: GRPOConfig, model_conf
     own = {"weights": found} if (found := models.fingerprint(model)) else {}
     settings = {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain, **own}
     return {**settings, "wrapper": described(training)}
+
+
+def add_to_record(output: Path, **found) -> None:
+    """Adds to run.json what a run has found out by itself."""
+    if PartialState().is_main_process:
+        write_json(output / "run.json", {**read_record(output / "run.json"), **found})
 
 
 def use_all_cores() -> None:

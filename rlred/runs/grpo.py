@@ -48,13 +48,14 @@ from rlred.evaluation.shares import gathered
 from rlred.evaluation.stage_evaluation import StageEvaluation
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.vllm import Engines, check_vllm
-from rlred.files import read_record, write_json
+from rlred.files import write_json
 from rlred.output import check_output_dir, checkpoint_of, prepare_output_dir
 from rlred.rewards import Correctness, EffortLength, make_reward
 from rlred.rewards.base import bind, columns_of, correctness_of, declared, length_of, masking
 from rlred.runs.arguments import KINDS, LengthControlArguments
 from rlred.runs.audit_only import Audit
 from rlred.runs.chassis import (
+    add_to_record,
     check_same_model,
     command,
     describe,
@@ -81,9 +82,9 @@ def run(
     arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, default_output: Path
 ) -> Result | None:
     """Trains a length-controlled adapter and returns what was measured (None with evaluate=False)."""
-    start = time.monotonic()
-    sampler, rewards = arguments.make_sampler(), make_rewards(arguments, training)
+    start, sampler, rewards = time.monotonic(), arguments.make_sampler(), make_rewards(arguments, training)
     prompts = arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(rewards))
+    arguments = dataclasses.replace(arguments, end_of_thinking=prompts.end_of_thinking)  # a reward may have brought it
     search, parts = arguments.make_target_search(), arguments.make_parts()
     audit(arguments, training, model_config, rewards, parts)
     for part in parts:
@@ -131,6 +132,7 @@ def run(
         evaluation.measure("hindsight", model, hindsight["num_updates"])
         if "budgets" in hindsight:
             learned = sampler.within(*hindsight["budgets"])
+            add_to_record(output, trained_budgets=learned.bounds)
             rows = asked_rows(questions, prompts, arguments, training, parts, sampler=learned)
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
@@ -287,8 +289,8 @@ def finish(
     spent = cost(trainer, hindsight, *map(evaluation.rank_correlation, ("hindsight", "trained")), start)
     report = evaluation.report(name, spent, hindsight)
     efforts = calibration(report.blocks["trained"]) if report and "trained" in report.blocks else []
-    if efforts and PartialState().is_main_process:  # what a server maps an effort to
-        write_json(evaluation.output / "run.json", {**read_record(evaluation.output / "run.json"), "efforts": efforts})
+    if efforts:  # what a server maps an effort to
+        add_to_record(evaluation.output, efforts=efforts)
     return report
 
 
@@ -362,8 +364,8 @@ def cost(trainer: GRPOTrainer, hindsight: dict | None, first: float | None, kept
     does too.
     """
     sampled = hindsight["num_samples"] if hindsight else 0
-    name = "adherence/batch_rank_correlation"
-    reached = [entry["step"] for entry in trainer.state.log_history if entry.get(name, 0) >= 0.9]
+    logged = trainer.state.log_history
+    reached = [entry["step"] for entry in logged if entry.get("adherence/batch_rank_correlation", 0) >= 0.9]
     if first is not None and first >= 0.9:
         rollouts = sampled
     elif kept is not None and kept < 0.9:

@@ -56,13 +56,14 @@ def whole_lines(path: Path, fits: Callable[[Any], bool] = lambda value: True) ->
 
 
 def mended_lines(path: Path, fits: Callable[[Any], bool] = lambda value: True) -> list[str]:
-    """The same, and the file is left with these lines alone, so that it can be appended to.
+    """The same, and the file is left with these lines alone, so that it can be appended to; its folder is made.
 
     A last line that was cut off by a crash just goes. Where whole lines go, that is a warning, and the file as it was
     is kept beside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = whole_lines(path, fits)
+    path.parent.mkdir(parents=True, exist_ok=True)
     before, whole = path.read_bytes() if path.exists() else b"", "".join(f"{line}\n" for line in lines).encode()
     if lost := before[len(whole) :].count(b"\n"):
         kept = next(f for n in itertools.count(1) if not (f := path.with_name(f"{path.name}.damaged-{n}")).exists())

@@ -375,9 +375,9 @@ def test_a_signal_ends_the_server_and_nothing_is_left(number, tmp_path, monkeypa
         process, url = start("--chat_template_kwargs", '{"thinking_budget": 24}', log=log)
         client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=900)
         used = [ask(client, "3+7+2+9=?", one).usage.completion_tokens for one in ({}, {"thinking_budget": 80})]
-        assert used[0] <= 24 and 40 < used[1] <= 80  # a request's own budget wins over the server's
+        assert used[0] <= 24 < used[1] <= 80  # a request's own budget wins over the server's
         alias = ask(client, "3+7+2+9=?", {"thinking_token_budget": 80}).usage.completion_tokens
-        assert 40 < alias <= 80
+        assert 24 < alias <= 80
         assert ask(client, "3+7+2+9=?", {"budget_mode": "free"}).choices[0].finish_reason == "stop"
         answer = client.responses.create(model="l1_maxlen", input="3+7+2+9=?", max_output_tokens=160, stream=False)
         assert answer.usage.output_tokens <= 24

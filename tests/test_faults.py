@@ -65,6 +65,7 @@ def test_a_damaged_line_is_said_and_nothing_is_thrown_away(content, kept, lost, 
     else:
         assert not copies and not caplog.records
     assert mended_lines(tmp_path / "nothing.jsonl") == []
+    assert mended_lines(tmp_path / "new" / "nothing.jsonl") == [] and (tmp_path / "new").is_dir()  # it can be opened
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,6 @@ def mended_lines(path: Path, fits: Callable[[Any], bool] = lambda value: True) -
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = whole_lines(path, fits)
-    path.parent.mkdir(parents=True, exist_ok=True)
     before, whole = path.read_bytes() if path.exists() else b"", "".join(f"{line}\n" for line in lines).encode()
     if lost := before[len(whole) :].count(b"\n"):
         kept = next(f for n in itertools.count(1) if not (f := path.with_name(f"{path.name}.damaged-{n}")).exists())

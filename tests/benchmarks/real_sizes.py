@@ -260,7 +260,8 @@ def make_trainer(settings: RealSizes, tokenizer, rows: Dataset, kind: str, folde
         overlong = get_soft_overlong_punishment(settings.length, settings.length // 4)
         plain = Dataset.from_list([{**row, "solution": f"${row['solution']}$"} for row in rows])
         return GRPOTrainer(reward_funcs=[accuracy_reward, overlong], train_dataset=plain, **told)
-    reward = LogsAdherence(MaxLength(alpha=1e-3), settings.length, (tokenizer.eos_token_id,), tokenizer, "</think>")
+    # Over so wide a window no completion is decided before the cap: those of both trainers are as long.
+    reward = LogsAdherence(MaxLength(alpha=1e-4), settings.length, (tokenizer.eos_token_id,), tokenizer, "</think>")
     told |= {"reward_funcs": [reward, Correctness()], "train_dataset": rows, "callbacks": watchers(folder, args)}
     parts = [TokenSelection(fraction=FRACTION), EarlyStop()] if which == "selection" else []
     return ComposedGRPOTrainer(parts=parts, **told) if parts else GRPOTrainer(**told)

@@ -165,7 +165,7 @@ def test_an_exported_folder_names_no_path_of_this_machine(run, random_model, tmp
     assert request["chat_template_kwargs"] == {"thinking_budget": 64, "budget_mode": "max"}
 
 
-@pytest.mark.parametrize("name", ["l1_exact", "l1_maxlen"])
+@pytest.mark.parametrize("name", ["l1_effort", "l1_exact", "l1_maxlen"])
 def test_a_published_adapter_is_what_export_makes_of_it_today(name, tmp_path):
     """Where this fails: `rlred export data/NAME --output /tmp/NAME`, and the files go back into data/NAME."""
     published, again = ROOT / "data" / name, tmp_path / name

@@ -1,5 +1,6 @@
 """`rlred serve`: what it refuses, and a real server on the CPU, asked through the OpenAI client."""
 
+import contextlib
 import json
 import math
 import os
@@ -244,12 +245,12 @@ served = [
 ]
 
 
-def start(*words, log):
+def start(*words, log, adapter=ADAPTER):
     """`rlred serve` in a process of its own, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "rlred.cli", "serve", str(ADAPTER), "--device", "cpu", "--port", str(port), *words]
+    command = [sys.executable, "-m", "rlred.cli", "serve", str(adapter), "--device", "cpu", "--port", str(port), *words]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
     for _ in range(600):
@@ -265,12 +266,13 @@ def start(*words, log):
     pytest.fail(f"the server does not answer: {log.read()[-2000:]}")
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
+@contextlib.contextmanager
+def client_of(adapter, folder):
+    """OpenAI's client of a server that runs meanwhile."""
     from openai import OpenAI
 
-    with (tmp_path_factory.mktemp("served") / "server.log").open("w+") as log:
-        process, url = start(log=log)
+    with (folder / "server.log").open("w+") as log:
+        process, url = start(log=log, adapter=adapter)
         try:
             yield OpenAI(base_url=url, api_key="none", max_retries=0, timeout=900)
         finally:
@@ -278,10 +280,16 @@ def client(tmp_path_factory):
             process.wait(60)
 
 
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    with client_of(ADAPTER, tmp_path_factory.mktemp("served")) as found:
+        yield found
+
+
 def ask(client, question: str, variables: dict, **more):
     """The server's answer to a question with these variables of the chat template."""
     return client.chat.completions.create(
-        model="l1_maxlen",
+        model="served",
         messages=[{"role": "user", "content": question}],
         extra_body={"chat_template_kwargs": variables},
         **{"max_tokens": 160, **more},
@@ -318,6 +326,28 @@ def test_served_lengths_are_those_of_evaluate(_, client, tmp_path):
         assert abs(mean - expected) < noise, budget
         assert max(used) <= budget  # its card: never over budget
     assert [row["budget"] for row in rows] == list(BUDGETS)
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=served)])
+def test_served_efforts_are_those_of_evaluate(_, tmp_path):
+    """Likewise at three efforts and without one; what was evaluated is taken to spread as what is served."""
+    adapter = ROOT / "data" / "l1_effort"
+    evaluate = f"--modes effort free --efforts low medium high --num_questions {QUESTIONS} --max_completion_length 100"
+    assert rlred(["evaluate", "--adapter", str(adapter), *evaluate.split(), "--output", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "adherence.json").read_text())["blocks"]["trained"]["rows"]
+    expected = {row.get("effort"): row["mean_length"] for row in rows}
+    asked, means = {0.25: "low", 0.5: "medium", 1.0: "high", None: None}, {}
+    with client_of(adapter, tmp_path) as client:
+        for effort, name in asked.items():
+            told = {"reasoning_effort": name} if name else {}
+            answers = [ask(client, one, told, temperature=1.0, max_tokens=100) for one in questions()]
+            used = [answer.usage.completion_tokens for answer in answers]
+            means[effort] = sum(used) / QUESTIONS
+            variance = sum((one - means[effort]) ** 2 for one in used) / (QUESTIONS - 1)
+            noise = 4 * math.sqrt(2 * variance / QUESTIONS) + 0.5
+            print(f"effort {name}: served {means[effort]:.2f}, evaluated {expected[effort]:.2f}, tolerance {noise:.2f}")
+            assert abs(means[effort] - expected[effort]) < noise, name
+    assert means[0.25] < 0.5 * means[1.0] and means[0.5] < 0.75 * means[1.0]
 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=served)])

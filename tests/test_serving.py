@@ -289,10 +289,9 @@ def client(tmp_path_factory):
 def ask(client, question: str, variables: dict, **more):
     """The server's answer to a question with these variables of the chat template."""
     return client.chat.completions.create(
-        model="served",
         messages=[{"role": "user", "content": question}],
         extra_body={"chat_template_kwargs": variables},
-        **{"max_tokens": 160, **more},
+        **{"model": "l1_maxlen", "max_tokens": 160, **more},
     )
 
 
@@ -340,7 +339,7 @@ def test_served_efforts_are_those_of_evaluate(_, tmp_path):
     with client_of(adapter, tmp_path) as client:
         for effort, name in asked.items():
             told = {"reasoning_effort": name} if name else {}
-            answers = [ask(client, one, told, temperature=1.0, max_tokens=100) for one in questions()]
+            answers = [ask(client, one, told, model="l1_effort", temperature=1.0) for one in questions()]
             used = [answer.usage.completion_tokens for answer in answers]
             means[effort] = sum(used) / QUESTIONS
             variance = sum((one - means[effort]) ** 2 for one in used) / (QUESTIONS - 1)

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 import sys
 
 import pytest
@@ -96,6 +97,7 @@ def test_trap_completions_of_other_settings_are_not_gone_on_with(done, tmp_path,
     (tmp_path / "completions").mkdir()
     asked = (done / "completions" / "asked.json").read_text()
     (tmp_path / "completions" / "asked.json").write_text(asked)
+    shutil.copy(done / "completions" / "free.jsonl", tmp_path / "completions")
     assert probed(tmp_path, "--temperature", "1.0") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --temperature 1.0, but the completions in ") and "sampled with 0.7" in line

@@ -229,5 +229,20 @@ def no_such_flag(word: str, flags: Sequence[str]) -> str:
         return f"{word} is now called --{renamed}"
     if not word.startswith("-"):
         return f"{word!r}: nothing takes this word; see --help"
-    near = difflib.get_close_matches(word, flags, n=1)
-    return f"{word}: there is no such flag; {f'did you mean {near[0]}?' if near else 'see --help'}"
+    return f"{word}: there is no such flag; {nearest(word, flags)}"
+
+
+def no_such_setting(word: str, known: Sequence[str]) -> str:
+    """What to say of a setting of a YAML that no recipe takes.
+
+    >>> no_such_setting("--budget_hi", ["budget_low", "budget_high"])
+    "no setting is called 'budget_hi'; did you mean budget_high?"
+    """
+    word = word.removeprefix("--")
+    return f"no setting is called {word!r}; {nearest(word, known)}"
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """What to try in place of a word."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else "see --help"

@@ -9,7 +9,7 @@ from trl import GRPOConfig
 
 from rlred.checks.audit import audit_config, audit_rewards, audit_rows, enforce
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
-from rlred.rewards import ByMode, ExactLength, Laconic, Lead, Length, MaxLength
+from rlred.rewards import ByMode, Correctness, ExactLength, Laconic, Lead, Length, MaxLength
 
 SOUND = {
     "per_device_train_batch_size": 8,
@@ -146,3 +146,18 @@ def test_trap_a_controller_takes_the_steps_on_one_batch_for_batches(reward, chan
     training = GRPOConfig(str(tmp_path), **{**SOUND, **changes})
     found = [finding for finding in audit_rewards(training, [reward], ["exact"]) if finding.field == "num_iterations"]
     assert [finding.level for finding in found] == ["error"] * refused
+
+
+@pytest.mark.parametrize("budgets, found", [([], []), ([16, 64], []), ([8, 32, 100], [("warning", "eval_budgets")])])
+def test_a_sweep_beyond_the_trained_range_is_said(budgets, found, tmp_path):
+    training = GRPOConfig(str(tmp_path), **SOUND)
+    told = {"hindsight": True, "use_peft": True, "eval_budgets": budgets}
+    assert [(one.level, one.field) for one in audit_config(training, EXACT, [ExactLength(alpha=0.05)], **told)] == found
+
+
+def test_trap_rows_that_ask_for_a_length_that_nothing_rewards(tmp_path):
+    assert findings(tmp_path, reward=Correctness()) == [("warning", "reward")]
+    assert findings(tmp_path, sampler=MAXIMUM, reward=ByMode(max=Correctness())) == [("warning", "reward")]
+    free = BudgetSampler(16, 64, modes={"free": 1})
+    assert ("warning", "reward") not in findings(tmp_path, sampler=free, reward=Correctness())
+    assert findings(tmp_path, reward=lambda completions, budget, **kwargs: [0.0]) == []  # of which nothing is known

@@ -366,7 +366,8 @@ def test_rewards_of_training_see_no_markers_and_the_trackers_how_true_they_are(r
     texts = ["3+7=10[7/20] 6</think>\\boxed{6}<|im_end|>", "3+7=10 6+2=12[15/20] 6</think>\\boxed{6}<|im_end|>"]
     ids = [tokenizer(text)["input_ids"] for text in texts]
     logs = LogsAdherence(reward, 90, (1,), tokenizer, "</think>", Length(), Markers(4))
-    logs(list(texts), ids, lambda name, value: logged.update({name: value}), budget=[20, 20], mode=["exact"] * 2)
+    shown = [text.removesuffix("<|im_end|>") for text in texts]  # as TRL decodes them
+    logs(shown, ids, lambda name, value: logged.update({name: value}), budget=[20, 20], mode=["exact"] * 2)
     assert seen == ["3+7=10 6</think>\\boxed{6}", "3+7=10 6+2=12 6</think>\\boxed{6}"]
     assert logged["adherence/markers"] == 1.0 and logged["adherence/true_markers"] == 0.5
 

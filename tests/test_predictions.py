@@ -128,3 +128,20 @@ def test_a_file_that_does_not_say_why_completions_ended_says_nothing_of_truncati
         path.write_text(json.dumps({**row, **more}) + "\n")
         outcomes, report = load_predictions(path)[:2]
         assert (outcomes[0]["truncated"], report["accuracy"]) == (expected, 1.0)
+
+
+def test_files_that_ask_for_nothing_stand_side_by_side(tmp_path):
+    rows = [{"question": f"{n}+1?", "answer": str(n + 1), "finish_reason": "stop"} for n in range(4)]
+    before = [{**row, "completion": row["answer"], "length": 100} for row in rows]
+    after = [{**row, "completion": row["answer"] if n else "x", "length": 40} for n, row in enumerate(rows)]
+    after[3]["finish_reason"] = "length"
+    files = [str(write(tmp_path / f"{name}.jsonl", made)) for name, made in (("a", before), ("b", after))]
+    assert rlred(["evaluate", "--predictions", *files, "--output", str(tmp_path / "out")]) == 0
+    result = read_result(tmp_path / "out")
+    assert [block["title"] for block in result.blocks.values()] == files
+    assert [[row["mean_length"] for row in block["rows"]] for block in result.blocks.values()] == [[100.0], [40.0]]
+    page = (tmp_path / "out" / "adherence.md").read_text()
+    assert f"- {files[1]}: -25.0 points" in page and ", 1 cut before their end" in page
+    budgets = ["--prediction_budgets", "64", "32", "--output", str(tmp_path / "c")]
+    assert rlred(["evaluate", "--predictions", *files, *budgets]) == 0
+    assert list(read_result(tmp_path / "c").blocks) == ["predictions"]  # asked at two budgets: one measure of both

@@ -118,7 +118,7 @@ TODAY = {"format": FORMAT, "kind": "adherence", "labels": LABELS, "blocks": {}, 
     [
         (None, "there is no adherence.json"),
         ("{", "cannot be read as JSON"),
-        ([], "holds a list and no result"),
+        ([], "an object is expected, as a run writes it, and it holds a list"),
         ({}, "labels: 'model' is missing"),
         ({"model": "m"}, "labels: 'n_questions' is missing"),
         ({**LABELS, "others": ["a"]}, "is no result of this version or an older one"),

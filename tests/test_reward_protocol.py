@@ -6,7 +6,10 @@ import importlib
 import inspect
 import json
 import math
+import os
 import pickle
+import subprocess
+import sys
 from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 
@@ -396,3 +399,14 @@ def test_the_folder_is_imported_relatively():
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 assert node.module.split(".")[0] not in ("rewards", "rlred"), path
     assert importlib.import_module("rlred.rewards").REWARDS is REWARDS
+
+
+def test_a_reward_in_the_folder_where_a_run_is_started_is_found(tmp_path):
+    (tmp_path / "here.py").write_text("def short(completions, **kwargs):\n    return [1.0] * len(completions)\n")
+    command = [sys.executable, str(ROOT / "recipes" / "l1_exact.py"), "--audit_only", "--reward", "here.short"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=started(), timeout=300)
+    assert done.returncode == 0 and "rewards" in done.stdout, done.stdout + done.stderr
+
+
+def started() -> dict:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}

@@ -32,13 +32,24 @@ ADVICE = {
     "format_diversity": "The model has several formats, and should keep the short one alive.",
     "constant_length": "A control: one constant length, not a method.",
     "laser": "A bonus within one target, which the base must reach by itself.",
-    "laser_d": "The same with a target for each difficulty.",
+    "laser_d": "A bonus within one target for each difficulty.",
     "dler": "A cut, with an optimiser that survives it. Costs accuracy on hard questions.",
     "thinkprune": "A cut that tightens in stages. Costs most accuracy on hard questions.",
     "tale": "You have an adapter that keeps budgets, and no reward: supervised.",
     "correctness": "A control: the same training without a length term.",
 }
 
+# The recipe that is made for a method of the board; of the others the reward goes into shorter_better's `reward`.
+RECIPES = {
+    "shortest_correct": "shorter_better",
+    "group_sigmoid": "efficient_reasoning",
+    "length_efficiency": "o1_pruner",
+    "laser": "laser",
+    "laser_d": "laser",
+    "dler": "dler",
+    "thinkprune": "thinkprune",
+    "tale": "tale",
+}
 NO_CURVE = {
     "laconic": "Its penalty per token is 0 in the first batch and then follows the run: there is no fixed curve.",
     "visual_sparsity": "It changes with the visual tokens used, not with the completion's length: there is no curve.",
@@ -115,14 +126,15 @@ def board(path: Path = BOARD) -> list[dict]:
 def method_table() -> str:
     """The table of choose-a-method.md."""
     lines = [
-        "| method of the board | accuracy, points against the base | tokens, % of the base's | hard / easy tokens "
-        "| take it when |",
-        "|---|---|---|---|---|",
+        "| method of the board | recipe | accuracy, points against the base | tokens, % of the base's "
+        "| hard / easy tokens | take it when |",
+        "|---|---|---|---|---|---|",
     ]
     for row in board():
         if row["name"] != "base":
             spread = row["hard"] / row["easy"]
-            cells = (row["name"], f"{row['points']:+.1f}", f"{row['share']:.0f}", f"{spread:.1f}", ADVICE[row["name"]])
+            figures = (f"{row['points']:+.1f}", f"{row['share']:.0f}", f"{spread:.1f}")
+            cells = (row["name"], RECIPES.get(row["name"], ""), *figures, ADVICE[row["name"]])
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

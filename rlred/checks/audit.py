@@ -18,7 +18,7 @@ from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
 from rlred.data.markers import marker_ids
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
 from rlred.rewards import EffortLength, ExactLength, Laconic, Lead, LengthMask, MaxLength
-from rlred.rewards.base import Reward, declared, find, masking, names_twice
+from rlred.rewards.base import Foreign, Reward, declared, find, masking, names_twice
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,18 @@ def enforce(findings: Iterable[Finding]) -> None:
 
 
 def audit_config(
-    training: GRPOConfig, sampler: BudgetSampler, rewards: Sequence[Callable], *, hindsight: bool, use_peft: bool
+    training: GRPOConfig,
+    sampler: BudgetSampler,
+    rewards: Sequence[Callable],
+    *,
+    hindsight: bool,
+    use_peft: bool,
+    eval_budgets: Sequence[int] = (),
 ) -> Iterator[Finding]:
     """Findings that need no data and no model."""
     yield from audit_devices(training)
     yield from _rollouts(training, sampler)
+    yield from _sweep(sampler, eval_budgets)
     yield from _scaling(training)
     yield from audit_rewards(training, rewards, sampled_modes(sampler))
     for reward, modes in length_rewards(rewards, sampler, ExactLength):
@@ -56,6 +63,17 @@ def audit_config(
             # A public LCPO port: thinking fell from 8045 to 3 tokens while the answer grew from 399 to 1376.
             advice = "a policy penalised for its thinking alone moves the reasoning into the answer; count completions"
             yield warning("reward.length.count", "thinking", advice)
+    for mode in sorted(sampled_modes(sampler) & {"exact", "max"}):
+        scoring = [reward.for_mode(mode) for reward in map(declared, rewards)]
+        if all(isinstance(one, Reward) and not isinstance(one, Foreign) for one in scoring) and not any(
+            "budget" in one.needs for one in scoring
+        ):
+            # Nothing then tells a completion that keeps its budget from one that does not.
+            name = ", ".join(one.__name__ for one in scoring)
+            advice = (
+                f"no reward of the rows of mode {mode} reads the budget; add one that does, or set modes to {{free: 1}}"
+            )
+            yield warning("reward", name, advice)
     yield from _start(training, hindsight, use_peft, bool(sampled_modes(sampler) - {"free"}))
 
 
@@ -220,6 +238,15 @@ def _start(training: GRPOConfig, hindsight: bool, use_peft: bool, asks_length: b
             "19,200, nor in a public replication, and L1 used 1.4 million; expect one constant length"
         )
         yield warning("hindsight", False, advice)
+
+
+def _sweep(sampler: BudgetSampler, budgets: Sequence[int]) -> Iterator[Finding]:
+    """Findings about the budgets that the run measures."""
+    low, high = sampler.bounds
+    if outside := [budget for budget in budgets if asks_tokens(sampled_modes(sampler)) and not low <= budget <= high]:
+        # Beyond the trained range a sweep measures what nothing was trained for (docs/results.md).
+        advice = f"{outside} are outside the trained range of {low} to {high}; change them with it, or leave them out"
+        yield warning("eval_budgets", list(budgets), advice)
 
 
 def rollouts_per_step(training: GRPOConfig) -> int:

@@ -44,7 +44,7 @@ class Evaluate(Evaluation, SavedPredictions):
         given = [name for name in OF_BUDGETS if getattr(self, name) != getattr(plain, name)]
         given += ["budgets"] if self.budgets else []
         given += ["require_end_of_thinking"] if self.require_end_of_thinking and not self.predictions else []
-        if given:
+        if given and not self.as_task:
             raise ValueError(f"--{given[0]}: goes without {said}, where nothing is measured by it; leave it out")
         for name in ("num_questions", "batch_size"):
             if getattr(self, name) < 1:

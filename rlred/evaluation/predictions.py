@@ -61,6 +61,7 @@ def measure_predictions(
 ) -> tuple[Result, list[dict]]:
     """The result of files of predictions, measured together, and their outcomes.
 
+    Files without budgets are blocks of their own: before and after, one model and another.
     `ratios` and `budgets` have one value per file; `settings` are those of `load_predictions`, for all files. Raises
     `ValueError` as that does, and for counts that do not fit.
     """
@@ -84,7 +85,19 @@ def measure_predictions(
     ids: dict[str, int] = {}
     outcomes = [{**o, "question_id": ids.setdefault(o["question"], len(ids))} for o in outcomes]
     labels = {"model": ", ".join(map(str, files)), "adapter": None, "seed": None, "n_questions": len(ids)}
-    return adherence(labels, {"predictions": measure(outcomes)}, details={"files": notes}), outcomes
+    return adherence(labels, _blocks(outcomes, files), details={"files": notes}), outcomes
+
+
+def _blocks(outcomes: list[dict], files: Sequence[Path]) -> dict[str, dict]:
+    """One block; or one for each of several files that asked for nothing, each held against the first."""
+    if len(files) == 1 or any(outcome["budget"] is not None for outcome in outcomes):
+        return {"predictions": measure(outcomes)}
+    apart = [[outcome for outcome in outcomes if outcome["file"] == number] for number in range(len(files))]
+    longest = measure(apart[0])["natural_maximum"]
+    names = ["baseline", *(f"file-{number}" for number in range(2, len(files) + 1))]
+    return {
+        name: {**measure(own, longest), "title": str(file)} for name, own, file in zip(names, apart, files, strict=True)
+    }
 
 
 def load_predictions(
@@ -116,8 +129,8 @@ def load_predictions(
     found = {name: column for name, column in found.items() if name == "mode" or asked.get(name) is None}
     if "length" not in found and ("completion" not in found or count is None):
         raise ValueError(
-            f"{path}: no column holds a token count ({', '.join(COLUMNS['length'][:6])}, ...); name one with "
-            f"length=..., or name a tokenizer to count the completions with; there are {', '.join(names_of(rows))}"
+            f"{path}: no column holds a token count ({', '.join(COLUMNS['length'][:6])}, ...); name one with --columns "
+            f"length=NAME, or count the completions with --tokenizer NAME; there are {', '.join(names_of(rows))}"
         )
     if "question" not in found:
         logger.warning("%s: no column holds the question, so predictions are matched by their number in the file", path)
@@ -130,6 +143,7 @@ def load_predictions(
     for reason, number in skipped.items():
         logger.warning("%s: skipped %d of %d predictions %s", path, number, len(outcomes) + skipped.total(), reason)
     graded = [outcome["correct"] for outcome in outcomes if outcome["correct"] is not None]
+    cut = [outcome["truncated"] for outcome in outcomes]
     return outcomes, {
         "file": str(path),
         "layout": layout.name or None,
@@ -139,6 +153,7 @@ def load_predictions(
         "repeated": len(rows) - len(kept),
         "columns": found,
         "accuracy": fmean(graded) if graded else None,
+        "cut": sum(map(bool, cut)) if any(one is not None for one in cut) else None,
         "recorded_accuracy": recorded_share(recorded, str(path), found.get("correct")),
     }
 

@@ -125,9 +125,10 @@ def _provenance(result: Result) -> list[str]:
         recorded = note["recorded_accuracy"]
         own = f" (its own record: {percent(recorded)} %)" if recorded is not None else ""
         layout = f" ({note['layout']})" if note.get("layout") else ""
+        cut = "" if note.get("cut") is None else f", {note['cut']} cut before their end"
         lines.append(
             f"- `{note['file']}`{layout}: {note['n']} predictions, {_left_out(note)}, accuracy "
-            f"{percent(note['accuracy'])} %{own}; {columns}"
+            f"{percent(note['accuracy'])} %{own}{cut}; {columns}"
         )
     return [*lines, ""]
 
@@ -210,8 +211,8 @@ def _spectrum(result: Result) -> list[str]:
     names = ("stage", "mode", "largest cap", *(f"1/{share}" if share > 1 else "all of it" for share in CAPS))
     about = (
         "Accuracy in per cent at the largest budget of each mode, where a completion of more tokens than the cap is "
-        "incorrect. The largest cap is the base's longest completion that ended by itself. Areas are means over the "
-        "logarithm of tokens: of these caps, and of the mean tokens of a mode's rows."
+        "incorrect. The largest cap is the longest completion of the base, or of the first file, that ended by itself. "
+        "Areas are means over the logarithm of tokens: of these caps, and of the mean tokens of a mode's rows."
     )
     names = (*names, "area, caps", "area, rows")
     return ["## Accuracy under a cap", "", about, "", *table(names, rows)]
@@ -323,7 +324,18 @@ def _points(rows) -> tuple[list[float], list[float]]:
 
 def compare(results: list[tuple[str, Result]]) -> str:
     """One line per run, stage and mode: the measures over all budgets, and what they cost."""
-    names = ("run", "seed", "stage", "mode", "rank corr.", "spread (asked)", "mean abs. error", "RMSE", "over budget")
+    names = (
+        "run",
+        "seed",
+        "stage",
+        "mode",
+        "mean tokens",
+        "rank corr.",
+        "spread (asked)",
+        "mean abs. error",
+        "RMSE",
+        "over budget",
+    )
     names += (
         "accuracy at the smallest / middle / largest budget",
         "at full length",
@@ -337,6 +349,7 @@ def compare(results: list[tuple[str, Result]]) -> str:
                 rows = [row for row in block["rows"] if row["mode"] == mode]
                 cells = [run, result.labels.get("seed"), _stage(name, block), mode]
                 cells += [
+                    number(mean["mean_length"], 1),
                     number(block["rank_correlation"], 3),
                     f"{number(block['spread_ratio'])} ({number(block['asked_spread_ratio'])})",
                     *(percent(mean[measure]) for measure in ("mean_abs_error", "rmse", "over_budget")),

@@ -9,7 +9,6 @@ to_markdown     the page of a result
 docs/measures.md, "One form of results", describes the JSON.
 """
 
-import json
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -147,17 +146,14 @@ def read_result(folder: Path, kind: str = "adherence") -> Result:
     path = folder / f"{kind}.json"
     if not path.is_file():
         raise ValueError(f"{folder}: there is no {path.name}")
+    told = read_record(path)
     try:
-        return _result_of(read_record(path), kind)
-    except json.JSONDecodeError as problem:
-        raise ValueError(f"{path}: cannot be read as JSON: {problem}") from None
+        return _result_of(told, kind)
     except ValueError as problem:
         raise ValueError(f"{path}: {problem}") from None
 
 
-def _result_of(told: object, kind: str) -> Result:
-    if not isinstance(told, dict):
-        raise ValueError(f"holds a {type(told).__name__} and no result; a result is a JSON object")
+def _result_of(told: dict, kind: str) -> Result:
     if "format" not in told:
         try:
             return pkgutil.resolve_name(KINDS[kind]).upgrade(told)

@@ -22,7 +22,7 @@ from rlred.checks.probe_file import with_probe
 from rlred.data.budgets import EFFORTS, BudgetSampler, Wording, effort_of, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
-from rlred.flags import complaint, no_such_flag, option
+from rlred.flags import complaint, no_such_flag, no_such_setting, option
 from rlred.names import MODES, SETTINGS, refuse
 from rlred.runs.config_files import HELP, read_config
 from rlred.training.callbacks import StopWhenObeyed
@@ -372,8 +372,7 @@ def _settings(
     default_config: Path, argv: list[str] | None, kinds: tuple[type, ...]
 ) -> tuple[Path, dict[str, Any], list[str]]:
     """The YAML that is read, its settings with those of a probe, and the flags."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    path = default_config
+    argv, path = list(sys.argv[1:] if argv is None else argv), default_config
     if "--config" in argv:
         place = argv.index("--config")
         told = argv[place + 1 : place + 2]
@@ -392,9 +391,10 @@ def _instances(path: Path, settings: dict[str, Any], argv: list[str], kinds: tup
     os.environ.update({name: str(value) for name, value in settings.pop("env", {}).items()})
     parser = RecipeParser(kinds)
     unknown = parser.set_defaults_with_config(**settings)
+    names = [item.name for kind in kinds for item in fields(kind)]
     if unknown:
-        raise ValueError(f"{path}: no setting is called {unknown[0].removeprefix('--')!r}; see --help")
+        raise ValueError(f"{path}: {no_such_setting(unknown[0], names)}")
     *found, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     if rest:
-        raise ValueError(no_such_flag(rest[0], [f"--{item.name}" for kind in kinds for item in fields(kind)]))
+        raise ValueError(no_such_flag(rest[0], [f"--{name}" for name in names]))
     return tuple(found)

@@ -77,6 +77,9 @@ def load_both(arguments: LengthControlArguments, seed: int):
         **(columns if source == arguments.questions else {}),
     )
     check_held_out(questions, held_out, source, arguments.eval_split)
+    if len(held_out) < arguments.num_eval_questions:
+        asked = "num_eval_questions=%d: there are only %d held-out questions, and all of them are asked"
+        logger.warning(asked, arguments.num_eval_questions, len(held_out))
     return questions, sample_of(held_out, arguments.num_eval_questions)
 
 
@@ -180,6 +183,7 @@ def command(
     """
 
     def work() -> str | None:
+        sys.path.append(os.getcwd())  # a reward or a part may lie in a file where the run is started
         processes, argv = audit_of(sys.argv[1:])
         if processes:
             return said_by(audited(recipe, kinds, audit, argv, processes))

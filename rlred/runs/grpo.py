@@ -24,14 +24,7 @@ from peft import get_peft_model
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from rlred.checks.advantages import audit_advantages
-from rlred.checks.audit import (
-    audit_config,
-    audit_rows,
-    enforce,
-    length_rewards,
-    rollouts_per_step,
-    sampled_modes,
-)
+from rlred.checks.audit import audit_config, audit_rows, enforce, length_rewards, rollouts_per_step, sampled_modes
 from rlred.checks.audit_devices import audit_shares
 from rlred.checks.audit_efforts import audit_start
 from rlred.checks.audit_probe import audit_probe
@@ -163,6 +156,7 @@ def audit(
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
     arguments.check_markers()
     sampler, started = arguments.make_sampler(), {"hindsight": arguments.hindsight, "use_peft": model_config.use_peft}
+    started["eval_budgets"] = arguments.eval_budgets
     unset = arguments.hindsight and arguments.make_hindsight().learning_rate is None
     found = [*audit_config(training, sampler, rewards, **started), *audit_advantages(training, rewards, parts)]
     found += audit_shares(training, arguments.hindsight or arguments.evaluate, unset)

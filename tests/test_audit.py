@@ -160,4 +160,9 @@ def test_trap_rows_that_ask_for_a_length_that_nothing_rewards(tmp_path):
     assert findings(tmp_path, sampler=MAXIMUM, reward=ByMode(max=Correctness())) == [("warning", "reward")]
     free = BudgetSampler(16, 64, modes={"free": 1})
     assert ("warning", "reward") not in findings(tmp_path, sampler=free, reward=Correctness())
-    assert findings(tmp_path, reward=lambda completions, budget, **kwargs: [0.0]) == []  # of which nothing is known
+    found = audit_config(GRPOConfig(str(tmp_path), **SOUND), EXACT, [evenness], hindsight=True, use_peft=True)
+    assert list(found) == []  # of a function of one's own nothing is known
+
+
+def evenness(completions, **kwargs):
+    return [0.0] * len(completions)

@@ -14,7 +14,7 @@ from tests.paths import ROOT
 from tests.test_every_recipe import RECIPES
 
 FOR_A_GPU = "defaults: [lora_gpu, l1_r1]\nmodel_name_or_path: tiny_reasoner\nquestions: sums\neval_questions: sums\n"
-FOR_A_GPU += "eval_split: test\nmax_completion_length: 1500\nbudget_high: 1200\n"
+FOR_A_GPU += "eval_split: test\nmax_completion_length: 1500\nbudget_high: 1200\neval_budgets: [512, 1024]\n"
 
 
 def recipe(name, *flags, monkeypatch):

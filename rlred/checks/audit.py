@@ -18,7 +18,7 @@ from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
 from rlred.data.markers import marker_ids
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
 from rlred.rewards import EffortLength, ExactLength, Laconic, Lead, LengthMask, MaxLength
-from rlred.rewards.base import Foreign, Reward, declared, find, masking, names_twice
+from rlred.rewards.base import Reward, declared, find, masking, names_twice
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +65,8 @@ def audit_config(
             yield warning("reward.length.count", "thinking", advice)
     for mode in sorted(sampled_modes(sampler) & {"exact", "max"}):
         scoring = [reward.for_mode(mode) for reward in map(declared, rewards)]
-        if all(isinstance(one, Reward) and not isinstance(one, Foreign) for one in scoring) and not any(
-            "budget" in one.needs for one in scoring
-        ):
+        told = [one.needs for one in scoring]  # of a function of one's own nothing is known
+        if all(told) and not any("budget" in needs for needs in told):
             # Nothing then tells a completion that keeps its budget from one that does not.
             name = ", ".join(one.__name__ for one in scoring)
             advice = (

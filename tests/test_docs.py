@@ -102,6 +102,19 @@ def test_accuracy_at_the_largest_budget_is_that_of_the_base_at_full_length():
     )
 
 
+def test_the_table_of_efforts_is_that_of_its_file():
+    result = read_result(ROOT / "data" / "l1_effort")
+    before, after = ({row.get("effort"): row for row in result.rows(stage)} for stage in ("baseline", "trained"))
+    found = rows_of(RESULTS.read_text(), "| effort | tokens before")
+    assert len(found) == len(after) == 9
+    for name, *cells in found:
+        effort = None if name == "nothing asked" else float(name.partition(" ")[0])
+        told = [
+            (f"{row['mean_length']:.1f}", f"{100 * row['accuracy']:.1f}") for row in (before[effort], after[effort])
+        ]
+        assert cells == [*told[0], *told[1]], name
+
+
 def test_the_row_of_l1_exact_is_that_of_its_file():
     result = read_result(ROOT / "data" / "l1_exact")
     blocks = [result.blocks[stage] for stage in ("baseline", "hindsight", "trained")]

@@ -66,7 +66,7 @@ def audit_config(
     for mode in sorted(sampled_modes(sampler) & {"exact", "max"}):
         scoring = [reward.for_mode(mode) for reward in map(declared, rewards)]
         told = [one.needs for one in scoring]  # of a function of one's own nothing is known
-        if all(told) and not any("budget" in needs for needs in told):
+        if all(told) and not any({"budget", "effort"} & {*needs} for needs in told):
             # Nothing then tells a completion that keeps its budget from one that does not.
             name = ", ".join(one.__name__ for one in scoring)
             advice = (

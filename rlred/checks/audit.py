@@ -313,7 +313,10 @@ def audit_rows(
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is not None and longest + training.max_completion_length > context:
         # Beyond its positions a model writes without sense, and an engine refuses the prompt.
-        advice = f"with prompts of up to {longest} tokens it exceeds the model's context of {context}"
+        advice = (
+            f"with prompts of up to {longest} tokens it exceeds the model's context of {context}; set it to "
+            f"{max(1, context - longest)} or less, and budgets well below it"
+        )
         yield error("max_completion_length", training.max_completion_length, advice)
     for reward, _ in length_rewards(rewards, sampler, EffortLength, ExactLength, MaxLength):
         end = reward.length.end_of_thinking

@@ -141,7 +141,11 @@ def test_files_that_ask_for_nothing_stand_side_by_side(tmp_path):
     assert [block["title"] for block in result.blocks.values()] == files
     assert [[row["mean_length"] for row in block["rows"]] for block in result.blocks.values()] == [[100.0], [40.0]]
     page = (tmp_path / "out" / "adherence.md").read_text()
-    assert f"- {files[1]}: -25.0 points" in page and ", 1 cut before their end" in page
+    assert (
+        f"- {files[1]}: -25.0 points" in page
+        and "4 questions; of its tokens: free 40 %" in page
+        and ", 1 cut before their end" in page
+    )
     budgets = ["--prediction_budgets", "64", "32", "--output", str(tmp_path / "c")]
     assert rlred(["evaluate", "--predictions", *files, *budgets]) == 0
     assert list(read_result(tmp_path / "c").blocks) == ["predictions"]  # asked at two budgets: one measure of both

@@ -234,16 +234,18 @@ def _at_full_length(result: Result) -> list[str]:
 
 
 def _paired(result: Result) -> list[str]:
-    """Accuracy over the whole sweep, less the base's, question by question."""
-    base = result.blocks.get("baseline", {}).get("by_question")
-    lines = []
+    """Accuracy over the whole sweep, less the base's, question by question; and the share of its tokens."""
+    first, lines = result.blocks.get("baseline", {}), []
+    base, spent = first.get("by_question"), {mode: row["mean_length"] for mode, row in first.get("overall", {}).items()}
     for name, block in result.blocks.items():
         if name == "baseline" or not block.get("comparable", True) or not ("by_question" in block and base):
             continue
-        pair = paired_difference(base, block["by_question"])
-        if pair:
+        if pair := paired_difference(base, block["by_question"]):
             low, difference, high = (f"{100 * pair[name]:+.1f}" for name in ("low", "difference", "high"))
-            lines.append(f"- {block['title']}: {difference} points ({low} to {high}), {pair['n']} questions")
+            lengths = {mode: row["mean_length"] for mode, row in block["overall"].items() if spent.get(mode)}
+            shares = ", ".join(f"{mode} {percent(length / spent[mode], 0)} %" for mode, length in lengths.items())
+            told = f"{difference} points ({low} to {high}), {pair['n']} questions; of its tokens: {shares or '-'}"
+            lines.append(f"- {block['title']}: {told}")
     title = "## Accuracy over all budgets, less the base's, paired by question (95 % interval)"
     return [title, "", *lines] if lines else []
 

@@ -232,6 +232,15 @@ def no_such_flag(word: str, flags: Sequence[str]) -> str:
     return f"{word}: there is no such flag; {nearest(word, flags)}"
 
 
+def apart(words: Sequence[str], flag: str) -> list[str]:
+    """The words, with `flag=VALUE` as two of them.
+
+    >>> apart(["--config=a=b.yaml", "--seed=1"], "--config")
+    ['--config', 'a=b.yaml', '--seed=1']
+    """
+    return [part for word in words for part in (word.split("=", 1) if word.startswith(f"{flag}=") else [word])]
+
+
 def no_such_setting(word: str, known: Sequence[str]) -> str:
     """What to say of a setting of a YAML that no recipe takes.
 

@@ -27,12 +27,13 @@ class Removable:
     size: int
     why: str
 
-    def remove(self) -> None:
-        """Removes it; what is gone already is no error."""
+    def remove(self) -> bool:
+        """Removes it, and says whether it is gone; what is gone already is no error."""
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.path.unlink(missing_ok=True)
+        return not self.path.exists()
 
 
 def size_of(path: Path) -> int:

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import yaml
 
+from rlred.flags import apart
+
 HERE = Path(__file__).resolve().parent
 EXAMPLES = """for example:
   rlred train l1_maxlen --max_steps 2
@@ -64,7 +66,7 @@ def command_line(argv: Sequence[str]) -> list[str]:
     place = len(argv) - len(told.training_script_args) - 1
     before, after = argv[:place], argv[place + 1 :]
     before = _found(before, "--config_file", shipped("accelerate_configs"), ".yaml")
-    after = _found(after, "--config", shipped("recipes"), ".yaml")
+    after = _found(apart(after, "--config"), "--config", shipped("recipes"), ".yaml")
     audited, rest = audit_of(after)
     if audited:
         launched = told.num_processes or _processes_of(before)

@@ -78,3 +78,10 @@ def test_the_projects_own_defaults_are_in_one_place():
 
 if __name__ == "__main__":
     FROZEN.write_text(json.dumps({name: merged(name) for name in sorted(YAMLS)}, indent=1) + "\n")
+
+
+def test_a_yaml_is_named_in_one_word_or_two(tmp_path):
+    (tmp_path / "own.yaml").write_text("max_steps: 7\n")
+    for words in (["--config", str(tmp_path / "own.yaml")], [f"--config={tmp_path / 'own.yaml'}"]):
+        flags = [*words, "--use_cpu", "true", "--bf16", "false", "--output_dir", str(tmp_path)]
+        assert parse(ROOT / "recipes" / "l1_maxlen.yaml", flags)[1].max_steps == 7

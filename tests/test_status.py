@@ -246,3 +246,14 @@ def test_what_an_atomic_write_has_left_goes(tmp_path):
     for name in (".run.json.a1b2c3d4", ".rows.random.jsonl.________", ".report.html.zzzzzzzz"):
         (tmp_path / name).touch()
     assert len(removable(tmp_path)) == 3
+
+
+def test_what_could_not_be_removed_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / ".run.json.a1b2c3d4").touch()
+    (tmp_path / "checkpoint-1").mkdir()
+    heartbeat.beat(tmp_path, state="finished")
+    monkeypatch.setattr("rlred.housekeeping.shutil.rmtree", lambda *args, **kwargs: None)  # as without the right to
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *args, **kwargs: None)
+    assert rlred(["clean", str(tmp_path), "--yes"]) == 2
+    assert "cannot be removed, and " in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlred.evaluation.visual import blind_accuracy, optima
 from rlred.rewards import (
     Correctness,
     DifficultyLength,
@@ -220,3 +221,10 @@ def test_exact_match_takes_any_of_several_solutions_and_has_no_opinion_without_o
         None,
         None,
     ]
+
+
+def test_a_choice_without_a_graded_answer_is_left_out():
+    low, high = {"keep_ratio": 0.25, "accuracy": None}, {"keep_ratio": 1.0, "accuracy": 0.9}
+    assert blind_accuracy([low, high], 1.0) == 0.9 and blind_accuracy([low], 1.0) == 0.0
+    fixed = [{"choice": name, "by_level": {"dot": line}} for name, line in (("low", low), ("high", high))]
+    assert optima(fixed, 0.2) == {"dot": {"high": 0.9}}

@@ -243,7 +243,7 @@ def _sweep(sampler: BudgetSampler, budgets: Sequence[int]) -> Iterator[Finding]:
     """Findings about the budgets that the run measures."""
     low, high = sampler.bounds
     if outside := [budget for budget in budgets if asks_tokens(sampled_modes(sampler)) and not low <= budget <= high]:
-        # Beyond the trained range a sweep measures what nothing was trained for (docs/results.md).
+        # What is asked for beyond the range was not trained, and its errors are averaged with those of the range.
         advice = f"{outside} are outside the trained range of {low} to {high}; change them with it, or leave them out"
         yield warning("eval_budgets", list(budgets), advice)
 

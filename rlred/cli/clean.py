@@ -33,10 +33,13 @@ class Clean:
                 f"{folder}: the run {where} (process {record['pid']}); clean it when it has ended, and there"
             )
         found = removable(folder)
+        left = []
         for one in found:
             print(f"{in_words(one.size):>10}  {one.path.relative_to(folder)}  ({one.why})")
-            if self.yes:
-                one.remove()
+            if self.yes and not one.remove():
+                left.append(one.path)
+        if left:
+            raise ValueError(f"{left[0]}: cannot be removed, and {len(left) - 1} more; may this user write there?")
         total = in_words(sum(one.size for one in found))
         done = "removed" if self.yes else "can go; --yes removes them" if found else "nothing can go"
         print(f"{folder}: {len(found)} of them, {total}: {done}" if found else f"{folder}: {done}")

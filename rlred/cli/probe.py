@@ -96,6 +96,9 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
         found = read_recipe(self.config)
         if not hasattr(found[0], "hindsight_settings"):
             raise ValueError(f"--config {self.config}: is no recipe that asks for budgets; name one, or leave it out")
+        from rlred.checks.plan import shape_of
+
+        shape_of(self.model)  # what cannot be planned is an error before anything is sampled
         return found
 
     def plan(self, recipe, report: dict, prompt_length: int) -> dict[str, str]:

@@ -152,7 +152,7 @@ def blind_accuracy(fixed: Sequence[dict], keep_ratio: float) -> float:
     >>> round(blind_accuracy([{"keep_ratio": 0.25, "accuracy": 0.6}, {"keep_ratio": 1.0, "accuracy": 0.9}], 0.5), 3)
     0.7
     """
-    points = [(row["keep_ratio"], row["accuracy"]) for row in fixed]
+    points = [(row["keep_ratio"], row["accuracy"]) for row in fixed if row["accuracy"] is not None]
     best = max((accuracy for cost, accuracy in points if cost <= keep_ratio + 1e-9), default=0.0)
     for low, at_low in points:
         for high, at_high in points:
@@ -163,6 +163,8 @@ def blind_accuracy(fixed: Sequence[dict], keep_ratio: float) -> float:
 
 def optima(fixed: Sequence[dict], visual_weight: float) -> dict[str, dict[str, float]]:
     """For each family, each choice's mean reward a (1 + w (1 - K/N)), best first: where a policy that learns should go.
+
+    A choice none of whose answers could be graded is left out.
 
     >>> at = lambda choice, ratio, accuracy: {
     ...     "choice": choice, "by_level": {"dot": {"keep_ratio": ratio, "accuracy": accuracy}}
@@ -176,6 +178,7 @@ def optima(fixed: Sequence[dict], visual_weight: float) -> dict[str, dict[str, f
         values = {
             choice: line["accuracy"] * (1 + visual_weight * (1 - min(line["keep_ratio"], 1)))
             for choice, line in lines.items()
+            if line["accuracy"] is not None
         }
         found[family] = {choice: round(v, 6) for choice, v in sorted(values.items(), key=lambda item: -item[1])}
     return found

@@ -22,7 +22,7 @@ from rlred.checks.probe_file import with_probe
 from rlred.data.budgets import EFFORTS, BudgetSampler, Wording, effort_of, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
-from rlred.flags import complaint, no_such_flag, no_such_setting, option
+from rlred.flags import apart, complaint, no_such_flag, no_such_setting, option
 from rlred.names import MODES, SETTINGS, refuse
 from rlred.runs.config_files import HELP, read_config
 from rlred.training.callbacks import StopWhenObeyed
@@ -372,7 +372,7 @@ def _settings(
     default_config: Path, argv: list[str] | None, kinds: tuple[type, ...]
 ) -> tuple[Path, dict[str, Any], list[str]]:
     """The YAML that is read, its settings with those of a probe, and the flags."""
-    argv, path = list(sys.argv[1:] if argv is None else argv), default_config
+    argv, path = apart(sys.argv[1:] if argv is None else argv, "--config"), default_config
     if "--config" in argv:
         place = argv.index("--config")
         told = argv[place + 1 : place + 2]

@@ -12,7 +12,7 @@ from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
-from rlred.runs.tale import TaleArguments, run, search_budgets, sft_rows
+from rlred.runs.tale import Search, TaleArguments, run, search_budgets, sft_rows
 from rlred.tiny import resolve_adapter, resolve_model
 from rlred.tiny.makers.tiny_overthinking import make_overthinking
 
@@ -25,6 +25,7 @@ def test_tale_trains_on_the_least_budget_that_was_enough_from_any_folder(tmp_pat
     arguments = TaleArguments(
         num_questions=48,
         num_eval_questions=16,
+        samples=2,
         budgets=BUDGETS,
         max_steps=2,
         batch_size=8,
@@ -36,7 +37,7 @@ def test_tale_trains_on_the_least_budget_that_was_enough_from_any_folder(tmp_pat
     assert len(found) == result.details["search"]["found"] > 12
     assert all(Correctness().grade(row["completion"], solutions[row["question"]]) == 1 for row in found)
     assert {row["budget"] for row in found} == set(BUDGETS)
-    assert result.cost["rollouts"] == 48 * len(BUDGETS)
+    assert result.cost["rollouts"] == 48 * len(BUDGETS) * 2
     # Long sums need large budgets: that is what there is to learn.
     needed = {level: [row["budget"] for row in found if row["level"] == level] for level in ("easy", "hard")}
     assert sum(needed["easy"]) / len(needed["easy"]) < sum(needed["hard"]) / len(needed["hard"])
@@ -62,6 +63,9 @@ def test_the_base_of_a_published_adapter_is_the_embedded_one_in_every_folder(tmp
     [
         ({"budgets": []}, r"budgets must be one or more, each 1 or more, got \[\]"),
         ({"budgets": [0, 8]}, r"got \[0, 8\]"),
+        ({"samples": 0}, "samples must be 1 or more, got 0"),
+        ({"share": 0.0}, r"share must be in \(0, 1\], got 0.0"),
+        ({"share": 1.5}, r"share must be in \(0, 1\], got 1.5"),
         ({"max_steps": 0}, "max_steps must be 1 or more, got 0"),
         ({"lora_r": 0}, "lora_r must be 1 or more, got 0"),
     ],
@@ -69,6 +73,31 @@ def test_the_base_of_a_published_adapter_is_the_embedded_one_in_every_folder(tmp
 def test_a_wrong_setting_is_named_before_anything_is_loaded(settings, message):
     with pytest.raises(ValueError, match=message):
         TaleArguments(**settings)
+
+
+def outcomes(**correct: str) -> list[dict]:
+    return [
+        {"budget": int(budget[1:]), "correct": float(one == "1"), "truncated": one == "t", "number": number}
+        for budget, all_of_it in correct.items()
+        for number, one in enumerate(all_of_it)
+    ]
+
+
+@pytest.mark.parametrize(
+    "asked, share, budget, number",
+    [
+        (outcomes(b16="1111", b32="1111"), 0.75, 16, 0),
+        (outcomes(b16="0100", b32="0111"), 0.75, 32, 1),  # one guess of four is luck
+        (outcomes(b16="0100", b32="0111"), 0.25, 16, 1),
+        (outcomes(b16="1111", b32="0001", b48="1111"), 0.75, 48, 0),  # what lies under a gap is not trusted
+        (outcomes(b16="1111", b32="1110"), 1.0, None, None),
+        (outcomes(b16="1", b32="t"), 1.0, None, None),  # cut off: nothing is known
+        (outcomes(b16="0", b32="1"), 1.0, 32, 0),
+    ],
+)
+def test_the_least_budget_is_the_last_that_was_enough(asked, share, budget, number):
+    found = Search((), share=share).least(asked)
+    assert (found and found["budget"], found and found["number"]) == (budget, number)
 
 
 def test_sft_rows_ask_without_a_budget_and_end():
@@ -83,12 +112,12 @@ def test_sft_rows_ask_without_a_budget_and_end():
 
 def test_a_model_that_is_never_right_has_no_budget_to_learn(random_model):
     model, tokenizer = load_model(str(random_model))
-    with pytest.raises(ValueError, match="none of 2 questions was answered right at the budget 24"):
+    with pytest.raises(ValueError, match="no question of 2 has enough correct completions at the budget 24"):
         search_budgets(
             model,
             tokenizer,
             load_questions("sums", limit=2).to_list(),
-            budget_conditions(WORDING, [16, 24], ["max"]),
+            Search(budget_conditions(WORDING, [16, 24], ["max"])),
             sampling=Sampling(32),
         )
 

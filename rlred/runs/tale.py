@@ -1,12 +1,13 @@
 """Self-estimated budgets: a model that was taught to keep budgets learns to choose one by itself (TALE, 2412.18547).
 
-    search    ask each question at every budget with the length-controlled adapter; go down while the answer stays right
-    train     LoRA SFT on the last right completion, asked *without* a budget
+    search    ask each question at every budget with the length-controlled adapter; go down while enough is correct
+    train     LoRA SFT on a correct completion of the last such budget, asked *without* a budget
     measure   tokens and accuracy by difficulty, base against trained, both asked without a budget
 
-TALE halves the budget while the answer stays right. Here the budgets are a grid, asked in one batch. To take the
-shortest right completion of all would be to learn from lucky guesses. Questions that are not answered right at the
-largest budget are left out: nothing is known of the budget that they need.
+TALE halves the budget while the answer stays correct. Here the budgets are a grid, asked in one batch. To take the
+shortest correct completion of all would be to learn from lucky guesses, and one completion per budget still lets a
+guess through at every step down: so each budget is asked `samples` times, and is enough where `share` of them are
+correct. A question whose largest budget is not enough is left out: nothing is known of the budget that it needs.
 """
 
 import dataclasses
@@ -45,13 +46,17 @@ class TaleArguments:
     model: str | None = dataclasses.field(default=None, metadata={"help": "its base (default: what the adapter says)"})
     student: str | None = dataclasses.field(default=None, metadata={"help": "who learns (default: that base)"})
     questions: str = "sums"
-    num_questions: int = 1024
+    num_questions: int = 512
     eval_questions: str | None = dataclasses.field(
         default=None, metadata={"help": "default: the questions' eval_split"}
     )
     eval_split: str = "test"
     num_eval_questions: int = 256
     budgets: list[int] = dataclasses.field(default_factory=lambda: [16, 24, 32, 40, 48, 56, 64, 72])
+    samples: int = dataclasses.field(default=4, metadata={"help": "completions of each question at each budget"})
+    share: float = dataclasses.field(
+        default=0.75, metadata={"help": "a budget is enough where this share of its completions is correct, in (0, 1]"}
+    )
     max_steps: int = 120
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -69,6 +74,10 @@ class TaleArguments:
     def __post_init__(self):
         if not self.budgets or min(self.budgets) < 1:
             raise ValueError(f"budgets must be one or more, each 1 or more, got {self.budgets}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be 1 or more, got {self.samples}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be in (0, 1], got {self.share}")
         self.make_sft()  # a value out of range is reported before anything is loaded
 
     def make_sft(self) -> SFTSettings:
@@ -110,7 +119,8 @@ def run(arguments: TaleArguments) -> Result:
     model, tokenizer = load_model(base, adapter, Loading(arguments.dtype))
     path = output / "search.completions.jsonl"
     conditions = budget_conditions(prompts.fitted(tokenizer), arguments.budgets, ["max"])
-    found, searched = search_budgets(model, tokenizer, questions, conditions, sampling=sampling, path=path)
+    search = Search(conditions, arguments.samples, arguments.share)
+    found, searched = search_budgets(model, tokenizer, questions, search, sampling=sampling, path=path)
     write_json(output / "found.json", found)
 
     def measured(model, longest: int | None = None) -> dict:
@@ -164,17 +174,42 @@ def check_weights(adapter: str) -> None:
         raise ValueError(f"adapter={adapter!r}: there is no adapter_model.safetensors; name a folder with one")
 
 
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Which budgets are asked, how often, and when one is enough."""
+
+    conditions: Sequence[BudgetCondition]
+    samples: int = 1
+    share: float = 1.0
+
+    def least(self, outcomes: Sequence[dict]) -> dict | None:
+        """A correct completion of one question at the least budget from which up all are enough; None without one.
+
+        >>> asked = [{"budget": b, "correct": c, "truncated": False} for b, c in ((8, 1), (8, 0), (16, 1), (16, 1))]
+        >>> Search((), samples=2, share=1.0).least(asked)["budget"], Search((), 2, 0.5).least(asked)["budget"]
+        (16, 8)
+        """
+        found = None
+        for budget in sorted({outcome["budget"] for outcome in outcomes}, reverse=True):
+            here = [outcome for outcome in outcomes if outcome["budget"] == budget]
+            correct = [outcome for outcome in here if outcome["correct"] and not outcome["truncated"]]
+            if not correct or len(correct) < self.share * len(here):
+                break
+            found = correct[0]
+        return found
+
+
 def search_budgets(
     model: PreTrainedModel,
     tokenizer,
     questions: Sequence[dict],
-    conditions: Sequence[BudgetCondition],
+    search: Search,
     *,
     sampling: Sampling,
     grading: Grading | None = None,
     path: Path | None = None,
 ) -> tuple[list[dict], dict]:
-    """Each question's completion at the least budget from which up it was right at every one; and what that cost.
+    """Each question's completion at the least budget from which up all were enough; and what that cost.
 
     Rows of `question`, `completion`, `length`, `budget`, `level`. Raises `ValueError` when there is no such question.
     """
@@ -182,7 +217,7 @@ def search_budgets(
         model,
         tokenizer,
         questions,
-        conditions,
+        list(search.conditions) * search.samples,
         sampling=sampling,
         grading=grading,
         path=path,
@@ -191,20 +226,18 @@ def search_budgets(
     texts = {
         row["question_id"]: {name: row[name] for name in ("question", "system") if row.get(name)} for row in questions
     }
-    found, lost = {}, set()
-    for outcome in sorted(outcomes, key=lambda outcome: -outcome["budget"]):
-        number = outcome["question_id"]
-        if number not in lost and outcome["correct"] and not outcome["truncated"]:
-            found[number] = outcome
-        else:
-            lost.add(number)
-    if not found:
-        most = max(condition.budget for condition in conditions)
-        raise ValueError(f"none of {len(questions)} questions was answered right at the budget {most}")
+    of_question: dict[int, list[dict]] = {number: [] for number in texts}
+    for outcome in outcomes:
+        of_question[outcome["question_id"]].append(outcome)
+    found = {number: search.least(asked) for number, asked in of_question.items()}
     rows = [
         {**texts[number], **{name: row[name] for name in ("completion", "length", "budget", "level")}}
         for number, row in found.items()
+        if row is not None
     ]
+    if not rows:
+        most = max(condition.budget for condition in search.conditions)
+        raise ValueError(f"no question of {len(questions)} has enough correct completions at the budget {most}")
     return rows, {"rollouts": len(outcomes), "rollout_tokens": sum(outcome["length"] for outcome in outcomes)}
 
 

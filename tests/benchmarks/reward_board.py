@@ -43,8 +43,10 @@ class Method:
     flags: dict = dataclasses.field(default_factory=dict)
 
 
+DLER = {"scale_rewards": "batch", "epsilon": 0.2, "epsilon_high": 0.28}
 CONSTANT = 30  # tokens of the constant-length control
 # Constants are for the tiny reasoner (complete answers take 16 to 61 tokens): one choice each, shortest_correct's two.
+# `_longest`: a limit above the longest need; `_probed` and `_searched`: targets that the base's own lengths give.
 METHODS = {
     "correctness": Method({"name": "correctness"}),
     "constant_length": Method(
@@ -61,10 +63,17 @@ METHODS = {
     "soft_overlong": Method({"name": "soft_overlong", "max_length": 60, "cache": 40}),
     "shortest_correct": Method({"name": "shortest_correct", "alpha": 0.03}),
     "laser": Method({"name": "length_bonus", "targets": [30]}),
+    "laser_probed": Method({"name": "length_bonus", "targets": [57]}),  # the base's own tenth percentile
     "laser_d": Method({"name": "length_bonus", "targets": [25, 40, 60]}),
+    "laser_d_searched": Method(
+        {"name": "length_bonus", "targets": [25, 40, 60]},
+        {"num_questions": 512, "target_search": '{"num_questions": 64, "every": 20, "low": 16, "step": 4}'},
+    ),
     "thinkprune": Method({"name": "truncation", "stages": [[0, 60], [60, 52], [120, 46]]}),
-    "dler": Method(
-        {"name": "truncation", "limit": 46}, {"scale_rewards": "batch", "epsilon": 0.2, "epsilon_high": 0.28}
+    "thinkprune_longest": Method({"name": "truncation", "stages": [[0, 72], [60, 68], [120, 64]]}),
+    "dler": Method({"name": "truncation", "limit": 46}, DLER),
+    "dler_longest": Method(
+        {"name": "truncation", "limit": 64}, {**DLER, "parts": '{"dynamic_sampling": {"by": "reward"}}'}
     ),
     "solve_rate_penalty": Method({"name": "solve_rate_penalty", "alpha": 0.015}),
     "slack_length": Method({"name": "slack_length", "slack": 5}),

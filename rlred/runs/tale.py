@@ -129,7 +129,7 @@ def run(arguments: TaleArguments) -> Result:
         cost={**searched, "minutes": round((time.monotonic() - start) / 60, 1)},
     )
     record = {**dataclasses.asdict(arguments), **asked.described(), "wording": dataclasses.asdict(asked.wording)}
-    write_json(output / "run.json", {"arguments": record})
+    write_json(output / "run.json", {"recipe": "tale", "arguments": record})
     write_result(result, output)
     return result
 

@@ -36,6 +36,7 @@ from rlred.output import external_failure, resume_hint
 from rlred.publish.run_card import write_cards
 from rlred.runs.arguments import LengthControlArguments, parse
 from rlred.runs.audit_only import Audit, audited
+from rlred.runs.help import help_asked, help_text
 from rlred.tiny import QUESTIONS
 from rlred.train import audit_of
 from rlred.training.callbacks import (
@@ -188,6 +189,8 @@ def command(
 
     def work() -> str | None:
         sys.path.append(os.getcwd())  # a reward or a part may lie in a file where the run is started
+        if help_asked(sys.argv[1:]) is not None:
+            return help_text(recipe, kinds, sys.argv[1:])
         processes, argv = audit_of(sys.argv[1:])
         if processes:
             return said_by(audited(recipe, kinds, audit, argv, processes))

@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 EXAMPLES = """for example:
   rlred train l1_maxlen --max_steps 2
   rlred train --config_file zero2 l1_maxlen --config l1_maxlen_r1_1.5b_8gpu"""
+HELP = re.compile(r"-h|--help(?:=.*)?")
 AUDIT_ONLY = re.compile(r"--audit[_-]only(?:=(.*))?")
 
 
@@ -54,8 +55,8 @@ def listing() -> str:
 def command_line(argv: Sequence[str]) -> list[str]:
     """The words after `accelerate launch`: the name is replaced by the recipe's script, short names by files.
 
-    For an audit alone they are the script's, with the number of processes that would have been launched. Raises
-    `ValueError` for a recipe that does not exist.
+    For help or an audit alone they are the script's: that flag first, the audit's with the number of processes that
+    would have been launched. Raises `ValueError` for a recipe that does not exist.
     """
     from accelerate.commands.launch import launch_command_parser
 
@@ -67,6 +68,8 @@ def command_line(argv: Sequence[str]) -> list[str]:
     before, after = argv[:place], argv[place + 1 :]
     before = _found(before, "--config_file", shipped("accelerate_configs"), ".yaml")
     after = _found(apart(after, "--config"), "--config", shipped("recipes"), ".yaml")
+    if (place := next((place for place, word in enumerate(after) if HELP.fullmatch(word)), None)) is not None:
+        return [str(known[told.training_script]), *after[place:], *after[:place]]
     audited, rest = audit_of(after)
     if audited:
         launched = told.num_processes or _processes_of(before)
@@ -131,7 +134,7 @@ def train(argv: Sequence[str]) -> int:
         print(help_text())
         return 0
     words = command_line(argv)
-    if AUDIT_ONLY.fullmatch(words[1] if len(words) > 1 else ""):
+    if any(alone.fullmatch(word) for word in words[1:2] for alone in (AUDIT_ONLY, HELP)):
         return subprocess.run([sys.executable, *words]).returncode
     try:
         launch_command(launch_command_parser().parse_args(words))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rlred.cli import main as rlred
-from rlred.runs.arguments import KINDS, RecipeParser, RLConfig, parse
+from rlred.runs.arguments import RLConfig, parse
 from rlred.runs.audit_only import Audit
 from rlred.train import audit_of, command_line
 from tests.paths import ROOT
@@ -196,10 +196,3 @@ def test_an_audit_counts_what_it_found():
     assert audit.step("three", lambda value: value, missing) is Audit.FAILED
     assert "1 error, no warning: this run would be refused" in audit.report()
     assert "checked: one, two; not reached for the errors above: three" in audit.report()
-
-
-def test_the_help_of_a_recipe_names_it_and_ends_with_two_examples():
-    lines = RecipeParser(KINDS, prog="l1_maxlen.py").format_help().splitlines()
-    assert any(line.startswith("  --audit_only [N] ") for line in lines)
-    place = lines.index("for example:")
-    assert len(lines) == place + 3 and all(line.startswith("  rlred train l1_maxlen ") for line in lines[place + 1 :])

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from rlred.cli import main as rlred
 from rlred.tiny.makers.tiny_hybrid import make_hybrid
 from tests.paths import ROOT
+from tests.test_run_card import check_card
 
 STEP = "--max_steps 1 --logging_steps 1"
 SAVED = f"{STEP} --save_strategy steps --save_steps 1"
@@ -92,6 +93,7 @@ def test_a_first_step_is_exported_and_reported(recipe, tmp_path, monkeypatch, re
         flags = flags.replace("HYBRID", str(request.getfixturevalue("hybrid")))
     monkeypatch.chdir(ROOT)
     start(recipe, flags, output, monkeypatch, capsys)
+    check_own_card(recipe, output / ("upft-0" if recipe == "upft" else ""))
     check_published(recipe, output, tmp_path, capsys)
     resumed(recipe, flags, output, monkeypatch, capsys)
 
@@ -121,6 +123,18 @@ def resumed(recipe, flags, output, monkeypatch, capsys):
     assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 2]
     assert [path for path in done if path.stat().st_mtime_ns != done[path]] == []  # no completion is sampled twice
     assert list(trained.glob("*model.safetensors"))
+
+
+def check_own_card(recipe, trained):
+    """The run's folder has a README of its own, and no template of TRL's or PEFT's is left below it."""
+    cards = list(trained.rglob("README.md"))
+    if recipe == "rho1":  # whole weights without a record
+        assert cards == []
+        return
+    assert cards == [trained / "README.md"]
+    check_card(trained)
+    text = cards[0].read_text()
+    assert f"| `recipe` | {recipe} |" in text and "## What was measured" in text
 
 
 def check_published(recipe, output, tmp_path, capsys):

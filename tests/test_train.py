@@ -39,6 +39,9 @@ def test_every_recipe_is_listed_with_a_line_of_its_own(capsys):
         ),
         (["l1_maxlen", "--config", "no_such.yaml"], [SCRIPT, "--config", "no_such.yaml"]),
         (["--cpu", "l1_maxlen", "--note", "l1_maxlen"], ["--cpu", SCRIPT, "--note", "l1_maxlen"]),
+        # Help is the script's own: nothing is launched for it.
+        (["--cpu", "l1_maxlen", "--seed", "1", "--help", "lora"], [SCRIPT, "--help", "lora", "--seed", "1"]),
+        (["l1_maxlen", "-h", "--audit_only"], [SCRIPT, "-h", "--audit_only"]),
     ],
 )
 def test_the_words_are_those_of_accelerate_launch(words, expected):

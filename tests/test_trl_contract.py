@@ -90,6 +90,8 @@ SIGNATURES = [
         " mm_token_type_ids image_position_ids",
         "_score hands these image fields on by name: bring its list up to date",
     ),
+    (f"{GRPO}.create_model_card", "self model_name dataset_name tags", "OwnCard writes the README.md of a run here"),
+    (f"{SFT}.create_model_card", "self model_name dataset_name tags", "OwnCard writes the README.md of a run here"),
     (f"{GRPO}._log_metric", "self name value", "log through the `log_metric` that TRL hands to rewards"),
     (
         f"{GRPO}.__init__",

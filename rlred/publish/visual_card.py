@@ -19,17 +19,9 @@ def sees(run: Path) -> bool:
 def model_card(run: Path, name: str, base: Base) -> str:
     """The text of README.md: metadata, what it does, how to load it, what was measured, how it was trained."""
     settings = read_record(run / "run.json")
-    arguments, training = settings["arguments"], settings["training"]
-    questions, reward = arguments["questions"], arguments["reward"]
-    data = ModelCardData(
-        base_model=base.name if base.public else None,
-        library_name="peft",
-        pipeline_tag="image-text-to-text",
-        tags=["rlred", "trl", "grpo", "lora", "visual-tokens"],
-        datasets=[questions] if "/" in questions and not Path(questions).exists() else None,
-    )
+    arguments = settings["arguments"]
     parts = [
-        f"---\n{data.to_yaml()}\n---",
+        metadata(arguments, base),
         f"# {name}",
         f"A LoRA adapter for `{base.name}` that {does(arguments)}. Made with rlred.",
         *base.said(),
@@ -39,11 +31,33 @@ def model_card(run: Path, name: str, base: Base) -> str:
     parts += measured(run, name)
     parts += [
         "## How it was trained",
-        f"GRPO (TRL) with LoRA on `{questions}`, "
-        f"reward `{reward if isinstance(reward, str) else reward['name']}`, "
-        f"{training['max_steps']} steps, seed {training['seed']}. Every setting is in run.json.",
+        training_of(settings),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def metadata(arguments: dict, base: Base, library: str | None = "peft") -> str:
+    """The YAML block of the card."""
+    questions = arguments["questions"]
+    data = ModelCardData(
+        base_model=base.name if base.public else None,
+        library_name=library,
+        pipeline_tag="image-text-to-text",
+        tags=["rlred", "trl", "grpo", *(["lora"] if library == "peft" else []), "visual-tokens"],
+        datasets=[questions] if "/" in questions and not Path(questions).exists() else None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def training_of(settings: dict, what: str = "with LoRA") -> str:
+    """One sentence on how it was trained."""
+    arguments, training = settings["arguments"], settings["training"]
+    reward = arguments["reward"]
+    return (
+        f"GRPO (TRL) {what} on `{arguments['questions']}`, "
+        f"reward `{reward if isinstance(reward, str) else reward['name']}`, "
+        f"{training['max_steps']} steps, seed {training['seed']}. Every setting is in run.json."
+    )
 
 
 def does(arguments: dict) -> str:

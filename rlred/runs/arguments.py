@@ -24,7 +24,7 @@ from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import apart, complaint, no_such_flag, no_such_setting, option
 from rlred.names import MODES, SETTINGS, refuse
-from rlred.runs.config_files import HELP, read_config
+from rlred.runs.config_files import read_config
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.early_stop import EarlyStop
@@ -317,9 +317,6 @@ class LoraModelConfig(ModelConfig):
 class RecipeParser(TrlParser):
     """TRL's parser, which prints four hundred flags before its complaint; here the complaint is all."""
 
-    def format_help(self):
-        return super().format_help() + HELP.format(name=Path(self.prog).stem)
-
     def error(self, message):
         raise ValueError(complaint(message))
 
@@ -348,7 +345,7 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
     Settings of a `--probe FILE` stand between the two: flags > probe > YAML (rlred/checks/probe_file.py). Raises
     `ValueError` for a setting that no kind has. `--print_config` prints the merged file and ends the program.
     """
-    path, settings, argv = _settings(default_config, argv, kinds)
+    path, settings, argv = settings_of(default_config, argv, kinds)
     if "--print_config" in argv:
         print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")
         raise SystemExit(0)
@@ -357,7 +354,7 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
 
 def parse_elsewhere(default_config: Path, argv: list[str], kinds: tuple[type, ...]) -> tuple[Any, ...]:
     """The same on a machine that need not have the devices of the run: they are read, and not looked for."""
-    path, settings, argv = _settings(default_config, argv, kinds)
+    path, settings, argv = settings_of(default_config, argv, kinds)
     known = {item.name for kind in kinds for item in fields(kind)}
     told = {name: _told(name, argv, settings) for name in OF_DEVICES if name in known}
     flags = [word for name in told for word in (f"--{name}", "true" if name == "use_cpu" else "false")]
@@ -368,7 +365,7 @@ def parse_elsewhere(default_config: Path, argv: list[str], kinds: tuple[type, ..
     return found
 
 
-def _settings(
+def settings_of(
     default_config: Path, argv: list[str] | None, kinds: tuple[type, ...]
 ) -> tuple[Path, dict[str, Any], list[str]]:
     """The YAML that is read, its settings with those of a probe, and the flags."""

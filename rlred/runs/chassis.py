@@ -33,8 +33,10 @@ from rlred.files import read_record, write_json
 from rlred.flags import parse_known
 from rlred.heartbeat import WARNINGS, beat
 from rlred.output import external_failure, resume_hint
+from rlred.publish.run_card import write_cards
 from rlred.runs.arguments import LengthControlArguments, parse
 from rlred.runs.audit_only import Audit, audited
+from rlred.runs.help import help_asked, help_text
 from rlred.tiny import QUESTIONS
 from rlred.train import audit_of
 from rlred.training.callbacks import (
@@ -144,14 +146,17 @@ def check_same_model(output: Path, model, model_config: ModelConfig) -> None:
         )
 
 
-def describe(arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, model=None) -> dict:
-    """Every setting of the run, as it was used, and the fingerprint of the base's weights."""
+def describe(
+    recipe: str, arguments: LengthControlArguments, training: GRPOConfig, model_config: ModelConfig, model=None
+) -> dict:
+    """The recipe's name, every setting of the run, as it was used, and the fingerprint of the base's weights."""
     plain = json.loads(json.dumps(dataclasses.asdict(model_config), default=str))
     trained = training.to_sanitized_dict()
     if hasattr(training, "chat_template_kwargs"):
         trained["chat_template_kwargs"] = training.chat_template_kwargs  # a mapping, that can be read again
     own = {"weights": found} if (found := models.fingerprint(model)) else {}
-    settings = {"arguments": dataclasses.asdict(arguments), "training": trained, "model": plain, **own}
+    told = {"recipe": recipe, "arguments": dataclasses.asdict(arguments)}
+    settings = {**told, "training": trained, "model": plain, **own}
     return {**settings, "wrapper": described(training)}
 
 
@@ -184,6 +189,8 @@ def command(
 
     def work() -> str | None:
         sys.path.append(os.getcwd())  # a reward or a part may lie in a file where the run is started
+        if help_asked(sys.argv[1:]) is not None:
+            return help_text(recipe, kinds, sys.argv[1:])
         processes, argv = audit_of(sys.argv[1:])
         if processes:
             return said_by(audited(recipe, kinds, audit, argv, processes))
@@ -204,6 +211,8 @@ def command(
             if isinstance(placed, TrainingArguments) and isinstance(error, Exception):
                 error.add_note(resume_hint(placed))
             raise
+        if PartialState().is_main_process:
+            write_cards(Path(placed.output_dir))
         beat(Path(placed.output_dir), state="finished")
         return (Path(placed.output_dir) / page).read_text(encoding="utf-8") if report else None
 

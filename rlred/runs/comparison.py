@@ -82,7 +82,7 @@ def main_of(recipe: Path, arguments_kind: type, experiment: type) -> int:
             training.output_dir = str(default_output)
         folder, one = Path(training.output_dir), experiment(told, training, model_config).run
         claim(folder)
-        record = describe(told, training, model_config)
+        record = describe(default_output.name, told, training, model_config)
 
         def run_one(variant: str, seed: int, output: Path) -> dict:
             result = one(variant, seed, output)

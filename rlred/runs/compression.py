@@ -51,7 +51,7 @@ def run(
     output, state = prepare_output_dir(training, default_output), PartialState()
     check_same_model(output, model, model_config)
     if state.is_main_process:
-        write_json(output / "run.json", describe(arguments, training, model_config, model))
+        write_json(output / "run.json", describe(default_output.name, arguments, training, model_config, model))
     with state.main_process_first():  # the others find what it has made
         traces = traces_stage(
             output / "traces.jsonl", lambda: make_traces(arguments, training, model, tokenizer, questions, output)

@@ -1,4 +1,4 @@
-"""A YAML of settings, the files of defaults that it stands on, and what `--help` says of it."""
+"""A YAML of settings and the files of defaults that it stands on."""
 
 from pathlib import Path
 from typing import Any
@@ -7,17 +7,6 @@ import yaml
 
 from rlred.names import SETTINGS, refuse
 from rlred.train import shipped
-
-HELP = """
-beside these flags:
-  --config FILE       a YAML of settings in the place of the recipe's own; flags stand over it
-  --print_config      print that YAML with its defaults merged in, and end
-  --audit_only [N]    check settings, questions, rewards and prompts (of N processes), print every finding, and end
-
-for example:
-  rlred train {name} --config mine.yaml --audit_only
-  rlred train {name} --config mine.yaml --seed 1
-"""
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -65,7 +65,7 @@ from rlred.training.gathered_rollouts import GatheredRollouts
 from rlred.training.hindsight import Start, hindsight_start
 from rlred.training.target_search import SearchTargets
 from rlred.training.trackers import guard_trackers
-from rlred.training.trainer import ComposedGRPOTrainer, Part
+from rlred.training.trainer import ComposedGRPOTrainer, Part, PlainGRPOTrainer
 from rlred.wrapper import asked_wrapper, restart_state
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def run(
     rows = asked_rows(questions, prompts, arguments, training, parts)
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
     if PartialState().is_main_process:
-        write_json(output / "run.json", describe(arguments, training, model_config, model))
+        write_json(output / "run.json", describe(default_output.name, arguments, training, model_config, model))
 
     evaluation = StageEvaluation(arguments, training, held_out, tokenizer, prompts, grading, output, engines.of)
     evaluation.measure("baseline", model)
@@ -314,7 +314,7 @@ def make_trainer(parts: Sequence[Part], **settings) -> GRPOTrainer:
     training = settings["args"]
     if asked_wrapper(training) == "fsdp2" and not training.use_vllm:
         parts = [GatheredRollouts(), *parts]
-    trainer = ComposedGRPOTrainer(parts=parts, **settings) if parts else GRPOTrainer(**settings)
+    trainer = ComposedGRPOTrainer(parts=parts, **settings) if parts else PlainGRPOTrainer(**settings)
     guard_trackers(trainer)
     trainer.add_callback(CheckWrapper(trainer))
     return trainer

@@ -31,6 +31,7 @@ from rlred.evaluation.results import Result, write_result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import write_json
+from rlred.flags import option
 from rlred.output import claim, holds_run
 from rlred.runs.audit_only import Audit
 from rlred.runs.chassis import check_held_out, command, use_all_cores
@@ -42,34 +43,30 @@ from rlred.training.sft import SFTSettings, fine_tune
 class TaleArguments:
     """The settings of a TALE run; the defaults are the embedded ones."""
 
-    adapter: str = dataclasses.field(default=L1_MAXLEN, metadata={"help": "an adapter that keeps budgets"})
-    model: str | None = dataclasses.field(default=None, metadata={"help": "its base (default: what the adapter says)"})
-    student: str | None = dataclasses.field(default=None, metadata={"help": "who learns (default: that base)"})
-    questions: str = "sums"
-    num_questions: int = 512
-    eval_questions: str | None = dataclasses.field(
-        default=None, metadata={"help": "default: the questions' eval_split"}
+    adapter: str = option(L1_MAXLEN, "An adapter that keeps budgets.")
+    model: str | None = option(None, "Its base (default: what the adapter says).")
+    student: str | None = option(None, "Who learns (default: that base).")
+    questions: str = option("sums", "Training questions: 'sums' (embedded), a local file, or a Hub id.")
+    num_questions: int = option(512, "How many of them.")
+    eval_questions: str | None = option(None, "Held-out questions (default: the questions' eval_split).")
+    eval_split: str = option("test", "Split of the held-out questions.")
+    num_eval_questions: int = option(256, "How many of them.")
+    budgets: list[int] = option([16, 24, 32, 40, 48, 56, 64, 72], "Tokens at which each question is asked.")
+    samples: int = option(4, "Completions of each question at each budget.")
+    share: float = option(0.75, "A budget is enough where this share of its completions is correct, in (0, 1].")
+    max_steps: int = option(120, "Updates.")
+    batch_size: int = option(64, "Rows of an update.")
+    learning_rate: float = option(1e-3, "The highest rate of the schedule.")
+    lora_r: int = option(32, "Rank of the adapter.")
+    system_prompt: str | None = option(None, "System prompt (default: that of the adapter's run).")
+    chat_template_kwargs: str | None = option(
+        None, "Settings of the chat template as JSON (default: those of the adapter's run)."
     )
-    eval_split: str = "test"
-    num_eval_questions: int = 256
-    budgets: list[int] = dataclasses.field(default_factory=lambda: [16, 24, 32, 40, 48, 56, 64, 72])
-    samples: int = dataclasses.field(default=4, metadata={"help": "completions of each question at each budget"})
-    share: float = dataclasses.field(
-        default=0.75, metadata={"help": "a budget is enough where this share of its completions is correct, in (0, 1]"}
-    )
-    max_steps: int = 120
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    lora_r: int = 32
-    system_prompt: str | None = dataclasses.field(default=None, metadata={"help": "default: the adapter's run's"})
-    chat_template_kwargs: str | None = dataclasses.field(
-        default=None, metadata={"help": "settings of the chat template as JSON (default: the adapter's run's)"}
-    )
-    end_of_thinking: str | None = dataclasses.field(default=None, metadata={"help": "default: the adapter's run's"})
-    logging_steps: int = 20
-    dtype: str = "float32"
-    seed: int = 0
-    output_dir: str = "outputs/tale"
+    end_of_thinking: str | None = option(None, "What ends the thinking (default: as in the adapter's run).")
+    logging_steps: int = option(20, "Updates between two lines of the log.")
+    dtype: str = option("float32", "Precision of the weights.")
+    seed: int = option(0, "Seed of rows, sampling and adapter.")
+    output_dir: str = option("outputs/tale", "Folder of the run.")
 
     def __post_init__(self):
         if not self.budgets or min(self.budgets) < 1:
@@ -139,7 +136,7 @@ def run(arguments: TaleArguments) -> Result:
         cost={**searched, "minutes": round((time.monotonic() - start) / 60, 1)},
     )
     record = {**dataclasses.asdict(arguments), **asked.described(), "wording": dataclasses.asdict(asked.wording)}
-    write_json(output / "run.json", {"arguments": record})
+    write_json(output / "run.json", {"recipe": "tale", "arguments": record})
     write_result(result, output)
     return result
 

@@ -210,7 +210,7 @@ def run(
     check_same_model(output, model, model_config)
     evaluation = VisualStageEvaluation(arguments, policy, held_out, correctness, training.seed, output)
     if PartialState().is_main_process:
-        write_json(output / "run.json", describe(arguments, training, model_config, model))
+        write_json(output / "run.json", describe(default_output.name, arguments, training, model_config, model))
 
     evaluation.measure("baseline", model)
     labels = {"model": model_config.model_name_or_path, "adapter": str(output), "seed": training.seed}

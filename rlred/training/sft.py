@@ -26,6 +26,7 @@ from transformers import TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from rlred.output import last_checkpoint
+from rlred.publish.run_card import OwnCard
 from rlred.training.callbacks import CheckpointsInOrder, CheckWrapper, SkipBadUpdates
 from rlred.training.trackers import guard_trackers
 
@@ -157,7 +158,7 @@ def check_lengths(rows, longest: int | None) -> None:
         )
 
 
-class SupervisedTrainer(SFTTrainer):
+class SupervisedTrainer(OwnCard, SFTTrainer):
     """TRL's `SFTTrainer`: its arguments, and three more for what a method changes.
 
     `rate(update)` is the share of the learning rate at an update, in place of a scheduler. `sampler` draws the rows;

@@ -34,6 +34,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rlred.data.prompts import found_end
 from rlred.evaluation.row_limits import stopping_at
+from rlred.publish.run_card import OwnCard
 from rlred.rewards.base import declared, length_of
 from rlred.training.masked_head import score_selected
 
@@ -208,7 +209,11 @@ def check_graded(trainer: "ComposedGRPOTrainer", field: str) -> None:
         raise ValueError(f"{field} needs the reward 'correctness' beside {trainer.reward_func_names}; weight 0 will do")
 
 
-class ComposedGRPOTrainer(GRPOTrainer):
+class PlainGRPOTrainer(OwnCard, GRPOTrainer):
+    """`trl.GRPOTrainer`, whose README.md is that of a run."""
+
+
+class ComposedGRPOTrainer(OwnCard, GRPOTrainer):
     """`trl.GRPOTrainer` with parts. Takes GRPOTrainer's arguments and `parts`.
 
     Raises `ValueError` for settings that a part refuses, and where two parts answer a hook that takes one answer.

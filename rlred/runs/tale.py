@@ -1,11 +1,11 @@
 """Self-estimated budgets: a model that was taught to keep budgets learns to choose one by itself (TALE, 2412.18547).
 
-    search    ask each question at every budget with the length-controlled adapter; go down while the answer stays right
-    train     LoRA SFT on the last right completion, asked *without* a budget
+    search    ask each question at every budget with the length-controlled adapter; go down while it stays correct
+    train     LoRA SFT on the last correct completion, asked *without* a budget
     measure   tokens and accuracy by difficulty, base against trained, both asked without a budget
 
-TALE halves the budget while the answer stays right. Here the budgets are a grid, asked in one batch. To take the
-shortest right completion of all would be to learn from lucky guesses. Questions that are not answered right at the
+TALE halves the budget while the answer stays correct. Here the budgets are a grid, asked in one batch. To take the
+shortest correct completion of all would be to learn from lucky guesses. Questions that are answered incorrectly at the
 largest budget are left out: nothing is known of the budget that they need.
 """
 
@@ -173,7 +173,7 @@ def search_budgets(
     grading: Grading | None = None,
     path: Path | None = None,
 ) -> tuple[list[dict], dict]:
-    """Each question's completion at the least budget from which up it was right at every one; and what that cost.
+    """Each question's completion at the least budget from which up it was correct at every one; and what that cost.
 
     Rows of `question`, `completion`, `length`, `budget`, `level`. Raises `ValueError` when there is no such question.
     """
@@ -199,7 +199,7 @@ def search_budgets(
             lost.add(number)
     if not found:
         most = max(condition.budget for condition in conditions)
-        raise ValueError(f"none of {len(questions)} questions was answered right at the budget {most}")
+        raise ValueError(f"none of {len(questions)} questions was answered correctly at the budget {most}")
     rows = [
         {**texts[number], **{name: row[name] for name in ("completion", "length", "budget", "level")}}
         for number, row in found.items()

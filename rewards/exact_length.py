@@ -1,4 +1,4 @@
-"""Exact length (LCPO-Exact): correctness minus a price for every token away from the budget."""
+"""Exact length (LCPO-Exact): correctness minus a penalty for every token away from the budget."""
 
 from dataclasses import dataclass, field
 
@@ -24,7 +24,7 @@ class ExactLength(Reward):
     r"""Correctness minus a penalty for the distance between the length and the budget.
 
     r = c - alpha * |n - N|, where c is 0 or 1, n the completion's tokens and N the budget. `deviation="relative"` uses
-    |n - N| / N instead, so that alpha costs the same at every budget. `max_penalty` bounds the price; the paper's is
+    |n - N| / N instead, so that alpha costs the same at every budget. `max_penalty` bounds the penalty; the paper's is
     unbounded. An incorrect answer is penalised as well. A row without a budget is scored by correctness alone; a row
     whose solution cannot be parsed is None.
 

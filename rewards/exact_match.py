@@ -1,4 +1,4 @@
-"""Exact match: 1 for the right word, 0 for another; the correctness of questions whose answers are words."""
+"""Exact match: 1 for the correct word, 0 for another; the correctness of questions whose answers are words."""
 
 import re
 from dataclasses import dataclass

@@ -106,7 +106,7 @@ def equal_all(pairs: Sequence[tuple[str, str]], seconds: float = 1.0) -> list[bo
     r"""`equal` of each (gold, answer), in a tenth of a second for each on average, or 2 * `seconds` for a small batch.
 
     Half of the time is for a first attempt at each. Those that need longer get up to `seconds` one after the other,
-    until the other half is used up; the rest are wrong. So a batch of 64 hostile answers costs 7 seconds, not 64.
+    until the other half is used up; the rest are incorrect. So a batch of 64 hostile answers costs 7 seconds, not 64.
 
     >>> equal_all([("18", "18.0"), ("18", "9^{9^{9^{9}}}")])
     [True, False]
@@ -236,7 +236,7 @@ def _limit_this_process(seconds: float) -> None:
     limit = used + MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(used + MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     # Their default action ends the process inside any C call, unlike a Python handler. The seconds are the processor's:
-    # a busy machine does not make an answer wrong before half as much time again has passed on the clock.
+    # a busy machine does not make an answer incorrect before half as much time again has passed on the clock.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -271,7 +271,7 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever sympy prints does not reach the protocol
     for gold, answer in WARM_UP:
         _compare(gold, answer)
-    # Not every system that has the limits lets a process set them: then every answer would be graded wrong.
+    # Not every system that has the limits lets a process set them: then every answer would be graded incorrect.
     tried = _compare_in_child({"gold": "x+1", "answer": "1+x", "seconds": 20})
     error = None if tried is True else "a process cannot set its own limits here (RLIMIT_AS, ITIMER_PROF)"
     reply.write(json.dumps({"error": error}) + "\n")

@@ -1,4 +1,4 @@
-"""LACONIC: tokens over the budget have a price, and a controller sets the price until the mean length is the budget."""
+"""LACONIC: tokens over the budget have a penalty, and a controller sets it until the mean length is the budget."""
 
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -12,13 +12,14 @@ from .logged import last_logged
 
 @dataclass(frozen=True)
 class Laconic(Reward):
-    r"""Correctness minus a price for the share of the budget that is exceeded; the price follows the mean length.
+    r"""Correctness minus a penalty for the share of the budget that is exceeded; the penalty follows the mean length.
 
     r = c - lambda * max(0, (n - B) / B), for correct and incorrect answers alike. After every batch
 
         lambda <- min(max(lambda + rate * (mean(n) / B - 1), 0), ceiling)
 
-    so that the price rises while completions are longer than the budget B on average, and falls while they are shorter.
+    so that the penalty rises while completions are longer than the budget B on average, and falls while they are
+    shorter.
     lambda and mean(n) / B are in the trainer's log (`laconic/B/...`), which checkpoints keep: a resumed run goes on
     with its lambda. Log every step; where several are logged as one, lambda moves for all of them at once.
 
@@ -27,7 +28,7 @@ class Laconic(Reward):
 
     Source: LACONIC (2602.14468) and the text of its released code: lambda begins at 0, rate 0.002 and budget 1500 for a
     model of 1.5 billion parameters. The ceiling of its runs is not shown, and 1 is ours. The code also has a floor of
-    lambda, a cap of the price and a price for reaching the generation's limit; this follows the paper, without them.
+    lambda, a cap of the penalty and a penalty for reaching the generation's limit; this follows the paper, without.
 
     >>> from types import SimpleNamespace
     >>> state = SimpleNamespace(log_history=[{"step": 1, "laconic/20/multiplier": 0.1, "laconic/20/length_ratio": 3.0}])

@@ -41,7 +41,7 @@ class Length:
     """Counts a completion's tokens, end-of-sequence token included.
 
     `count="completion"` counts everything that was generated, as LCPO does (2503.04697, section 3). `count="thinking"`
-    counts the tokens before the first `end_of_thinking`, or all of them where it never comes. A policy that pays
+    counts the tokens before the first `end_of_thinking`, or all of them where it never comes. A policy penalised
     only for its thinking moves the reasoning into the answer (reference: length-control, section 1), so the whole
     completion is the default.
 

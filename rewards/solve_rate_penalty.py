@@ -12,7 +12,7 @@ from .length import Length
 
 @dataclass(frozen=True)
 class SolveRatePenalty(Reward):
-    r"""Correctness minus a price per token that is scaled by the group's solve rate.
+    r"""Correctness minus a penalty per token that is scaled by the group's solve rate.
 
     r = c - alpha * n * max(p, 1 / K), where p is the share of correct completions in the group of K. Correct or
     incorrect, a completion is penalised; on a question that is never solved, by a K-th of it.

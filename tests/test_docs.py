@@ -34,9 +34,10 @@ MOST_WORDS = 900
 # Pages that are written in the field's words only. The glossary and docs/style.md show the others.
 PLAIN = ("README.md", *(f"docs/{name}.md" for name in ("index", "get-started", "how-it-works", "choose-a-method")))
 PLAIN += tuple(f"docs/{name}.md" for name in ("results", "commands", "comparison", "log-index", "notebooks/index"))
+PLAIN += ("docs/methods.md", "docs/BOARD.md")
 PRIVATE = (
     r"dials?|deaf|hears?|heard|hearing|arms?|glances?|looks?|looked|units?|atomic|subjects?|Study|talker|viewer|chooser|"
-    r"overthinker|right|wrong|rightly|wrongly|earns?|earned|pays?|paid"
+    r"overthinker|right|wrong|rightly|wrongly|earns?|earned|pays?|paid|prices?|priced"
 )
 
 
@@ -251,6 +252,13 @@ OWN = re.compile(
     r"\b(?:dials?|deaf|hears?|heard|hearing|arms?|glances?|atomic|subjects?|Study|talker|viewer|chooser|overthinker)\b"
     r"|\blook tokens?\b|\b(?:to|policy) looks?(?! for\b| like\b| at\b| up\b| alike\b| better\b)"
 )
+# Answers are correct or incorrect, and rewarded or penalised; a value, a column or a flag may be wrong.
+GRADED = re.compile(
+    r"\b(?:right|wrong) (?:answers?|completions?|ones?|traces?|samples?|totals?|chains?|words?)\b(?! line\b)"
+    r"|(?:\b(?:always|stays?|answered|graded|counts? as|often|was|were|is|are|not|none|less)|%) (?:right|wrong)\b"
+    r"(?! (?:with|for|on average|about|away|behind)\b|-)"
+    r"|\bprice[sd]?\b|(?<!\b[Ss]he )(?<!', ')\b(?:pays|paid)\b"
+)
 EXPLAIN = {DOCS / f"{name}.md" for name in ("LOG", "glossary", "style", "design")} | {ROOT / "CHANGELOG.md"}
 
 
@@ -266,6 +274,54 @@ def spoken(path) -> list[tuple[int, str]]:
     found = [(line, text) for line, text in found if isinstance(text, str) and " " in text]
     comments = ((line, text.partition("# ")[2]) for line, text in enumerate(source.splitlines(), 1))
     return [(line, re.sub(r"`[^`]*`|<[^>]*>", "", text)) for line, text in (*found, *comments)]
+
+
+@pytest.mark.parametrize("room", ["rlred", "rewards", "recipes"])
+def test_answers_are_correct_or_incorrect_in_every_docstring_and_message(room):
+    """Also in what is made of them: reports, cards, `--help`. The field `price` of a reward is its name."""
+    files = [path for path in (ROOT / room).rglob("*.py") if path.name != "names.py"]
+    said = [(path, line, re.sub(r"\w+\.price\b|\bprice=", "", text)) for path in files for line, text in spoken(path)]
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {GRADED.search(text)[0]}" for path, line, text in said if GRADED.search(text)
+    ]
+    assert len(said) > 20 and found == []
+    for path in (ROOT / room).rglob("*.yaml"):
+        assert [line for line in path.read_text().splitlines() if GRADED.search(line.partition("# ")[2])] == [], path
+
+
+@pytest.mark.parametrize("folder", ["tests/benchmarks", "docs/probes", "data"])
+def test_what_is_generated_says_correct_or_incorrect(folder):
+    files = [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml", ".md")]
+    told = {
+        path: spoken(path) if path.suffix == ".py" else enumerate(path.read_text().splitlines(), 1) for path in files
+    }
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path, lines in told.items()
+        for line, text in lines
+        if GRADED.search(text)
+    ]
+    assert files and found == []
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("86.8 % right with 40 tokens", True),
+        ("a wrong answer is rewarded", True),
+        ("it stays right", True),
+        ("a price per token", True),
+        ("it pays short answers", True),
+        ("a wrong value is one line", False),
+        ("what would be right", False),
+        ("the column on the right", False),
+        ("what is wrong with a file", False),
+        ("So she pays 3 + 4", False),
+        ("right-padded rows", False),
+    ],
+)
+def test_the_check_of_words_knows_a_grade_from_a_wrong_flag(text, found):
+    assert bool(GRADED.search(text)) is found
 
 
 @pytest.mark.parametrize("room", ["rlred", "rewards", "recipes"])

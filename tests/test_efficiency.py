@@ -228,9 +228,9 @@ def test_the_page_says_what_accuracy_costs_and_holds_it_against_the_base(tmp_pat
     write_result(result, tmp_path)
     page = (tmp_path / "adherence.md").read_text()
     assert read_result(tmp_path) == result and page == to_markdown(result)
-    assert "| after RL | max | 20 | 20.0 | 20.0 | 26.7 | 74.98 | -0.75 | - |" in page  # 1/2 - 5/4
-    assert "| before (untrained base) | max | 20 | 40.0 | - | 40.0 | 99.96 | - | - |" in page
-    assert "| other questions | max | 20 | 20.0 | 20.0 | 26.7 | 74.98 | - | - |" in page
+    assert "| after RL | max | 20 | 20.0 | 20.0 | 26.7 | 74.98 | -0.75 |" in page  # 1/2 - 5/4
+    assert "| before (untrained base) | max | 20 | 40.0 | - | 40.0 | 99.96 | - |" in page
+    assert "| other questions | max | 20 | 20.0 | 20.0 | 26.7 | 74.98 | - |" in page
     assert "| after RL | max | 40 | 75.0 | 75.0 | 0.0 | 0.0 | 0.0 |" in page and "mean@k" not in page
 
 

@@ -92,7 +92,7 @@ def test_trap_a_card_shows_interruptions_which_have_no_budgets_to_follow(run, tm
     write_result(Result("interruptions", labels, blocks), run)
     assert rlred(["export", str(run), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "| free | - | 50 % |" in card and "(interruptions.png)" in card and "| max | 16 |" in card
+    assert "| free | 50 % |" in card and "(interruptions.png)" in card and "| max | 16 |" in card
     assert (tmp_path / "out" / "interruptions.png").exists() and str(tmp_path) not in card
 
 

@@ -130,7 +130,7 @@ def test_an_old_report_and_an_old_run_are_read(tmp_path):
     told = {"modes": {"none": 1, "max": 0}, "wording": {"none": "{question}!"}, "high_beta": 0.01, "eval_row_cap": None}
     write_json(tmp_path / "run.json", {"arguments": told, "training": {"scale_rewards": "none"}})
     result, run = read_result(tmp_path), read_record(tmp_path / "run.json")
-    assert "| free | - | 9.0 |" in to_markdown(result) and set(result.blocks["trained"]["overall"]) == {"free"}
+    assert "| free | 9.0 |" in to_markdown(result) and set(result.blocks["trained"]["overall"]) == {"free"}
     assert prompts_of(tmp_path).wording == Wording(free="{question}!")
     assert run["arguments"]["modes"] == {"free": 1, "max": 0} and run["arguments"]["beta_solved"] == 0.01
     assert run["training"] == {"scale_rewards": "none"}

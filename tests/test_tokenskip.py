@@ -102,7 +102,7 @@ def test_traces_are_read_from_released_predictions(tmp_path):
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     traces, report = load_traces(tmp_path / "p.jsonl")
     assert [trace["thinking"] for trace in traces] == ["She adds 3+4=7."]
-    assert report == {"sampled": 4, "wrong": 1, "without thinking": 1, "without a gold answer": 1, "kept": 1}
+    assert report == {"sampled": 4, "incorrect": 1, "without thinking": 1, "without a gold answer": 1, "kept": 1}
 
 
 def test_empty_thinking_everywhere_is_an_error(tmp_path):

@@ -266,7 +266,7 @@ def _same_quantity(one, other, again) -> bool:
     return judge.equal(f"{factor} \\cdot ({value})", f"{times} \\cdot ({given})")
 
 
-# (what, the form, a gold and an answer that were graded wrong without it)
+# (what, the form, a gold and an answer that were graded incorrect without it)
 FORMS = [
     ("words", words_alone, ("Thursday", r"\text{thursday}")),
     ("numbers", numbers, ("19/6", "3 1/6")),

@@ -16,7 +16,7 @@ class Table:
 
     def run(self) -> None:
         """Prints one table of the runs' stages."""
-        from rlred.evaluation.report import compare
         from rlred.evaluation.results import read_result
+        from rlred.evaluation.side_by_side import compare
 
         print(compare([(str(run), read_result(run)) for run in self.runs]))

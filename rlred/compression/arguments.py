@@ -116,7 +116,7 @@ class CompressionArguments:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         check_difficulty(self.difficulty), check_share("short_share", self.short_share), check_levels(self.levels)
         if self.difficulty == "failures" and self.num_samples == 1 and not self.traces:
-            raise ValueError("difficulty=failures: num_samples must be 2 or more, got 1: one sample is always right")
+            raise ValueError("difficulty=failures: num_samples must be 2 or more, got 1: one sample is always correct")
         if self.reweight_steps is not None:
             self._check_reweighting()
         if self.scorer in UNASKED and not self.controls:

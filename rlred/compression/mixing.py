@@ -28,7 +28,7 @@ def check_share(name: str, share: float | None) -> None:
 
 
 def difficulties(traces: Sequence[dict], by: str, count: Callable[[str], int]) -> list[float]:
-    """How hard each question is: `failures`, the share of its samples that were not right; `length`, the rank of its
+    """How hard each question is: `failures`, the share of its samples that were not correct; `length`, the rank of its
     thinking's tokens among all traces, from 0 (shortest) to 1. Ties share their mean rank.
 
     Raises `ValueError` for an unknown measure, traces without `failure_rate`, and when all are equally hard.

@@ -1,6 +1,6 @@
 """The stages of compression with their artefacts on disk: what is there is not made again.
 
-traces.jsonl              the model's own right chains of thought; beside it all of them, traces.completions.jsonl
+traces.jsonl              the model's own correct chains of thought; beside it all of them, traces.completions.jsonl
 scores.<scorer>.jsonl     a header, then the scores of a few texts a line, appended as they come
 rows.<scorer>.jsonl       what is trained on; beside it what was reached, rows.<scorer>.json
 """

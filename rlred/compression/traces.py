@@ -1,4 +1,4 @@
-r"""Traces: the target model's own chains of thought that end in the right answer, thinking and answer apart.
+r"""Traces: the target model's own chains of thought that end in the correct answer, thinking and answer apart.
 
 A trace is a row (`question`, `solution`, `thinking`, ...) whose `opening + thinking + separator + answer` is the
 completion, character for character. Chains of others are worse than none: TokenSkip's authors saw Llama-3.1-8B fall
@@ -80,7 +80,7 @@ def sample_traces(
     path: Path | None = None,
     share: Share | None = None,
 ) -> tuple[list[dict], dict]:
-    """The right ones of the model's own completions as traces, and how many were dropped and why.
+    """The correct ones of the model's own completions as traces, and how many were dropped and why.
 
     The prompt is that of ratio 1. `path` keeps all completions, so that an interrupted sampling goes on, and so that
     several processes can each sample a `share` before one reads them all. Raises `ValueError` when no trace is left.
@@ -107,7 +107,7 @@ def sample_traces(
 
 
 def load_traces(path: Path, columns: dict[str, str] | None = None, end: str = DEFAULT_END) -> tuple[list[dict], dict]:
-    """Traces from a file of questions and completions (names as in rlred/evaluation/predictions.py), right ones only.
+    """Traces from a file of questions and completions (names as in rlred/evaluation/predictions.py), correct ones only.
 
     `end` is the text that ends the thinking, "" for none.
     A line without a gold answer cannot be graded and is dropped. Raises `ValueError` for a file that cannot be read or
@@ -137,8 +137,8 @@ def load_traces(path: Path, columns: dict[str, str] | None = None, end: str = DE
 def _kept(
     graded: list[tuple[dict, Parts, float | None]], samples: Counter, counts: Counter, source: str
 ) -> tuple[list[dict], dict]:
-    """The right ones among `graded`; `samples` is how many there were of each question, so that each trace knows the
-    `failure_rate` of its question: the share of its samples that were not right.
+    """The correct ones among `graded`; `samples` is how many there were of each question, so that each trace knows the
+    `failure_rate` of its question: the share of its samples that were not correct.
     """
     traces, right = [], Counter()
     for row, parts, correct in graded:
@@ -146,7 +146,7 @@ def _kept(
         if correct is None:
             counts["without a gold answer"] += 1
         elif correct != 1:
-            counts["wrong"] += 1
+            counts["incorrect"] += 1
         elif not parts.thinking.strip():
             counts["without thinking"] += 1
         else:
@@ -157,6 +157,6 @@ def _kept(
     counts["kept"] = len(traces)
     if not traces:
         said = ", ".join(f"{number} {reason}" for reason, number in counts.items())
-        raise ValueError(f"traces: none of {source} is right and has some thinking ({said})")
+        raise ValueError(f"traces: none of {source} is correct and has some thinking ({said})")
     logger.info("traces: %s", dict(counts))
     return uniform(traces), dict(counts)

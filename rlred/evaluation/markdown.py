@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 BAR = r"\|"  # a bar that is part of a cell
+EMPTY = ("", "-", None)  # what a cell without a value holds
 
 
 def table(names: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
@@ -24,6 +25,17 @@ def table(names: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
             raise ValueError(f"table: {len(cells)} cells for {len(names)} columns: {cells}")
         lines.append(_line(cells))
     return lines
+
+
+def filled(names: Sequence[str], rows: Iterable[Iterable[object]]) -> tuple[list[str], list[list[object]]]:
+    """Names and rows without the columns that no row fills: a dash is no value.
+
+    >>> filled(["mode", "budget", "tokens"], [["free", "-", 9.0], ["free", "", 8.0]])
+    (['mode', 'tokens'], [['free', 9.0], ['free', 8.0]])
+    """
+    cells = [list(row) for row in rows]
+    kept = [place for place in range(len(names)) if not cells or any(row[place] not in EMPTY for row in cells)]
+    return [names[place] for place in kept], [[row[place] for place in kept] for row in cells]
 
 
 def _line(cells: Iterable[object]) -> str:

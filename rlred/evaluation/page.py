@@ -18,8 +18,9 @@ from matplotlib import pyplot as plt
 
 from rlred.evaluation.markdown import table, table_of, to_html
 from rlred.evaluation.measures import amount
-from rlred.evaluation.report import colours, compare
+from rlred.evaluation.report import colours
 from rlred.evaluation.results import KINDS, Result, kind_of, results_in, set_ink, to_markdown
+from rlred.evaluation.side_by_side import compare
 from rlred.files import write_text
 
 INK = "#010203"  # stands for the page's text colour, see svg_of
@@ -71,6 +72,10 @@ def write_page(folders: list[Path], output: Path) -> Path:
     runs = [(folder.resolve().name, folder, results_of(folder)) for folder in folders]
     output.mkdir(parents=True, exist_ok=True)
     body = [f"<h1>{'Runs' if len(runs) > 1 else html.escape(runs[0][0])}</h1>"]
+    for name, _, results in runs:  # what they come to, before any table
+        said = [text for one in results for text in kind_of(one).summary(one)]
+        titled = [f"{name}: {text}" if len(runs) > 1 and not place else text for place, text in enumerate(said)]
+        body += [to_html(text) for text in titled]
     compared = [(name, one) for name, _, results in runs for one in results if one.kind == "adherence"]
     if compared:
         body += [
@@ -109,7 +114,7 @@ def section(name: str, folder: Path, results: list[Result], stem: Path) -> list[
     parts = [f"<h2>{html.escape(name)}</h2>"]
     for result in results:
         parts += pictures_of(result, stem)
-        parts.append(to_html(to_markdown(result)))
+        parts.append(to_html(to_markdown(result, summary=False)))
     parts += own_pages(folder)
     curves = read_curves(folder)
     if curves:

@@ -1,8 +1,8 @@
 """A cap of its own for each row of a sweep: a completion ends at `per_prompt_cap` times the maximum it was asked for.
 
 Only rows of mode `max` are cut; an exact length is measured by how far it was missed. The rows that end before their
-cap are the same token by token. A row that is cut counts as wrong, and as long as the sweep's cap: it could have gone
-on that far, and lengths cut in proportion to the budget would look like obedience. What a report then says:
+cap are the same token by token. A row that is cut counts as incorrect, and as long as the sweep's cap: it could have
+gone on that far, and lengths cut in proportion to the budget would look like obedience. What a report then says:
 
     over budget                              the same: a cut row has more than N tokens
     accuracy                                 a lower bound; adding `cut`, the share of the rows, makes an upper one

@@ -67,7 +67,7 @@ class Layout:
     name: str
     marks: tuple[str, ...]  # paths that some row has, all of them
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    all_needed: bool = False  # a list of gold answers: all of them, where elsewhere any is right
+    all_needed: bool = False  # a list of gold answers: all of them, where elsewhere any is correct
     once: tuple[str, ...] = ()  # rows alike in these, but not in `but`, hold the same completion
     but: str = ""
 

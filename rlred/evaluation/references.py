@@ -1,4 +1,4 @@
-"""`rlred reference`: how long, and how often right, the model is before training, question by question.
+"""`rlred reference`: how long, and how often correct, the model is before training, question by question.
 
 Length efficiency (O1-Pruner) rewards being shorter than that at no loss of accuracy. K completions of each question,
 asked without a budget, give `reference_length` (mean tokens) and `reference_accuracy` (share of correct answers), and

@@ -1,13 +1,14 @@
-"""The result of a sweep over budgets: adherence.{json,md,png}, and several of them in one table."""
+"""The result of a sweep over budgets: adherence.{json,md,png}."""
 
 from matplotlib.figure import Figure
 
 from rlred.data.budgets import effort_name
 from rlred.evaluation import by_difficulty, calibration
 from rlred.evaluation.efficiency import CAPS, aes
-from rlred.evaluation.markdown import table
+from rlred.evaluation.markdown import filled, table
 from rlred.evaluation.measures import MEASURES, amount, paired_difference
 from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, set_ink
+from rlred.evaluation.summary import summary
 
 STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
 TITLES = {
@@ -93,12 +94,15 @@ def _own(name: str):
 
 
 def _lines(result: Result, name: str) -> list[dict]:
-    """The rows of a block, and the mean of each mode."""
-    block = result.blocks[name]
-    return [*block["rows"], *({"mode": mode, "budget": "all", **mean} for mode, mean in block["overall"].items())]
+    """The rows of a block, and the mean of each mode; of nothing asked for, one row is its mean."""
+    block, rows = result.blocks[name], result.rows(name)
+    several = [mode for mode in block["overall"] if mode != "free" or sum(row["mode"] == mode for row in rows) > 1]
+    return [*rows, *({"mode": mode, "budget": "all", **block["overall"][mode]} for mode in several)]
 
 
 def _above(block: dict) -> list[str]:
+    if block["rank_correlation"] is block["spread_ratio"] is None:  # no budgets to follow
+        return _markers(block)
     return [
         f"Rank correlation of budget and length within a question: {number(block['rank_correlation'], 3)}. "
         f"Spread, n(largest) / n(smallest): {number(block['spread_ratio'])} "
@@ -108,7 +112,9 @@ def _above(block: dict) -> list[str]:
 
 
 def _introduction(result: Result) -> list[str]:
-    about = "Errors are percentages of the budget; accuracy is a percentage with its 95 % Wilson interval."
+    asked = any(row["mean_abs_error"] is not None for block in result.blocks.values() for row in block["rows"])
+    about = "Errors are percentages of the budget; accuracy" if asked else "Accuracy"
+    about += " is a percentage with its 95 % Wilson interval."
     return [*_provenance(result), about, *_cut(result)]
 
 
@@ -161,7 +167,7 @@ def _cut(result: Result) -> list[str]:
         for block in result.blocks.values()
     )
     return [
-        f"Rows that ask for a maximum were cut at {cap:g} times it and then count as wrong, and "
+        f"Rows that ask for a maximum were cut at {cap:g} times it and then count as incorrect, and "
         "as long as the cap: over budget is exact, accuracy at least and tokens and errors at most what is shown; rank "
         f"correlation, spread and full length are affected. Largest share of a row cut (%): {shares}."
     ]
@@ -176,7 +182,8 @@ def _efficiency(result: Result) -> list[str]:
     names = ("stage", "mode", "budget", "tokens, correct", "tokens, incorrect", "tokens per correct answer")
     names += ("OckScore", "AES", "repetition %")
     names += ("k", "mean@k", "pass@k", "majority accuracy") if several else ()
-    return ["## Efficiency", "", *table(names, [_efficiency_cells(result, *line, several) for line in lines])]
+    cells = [_efficiency_cells(result, *line, several) for line in lines]
+    return ["## Efficiency", "", *table(*filled(names, cells))]
 
 
 def _efficiency_cells(result: Result, block: dict, row: dict, several: bool) -> list:
@@ -215,7 +222,7 @@ def _spectrum(result: Result) -> list[str]:
         "Areas are means over the logarithm of tokens: of these caps, and of the mean tokens of a mode's rows."
     )
     names = (*names, "area, caps", "area, rows")
-    return ["## Accuracy under a cap", "", about, "", *table(names, rows)]
+    return ["## Accuracy under a cap", "", about, "", *table(*filled(names, rows))]
 
 
 def _at_full_length(result: Result) -> list[str]:
@@ -262,7 +269,7 @@ def _what_rl_added(result: Result) -> list[str]:
             per_token = None if mean["accuracy"] is None else 100 * mean["accuracy"] / max(mean["mean_length"], 1)
             rows.append([mode, TITLES[stage], *cells, number(per_token)])
     names = ("mode", "stage", "mean abs. error", "RMSE", "over budget", "accuracy", "correct answers per 100 tokens")
-    lines = ["## What RL added to the hindsight start", "", *table(names, rows)]
+    lines = ["## What RL added to the hindsight start", "", *table(*filled(names, rows))]
     start = result.details.get("hindsight_start")
     if start:
         asked = [row["budget"] for row in result.rows("trained") if row["budget"] is not None]
@@ -324,59 +331,6 @@ def _points(rows) -> tuple[list[float], list[float]]:
     return [length for length, _ in found], [accuracy for _, accuracy in found]
 
 
-def compare(results: list[tuple[str, Result]]) -> str:
-    """One line per run, stage and mode: the measures over all budgets, and what they cost."""
-    names = (
-        "run",
-        "seed",
-        "stage",
-        "mode",
-        "mean tokens",
-        "rank corr.",
-        "spread (asked)",
-        "mean abs. error",
-        "RMSE",
-        "over budget",
-    )
-    names += (
-        "accuracy at the smallest / middle / largest budget",
-        "at full length",
-        "rollouts to corr. 0.9",
-        "minutes",
-    )
-    lines = []
-    for run, result in results:
-        for name, block in result.blocks.items():
-            for mode, mean in block["overall"].items():
-                rows = [row for row in block["rows"] if row["mode"] == mode]
-                cells = [run, result.labels.get("seed"), _stage(name, block), mode]
-                cells += [
-                    number(mean["mean_length"], 1),
-                    number(block["rank_correlation"], 3),
-                    f"{number(block['spread_ratio'])} ({number(block['asked_spread_ratio'])})",
-                    *(percent(mean[measure]) for measure in ("mean_abs_error", "rmse", "over_budget")),
-                    " / ".join(percent(row["accuracy"], 0) for row in (rows[0], rows[len(rows) // 2], rows[-1])),
-                    percent(block.get("full_length", {}).get("accuracy"), 0),
-                    *(_cost_cells(result.cost, block) if name == "trained" else ("", "")),
-                ]
-                lines.append(cells)
-    return "\n".join(table(names, lines))
-
-
-def _stage(name: str, block: dict) -> str:
-    return name.removesuffix("_constant_length") if name in TITLES else block["title"]
-
-
-def _cost_cells(cost: dict, block: dict) -> tuple[str, str]:
-    if not cost:
-        return "-", "-"
-    if block["rank_correlation"] is None:
-        return "-", str(cost["minutes"])
-    rollouts = cost["rollouts_to_rank_correlation_0.9"]
-    spent = cost["hindsight_samples"] + cost["rl_rollouts"]
-    return f"not in {spent:,}" if rollouts is None else f"{rollouts:,}", str(cost["minutes"])
-
-
 ADHERENCE = Kind(
     title="Adherence",
     introduction=_introduction,
@@ -385,6 +339,7 @@ ADHERENCE = Kind(
     upgrade=upgrade,
     lines=_lines,
     above=_above,
+    summary=summary,
     sections=(
         calibration.section,
         by_difficulty.unasked,

@@ -9,6 +9,7 @@ to_markdown     the page of a result
 docs/measures.md, "One form of results", describes the JSON.
 """
 
+import itertools
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
-from rlred.evaluation.markdown import table
+from rlred.evaluation.markdown import filled, table
 from rlred.files import read_record, write_json, write_text
 
 FORMAT = 2  # 1: the files of before, one form for each kind
@@ -84,7 +85,8 @@ class Kind:
     """How one kind of result is shown. Its functions take the result.
 
     `columns` gives the heading of every column and the function from a line to its cell; `lines` the lines of a block's
-    table, its rows unless there are more; `above` the text above that table; `sections` what comes after the blocks.
+    table, its rows unless there are more; `above` the text above that table; `sections` what comes after the blocks,
+    and `summary` the paragraphs that the page begins with.
     `upgrade` makes a result of the JSON of an older version; it may raise anything where that is none.
     """
 
@@ -95,6 +97,7 @@ class Kind:
     upgrade: Callable[[dict], Result]
     lines: Callable[[Result, str], list[dict]] = Result.rows
     above: Callable[[dict], list[str]] = lambda block: []
+    summary: Callable[[Result], list[str]] = lambda result: []
     sections: tuple[Callable[[Result], list[str]], ...] = ()
 
 
@@ -103,16 +106,23 @@ def kind_of(result: Result) -> Kind:
     return pkgutil.resolve_name(KINDS[result.kind])
 
 
-def to_markdown(result: Result) -> str:
-    """The page of a result: a table for each block, then the sections of its kind and the cost."""
+def to_markdown(result: Result, summary: bool = True) -> str:
+    """The page of a result: what it comes to, a table for each block, then the sections of its kind and the cost.
+
+    The tables have the same columns, those that a row of one of them fills.
+    """
     kind = kind_of(result)
     columns = kind.columns(result)
-    lines = [f"# {kind.title}", "", *kind.introduction(result)]
+    said = kind.summary(result) if summary else []
+    lines = [f"# {kind.title}", "", *(line for text in said for line in (text, "")), *kind.introduction(result)]
+    cells = {
+        name: [[cell(line) for cell in columns.values()] for line in kind.lines(result, name)] for name in result.blocks
+    }
+    names, rows = filled(list(columns), itertools.chain(*cells.values()))
     for name, block in result.blocks.items():
         above = kind.above(block)
         lines += ["", f"## {block['title'][0].upper()}{block['title'][1:]}", "", *above, *([""] if above else [])]
-        rows = ([cell(line) for cell in columns.values()] for line in kind.lines(result, name))
-        lines += table(list(columns), rows)
+        lines += table(names, [rows.pop(0) for _ in cells[name]])
     for section in kind.sections:
         found = section(result)
         lines += ["", *found] if found else []

@@ -114,7 +114,7 @@ def ready(model: PreTrainedModel | Engine, tokenizer: PreTrainedTokenizerBase):
 def _complete_batch(model, tokenizer, prompt_ids, limits, temperature, seed) -> list[list[int]]:
     device = next(model.parameters()).device
     sampling = {"do_sample": False} if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0}
-    # The tokenizer's own padding side is the right one, most often, and a completion follows its prompt.
+    # The tokenizer's own padding side fits, most often, and a completion follows its prompt.
     inputs = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
     prompt_length = inputs["input_ids"].shape[1]
     with seeded(seed):

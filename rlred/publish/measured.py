@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult
 
 from rlred.evaluation.markdown import table
-from rlred.evaluation.results import Result, kind_of, number, percent, read_result, results_in, to_markdown
+from rlred.evaluation.results import Result, kind_of, read_result, results_in, to_markdown
 
 
 def measured(run: Path, name: str) -> list[str]:
@@ -68,24 +68,8 @@ def asked_for(row: dict) -> str:
 
 
 def section(result: Result, run: Path, name: str) -> list[str]:
-    """One result: a sentence on what training has changed, its pictures, its tables."""
+    """One result: what it comes to, its pictures, its tables."""
     shown = dataclasses.replace(result, labels={**result.labels, "adapter": name})
-    text = to_markdown(shown).replace("\n## ", "\n### ").partition("\n\n")[2].strip()
+    text = to_markdown(shown, summary=False).replace("\n## ", "\n### ").partition("\n\n")[2].strip()
     pictures = [(file, one.caption) for file, one in kind_of(result).pictures.items() if (run / file).is_file()]
-    return [*changed(result), *(f"![{caption}]({file})" for file, caption in pictures), text]
-
-
-def changed(result: Result) -> list[str]:
-    """How an adapter follows budgets, beside its base; nothing where none was asked for."""
-    if result.kind != "adherence" or not {"baseline", "trained"} <= set(result.blocks):
-        return []
-    before, after = result.blocks["baseline"], result.blocks["trained"]
-    mean = next((one for one in after["overall"].values() if one["mean_abs_error"] is not None), None)
-    if mean is None:
-        return []
-    return [
-        f"Rank correlation of budget and length within a question: {number(before['rank_correlation'], 3)} "
-        f"before, {number(after['rank_correlation'], 3)} after. Mean absolute error "
-        f"{percent(mean['mean_abs_error'])} % of the budget, over budget in {percent(mean['over_budget'])} % "
-        "of completions."
-    ]
+    return [*kind_of(result).summary(result), *(f"![{caption}]({file})" for file, caption in pictures), text]

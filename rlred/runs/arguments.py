@@ -91,7 +91,7 @@ class LengthControlArguments:
         "Search length_bonus's targets: fields of rlred.training.target_search.TargetSearch, YAML/JSON; empty: given.",
     )
     beta_solved: float | None = option(
-        None, "KL weight of a group that is always right, beta being that of one that never is (FAST); empty: beta."
+        None, "KL weight of a group that is always correct, beta being that of one that never is (FAST); empty: beta."
     )
 
     early_stop_rollouts: bool = option(

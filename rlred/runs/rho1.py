@@ -39,7 +39,7 @@ class RhoArguments:
     corpus: str = option(EMBEDDED, "Text to train on: 'long_sums' (embedded), a local file or a Hub id.")
     text_column: str = option("text", "Its column of text.")
     num_rows: int = option(4096, "Its rows.")
-    noise: float = option(0.3, "Share of the embedded corpus's running totals that are wrong.")
+    noise: float = option(0.3, "Share of the embedded corpus's running totals that are incorrect.")
     clean: str = option(EMBEDDED, "Clean text for the reference and for the loss on held-out text, named likewise.")
     clean_column: str = option("text", "Its column of text.")
     num_clean_rows: int = option(512, "Its rows for the reference.")
@@ -164,7 +164,7 @@ class Experiment:
         return sample_of(load_questions(told.eval_questions, split="test", limit=limit), told.num_eval_questions)
 
     def accuracy(self, model, tokenizer, temperature: float) -> float:
-        """Share of right answers to the held-out questions."""
+        """Share of correct answers to the held-out questions."""
         outcomes = sweep(
             model,
             tokenizer,

@@ -57,7 +57,7 @@ class UpftArguments:
 def up_to(rows: list[dict], tokens: int) -> Dataset:
     """The rows again and again, until they hold that many trained tokens. Raises `ValueError` where they hold none."""
     if not any(any(row["completion_mask"]) for row in rows):
-        raise ValueError("nothing to train on: no sample ended within max_completion_length, or none of them was right")
+        raise ValueError("nothing to train on: no sample ended within max_completion_length, or none was correct")
     taken, total = [], 0
     for row in itertools.cycle(rows):
         if total >= tokens:

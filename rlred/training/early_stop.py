@@ -10,7 +10,7 @@ whatever follows. A completion is cut there. What stays the same, and what does 
     random numbers        a batch that ends earlier draws fewer of them: the next batch is sampled differently
     curves                a cut row counts as truncated (`completions/clipped_ratio`), and as long as the cap in
                           `adherence/*`: it could have gone on that far. Correctness, logged beside the reward, misses a
-                          right answer that would have come after the cut
+                          correct answer that would have come after the cut
 """
 
 from collections.abc import Callable, Sequence

@@ -4,7 +4,7 @@ Rho-1   A token is scored by how much more the model loses on it than a referenc
         -log p + log p_ref. The highest share of each batch is trained on, loss = sum over them / (N * share); the rest
         is read as context. Noise has no excess: nobody can predict it. Dynamic, the scores are those of the model as it
         is at each step (`HighestExcess`); static, those of the model before training (`static_labels`).
-UPFT    The first t tokens of one sample of the model's own for each question, right or wrong, without an
+UPFT    The first t tokens of one sample of the model's own for each question, correct or not, without an
         end-of-sequence token behind them; a share of whole samples beside them, so that it does not forget how to end.
 
 Either way the choice is in `labels`: -100 is not trained on, and TRL divides by the labels that are left.

@@ -1,9 +1,9 @@
 """Laser-D's own choice of its three target lengths (2505.15612), on questions that are kept apart for it.
 
 Every so many steps the policy answers the monitor questions. They fall into easy, medium and hard by its accuracy, as
-the groups of the reward do. A target is the least length of a grid within which one right answer of a group can be
-expected: coverage * right >= 1, where coverage is the share of the completions in that difficulty which are no longer,
-and right the fewest right answers that a group of it may have.
+the groups of the reward do. A target is the least length of a grid within which one correct answer of a group can be
+expected: coverage * correct >= 1, where coverage is the share of the completions in that difficulty which are no
+longer, and correct the fewest correct answers that a group of it may have.
 """
 
 import logging
@@ -61,7 +61,7 @@ def choose_targets(
 ) -> tuple[int, int, int]:
     """The targets for easy, medium and hard questions; `longest` where no length of the grid is enough.
 
-    `groups` are each monitor question's accuracy and the lengths of its completions. The fewest right answers of a
+    `groups` are each monitor question's accuracy and the lengths of its completions. The fewest correct answers of a
     group of 8 are 5, 2 and 1, rounded down as in the released code, whose bounds (2/3 and 1/3 themselves are the harder
     side) these are too.
 
@@ -72,10 +72,10 @@ def choose_targets(
     lengths: tuple[list[int], ...] = ([], [], [])
     for accuracy, own in groups:
         lengths[0 if accuracy > 2 / 3 else 1 if accuracy > 1 / 3 else 2].extend(own)
-    right = (group_size * 2 // 3, group_size // 3, 1)
+    correct = (group_size * 2 // 3, group_size // 3, 1)
     targets = [
         next((top for top in grid if own and fewest * sum(n <= top for n in own) >= len(own)), longest)
-        for own, fewest in zip(lengths, right, strict=True)
+        for own, fewest in zip(lengths, correct, strict=True)
     ]
     return tuple(targets)
 

@@ -1,9 +1,9 @@
 """A tiny reasoner that thinks long past its answer: where rewards for shorter thinking have something to do.
 
-The embedded base stops at random, and is wrong where it stops too early; there, shorter means worse. Reasoners that
+The embedded base stops at random, and is incorrect where it stops too early; there, shorter means worse. Reasoners that
 people want to shorten are the other way about: they know, and go on checking. So from a few completions of each
-question the base's longest right one is kept, and it learns those by LoRA SFT, merged into its weights. Nothing but its
-own work goes in.
+question the base's longest correct one is kept, and it learns those by LoRA SFT, merged into its weights. Nothing but
+its own work goes in.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ def make_overthinking(folder: Path, *, num_questions: int = NUM_QUESTIONS, max_s
 
 
 def longest_right(outcomes: list[dict], texts: dict) -> list[dict]:
-    """Of each question the longest completion that was right and ended by itself, where it is long.
+    """Of each question the longest completion that was correct and ended by itself, where it is long.
 
     >>> rows = [{"question_id": 0, "correct": right, "truncated": False, "length": n, "completion": str(n)}
     ...         for n, right in ((60, True), (70, False), (58, True))]

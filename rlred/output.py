@@ -33,6 +33,10 @@ PEER_GONE = re.compile(
     re.DOTALL,
 )
 
+WAITED = re.compile(
+    r"gloo.*Timed out waiting \d+ms", re.DOTALL
+)  # what gloo says after ddp_timeout; NCCL ends the process
+
 
 def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
     """The folder of this run, made by the main process; a finished run is never written over.
@@ -213,6 +217,9 @@ def external_failure(error: BaseException | None) -> str | None:
             return f"a server does not answer ({_address(error) or str(error).splitlines()[0][:160]}); start it again"
         if type(error).__name__ == "WeightsLost":  # rlred/evaluation/vllm_restart.py
             return str(error)
+        if isinstance(error, RuntimeError) and WAITED.search(str(error)):
+            waited = "another process of this run was waited for longer than ddp_timeout"
+            return f"{waited}; it is gone, or it works alone for longer, and then --ddp_timeout is too small"
         if isinstance(error, RuntimeError) and PEER_GONE.search(str(error)):
             named = re.search(r"\[([\d.]+|[\da-f:]*::[\da-f:]*)\]:\d+", str(error))
             where = f" on the host {named[1]}" if named else ""

@@ -35,13 +35,13 @@ class LastWarnings(logging.Handler):
 WARNINGS = LastWarnings()
 
 
-def begin(folder: Path) -> None:
+def begin(folder: Path, name: str = NAME) -> None:
     """Says that this process works in a folder from now on; what an earlier one said is written over."""
     times = {"started": time.time(), "time": time.time(), "uptime": _uptime()}
-    write_json(folder / NAME, {**_this_process(), **times, "state": "running"})
+    write_json(folder / name, {**_this_process(), **times, "state": "running"})
     if not _worked_in:
         threading.Thread(target=_mark, daemon=True).start()
-    _worked_in[:] = [folder]
+    _worked_in[:] = [folder / name]
 
 
 _worked_in: list[Path] = []
@@ -51,19 +51,20 @@ def _mark() -> None:
     """Marks the heartbeat of the folder in which this process works, as long as it is its own."""
     while True:
         time.sleep(TOUCH)
-        record = read(_worked_in[0])
+        path = _worked_in[0]
+        record = read(path.parent, path.name)
         if record and is_own(record) and record.get("state") == "running":
             try:
-                os.utime(_worked_in[0] / NAME)
+                os.utime(path)
             except OSError:
                 pass  # no run ends because of it
 
 
-def changes(folder: Path, seconds: float) -> bool:
+def changes(folder: Path, seconds: float, name: str = NAME) -> bool:
     """Whether somebody writes or marks the heartbeat of a folder within so many seconds."""
-    before, deadline = _state_of(folder / NAME), time.monotonic() + seconds
+    before, deadline = _state_of(folder / name), time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if _state_of(folder / NAME) != before:
+        if _state_of(folder / name) != before:
             return True
         time.sleep(0.5)
     return False
@@ -92,10 +93,10 @@ def beat(folder: Path, **facts) -> None:
         logging.getLogger(__name__).debug("the heartbeat could not be written", exc_info=True)
 
 
-def read(folder: Path) -> dict | None:
+def read(folder: Path, name: str = NAME) -> dict | None:
     """The last heartbeat of a folder; None where there is none that can be read."""
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else None

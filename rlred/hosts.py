@@ -1,10 +1,10 @@
 """More than one host: the network by which they find each other, a folder that all see, and what is said of a lost one.
 
-A collective waits for a host that is lost without a word as long as its backend does: gloo half an hour (transformers
-5.23 leaves `ddp_timeout` out on the CPU), NCCL as long as `ddp_timeout`. So the first process of each host keeps a
-connection to the main process and says every few seconds that it is there. Where one side gets nothing for `PATIENCE`
-seconds, or the connection breaks off without a farewell, every host ends with one line. All others, and a run on one
-host, have nothing of this.
+A collective waits for a host that is lost without a word as long as `ddp_timeout` says, a day by default, since one
+process may work alone for long (rlred/runs/devices.py). So the first process of each host keeps a connection to the
+main process and says every few seconds that it is there. Where one side gets nothing for `PATIENCE` seconds, or the
+connection breaks off without a farewell, every host ends with one line. All others, and a run on one host, have nothing
+of this.
 """
 
 import logging

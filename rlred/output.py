@@ -15,13 +15,12 @@ from safetensors import SafetensorError, safe_open
 from trl import GRPOConfig
 
 from rlred import hosts
+from rlred.claims import NOTE, at_work
 from rlred.files import locked
-from rlred.heartbeat import alive, beat, begin, changes, is_own, read
+from rlred.heartbeat import beat, begin, read
 from rlred.housekeeping import checkpoints_of
 
 logger = logging.getLogger(__name__)
-
-ELSEWHERE = 60.0  # seconds in which a run of another host shows that it works: several of its marks
 
 # What requests and httpx call a server that is gone, or breaks off or fails again and again.
 UNANSWERED = ("ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "RetryError", "ChunkedEncodingError")
@@ -32,6 +31,10 @@ PEER_GONE = re.compile(
     r"|ncclRemoteError|The client socket has (failed to connect|timed out)|failed to recv, got 0 bytes",
     re.DOTALL,
 )
+
+WAITED = re.compile(
+    r"gloo.*Timed out waiting \d+ms", re.DOTALL
+)  # what gloo says after ddp_timeout; NCCL ends the process
 
 
 def prepare_output_dir(training: GRPOConfig, default: Path) -> Path:
@@ -116,18 +119,8 @@ def _problem_of(folder: Path, resume: str | None) -> str | None:
 
 
 def _at_work(folder: Path) -> str | None:
-    """The process of another run that works in a folder, in words; None where there is none.
-
-    One of another host is given the time to show that it works.
-    """
-    record = read(folder)
-    if not record or record.get("state") != "running" or is_own(record) or (there := alive(record)) is False:
-        return None
-    if there:
-        return f"process {record['pid']}"
-    host = record.get("host")
-    logger.info("%s: a run on %s was at work here; whether it still is shows within a minute", folder, host)
-    return f"on {host}, process {record['pid']}" if changes(folder, ELSEWHERE) else None
+    """The process of another run, or of a command, that works in a folder, in words; None where there is none."""
+    return at_work(folder) or at_work(folder, NOTE)
 
 
 def resume_of(training: GRPOConfig) -> str | None:
@@ -213,6 +206,9 @@ def external_failure(error: BaseException | None) -> str | None:
             return f"a server does not answer ({_address(error) or str(error).splitlines()[0][:160]}); start it again"
         if type(error).__name__ == "WeightsLost":  # rlred/evaluation/vllm_restart.py
             return str(error)
+        if isinstance(error, RuntimeError) and WAITED.search(str(error)):
+            waited = "another process of this run was waited for longer than ddp_timeout"
+            return f"{waited}; it is gone, or it works alone for longer, and then --ddp_timeout is too small"
         if isinstance(error, RuntimeError) and PEER_GONE.search(str(error)):
             named = re.search(r"\[([\d.]+|[\da-f:]*::[\da-f:]*)\]:\d+", str(error))
             where = f" on the host {named[1]}" if named else ""

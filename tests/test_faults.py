@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_utils import rotate_checkpoints
 
-from rlred import heartbeat, output
+from rlred import claims, heartbeat, output
 from rlred.data.budgets import BudgetSampler
 from rlred.data.models import fingerprint
 from rlred.data.prompts import Prompts
@@ -205,7 +205,7 @@ def test_runs_that_are_started_at_once_without_a_folder_take_one_each(tmp_path):
 
 @pytest.mark.parametrize("works", [True, False])
 def test_a_run_on_another_host_is_at_work_as_long_as_it_marks_its_heartbeat(works, tmp_path, monkeypatch):
-    monkeypatch.setattr(output, "ELSEWHERE", 2.0)
+    monkeypatch.setattr(claims, "ELSEWHERE", 2.0)
     record = {"pid": 7, "born": 1, "host": "elsewhere", "boot": "another", "time": time.time(), "state": "running"}
     write_json(tmp_path / "run" / heartbeat.NAME, record)
     done = threading.Event()

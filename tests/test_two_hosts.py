@@ -30,7 +30,7 @@ WAITED = "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Ti
     [
         (RuntimeError(CLOSED), "another process of this run on the host 10.77.0.2 is gone"),
         (RuntimeError(CLOSED.replace("10.77.0.2", "fd00::2")), "on the host fd00::2 is gone"),
-        (RuntimeError(WAITED), "another process of this run is gone, or is not reached any more"),
+        (RuntimeError(WAITED), "another process of this run was waited for longer than ddp_timeout; it is gone, or"),
         (RuntimeError("NCCL error: ncclRemoteError: A call failed possibly due to a network error"), "is gone"),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None),
         (RuntimeError("gloo: tensors must have the same shape on every process"), None),

@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlred.claims import claimed
 from rlred.cli.compress_shared import AskedByRatio, check_output
 from rlred.data.models import Loading
 from rlred.data.sources import ManyQuestions
@@ -37,25 +38,32 @@ class Traces(Loading, AskedByRatio, ManyQuestions):
 
     def run(self) -> None:
         """Samples traces, or reads them from a file."""
+        from rlred.evaluation.sampling import Share
+
+        share = self.share and Share(self.share)
+        with claimed(self.output.parent, self.output.name, self.share):
+            print(self.write(share))
+
+    def write(self, share) -> str:
+        """Samples what is not there yet, or reads it, writes all traces, and says what they are."""
         from rlred.compression.stages import traces_stage
         from rlred.compression.traces import load_traces
 
         columns = {name: column for name, _, column in (pair.partition("=") for pair in self.columns)}
         ratio_format = self.make_ratio_format()
         read = lambda: load_traces(self.from_file, columns, ratio_format.prompts.end)  # noqa: E731
-        if self.share:
-            _, report = self.sample(ratio_format)
-            print(f"share {self.share}: {report}; without --share, all are read")
-            return
+        if share:
+            _, report = self.sample(ratio_format, share)
+            return f"share {share.text}: {report}; without --share, all are read"
         traces_stage(self.output, read if self.from_file else lambda: self.sample(ratio_format))
-        print(f"{self.output}: {self.output.with_suffix('.json').read_text().strip()}")
+        return f"{self.output}: {self.output.with_suffix('.json').read_text().strip()}"
 
-    def sample(self, ratio_format):
+    def sample(self, ratio_format, share=None):
         """The model's traces; those that are on disk are not sampled again."""
         from rlred.compression.traces import sample_traces
         from rlred.data.models import load_model
         from rlred.data.question_table import Rows
-        from rlred.evaluation.sampling import Sampling, Share
+        from rlred.evaluation.sampling import Sampling
 
         questions = self.load(self.num_questions, self.seed)
         model, tokenizer = load_model(self.model, None, Loading.of(self))
@@ -66,5 +74,5 @@ class Traces(Loading, AskedByRatio, ManyQuestions):
             ratio_format.fitted(tokenizer),
             sampling=Sampling.of(self),
             path=self.output.with_suffix(".completions.jsonl"),
-            share=self.share and Share(self.share),
+            share=share,
         )

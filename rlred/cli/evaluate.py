@@ -2,6 +2,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlred.claims import claimed
 from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings
 from rlred.evaluation.settings import Evaluation
@@ -60,6 +61,14 @@ class Evaluate(Evaluation, SavedPredictions):
         for name in ("adherence.json", *(name for name, asked in others.items() if asked)):
             if (output / name).exists():
                 raise ValueError(f"{output}/{name} exists and is not written over; name another folder with --output")
+        with claimed(output):
+            self.measure(output)
+        for name in ("ratios.md", "adherence.md", *(["interruptions.md"] if self.interruptions else [])):
+            if (output / name).exists():
+                print((output / name).read_text())
+
+    def measure(self, output: Path) -> None:
+        """Measures files, ratios or budgets, whichever was asked for."""
         if self.predictions:
             self.measure_predictions(output)
         elif self.ratios:
@@ -68,9 +77,6 @@ class Evaluate(Evaluation, SavedPredictions):
             from rlred.evaluation.evaluate import evaluate
 
             evaluate(self.evaluation(), output)
-        for name in ("ratios.md", "adherence.md", *(["interruptions.md"] if self.interruptions else [])):
-            if (output / name).exists():
-                print((output / name).read_text())
 
     def evaluation(self) -> Evaluation:
         """The flags that say what a model is asked."""

@@ -2,6 +2,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlred.claims import claimed
 from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings, QuestionSource
 from rlred.flags import option, required
@@ -56,6 +57,12 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
 
     def run(self) -> None:
         """Writes probe.{json,md,png,yaml} and prints the page."""
+        with claimed(self.output):
+            self.write()
+        print((self.output / "probe.md").read_text(encoding="utf-8"))
+
+    def write(self) -> None:
+        """Samples what is not there yet, and writes probe.{json,md,png,yaml}."""
         from rlred.checks.probe import Probing, check_asked, collect, report_of
         from rlred.checks.probe_report import write_probe
         from rlred.checks.word_counts import WordCounts, ask_counts
@@ -83,7 +90,6 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
             asked = [prompts.ids(tokenizer, row, sampling.max_completion_length, "exact") for row in questions]
             report["plan"] = self.plan(recipe, report, max(map(len, asked)))
         write_probe(report, self.output)
-        print((self.output / "probe.md").read_text(encoding="utf-8"))
 
     def recipe(self):
         """The recipe's settings, training and model; None without `--config`."""

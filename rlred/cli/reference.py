@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlred.claims import claimed
 from rlred.data.models import Loading
 from rlred.data.sources import ManyQuestions, PromptSettings
 from rlred.flags import option, required
@@ -34,13 +35,20 @@ class Reference(Loading, PromptSettings, ManyQuestions):
 
     def run(self) -> None:
         """Writes question rows with `reference_length` and `reference_accuracy`; goes on after an interruption."""
+        from rlred.evaluation.sampling import Share
+
+        share = self.share and Share(self.share)
+        with claimed(self.output.parent, self.output.name, self.share):
+            print(self.write(share))
+
+    def write(self, share) -> str:
+        """Samples what is not there yet, writes the rows of all questions, and says what they are."""
         from rlred.data.budgets import make_wording, wording_flag
         from rlred.data.models import load_model
         from rlred.data.prompts import Prompts
         from rlred.evaluation.references import sample_references, write_references
-        from rlred.evaluation.sampling import Sampling, Share
+        from rlred.evaluation.sampling import Sampling
 
-        share = self.share and Share(self.share)
         prompts = Prompts(make_wording(wording_flag(self.wording)), **self.given())
         questions = self.load(self.num_questions, self.seed)
         model, tokenizer = load_model(self.model, None, Loading.of(self))
@@ -54,11 +62,10 @@ class Reference(Loading, PromptSettings, ManyQuestions):
             share=share,
         )
         if share:
-            print(f"share {share.text}: {len(rows)} of {len(questions)} questions; without --share, all are read")
-            return
+            return f"share {share.text}: {len(rows)} of {len(questions)} questions; without --share, all are read"
         write_references(rows, self.output)
         lengths, accuracies = rows["reference_length"], rows["reference_accuracy"]
-        print(
+        return (
             f"{self.output}: {len(rows)} of {len(questions)} questions, {sum(lengths) / len(rows):.1f} tokens and "
             f"{100 * sum(accuracies) / len(rows):.1f} % correct on average"
         )

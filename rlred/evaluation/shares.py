@@ -11,6 +11,7 @@ import contextlib
 import weakref
 
 import torch
+from accelerate import PartialState
 from torch.distributed.fsdp import FSDPModule
 from trl.models.utils import add_hooks, remove_hooks
 
@@ -29,14 +30,18 @@ def gathered(model):
     Every process opens it, and may then sample or not. Nothing happens to a model that is whole already, nor to an
     engine that is no module.
     """
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    units = [module for module in modules if isinstance(module, FSDPModule)]
     with contextlib.ExitStack() as stack:
-        if isinstance(model, torch.nn.Module):
-            if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
-                stack.enter_context(_gathered_by_deepspeed(model))
-            units = [module for module in model.modules() if isinstance(module, FSDPModule)]
-            if units:
-                stack.enter_context(_gathered_by_fsdp(units))
+        shared = bool(units)
+        if modules and any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+            stack.enter_context(_gathered_by_deepspeed(model))
+            shared = True
+        if units:
+            stack.enter_context(_gathered_by_fsdp(units))
         yield
+        if shared:  # in the group that waits for `ddp_timeout`; those of DeepSpeed and FSDP have timeouts of their own
+            PartialState().wait_for_everyone()
 
 
 @contextlib.contextmanager

@@ -11,11 +11,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from transformers import TrainingArguments
 from transformers.hf_argparser import string_to_bool
-from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
 from rlred.checks.probe_file import with_probe
@@ -25,6 +23,7 @@ from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import apart, complaint, no_such_flag, no_such_setting, option
 from rlred.names import MODES, SETTINGS, refuse
 from rlred.runs.config_files import read_config
+from rlred.runs.devices import OnDevices
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
 from rlred.training.early_stop import EarlyStop
@@ -251,14 +250,13 @@ def _from_mapping(kind: type, name: str, mapping: dict):
 
 
 @dataclass
-class RLConfig(GRPOConfig):
+class RLConfig(OnDevices, GRPOConfig):
     """TRL's GRPOConfig with the defaults of this project, where TRL's are wrong for length control."""
 
     # Rows are made in the order in which they are trained on: the budgets of one question stay neighbours.
     shuffle_dataset: bool | None = option(False, "Whether to shuffle the training rows.")
     # Divided by the group's std, a small bonus is as strong as the answer (docs/methods.md).
     scale_rewards: str = option("none", "What rewards are divided by: group, batch or none.")
-    report_to: None | str | list[str] = option("none", "Trackers to report to.")
     seed: int = option(0, "Seed of rows, rollouts and adapter.")
     keep_completions: int | None = option(100, "Tables of log_completions that are kept, the last ones; empty: all.")
     disk_budget_gib: float | None = option(
@@ -271,7 +269,6 @@ class RLConfig(GRPOConfig):
         return max(AUDITED.get(), super().world_size)
 
     def __post_init__(self):
-        check_precision(self)
         super().__post_init__()
         for name in ("keep_completions", "disk_budget_gib"):
             value = getattr(self, name)
@@ -280,30 +277,10 @@ class RLConfig(GRPOConfig):
 
 
 @dataclass
-class SFTDefaults(SFTConfig):
+class SFTDefaults(OnDevices, SFTConfig):
     """TRL's SFTConfig with the defaults of this project."""
 
-    report_to: None | str | list[str] = option("none", "Trackers to report to.")
     seed: int = option(0, "Seed of rows and adapter.")
-
-    def __post_init__(self):
-        check_precision(self)
-        super().__post_init__()
-
-
-def check_precision(training: TrainingArguments) -> None:
-    """Raises `ValueError` for a half precision that this machine cannot train in. TRL takes bf16 where nothing is said.
-
-    transformers says of bf16 that use_cpu is missing, and accelerate finds out about fp16 when the trainer is made.
-    """
-    default = training.bf16 is None and not training.fp16
-    cpu = "set it to false; to try the run on the CPU, set use_cpu: true and dtype: float32 as well"
-    if (training.bf16 or training.bf16_full_eval or default) and not training.use_cpu:
-        if not is_torch_bf16_gpu_available() and not is_torch_xla_available():
-            said = " (the default)" if default else ""
-            raise ValueError(f"bf16=True{said}: this machine has no GPU that computes in bfloat16; {cpu}")
-    if training.fp16 and (training.use_cpu or not torch.accelerator.is_available()):
-        raise ValueError(f"fp16=True: this machine has no GPU, and a CPU does not train in float16; {cpu}")
 
 
 @dataclass

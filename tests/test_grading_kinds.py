@@ -320,6 +320,74 @@ KINDS = {
         x \equiv 3 \pmod{7} | 7 | 0
         3 | 3 \pmod 7 | 1
         3 | 7 \pmod 3 | 0""",
+    "letter and text": r"""
+        A | A - 31 | 1
+        A | A (31 m) | 1
+        A | \text{(A) is wrong} | 0
+        A | (A)(D) | 0
+        A | (A) / (D) | 0
+        A | \text{(A) and (D)} | 0
+        A | A - D | 0
+        A | D (A) | 0
+        A | \textcircled{A} | 1
+        E, F | EF | 1
+        E, F | EG | 0
+        EF | E, F | 1
+        EF | F, E | 0""",
+    "letter in Chinese": "\n".join(
+        ["A | \u9009\u9879A | 1", "A | \\text{\u7b54\u6848\u9009 A} | 1", "A | \u9009\u9879B | 0"]
+    ),
+    "spelled by hand": r"""
+        \frac{2}{9} | \sfrac{2}{9} | 1
+        \frac{2}{9} | \nicefrac{9}{2} | 0
+        35 | \binom73 | 1
+        35 | \binom72 | 0
+        \pm 6 | +/- 6 | 1
+        \pm 6 | + 6 | 0
+        90 | US$90 | 1
+        90 | US$9 | 0
+        20 \text{ m}^2 | 20 sq. m | 1
+        20 \text{ m}^2 | 20 cu. m | 0
+        20 \text{ m/s} | 20 m s^{-1} | 1
+        20 \text{ m/s} | 20 m s^{-2} | 0
+        (2,\infty) | (2, inf) | 1
+        -\infty | infinity | 0
+        (0,1)\cup(4,6) | (0,1) U (4,6) | 1
+        (0,1)\cup(4,6) | (0,1) U (4,7) | 0
+        8, 15 | 15 & 8 | 1
+        8, 15 | 15 & 9 | 0""",
+    "date": r"""
+        2021-06-05 | \text{June 5, 2021} | 1
+        2021-06-05 | 5 June 2021 | 1
+        2021-06-05 | 2010 | 0
+        2021-06-05 | 2021-05-06 | 0
+        \text{June 5, 2021} | 5th of June 2021 | 1
+        \text{June 5, 2021} | \text{June 5} | 0
+        June 5 | July 5 | 0""",
+    "range": r"""
+        20-35 | \text{between } 20 \text{ and } 35 | 1
+        20-35 | 20 to 35 | 1
+        20-35 | -15 | 0
+        20-35 | 20 | 0
+        20-35 | 20-30 | 0
+        4-1 | 3 | 0
+        4-x | -x+4 | 1""",
+    "half of the day": r"""
+        17:20 | 17h20 | 1
+        17:20 | 17h02 | 0
+        12 \text{ p.m.} | \text{noon} | 1
+        12 \text{ p.m.} | \text{midnight} | 0
+        12:10 \text{ a.m.} | 0:10 | 1
+        0:10 | 12:10 \text{ p.m.} | 0""",
+    "base in words": r"""
+        132_4 | 132 \text{ (base 4)} | 1
+        132_4 | 132_{\text{base 4}} | 1
+        132_4 | 132 \text{ in base six} | 0
+        1101_2 | 0b1101 | 1
+        1101_2 | 0b1011 | 0
+        3A_{16} | 0x3a | 1
+        30 | 30_{10} | 1
+        30 | 30 \text{ (base 4)} | 0""",
     "precision": r"""
         \frac{22}{7} | \pi | 0
         0.5 | .50 | 1

@@ -273,6 +273,8 @@ FORMS = [
     ("choice", notations.choice, ("C", "C) 18")),
     ("clock", notations.clock, (r"6:50 \text{ a.m.}", r"6:50 \text{ p.m.}")),
     ("base", notations.base, ("3142_5", "3142_6")),
+    ("date", notations.date, ("2020-03-14", "2003")),
+    ("span", notations.span, ("10-15", r"10 \text{ to } 15")),
     ("modulus", notations.modulus, (r"5 \pmod{9}", r"5 \pmod 8")),
     ("cases", notations.cases, (r"\begin{cases} 2 & x>1 \\ 5 & x \le 1\end{cases}", "5")),
     ("matrix", notations.matrix, (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}")),

@@ -388,6 +388,78 @@ KINDS = {
         3A_{16} | 0x3a | 1
         30 | 30_{10} | 1
         30 | 30 \text{ (base 4)} | 0""",
+    "sets in other notations": r"""
+        (1,6] | \{x \mid 1 < x \le 6\} | 1
+        (1,6] | \{x \in \mathbb{R} : 1 < x < 6\} | 0
+        (1,6] | \{n \in \mathbb{Z} : 1 < n \le 6\} | 0
+        (1,6] | ]1;6] | 1
+        (1,6] | ]1;6[ | 0
+        (1,6] | x > 1 \text{ and } x \le 6 | 1
+        (1,6] | x > 1 \text{ or } x \le 6 | 0
+        (1,6] | x > 1 | 0
+        -2<a<2 | |a|<2 | 1
+        -2<a<2 | |a|\le 2 | 0
+        (1,7) | |x-4|<3 | 1
+        (1,7) | |x+4|<3 | 0
+        (-\infty,-5)\cup(9,\infty) | x<-5, x>9 | 1
+        (-\infty,-5)\cup(9,\infty) | (-\infty,-5) \text{ and } (9,\infty) | 1
+        (-\infty,-5)\cup(9,\infty) | x<-5 \text{ and } x>9 | 0
+        (0,4)\cup(4,9) | 0<x<9, x \ne 4 | 1
+        (0,4)\cup(4,9) | 0<x<9 | 0
+        \mathbb{R}\setminus\{6\} | \text{all real numbers except } 6 | 1
+        \mathbb{R}\setminus\{6\} | \text{all real numbers except } 5 | 0
+        (1,2),(3,4) | (1,4),(3,2) | 0""",
+    "named tuples and systems": r"""
+        (4,9) | y=9, x=4 | 1
+        (4,9) | y=4, x=9 | 0
+        (4,9) | Q(4,9) | 1
+        (4,9) | Q(9,4) | 0
+        (x,y)=(4,9) | (4,9) | 1
+        (x,y)=(4,9) | (9,4) | 0
+        (p,q,r)=(2,5,8) | q=5, p=2, r=8 | 1
+        (p,q,r)=(2,5,8) | p=5, q=2, r=8 | 0
+        a=3, b=8 | \begin{cases} a=3 \\ b=8 \end{cases} | 1
+        a=3, b=8 | \begin{aligned} a &= 3 \\ b &= 8 \end{aligned} | 1
+        a=3, b=8 | a=3 \\ b=7 | 0
+        \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | [[1, 2], [3, 4]] | 1
+        \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | [[1, 3], [2, 4]] | 0
+        \begin{pmatrix} 5 \\ 6 \end{pmatrix} | \begin{pmatrix} 5 \\[2mm] 6 \end{pmatrix} | 1
+        \begin{pmatrix} 5 \\ 6 \end{pmatrix} | \begin{pmatrix} 6 \\[2mm] 5 \end{pmatrix} | 0""",
+    "exact and rounded": r"""
+        \sqrt{7} | \sqrt7 \approx 2.646 | 1
+        \sqrt{7} | \sqrt8 \approx 2.828 | 0
+        \frac{2}{9} | x = \frac29 \approx 0.22 | 1
+        0.22 | \frac29 \approx 0.22 | 1
+        0.2 | \frac29 \approx 0.22 | 0
+        6 | 6 \approx 9 | 0""",
+    "digits of other countries": r"""
+        2.75 | 2,75 | 1
+        2.75 | 2{,}75 \text{ m} | 1
+        2.75 | (2,75) | 0
+        275 | 2,75 | 0
+        2,75 | 2.75 | 0
+        4512.5 | 4.512,5 | 1
+        4512.5 | 4 512,5 | 1
+        4512 | 4.512 | 0
+        8300200 | 8.300.200 | 1
+        8300200 | 83,00,200 | 1
+        8300200 | 8_300_200 | 1
+        8300200 | 83,00,201 | 0""",
+    "constants of any name": r"""
+        x^4+C | x^4+K | 1
+        x^4+C | x^4+C-3 | 1
+        x^4+C | x^4 | 0
+        x^4+C | x^3+C | 0
+        \cos^2 x + C | -\sin^2 x + C | 1
+        C+4 | C+5 | 0
+        r+s+c | r+s+c+1 | 0
+        C_1 e^{2x} + C_2 | A + Be^{2x} | 1
+        C_1 e^{2x} + C_2 | A + Be^{3x} | 0
+        Ce^{2x} | Ke^{2x} | 1
+        Ce^{2x} | Ke^{5x} | 0
+        ax+1 | bx+1 | 0
+        \frac{\pi}{4}+\pi k | \frac{\pi}{4}+n\pi | 1
+        \frac{\pi}{4}+\pi k | \frac{\pi}{4}+2n\pi | 0""",
     "precision": r"""
         \frac{22}{7} | \pi | 0
         0.5 | .50 | 1

@@ -265,7 +265,20 @@ _ONE_CELL = re.compile(
 )
 
 
+_ASSIGNED = re.compile(r"\s*[a-zA-Z](?:_\{?\w\}?)?\s*=[^&]+")
+_SYSTEM = re.compile(r"^\\begin\{(cases|aligned?|align\*|gathered|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}$", re.S)
+_LISTED_ROW = r"\[[^\[\]]+\]"
+
+
 def _environments(text: str) -> str:
+    system = _SYSTEM.match(text.strip())
+    rows = [re.sub(r"&(?=\s*=)|(?<==)\s*&", "", row) for row in (system[2] if system else text).split("\\\\")]
+    rows = [row for row in rows if row.strip()]
+    if len(rows) > 1 and all(_ASSIGNED.fullmatch(row) for row in rows):  # x = 1 \\ y = 2
+        return ", ".join(row.strip(" ,;.") for row in rows)
+    if re.fullmatch(rf"\[\s*{_LISTED_ROW}(?:\s*,\s*{_LISTED_ROW})*\s*\]", text.strip()):  # [[1, 2], [3, 4]]
+        rows = re.findall(_LISTED_ROW, text.strip()[1:-1])
+        text = r"\begin{pmatrix}" + r"\\".join(row[1:-1].replace(",", "&") for row in rows) + r"\end{pmatrix}"
     one = _ONE_CELL.match(text.strip())
     if one and "\\\\" not in one[2].strip().rstrip("\\") and (one[1] != "array" or "&" not in one[2]):
         return one[2].replace("&", " ").strip().rstrip("\\")
@@ -299,9 +312,10 @@ def clean(text: str) -> str:
     >>> clean(r"**$\dfrac12$**."), clean("\uff13\uff18\u00b2"), clean(r"{\color{red} 64} \text{ cm}")
     ('\\frac{1}{2}', '38^{2}', '64 \\text{ cm}')
     """
+    text = re.sub(r"\\\\\[[\d.]+ ?(?:mm|cm|pt|em|ex|in)\]", r"\\\\", text)  # the height of a row
     text = _outside(_delimiters(_unicode(text)))
     if "matrix" not in text and "array" not in text and "cases" not in text and "align" not in text:
-        text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # a string that was escaped twice
+        text = re.sub(r"\\\\(?=[a-zA-Z])(?![a-zA-Z](?:_\w)?\s*=)", r"\\", text)  # a string that was escaped twice
     text = _outside(_unwrap(text))
     if "\\begin" not in text:  # no separator of cells
         text = re.sub(r"\\?&", r" \\text{ and } ", text)

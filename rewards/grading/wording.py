@@ -92,6 +92,8 @@ def _is_word(run: str, before: str, after: str, inside: bool, measured: bool) ->
     valued = last.isdigit() or last in ("}", ")", "!") or before.strip().lower() in _POWERS
     if not run.isascii():
         return True
+    if not inside and vocabulary.unit(run) is None and after.lstrip().startswith("^"):
+        return False  # the powers of Be^{2x} are no word
     if run in MATH_WORDS and not inside and not (known and valued):
         return False
     if len(run) == 1:

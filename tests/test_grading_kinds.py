@@ -320,6 +320,146 @@ KINDS = {
         x \equiv 3 \pmod{7} | 7 | 0
         3 | 3 \pmod 7 | 1
         3 | 7 \pmod 3 | 0""",
+    "letter and text": r"""
+        A | A - 31 | 1
+        A | A (31 m) | 1
+        A | \text{(A) is wrong} | 0
+        A | (A)(D) | 0
+        A | (A) / (D) | 0
+        A | \text{(A) and (D)} | 0
+        A | A - D | 0
+        A | D (A) | 0
+        A | \textcircled{A} | 1
+        E, F | EF | 1
+        E, F | EG | 0
+        EF | E, F | 1
+        EF | F, E | 0""",
+    "letter in Chinese": "\n".join(
+        ["A | \u9009\u9879A | 1", "A | \\text{\u7b54\u6848\u9009 A} | 1", "A | \u9009\u9879B | 0"]
+    ),
+    "spelled by hand": r"""
+        \frac{2}{9} | \sfrac{2}{9} | 1
+        \frac{2}{9} | \nicefrac{9}{2} | 0
+        35 | \binom73 | 1
+        35 | \binom72 | 0
+        \pm 6 | +/- 6 | 1
+        \pm 6 | + 6 | 0
+        90 | US$90 | 1
+        90 | US$9 | 0
+        20 \text{ m}^2 | 20 sq. m | 1
+        20 \text{ m}^2 | 20 cu. m | 0
+        20 \text{ m/s} | 20 m s^{-1} | 1
+        20 \text{ m/s} | 20 m s^{-2} | 0
+        (2,\infty) | (2, inf) | 1
+        -\infty | infinity | 0
+        (0,1)\cup(4,6) | (0,1) U (4,6) | 1
+        (0,1)\cup(4,6) | (0,1) U (4,7) | 0
+        8, 15 | 15 & 8 | 1
+        8, 15 | 15 & 9 | 0""",
+    "date": r"""
+        2021-06-05 | \text{June 5, 2021} | 1
+        2021-06-05 | 5 June 2021 | 1
+        2021-06-05 | 2010 | 0
+        2021-06-05 | 2021-05-06 | 0
+        \text{June 5, 2021} | 5th of June 2021 | 1
+        \text{June 5, 2021} | \text{June 5} | 0
+        June 5 | July 5 | 0""",
+    "range": r"""
+        20-35 | \text{between } 20 \text{ and } 35 | 1
+        20-35 | 20 to 35 | 1
+        20-35 | -15 | 0
+        20-35 | 20 | 0
+        20-35 | 20-30 | 0
+        4-1 | 3 | 0
+        4-x | -x+4 | 1""",
+    "half of the day": r"""
+        17:20 | 17h20 | 1
+        17:20 | 17h02 | 0
+        12 \text{ p.m.} | \text{noon} | 1
+        12 \text{ p.m.} | \text{midnight} | 0
+        12:10 \text{ a.m.} | 0:10 | 1
+        0:10 | 12:10 \text{ p.m.} | 0""",
+    "base in words": r"""
+        132_4 | 132 \text{ (base 4)} | 1
+        132_4 | 132_{\text{base 4}} | 1
+        132_4 | 132 \text{ in base six} | 0
+        1101_2 | 0b1101 | 1
+        1101_2 | 0b1011 | 0
+        3A_{16} | 0x3a | 1
+        30 | 30_{10} | 1
+        30 | 30 \text{ (base 4)} | 0""",
+    "sets in other notations": r"""
+        (1,6] | \{x \mid 1 < x \le 6\} | 1
+        (1,6] | \{x \in \mathbb{R} : 1 < x < 6\} | 0
+        (1,6] | \{n \in \mathbb{Z} : 1 < n \le 6\} | 0
+        (1,6] | ]1;6] | 1
+        (1,6] | ]1;6[ | 0
+        (1,6] | x > 1 \text{ and } x \le 6 | 1
+        (1,6] | x > 1 \text{ or } x \le 6 | 0
+        (1,6] | x > 1 | 0
+        -2<a<2 | |a|<2 | 1
+        -2<a<2 | |a|\le 2 | 0
+        (1,7) | |x-4|<3 | 1
+        (1,7) | |x+4|<3 | 0
+        (-\infty,-5)\cup(9,\infty) | x<-5, x>9 | 1
+        (-\infty,-5)\cup(9,\infty) | (-\infty,-5) \text{ and } (9,\infty) | 1
+        (-\infty,-5)\cup(9,\infty) | x<-5 \text{ and } x>9 | 0
+        (0,4)\cup(4,9) | 0<x<9, x \ne 4 | 1
+        (0,4)\cup(4,9) | 0<x<9 | 0
+        \mathbb{R}\setminus\{6\} | \text{all real numbers except } 6 | 1
+        \mathbb{R}\setminus\{6\} | \text{all real numbers except } 5 | 0
+        (1,2),(3,4) | (1,4),(3,2) | 0""",
+    "named tuples and systems": r"""
+        (4,9) | y=9, x=4 | 1
+        (4,9) | y=4, x=9 | 0
+        (4,9) | Q(4,9) | 1
+        (4,9) | Q(9,4) | 0
+        (x,y)=(4,9) | (4,9) | 1
+        (x,y)=(4,9) | (9,4) | 0
+        (p,q,r)=(2,5,8) | q=5, p=2, r=8 | 1
+        (p,q,r)=(2,5,8) | p=5, q=2, r=8 | 0
+        a=3, b=8 | \begin{cases} a=3 \\ b=8 \end{cases} | 1
+        a=3, b=8 | \begin{aligned} a &= 3 \\ b &= 8 \end{aligned} | 1
+        a=3, b=8 | a=3 \\ b=7 | 0
+        \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | [[1, 2], [3, 4]] | 1
+        \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | [[1, 3], [2, 4]] | 0
+        \begin{pmatrix} 5 \\ 6 \end{pmatrix} | \begin{pmatrix} 5 \\[2mm] 6 \end{pmatrix} | 1
+        \begin{pmatrix} 5 \\ 6 \end{pmatrix} | \begin{pmatrix} 6 \\[2mm] 5 \end{pmatrix} | 0""",
+    "exact and rounded": r"""
+        \sqrt{7} | \sqrt7 \approx 2.646 | 1
+        \sqrt{7} | \sqrt8 \approx 2.828 | 0
+        \frac{2}{9} | x = \frac29 \approx 0.22 | 1
+        0.22 | \frac29 \approx 0.22 | 1
+        0.2 | \frac29 \approx 0.22 | 0
+        6 | 6 \approx 9 | 0""",
+    "digits of other countries": r"""
+        2.75 | 2,75 | 1
+        2.75 | 2{,}75 \text{ m} | 1
+        2.75 | (2,75) | 0
+        275 | 2,75 | 0
+        2,75 | 2.75 | 0
+        4512.5 | 4.512,5 | 1
+        4512.5 | 4 512,5 | 1
+        4512 | 4.512 | 0
+        8300200 | 8.300.200 | 1
+        8300200 | 83,00,200 | 1
+        8300200 | 8_300_200 | 1
+        8300200 | 83,00,201 | 0""",
+    "constants of any name": r"""
+        x^4+C | x^4+K | 1
+        x^4+C | x^4+C-3 | 1
+        x^4+C | x^4 | 0
+        x^4+C | x^3+C | 0
+        \cos^2 x + C | -\sin^2 x + C | 1
+        C+4 | C+5 | 0
+        r+s+c | r+s+c+1 | 0
+        C_1 e^{2x} + C_2 | A + Be^{2x} | 1
+        C_1 e^{2x} + C_2 | A + Be^{3x} | 0
+        Ce^{2x} | Ke^{2x} | 1
+        Ce^{2x} | Ke^{5x} | 0
+        ax+1 | bx+1 | 0
+        \frac{\pi}{4}+\pi k | \frac{\pi}{4}+n\pi | 1
+        \frac{\pi}{4}+\pi k | \frac{\pi}{4}+2n\pi | 0""",
     "precision": r"""
         \frac{22}{7} | \pi | 0
         0.5 | .50 | 1

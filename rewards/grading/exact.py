@@ -19,6 +19,13 @@ _DOTTED = re.compile(
     r"(?P<whole>\d*)\.(?P<before>\d*)\\dot ?\{(?P<first>\d)\}(?:(?P<middle>\d*)\\dot ?\{(?P<last>\d)\})?"
 )
 _OPEN = re.compile(r"(?P<whole>\d*)\.(?P<digits>\d{3,}) ?\\ldots")
+# Digits as they are grouped and pointed elsewhere: 1.234.567,5 and 1 234,5 and 12,34,567 and 1_234; and 0,5.
+_ELSEWHERE = re.compile(
+    r"(?<![\w.,'(\[{])(?:(?P<comma>\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:[ ']\d{3})+,\d+|\d+,\d+)"
+    r"|(?P<point>\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?|\d{1,3}(?:_\{?\d{3}\}?)+(?:\.\d+)?))(?![\w.,'])"
+)
+_PLAIN_ONLY = re.compile(_PLAIN)
+_WRITTEN = re.compile(rf"(?<![\w.,]){_PLAIN}(?![\w,])")
 _SIGN = re.compile(r"^(?:([+-]) ?)?(.*)$", re.S)
 
 
@@ -65,6 +72,26 @@ def _unsigned(text: str) -> Fraction | None:
     if (found := _OPEN.fullmatch(text)) and (parts := _open(found["digits"])):
         return _repeating(found["whole"], *parts)
     return None
+
+
+def in_the_same_digits(gold: str, answer: str) -> str:
+    """The answer with its one number spelled as the gold answer spells its own, where the two are the same number.
+
+    >>> in_the_same_digits("1234567", "1.234.567 m"), in_the_same_digits("0.5", "0,5"), in_the_same_digits("5", "0,5")
+    ('1234567 m', '0.5', '0,5')
+    """
+    wanted, given = _WRITTEN.findall(gold), list(_ELSEWHERE.finditer(answer))
+    if len(wanted) != 1 or len(given) != 1 or re.search(r"[\d]", answer[: given[0].start()] + answer[given[0].end() :]):
+        return answer
+    found = given[0]
+    if (text := found["comma"]) is not None:
+        if _PLAIN_ONLY.fullmatch(text) or "." not in wanted[0] and re.fullmatch(r"\d+,\d+", text):
+            return answer  # 12,750 has thousands, and 2,5 may be two values
+        value = re.sub("[ '.]", "", text).replace(",", ".")
+    else:
+        value = re.sub("[,_{}]", "", found["point"])
+    same = len(value) <= MAX_DIGITS and Fraction(value) == _decimal(wanted[0])
+    return answer[: found.start()] + wanted[0] + answer[found.end() :] if same else answer
 
 
 def rational(text: str) -> Fraction | None:

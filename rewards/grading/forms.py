@@ -16,7 +16,7 @@ from .conventions import (
     PERCENT_SIGN_MAY_BE_LEFT_OUT,
     UNIT_MAY_BE_LEFT_OUT,
 )
-from .exact import rational
+from .exact import in_the_same_digits, rational
 from .labels import named, plain, sides, squeezed, unlabelled
 from .solution_sets import looks_like_a_set, same_set
 from .spelling import clean
@@ -60,11 +60,16 @@ def numbers(gold: str, answer: str, again) -> bool | None:
 
 
 def tuples(gold: str, answer: str, again) -> bool | None:
-    left, right = _inside(gold), _inside(answer)
+    left = _inside(gold)
+    right = _inside(
+        re.sub(r"^[A-Z]'? ?(?=\()", "", answer) if left and left[0] == "()" else answer
+    )  # the point P(1, 2)
     if left is None:
         return None
     names, listed = _assignments(answer)
     if right is None and listed is not None and len(set(names)) == len(names):
+        if all(re.fullmatch(r"[a-zA-Z](?:_\{\w\})?", name) for name in names):  # y = 2, x = 1 is (1, 2)
+            listed = [value for _, value in sorted(zip(names, listed, strict=True))]
         return (
             left[0] == "()"
             and len(left[1]) == len(listed)
@@ -94,6 +99,17 @@ def _inside(text: str) -> tuple[str, list[str]] | None:
         if len(parts) > 1 and all(part.strip() for part in parts)
         else None
     )
+
+
+def _each_named(text: str) -> str:
+    """`(x, y) = (1, 2)` as `x = 1, y = 2`."""
+    found = sides(text)
+    if len(found) != 2 or not re.fullmatch(r"\( ?[a-zA-Z](?:_\{\w\})?(?: ?[,;] ?[a-zA-Z](?:_\{\w\})?)+ ?\)", found[0]):
+        return text
+    names, given = _inside(found[0])[1], _inside(found[1])
+    if given is None or given[0] != "()" or len(given[1]) != len(names):
+        return text
+    return ", ".join(f"{name} = {value}" for name, value in zip(names, given[1], strict=True))
 
 
 def _assignments(text: str) -> tuple[list[str], list[str] | None]:
@@ -214,6 +230,10 @@ def equation(gold: str, answer: str, again) -> bool | None:
     """The name before an equals sign may be left out; two different ones are two answers."""
     if "=" not in gold and "=" not in answer and "\\approx" not in answer:
         return None
+    if "\\approx" in answer and "\\approx" not in gold:
+        exact, rounded = re.split(r"\(? ?\\approx", answer, maxsplit=1)
+        if exact.strip() and _near(sides(exact)[-1], sides(rounded)[-1].rstrip(") ")) and again(gold, clean(exact)):
+            return True
     (name, value), (other, given) = named(gold), named(answer)
     if name is None and other is None:
         if len(sides(gold)) == 1 and len(sides(answer)) > 1:
@@ -226,6 +246,12 @@ def equation(gold: str, answer: str, again) -> bool | None:
     if other is None and len(sides(answer)) > 1:
         return None
     return again(value if name is not None else gold, given if other is not None else answer)
+
+
+def _near(exact: str, rounded: str) -> bool:
+    """Whether a rounded value may be that of the exact one: two plain numbers differ by a tenth at most."""
+    left, right = rational(clean(exact)), rational(clean(rounded))
+    return None in (left, right) or abs(left - right) * 10 <= max(abs(left), abs(right))
 
 
 def _is_curve(name: str) -> bool:
@@ -273,6 +299,8 @@ FORMS = [
     ("choice", notations.choice, ("C", "C) 18")),
     ("clock", notations.clock, (r"6:50 \text{ a.m.}", r"6:50 \text{ p.m.}")),
     ("base", notations.base, ("3142_5", "3142_6")),
+    ("date", notations.date, ("2020-03-14", "2003")),
+    ("span", notations.span, ("10-15", r"10 \text{ to } 15")),
     ("modulus", notations.modulus, (r"5 \pmod{9}", r"5 \pmod 8")),
     ("cases", notations.cases, (r"\begin{cases} 2 & x>1 \\ 5 & x \le 1\end{cases}", "5")),
     ("matrix", notations.matrix, (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}")),
@@ -311,6 +339,8 @@ def compare(gold: str, answer: str) -> bool | None:
     if left and right and (squeezed(left) == squeezed(right) or words_alone(left, right, same)):
         return True
     left, right = unlabelled(left), unlabelled(right)
+    right = in_the_same_digits(left, right)
+    left, right = _each_named(left), _each_named(right)
     if not readable(left):
         return None
     return not (nested(left) or nested(right)) and same(left, right)

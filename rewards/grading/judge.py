@@ -4,6 +4,7 @@ Runs in the grading server's children only: what is parsed here is not trusted (
 """
 
 import functools
+import itertools
 import re
 from fractions import Fraction
 
@@ -12,6 +13,10 @@ from .spelling import MATH_WORDS
 
 DIGITS = 60  # to which two constants are worked out; they are equal where they agree to two thirds of them
 POINTS = (Fraction(7, 5), Fraction(23, 9), Fraction(-11, 8), Fraction(31, 4), Fraction(-5, 2), Fraction(3, 10))
+_ADDED = re.compile(r"[ck](?:_\{?[01]\}?)?")
+_CONSTANT = re.compile(r"(?<![a-zA-Z\\])([CcKk]_ ?\{\d\}|[A-DK](?![A-Z(]))")  # in a text: sympy's are small letters
+_VARIABLES = re.compile(r"[xtuzs]|theta")
+_WHOLE = re.compile(r"[klmn]")
 _FUNCTION = re.compile(r"(?<![\\a-zA-Z])(" + "|".join(sorted(MATH_WORDS, key=len, reverse=True)) + r")(?![a-zA-Z])")
 _PREPARE = [
     (re.compile(pattern), replacement)
@@ -166,6 +171,45 @@ def _formula(found) -> bool:
     return isinstance(found, sympy.Expr) and not found.has(AppliedUndef) and not isinstance(found, sympy.MatrixBase)
 
 
+def _same_constants(left, right, constants: set[str]):
+    r"""Both with the same names for what may be any number, and the constant of integration off where only it differs.
+
+    `x^2+C` is `x^2+K` and `x^2+C+1`; `C_1e^x+C_2` is `A+Be^x`; `\pi/6+2\pi k` is `\pi/6+2\pi n`.
+    """
+    import sympy
+
+    ones, others = ({symbol.name: symbol for symbol in side.free_symbols} for side in (left, right))
+    shared = ones.keys() & others.keys()
+    mine, yours = sorted(ones.keys() - shared), sorted(others.keys() - shared)
+    added = [
+        next((s for name, s in names.items() if _ADDED.fullmatch(name) and side.diff(s) == 1), None)
+        for names, side in ((ones, left), (others, right))
+    ]
+    if None not in added:
+        rests = [side - constant for side, constant in zip((left, right), added, strict=True)]
+        unknown = rests[0].free_symbols
+        if len(unknown) == 1 and unknown == rests[1].free_symbols and _VARIABLES.fullmatch(next(iter(unknown)).name):
+            slopes = [rest.diff(next(iter(unknown))) for rest in rests]
+            return (
+                (slopes[0], slopes[1])
+                if all(slope.free_symbols or slope.is_number for slope in slopes)
+                else (left, right)
+            )
+    if not mine or len(mine) != len(yours) or len(mine) > 2:
+        return left, right
+    if constants.issuperset(mine + yours) and any(map(_VARIABLES.fullmatch, shared)):
+        orders = itertools.permutations(mine)
+    elif len(mine) == 1 and not shared and left.has(sympy.pi) and all(map(_WHOLE.fullmatch, mine + yours)):
+        orders = [mine]
+    else:
+        return left, right
+    for order in orders:
+        renamed = right.xreplace({others[b]: ones[a] for a, b in zip(order, yours, strict=True)})
+        if _on_points(left, renamed):
+            return left, renamed
+    return left, right
+
+
 def equal(gold: str, answer: str) -> bool:
     """Whether math-verify takes the two for equal, and they are.
 
@@ -177,6 +221,8 @@ def equal(gold: str, answer: str) -> bool:
     if left is None or right is None:
         return False
     if _formula(left) and _formula(right):
+        letters = {re.sub(r"[ {}]", "", name).lower() for name in _CONSTANT.findall(f"{gold} {answer}")}
+        left, right = _same_constants(left, right, letters)
         free = left.free_symbols | right.free_symbols
         found = _on_points(left, right) if free else _close(left, right)
         if found is not None:

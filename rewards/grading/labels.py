@@ -64,7 +64,11 @@ def named(text: str) -> tuple[str | None, str]:
     if len(parts) == 1 or not parts[-1]:
         return None, text
     first = parts[0].strip()
-    if first == "" or _NAME.match(first) or re.fullmatch(r"\|[^|]*\||[A-Z]\([^()]*\)|n\([^()]*\)", first):
+    if (
+        first == ""
+        or _NAME.match(first)
+        or re.fullmatch(r"\|[^|]*\||[A-Z]\([^()]*\)|n\([^()]*\)|\([a-zA-Z](?: ?[,;] ?[a-zA-Z])+\)", first)
+    ):
         return squeezed(first), parts[-1]
     if len(parts) == 2 and re.fullmatch(r"[a-zA-Z](?:_\{\w+\})?", parts[1]):
         return squeezed(parts[1]), first

@@ -12,19 +12,47 @@ from .exact import rational
 from .labels import squeezed
 from .spelling import clean
 
-_SAID = r"^(?:(?:the )?(?:(?:correct|right|best) )?(?:option|choice|answer)(?: is|:)?)?\s*"
+_SAID = (
+    r"^(?:(?:the )?(?:(?:correct|right|best) )?(?:option|choice|answer)(?: is|:)?"
+    r"|(?:\u7b54\u6848)?[\u662f\u4e3a]?\u9009(?:\u9879|\u62e9)?:?)?\s*"
+)
 _CHOICE = re.compile(
     _SAID + r"[(\[]?\s*([A-H])\s*(?:[)\]]\s*[.:,)]?|[.:)])?\s*$",
     re.I,
 )
+# Behind the letter: no other letter, and nothing that takes the letter back.
+_NO_TEXT = (
+    r"(?!\s*(?:[,;/&]|\+ ?\(?[A-H]\b|(?:and|or|nor)\b|[(\[]\s*[A-H]\s*[)\]]"
+    r"|(?:is|are) (?:not|wrong|incorrect|false)\b|isn't))"
+)
 _OPTION = re.compile(
-    _SAID + r"[(\[]?\s*([A-H])\s*[)\].:]+\s*(?![,;]|and\b|or\b)(.+)$",
+    _SAID + rf"(?:[(\[]?\s*([A-H])\s*[)\].:]+{_NO_TEXT}|([A-H])\s+(?:-\s|(?=\())(?!\(?[A-H]\b)){_NO_TEXT}\s*(.+)$",
     re.S | re.I,
 )
+_LETTERS = re.compile(r"\(?([A-H])\)?(?:\s*(?:,|;|&|,?\s*and\b)\s*\(?([A-H])\)?)+", re.S)
 _CLOCK = re.compile(
-    r"^(\d{1,2})(?: ?: ?(\d{2}))?(?: ?: ?(\d{2}))? ?([ap]) ?\.? ?m\b\.?$|^(\d{1,2}) ?: ?(\d{2})(?: ?: ?(\d{2}))?$", re.I
+    r"^(\d{1,2})(?: ?: ?(\d{2}))?(?: ?: ?(\d{2}))? ?([ap]) ?\.? ?m\b\.?$"
+    r"|^(\d{1,2}) ?[:h] ?(\d{2})(?: ?: ?(\d{2}))?$",
+    re.I,
 )
-_BASE = re.compile(r"^\(?([0-9a-zA-Z]+)\)? ?_ ?\{?(?:\\text ?\{)? ?(\w+) ?\}?\}?$")
+_NAMED_TIMES = {"noon": (43200, "p"), "12 noon": (43200, "p"), "midnight": (0, "a"), "12 midnight": (0, "a")}
+_BASE = re.compile(
+    r"^\(?([0-9a-zA-Z]+)\)? ?_ ?\{? ?(?:\\text ?\{)? ?\(?(?:base ?\}?)? ?(\w+) ?\)? ?\}?\}?$"
+    r"|^\(?([0-9a-zA-Z]+)\)? ?\(? ?(?:\\text ?\{)? ?\(?(?:in )?base[ -]?\}? ?(?:\\text ?\{)?(\w+) ?\)? ?\}?\)?$",
+    re.I,
+)
+_PREFIXED = re.compile(r"0([box])([0-9a-f]+)", re.I)  # as in a program: 0b1011, 0xff
+_MONTHS = "january february march april may june july august september october november december".split()
+_MONTH = rf"({'|'.join(f'{name[:3]}(?:{name[3:]})?' if name[3:] else name for name in _MONTHS)})\.?"
+_DATE = [
+    re.compile(pattern, re.I)
+    for pattern in (
+        r"(?P<year>\d{4})-(?P<number>\d{1,2})-(?P<day>\d{1,2})",
+        rf"{_MONTH.replace('(', '(?P<month>', 1)} (?:the )?(?P<day>\d{{1,2}})(?:(?: ?,)? (?P<year>\d{{4}}))?",
+        rf"(?:the )?(?P<day>\d{{1,2}})(?: of)? {_MONTH.replace('(', '(?P<month>', 1)}(?:(?: ?,)? (?P<year>\d{{4}}))?",
+    )
+]
+_SPAN = re.compile(r"(?:(?:between|from) )?([\d.,]+) ?(?:-|to|and) ?([\d.,]+)")
 _MODULUS = re.compile(r"^(?:(.*?)\\equiv)?(.*?)\\pmod\{(\d+)\}$", re.S)
 _DERIVATIVE = re.compile(
     r"\\frac ?\{ ?(?:d|\\partial)(?:\^\{\d\})? ?\w* ?\} ?\{ ?(?:(?:d|\\partial) ?\w(?:\^\{\d\})? ?)+\}"
@@ -35,18 +63,35 @@ _DERIVATIVE = re.compile(
 
 def choice(gold: str, answer: str, again) -> bool | None:
     bare = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", gold).strip()
+    given = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", answer).strip()
+    if (several := _same_letters(bare, given)) is not None:
+        return several
     wanted = re.fullmatch(r"[(\[]?\s*([A-H])\s*[)\]]?[.:]?", bare) or re.fullmatch(
         r"[(\[]\s*([A-H])\s*[)\]]\s*(.+)", bare, re.S
     )
     if wanted is None:
         return None
-    given = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", answer).strip()
     found = _CHOICE.match(given) or _OPTION.match(given)
-    if found is not None and not found[1].islower():
-        return found[1] == wanted[1]
+    letter = next(filter(None, found.groups()), "") if found is not None else ""
+    if letter.isupper():
+        return letter == wanted[1]
     if OPTION_TEXT_ALONE_IS_ENOUGH and wanted.re.groups == 2:
         return again(clean(wanted[2]), answer)
     return False
+
+
+def _same_letters(gold: str, answer: str) -> bool | None:
+    """Several options, one side of them written together: `A, C` and `AC`; None where neither or both are.
+
+    Letters out of their order are a sequence, and those of a gold answer may name a segment: there the order counts.
+    """
+    listed, together = (gold, answer) if _LETTERS.fullmatch(gold) else (answer, gold)
+    letters = re.findall("[A-H]", listed)
+    if not _LETTERS.fullmatch(listed) or not re.fullmatch("[A-H]{2,8}", together):
+        return None
+    if listed is gold:
+        return sorted(letters) == sorted(together)
+    return letters == [*together] if [*together] == sorted(together) else None
 
 
 def clock(gold: str, answer: str, again) -> bool | None:
@@ -55,18 +100,19 @@ def clock(gold: str, answer: str, again) -> bool | None:
         return None
     if right is None:
         return None if left[1] is None else False
-    if left[1] is not None and right[1] is None and right[0] < 13 * 3600:
+    if left[1] is not None and right[1] is None and 3600 <= right[0] < 13 * 3600:
         return False  # which half of the day is what was asked
-    if left[1] is None and right[1] is not None and left[0] < 13 * 3600:
+    if left[1] is None and right[1] is not None and 3600 <= left[0] < 13 * 3600:
         return left[0] % (12 * 3600) == right[0] % (12 * 3600)
     return left[0] == right[0]
 
 
 def _minutes(text: str) -> tuple[int, str | None] | None:
     """The seconds since midnight and the half of the day; None for what is no time of day."""
-    found = _CLOCK.match(" ".join(re.sub(r"\\text ?\{([^{}]*)\}", r" \1", text).split()))
+    bare = " ".join(re.sub(r"\\text ?\{([^{}]*)\}", r" \1", text).split())
+    found = _CLOCK.match(bare)
     if found is None:
-        return None
+        return _NAMED_TIMES.get(bare.lower())
     hour, minute, second = (int(found[n] or found[m] or 0) for n, m in ((1, 5), (2, 6), (3, 7)))
     half = found[4].lower() if found[4] else None
     if hour > (12 if half else 24) or minute > 59 or second > 59:
@@ -78,7 +124,9 @@ def _minutes(text: str) -> tuple[int, str | None] | None:
 def base(gold: str, answer: str, again) -> bool | None:
     left, right = _in_base(gold), _in_base(answer)
     if left is None:
-        return False if right is not None and rational(gold) is not None else None
+        if right is None or rational(gold) is None:
+            return None
+        return right[1] == 10 and again(gold, right[0])
     if right is None:
         bare = re.sub(r"[() ]", "", answer).lower()
         return BASE_MAY_BE_LEFT_OUT and bare.lstrip("0") == left[0]
@@ -86,15 +134,57 @@ def base(gold: str, answer: str, again) -> bool | None:
 
 
 def _in_base(text: str) -> tuple[str, int] | None:
-    found = _BASE.match(text)
-    if found is None:
+    if (prefixed := _PREFIXED.fullmatch(text)) is not None:
+        digits, named = prefixed[2], {"b": "2", "o": "8", "x": "16"}[prefixed[1].lower()]
+    elif (found := _BASE.match(text)) is not None:
+        digits, named = found[1] or found[3], found[2] or found[4]
+    else:
         return None
-    size = int(found[2]) if found[2].isascii() and found[2].isdigit() else vocabulary.BASES.get(found[2].lower(), 0)
+    size = int(named) if named.isascii() and named.isdigit() else vocabulary.BASES.get(named.lower(), 0)
     try:
-        int(found[1], size) if 2 <= size <= 36 else int("")
+        int(digits, size) if 2 <= size <= 36 else int("")
     except ValueError:
         return None
-    return found[1].lower().lstrip("0"), size
+    return digits.lower().lstrip("0"), size
+
+
+def date(gold: str, answer: str, again) -> bool | None:
+    """`2020-03-14`, `March 14, 2020`, `14 March 2020`: a day of a year, and no difference of numbers."""
+    left, right = _date(gold), _date(answer)
+    if left is None:
+        return None
+    return left == right if right is not None or "-" in gold else None
+
+
+def _date(text: str) -> tuple[int | None, int, int] | None:
+    bare = " ".join(re.sub(r"\\text ?\{([^{}]*)\}", r" \1 ", text).split()).replace(" ,", ",")
+    found = next(filter(None, (pattern.fullmatch(bare) for pattern in _DATE)), None)
+    if found is None:
+        return None
+    parts = found.groupdict()
+    month = (
+        int(parts["number"])
+        if "number" in parts
+        else [name[:3] for name in _MONTHS].index(parts["month"][:3].lower()) + 1
+    )
+    year = int(parts["year"]) if parts["year"] else None
+    return (year, month, int(parts["day"])) if 1 <= month <= 12 and 1 <= int(parts["day"]) <= 31 else None
+
+
+def span(gold: str, answer: str, again) -> bool | None:
+    """`10-15`, a range (or a score) and no difference; as `10 to 15`, `between 10 and 15`."""
+    left, right = _span(gold), _span(answer)
+    if left is None:
+        return None
+    return right is not None and all(again(a, b) for a, b in zip(left, right, strict=True))
+
+
+def _span(text: str) -> tuple[str, str] | None:
+    bare = " ".join(re.sub(r"\\text ?\{([^{}]*)\}", r" \1 ", text).split())
+    found = _SPAN.fullmatch(bare.lower())
+    if found is None or " and " in bare.lower() and not bare.lower().startswith("between"):
+        return None
+    return (found[1], found[2]) if None not in (rational(found[1]), rational(found[2])) else None
 
 
 def modulus(gold: str, answer: str, again) -> bool | None:

@@ -6,17 +6,25 @@ r"""Intervals, unions and inequalities of one unknown as sets of numbers.
 import re
 
 from . import judge
-from .splitting import split_at
+from .splitting import split_at, values
 
 _RELATION = re.compile(r"(\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|\\ne(?![a-zA-Z])|<|>)")
 _NAME = re.compile(r"(?:\\?[a-zA-Z]+(?:_\{\w+\})?)(?:\([a-z]\))?$")
 _MEMBER = re.compile(r"^\s*(\\?[a-zA-Z]+(?:_\{\w+\})?)\s*\\in(?![a-zA-Z])\s*(.*)$", re.S)
-_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-df-hj-zA-Z](?![a-zA-Z])")  # e and i are numbers
+_BUILDER = re.compile(  # {x in R | 2 < x <= 5}
+    r"^\\\{ ?(\\?[a-zA-Z]+(?:_\{\w+\})?) ?(?:\\in ?\\mathbb\{R\} ?)?[|:] ?(.*)\\\}$", re.S
+)
+_EXCEPT = re.compile(
+    r"^(?:\\text ?\{ ?)?(?:all (?:real numbers|reals)|\\mathbb\{R\}(?: ?\\text ?\{)?) ?,? ?"
+    r"(?:except|but|other than)(?: for)? ?\}? ?"
+    r"(?:\\?[a-zA-Z]+ ?(?:=|\\ne) ?)?(.+?)\}?$"
+)
+_DISTANCE = re.compile(r"^\| ?(\\?[a-zA-Z]+(?:_\{\w+\})?) ?(?:([+-]) ?([^|]+))?\|$")
 
 
 def looks_like_a_set(text: str) -> bool:
     """Whether a text writes an interval that cannot be a point, a union, an inequality, or a line without points."""
-    half_open = re.match(r"^(?:\(.*\]|\[.*\))$", text, re.S)
+    half_open = re.match(r"^(?:\(.*\]|\[.*\)|\].*|.*\[)$", text, re.S) or _EXCEPT.match(text)
     marks = re.search(
         r"\\cup|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|\\ne(?![a-zA-Z])|<|>|\\setminus|\\backslash|\\mathbb|\\infty", text
     )
@@ -33,6 +41,7 @@ def _interval(text: str):
     import sympy
 
     inner = split_at(text[1:-1], ",")
+    inner = split_at(text[1:-1], ";") if len(inner) == 1 else inner
     if len(inner) != 2 or text[0] not in "([" or text[-1] not in ")]":
         return None
     low, high = _number(inner[0]), _number(inner[1])
@@ -48,6 +57,8 @@ def _chain(text: str) -> tuple[str, object] | None:
     parts = [part.strip() for part in _RELATION.split(text)]
     if len(parts) < 3:
         return None
+    if len(parts) == 3 and (distance := _DISTANCE.match(parts[0])) is not None:
+        return _within(distance, parts[1], _number(parts[2]))
     names = {part for part in parts[::2] if _NAME.match(part) and _number(part) is None}
     if len(names) != 1:
         return None
@@ -73,15 +84,67 @@ def _chain(text: str) -> tuple[str, object] | None:
     return names.pop(), found
 
 
+def _within(distance: re.Match, sign: str, border) -> tuple[str, object] | None:
+    r"""The set of `|x-2| \le 3`."""
+    import sympy
+
+    centre = _number(distance[3]) if distance[3] else sympy.S.Zero
+    if border is None or centre is None or not bool(border > 0) or sign == "\\ne":
+        return None
+    centre = centre if distance[2] == "-" else -centre
+    strict = sign in ("<", "\\ge")  # the outside of a closed interval is open
+    inside = sympy.Interval(centre - border, centre + border, left_open=strict, right_open=strict)
+    return distance[1], inside if sign in ("<", "\\le") else sympy.S.Reals - inside
+
+
+def _usual_brackets(text: str) -> str:
+    """`]2, 5[`, as it is written in France, as `(2, 5)`."""
+    if not re.match(r"\s*\]", text) and not re.search(r"\[\s*$", text):
+        return text
+    pieces = [piece.strip() for piece in re.split(r"\\cup(?![a-zA-Z])", text)]
+    if not all(re.fullmatch(r"[\[\]][^\[\]]+[\[\]]", piece) for piece in pieces):
+        return text
+    return " \\cup ".join(
+        ("(" if piece[0] == "]" else "[") + piece[1:-1] + (")" if piece[-1] == "[" else "]") for piece in pieces
+    )
+
+
+def _joined(text: str) -> tuple[str | None, object] | None:
+    """Several intervals or bounds with commas or `and` between them: all intervals, or where all bounds hold.
+
+    Bounds that exclude each other are meant as cases: `x < -2, x > 2`.
+    """
+    parts = values(text, False)
+    found = [solution_set(part) for part in parts]
+    if len(parts) < 2 or len(parts) > 8 or None in found or len({name for name, _ in found} - {None}) > 1:
+        return None
+    bounds = [_RELATION.search(part) is not None for part in parts]
+    if any(bounds) != all(bounds):
+        return None
+    name, joined = next((name for name, _ in found if name), None), found[0][1]
+    for _, other in found[1:]:
+        joined = joined & other if all(bounds) else joined | other
+    if all(bounds) and joined.is_empty and not re.search(r"(?<![a-zA-Z])and(?![a-zA-Z])|\\land|\\wedge", text):
+        joined = found[0][1].union(*(other for _, other in found[1:]))
+    return name, joined
+
+
 def solution_set(text: str) -> tuple[str | None, object] | None:
     r"""The unknown, where one is named, and the sympy set of a cleaned text; None where it writes no set of numbers."""
     import sympy
 
-    name = None
-    if (member := _MEMBER.match(text)) is not None:
-        name, text = member[1], member[2].strip()
+    name, text = None, _usual_brackets(text)
+    if (member := _MEMBER.match(text)) is not None and not _RELATION.search(member[2]):
+        name, text = member[1], _usual_brackets(member[2].strip())
+    elif (builder := _BUILDER.match(text)) is not None:
+        name, text = builder[1], builder[2].strip()
+    if (taken := _EXCEPT.match(text)) is not None:
+        points = [_number(point) for point in values(taken[1], False)]
+        return None if None in points else (name, sympy.S.Reals - sympy.FiniteSet(*points))
     pieces = split_at(text, r"\cup")
     pieces = split_at(text, "or") if len(pieces) == 1 else pieces
+    if len(pieces) == 1 and len(values(text, False)) > 1:
+        return (found := _joined(text)) and (name or found[0], found[1])
     found = sympy.S.EmptySet
     for piece in pieces:
         piece = piece.strip()

@@ -44,7 +44,7 @@ _ROOT = re.compile("([\u221a\u221b\u221c])\\s*(\\(|\\{|[\\w.]+|\\\\pi)")
 # Commands whose content counts as it stands, and those whose content is words.
 STYLES = (
     "mathbf boldsymbol bm pmb underline underbar overbrace underbrace mathcal mathscr mathsf mathtt mathit ensuremath"
-    " uline emphmath boxed fbox framebox displaystyle textstyle"
+    " uline emphmath textcircled circled boxed fbox framebox displaystyle textstyle"
 ).split()
 TEXTS = "text textbf textit textrm textsf texttt textnormal mathrm mbox hbox emph operatorname textup rm bf it".split()
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?\s*(?=\{)|\\[\\{}]|[{}]")
@@ -156,6 +156,16 @@ RULES = [
             " ",
             (r"12\,750", "12 750"),
         ),
+        ("plus or minus", r"\+ ?/ ?-", r"\\pm ", ("+/-3", r"\pm 3")),
+        (
+            "infinity",
+            r"\\text\{\s*infinity\s*\}|(?<![\\a-zA-Z{])(?:inf|infty|infinity)(?![a-zA-Z])",
+            r"\\infty ",
+            ("(-inf, 3)", r"(-\infty, 3)"),
+        ),
+        ("union", r"(?<=[)\]])\s*U\s*(?=[(\[])", r" \\cup ", ("(0,1) U (3,4)", r"(0,1) \cup (3,4)")),
+        ("whose dollars", r"(?<![a-zA-Z])(?:US|U\.S\.|[AC]|AU|CA|HK|NZ)\s?\\\$", r"\\$", (r"US\$48", r"\$48")),
+        ("square", r"(?<![a-zA-Z])(sq|cu)(?:\.\s*|\s+)(?=[a-zA-Z])", r"\1 ", ("12 sq. cm", "12 sq cm")),
         ("size", r"\\m?(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", "", (r"\left(2\right)", "(2)")),
         (
             "display",
@@ -164,7 +174,7 @@ RULES = [
             (r"\displaystyle 5", "5"),
         ),
         ("phantom brace", r"\{\s*([,:])\s*\}", r"\1", ("29{,}000", "29,000")),
-        ("fraction", r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", (r"\dfrac{1}{2}", r"\frac{1}{2}")),
+        ("fraction", r"\\(?:[dtcsx]|nice)frac(?![a-zA-Z])", r"\\frac", (r"\dfrac{1}{2}", r"\frac{1}{2}")),
         ("at most", r"\\(?:leq?q?|leqslant|lte)(?![a-zA-Z])|<=|=<", r"\\le ", (r"x \leq 6", "x <= 6")),
         ("at least", r"\\(?:geq?q?|geqslant|gte)(?![a-zA-Z])|>=", r"\\ge ", (r"x \geqslant 6", "x >= 6")),
         ("unequal", r"\\(?:neq?|not\s*=)(?![a-zA-Z])|!=", r"\\ne ", (r"x \neq 9", "x != 9")),
@@ -191,7 +201,7 @@ RULES = [
         ),
         (
             "ordinal",
-            r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\s*\}?",
+            r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)(?:\s*\})?",
             "",
             ("18th", "18"),
         ),
@@ -220,6 +230,7 @@ RULES = [
             r"\\frac{\1}{\2}",
             (r"{5 \over 2}", r"\frac{5}{2}"),
         ),
+        ("choice", r"\\[dt]?binom\s*(\d)\s*(\d)", r"\\binom{\1}{\2}", (r"\binom52", r"\binom{5}{2}")),
         ("root of a digit", r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}", (r"6\sqrt2", r"6\sqrt{2}")),
         ("fraction of digits", r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", (r"\frac37", r"\frac{3}{7}")),
         ("fraction of a digit", r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", (r"\frac3{7}", r"\frac{3}{7}")),
@@ -254,7 +265,20 @@ _ONE_CELL = re.compile(
 )
 
 
+_ASSIGNED = re.compile(r"\s*[a-zA-Z](?:_\{?\w\}?)?\s*=[^&]+")
+_SYSTEM = re.compile(r"^\\begin\{(cases|aligned?|align\*|gathered|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}$", re.S)
+_LISTED_ROW = r"\[[^\[\]]+\]"
+
+
 def _environments(text: str) -> str:
+    system = _SYSTEM.match(text.strip())
+    rows = [re.sub(r"&(?=\s*=)|(?<==)\s*&", "", row) for row in (system[2] if system else text).split("\\\\")]
+    rows = [row for row in rows if row.strip()]
+    if len(rows) > 1 and all(_ASSIGNED.fullmatch(row) for row in rows):  # x = 1 \\ y = 2
+        return ", ".join(row.strip(" ,;.") for row in rows)
+    if re.fullmatch(rf"\[\s*{_LISTED_ROW}(?:\s*,\s*{_LISTED_ROW})*\s*\]", text.strip()):  # [[1, 2], [3, 4]]
+        rows = re.findall(_LISTED_ROW, text.strip()[1:-1])
+        text = r"\begin{pmatrix}" + r"\\".join(row[1:-1].replace(",", "&") for row in rows) + r"\end{pmatrix}"
     one = _ONE_CELL.match(text.strip())
     if one and "\\\\" not in one[2].strip().rstrip("\\") and (one[1] != "array" or "&" not in one[2]):
         return one[2].replace("&", " ").strip().rstrip("\\")
@@ -288,10 +312,13 @@ def clean(text: str) -> str:
     >>> clean(r"**$\dfrac12$**."), clean("\uff13\uff18\u00b2"), clean(r"{\color{red} 64} \text{ cm}")
     ('\\frac{1}{2}', '38^{2}', '64 \\text{ cm}')
     """
+    text = re.sub(r"\\\\\[[\d.]+ ?(?:mm|cm|pt|em|ex|in)\]", r"\\\\", text)  # the height of a row
     text = _outside(_delimiters(_unicode(text)))
     if "matrix" not in text and "array" not in text and "cases" not in text and "align" not in text:
-        text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # a string that was escaped twice
+        text = re.sub(r"\\\\(?=[a-zA-Z])(?![a-zA-Z](?:_\w)?\s*=)", r"\\", text)  # a string that was escaped twice
     text = _outside(_unwrap(text))
+    if "\\begin" not in text:  # no separator of cells
+        text = re.sub(r"\\?&", r" \\text{ and } ", text)
     for _, pattern, replacement, _ in RULES:
         text = pattern.sub(replacement, text)
     text = _outside(_environments(re.sub(r"^\{([^{}]*)\}(?=\s)", r"\1", text)))

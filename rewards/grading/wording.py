@@ -20,6 +20,7 @@ _TOKEN = re.compile(
     re.S,
 )
 _EXPONENT = re.compile(r"\s*\^ ?\{?([+-]?\d)\}?")
+_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _RANK = ("more", "less", "fewer", "greater", "larger", "smaller", "higher", "lower", "over", "under", "above", "below")
 
 
@@ -84,17 +85,21 @@ def _is_word(run: str, before: str, after: str, inside: bool, measured: bool) ->
         or run.lower() in vocabulary.CARRYING
         or run.lower() in vocabulary.SILENT
         or run.lower() in vocabulary.CURRENCIES
+        or run.lower() in _POWERS
     )
     spaced = before == "" or before.endswith(" ")
     last = before.rstrip()[-1:]
-    valued = last.isdigit() or last in ("}", ")", "!")
+    valued = last.isdigit() or last in ("}", ")", "!") or before.strip().lower() in _POWERS
     if not run.isascii():
         return True
+    if not inside and vocabulary.unit(run) is None and after.lstrip().startswith("^"):
+        return False  # the powers of Be^{2x} are no word
     if run in MATH_WORDS and not inside and not (known and valued):
         return False
     if len(run) == 1:
-        ends = re.match(r"\s*(?:$|[/^,.;]|\\text|\\cdot|\^|[a-zA-Z]{2})", after) is not None
-        follows = measured and (inside or last == "/")  # the s of m/s
+        ends = re.match(r"\s*(?:$|[/^,.;]|\\text|\\cdot|\^|[a-zA-Z]{2}|\s[a-zA-Z] ?\^ ?\{?-)", after) is not None
+        # the s of m/s and of m s^{-1}
+        follows = measured and (inside or last == "/" or re.match(r"\s*\^ ?\{?-", after) is not None)
         counted = valued and (inside or spaced and ends) or last.isdigit() and re.match(r"\s+\d", after) is not None
         return known and run.lower() != "a" and (follows or counted)
     if inside or len(run) >= 5:
@@ -149,8 +154,8 @@ class _Reader:
         valued = bool(self.math.strip(" (+-"))
         if lower in vocabulary.MULTIPLIERS and valued:
             self.factor, self.closed = self.factor * vocabulary.MULTIPLIERS[lower], True
-        elif lower in ("square", "sq", "cubic", "cu"):
-            self.power = 2 if lower[0] == "s" else 3
+        elif lower in _POWERS:
+            self.power = _POWERS[lower]
         elif lower in ("squared", "cubed") and self.units:
             self.units[next(reversed(self.units))] *= 2 if lower[0] == "s" else 3
         elif lower == "per" and self.units:

@@ -14,6 +14,7 @@ the grader refuses to start.
 """
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -158,7 +159,7 @@ def check_system() -> None:
 class _Server:
     """This process's connection to its grading server, restarted when it stops answering."""
 
-    START_SECONDS = 60  # importing sympy on a busy machine
+    START_SECONDS = 600  # importing sympy on a busy machine, or from a file system behind a network
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -197,14 +198,21 @@ class _Server:
         )
         started = self._read(self.START_SECONDS)
         if started is None or started["error"]:
+            reason = started["error"] if started else self._silence()
             self.stop()
-            reason = "is math-verify installed?" if started is None else started["error"]
             raise RuntimeError(f"the grading server did not start; {reason}")
 
     def _read(self, seconds: float) -> dict | None:
         ready, _, _ = select.select([self._process.stdout], [], [], seconds)
         line = self._process.stdout.readline() if ready else b""
         return json.loads(line) if line.endswith(b"\n") else None
+
+    def _silence(self) -> str:
+        """Why a new server says nothing: it is slow, or it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+            return "is math-verify installed?"
+        return f"nothing came from it in {self.START_SECONDS} s; is this machine busy, or its disk slow?"
 
     def stop(self) -> None:
         if self._process is not None:

@@ -172,6 +172,17 @@ def test_trap_a_process_that_cannot_limit_itself_does_not_grade(tmp_path):
     assert "RuntimeError: the grading server did not start; a process cannot set its own limits" in run.stderr
 
 
+def test_trap_a_grading_server_that_is_slow_is_not_called_missing(monkeypatch, tmp_path):
+    server = grader._Server()
+    monkeypatch.setattr(server, "START_SECONDS", 0.0, raising=False)
+    with pytest.raises(RuntimeError, match=r"did not start; nothing came from it in 0.0 s; is this machine busy"):
+        server.start()
+    monkeypatch.setattr(server, "START_SECONDS", 60.0)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="did not start; is math-verify installed"):
+        server.start()
+
+
 def test_importing_the_rewards_needs_nothing_else_of_rlred_no_trl_and_no_torch():
     code = (
         "import sys; import rlred.rewards; rlred.rewards.make_reward('by_mode');"

@@ -44,6 +44,7 @@ class AdaptThink(Reward):
     needs = ("solution", "reference_accuracy")
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("adapt_think.delta", self.delta)
 
     def __call__(self, completions, solution, reference_accuracy=None, **kwargs) -> list[float | None]:

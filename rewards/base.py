@@ -13,6 +13,10 @@ TRL's rewards, or an object with some of these attributes.
 
 import dataclasses
 import functools
+import math
+import numbers
+import re
+import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -47,6 +51,10 @@ class Reward:
     length: Length | None = None
     """What counts as length, where the reward counts it."""
 
+    def __post_init__(self):
+        """Raises `ValueError` for a field of numbers that holds anything else; a subclass's own checks come after."""
+        check_numbers(self)
+
     @property
     def __name__(self) -> str:
         """The name in the logs; by default that of the class, as in TRL."""
@@ -74,6 +82,61 @@ class Reward:
         it is.
         """
         return _tell(self, group_size, ends)
+
+
+def check_numbers(reward) -> None:
+    """Raises `ValueError` where a field of a dataclass that takes a number, or several, holds none or one not finite.
+
+    A field whose default is infinite may be; one that may be None may be that. Types are those of the annotations.
+
+    >>> @dataclasses.dataclass
+    ... class Mine:
+    ...     __name__ = "mine"
+    ...     alpha: float = 0.1
+    >>> check_numbers(Mine(alpha="1e-3"))
+    Traceback (most recent call last):
+    ValueError: mine.alpha must be a number, got '1e-3' (YAML reads it as a text; 1.0e-3 is a number)
+    """
+    for item in dataclasses.fields(reward) if dataclasses.is_dataclass(reward) else ():
+        kinds, value = _kinds(item.type), getattr(reward, item.name)
+        if not kinds & {int, float} or (value is None and type(None) in kinds):
+            continue
+        free = isinstance(item.default, float) and math.isinf(item.default)
+        several = typing.get_origin(item.type) is tuple
+        if several and not isinstance(value, tuple | list):
+            raise ValueError(f"{reward.__name__}.{item.name} must be a list of numbers, got {value!r}")
+        for one in _flat(value) if several else [value]:
+            _check_number(f"{reward.__name__}.{item.name}", one, whole=float not in kinds, infinite=free)
+
+
+def _kinds(hint: Any) -> set:
+    """The plain types in an annotation; those of a text's letters are none of numbers."""
+    inner = typing.get_args(hint)
+    return set().union(*map(_kinds, inner)) if inner else {hint}
+
+
+def _flat(values: Iterable) -> Iterator:
+    for value in values:
+        if isinstance(value, tuple | list):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _check_number(name: str, value: Any, *, whole: bool, infinite: bool) -> None:
+    kind = "a whole number" if whole else "a number"
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ValueError(f"{name} must be {kind}, got {value!r}{_hint(value)}")
+    if math.isnan(value) or (math.isinf(value) and not infinite):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    if whole and value != int(value):
+        raise ValueError(f"{name} must be {kind}, got {value!r}")
+
+
+def _hint(value: Any) -> str:
+    if not (isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE)):
+        return ""
+    return f" (YAML reads it as a text; {re.sub('e', '.0e', value, count=1, flags=re.IGNORECASE)} is a number)"
 
 
 class Grader(Reward):

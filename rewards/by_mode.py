@@ -44,6 +44,7 @@ class ByMode(Reward):
     __name__ = "by_mode"
 
     def __post_init__(self):
+        super().__post_init__()
         for name in MODES:
             if not callable(getattr(self, name)) and (name, getattr(self, name)) != ("effort", None):
                 raise ValueError(f"by_mode.{name} must be a reward, got {getattr(self, name)!r}")

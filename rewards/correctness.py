@@ -166,6 +166,7 @@ class Correctness(Grader):
     __name__ = "correctness"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.end_of_thinking is not None and not isinstance(self.end_of_thinking, str):
             raise ValueError(f"correctness.end_of_thinking must be a text or None, got {self.end_of_thinking!r}")
         if self.require_end_of_thinking and not self.end_of_thinking:

@@ -41,6 +41,7 @@ class CosineLength(Reward):
     needs = ("solution",)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.max_length < 1:
             raise ValueError(f"cosine_length.max_length must be 1 or more, got {self.max_length!r}")
 

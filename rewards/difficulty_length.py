@@ -53,6 +53,7 @@ class DifficultyLength(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("difficulty_length.weight", self.weight)
         check_group_size("difficulty_length", self.group_size)
         if not 0 <= self.quantile <= 1:

@@ -69,6 +69,7 @@ class EffortLength(Reward):
     __name__ = "effort_length"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.of not in ("reference", "group"):
             raise ValueError(f"effort_length.of must be 'reference' or 'group', got {self.of!r}")
         for name in ("quantile", "delta"):

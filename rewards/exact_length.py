@@ -48,8 +48,13 @@ class ExactLength(Reward):
     needs = ("solution", "budget")
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("exact_length.alpha", self.alpha)
         check_non_negative("exact_length.max_penalty", self.max_penalty)
+        if self.max_penalty == 0:
+            raise ValueError(
+                "exact_length.max_penalty must be above 0, or empty for no bound, got 0: nothing would count"
+            )
         check_deviation("exact_length.deviation", self.deviation)
 
     @classmethod

@@ -39,6 +39,7 @@ class FormatDiversity(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "markers", tuple(self.markers))
         if not self.markers or not all(isinstance(marker, str) and marker for marker in self.markers):
             raise ValueError(f"format_diversity.markers must be one text or more, got {self.markers!r}")

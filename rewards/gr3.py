@@ -39,6 +39,7 @@ class Gr3(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("gr3.alpha", self.alpha)
         check_group_size("gr3", self.group_size)
 

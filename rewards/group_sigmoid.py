@@ -6,7 +6,7 @@ from statistics import fmean, pstdev
 
 from .base import Reward
 from .correctness import Correctness
-from .groups import check_group_size, groups_of
+from .groups import check_ends, check_group_size, groups_of
 from .length import Length
 
 
@@ -41,6 +41,8 @@ class GroupSigmoid(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
+        check_ends("group_sigmoid", self.ends)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"group_sigmoid.alpha must be between 0 and 1, got {self.alpha!r}")
         check_group_size("group_sigmoid", self.group_size)

@@ -34,3 +34,9 @@ def check_group_size(name: str, size: int | None) -> None:
     """Raises `ValueError` unless `size` is None or 2 or more."""
     if size is not None and size < 2:
         raise ValueError(f"{name}.group_size must be 2 or more, got {size!r}")
+
+
+def check_ends(name: str, ends: tuple[int, ...]) -> None:
+    """Raises `ValueError` for an id of the end of a sequence that no token has."""
+    if wrong := [token for token in ends if token < 0]:
+        raise ValueError(f"{name}.ends must be ids of tokens, 0 or more, got {wrong[0]!r}")

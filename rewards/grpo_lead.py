@@ -43,6 +43,7 @@ class GrpoLead(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("grpo_lead.alpha", self.alpha)
         if not -math.inf < self.incorrect <= 0:
             raise ValueError(f"grpo_lead.incorrect must be a finite number, 0 or less, got {self.incorrect!r}")

@@ -38,6 +38,7 @@ class KimiLength(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("kimi_length.weight", self.weight)
         check_non_negative("kimi_length.warmup_steps", self.warmup_steps)
         check_group_size("kimi_length", self.group_size)

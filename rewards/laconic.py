@@ -48,6 +48,7 @@ class Laconic(Reward):
     needs = ("solution",)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.budget < 1:
             raise ValueError(f"laconic.budget must be 1 or more, got {self.budget!r}")
         check_non_negative("laconic.rate", self.rate)

@@ -80,6 +80,7 @@ class Lead(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.low <= self.high:
             raise ValueError(f"lead.low must be above 0 and at most lead.high, got {self.low!r} and {self.high!r}")
         check_non_negative("lead.alpha", self.alpha)

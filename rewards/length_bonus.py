@@ -55,6 +55,7 @@ class LengthBonus(Reward):
     needs = ("solution",)
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "targets", tuple(self.targets))
         if len(self.targets) not in (1, 3) or min(self.targets) < 1:
             raise ValueError(

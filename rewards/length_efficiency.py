@@ -41,9 +41,13 @@ class LengthEfficiency(Reward):
     needs = ("solution", "reference_length", "reference_accuracy")
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("length_efficiency.accuracy_weight", self.accuracy_weight)
         if self.normalise not in ("completion", "reference"):
             raise ValueError(f"length_efficiency.normalise must be 'completion' or 'reference', got {self.normalise!r}")
+        for name, never in (("low", math.inf), ("high", -math.inf)):
+            if getattr(self, name) == never:
+                raise ValueError(f"length_efficiency.{name} must not be {never}: every reward would be; leave it out")
         if not self.low <= self.high:
             raise ValueError(f"length_efficiency.low must not be above high, got {self.low!r} and {self.high!r}")
 

@@ -45,6 +45,7 @@ class LengthMask(Reward):
     needs = ("solution",)
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "masked", tuple(self.masked))
         if self.limit < 1:
             raise ValueError(f"length_mask.limit must be 1 or more, got {self.limit!r}")

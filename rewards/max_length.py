@@ -48,6 +48,7 @@ class MaxLength(Reward):
     needs = ("solution", "budget")
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("max_length.alpha", self.alpha)
         check_deviation("max_length.deviation", self.deviation)
         if not 0 <= self.delta <= 1:

@@ -41,6 +41,7 @@ class RequestThreshold(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_group_size("request_threshold", self.group_size)
         for name, value in (("penalty", self.penalty), ("threshold", self.threshold)):
             if not 0 <= value <= 1:

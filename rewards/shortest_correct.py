@@ -38,6 +38,7 @@ class ShortestCorrect(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("shortest_correct.correct", self.correct)
         check_non_negative("shortest_correct.alpha", self.alpha)
         check_group_size("shortest_correct", self.group_size)

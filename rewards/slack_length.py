@@ -43,6 +43,7 @@ class SlackLength(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("slack", "weight", "tolerance"):
             check_non_negative(f"slack_length.{name}", getattr(self, name))
         check_group_size("slack_length", self.group_size)

@@ -35,6 +35,7 @@ class SoftOverlong(Reward):
     needs = ("solution",)
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.cache < self.max_length:
             raise ValueError(
                 f"soft_overlong.cache must be above 0 and below max_length ({self.max_length}), got {self.cache!r}"

@@ -38,6 +38,7 @@ class SolveRatePenalty(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("solve_rate_penalty.alpha", self.alpha)
         check_group_size("solve_rate_penalty", self.group_size)
 

@@ -29,6 +29,7 @@ class Thinkless(Reward):
     needs = ("solution",)
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.incorrect < self.thinking <= 1:
             raise ValueError(
                 f"thinkless.thinking must be above incorrect and at most 1, got {self.thinking!r} and "

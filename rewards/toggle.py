@@ -48,6 +48,7 @@ class Toggle(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("accuracy", "quantile"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"toggle.{name} must be between 0 and 1, got {getattr(self, name)!r}")

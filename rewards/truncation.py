@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from .base import Reward
 from .correctness import Correctness
+from .groups import check_ends
 from .length import Length
 
 
@@ -41,7 +42,9 @@ class Truncation(Reward):
     needs = ("solution",)
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "ends", tuple(self.ends))
+        check_ends("truncation", self.ends)
         object.__setattr__(self, "stages", tuple(map(tuple, self.stages)))
         for limit in [self.limit, *(limit for _, limit in self.stages)]:
             if limit is not None and limit < 1:

@@ -65,6 +65,7 @@ class TurnCost(Reward):
     group_relative = True
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("output", "input", "turns"):
             check_non_negative(f"turn_cost.{name}", getattr(self, name))
         check_group_size("turn_cost", self.group_size)

@@ -47,6 +47,7 @@ class UncertaintyBudget(Reward):
     needs = ("solution", "difficulty")
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.span < float("inf"):
             raise ValueError(f"uncertainty_budget.span must be a finite number above 0, got {self.span!r}")
         for name in ("easy_budget", "hard_budget", "stretch"):

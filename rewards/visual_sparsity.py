@@ -51,15 +51,18 @@ class VisualSparsity(Reward):
     needs = ("solution", "visual_tokens", "full_visual_tokens")
 
     def __post_init__(self):
+        super().__post_init__()
         check_non_negative("visual_sparsity.visual_weight", self.visual_weight)
         check_non_negative("visual_sparsity.text_weight", self.text_weight)
         check_group_size("visual_sparsity", self.group_size)
+        if self.reference_length is not None and self.reference_length < 1:
+            raise ValueError(f"visual_sparsity.reference_length must be 1 or more, got {self.reference_length!r}")
         if self.visual_weight + self.text_weight > 0.5:
             raise ValueError(
                 "visual_sparsity.visual_weight + text_weight must be at most 0.5, got "
                 f"{self.visual_weight + self.text_weight:g}"
             )
-        if self.text_weight and (self.reference_length is None or self.reference_length < 1):
+        if self.text_weight and self.reference_length is None:
             raise ValueError(
                 "visual_sparsity.text_weight needs reference_length, the tokens of a usual answer (1 or more), got "
                 f"{self.reference_length!r}"

@@ -132,6 +132,8 @@ def test_as_commands(tmp_path, capsys):
     for words, message in (
         (f"--alpaca {tmp_path / 'a.json'}", "--cut: goes without"),
         ("--difficulty length", "--cut: goes without"),
+        ("--ratios 1.0 0.5", "--cut: goes without --ratios, --tolerance and --unasked"),
+        ("--tolerance 0.1", "--cut: goes without --ratios, --tolerance and --unasked"),
         ("--levels 1 0 0 0 0", "give either --scores, to cut by them, or --levels, or --cut random"),
     ):
         assert rlred([*base.split(), *words.split(), "--output", str(tmp_path / "x")]) == 2
@@ -141,6 +143,7 @@ def test_as_commands(tmp_path, capsys):
 def test_the_recipe_trains_on_random_cuts(tmp_path):
     settings = {"model_name_or_path": "tiny_reasoner", "questions": "sums", "num_questions": 24, "max_steps": 2}
     settings |= {"scorer": "random_cut", "evaluate": "false", "output_dir": tmp_path / "run"}
+    settings["ratios"] = "1.0 0.9 0.8 0.7 0.6 0.5"  # the default: its rows have none of their own
     run(*recipe(**settings), tmp_path)
     assert (tmp_path / "run" / "adapter_model.safetensors").exists()
     assert json.loads((tmp_path / "run" / "rows.random_cut.json").read_text())["cut"] > 8

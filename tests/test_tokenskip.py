@@ -318,6 +318,11 @@ BAD = [
     ({"scorer": "levels", "short_share": 0.5}, "short_share: rows of the scorer 'levels' have no ratio"),
     ({"scorer": "levels", "difficulty": "length"}, "difficulty: rows of the scorer 'levels' have no ratio"),
     ({"scorer": "random_cut", "tolerance": 0.5}, "tolerance: rows of the scorer 'random_cut' have no ratio"),
+    (
+        {"scorer": "levels", "ratios": "1.0 0.5"},
+        "ratios: rows of the scorer 'levels' have no ratio to choose; leave it",
+    ),
+    ({"scorer": "random_cut", "ratios": "1.0 0.5"}, "ratios: rows of the scorer 'random_cut' have no ratio"),
     ({"traces": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
 ]
 

@@ -281,6 +281,7 @@ CHECKS = {  # where the audit's findings are, and what each file is about
     "audit": "Settings, rewards, rows and prompts",
     "advantages": "Advantages",
     "audit_efforts": "Efforts",
+    "audit_weights": "Weights of length",
     "audit_probe": "A probe of the model",
 }
 

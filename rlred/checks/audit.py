@@ -12,6 +12,7 @@ from trl import GRPOConfig
 
 from rlred.checks.audit_devices import audit_devices
 from rlred.checks.audit_efforts import audit_effort_rows, audit_efforts
+from rlred.checks.audit_weights import audit_weights
 from rlred.checks.findings import Finding, error, warning
 from rlred.data.asked import lacking
 from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
@@ -110,6 +111,7 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
             "masks completions by None, and another reward's opinion would bring them back as a 0; train on it alone"
         )
         yield error("reward", part.__name__, advice)
+    yield from audit_weights(scoring, training.max_completion_length)
     for part in dict.fromkeys(part for reward in scoring for part in find(reward, LengthMask)):
         yield from _mask(part)
     if training.steps_per_generation * training.num_iterations > training.gradient_accumulation_steps:

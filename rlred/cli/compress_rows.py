@@ -2,6 +2,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlred.cli.compress_shared import AskedByRatio, check_output, must_not_exist, read_traces
+from rlred.compression.cut import RATIOS
 from rlred.compression.mixing import DIFFICULTIES
 from rlred.flags import option, required
 from rlred.tiny import TINY_VERBOSE
@@ -21,7 +22,7 @@ class Rows(AskedByRatio):
     scores: Path | None = option(None, "Of `rlred compress scores`; needed without --levels and --cut.", metavar="FILE")
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
     tokenizer: str = option(TINY_VERBOSE, "The target model's; ratios are shares of its tokens.")
-    ratios: list[float] = option([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], "Shares of the thinking to keep.")
+    ratios: list[float] = option(RATIOS, "Shares of the thinking to keep.")
     ratios_per_question: int = option(1, "Rows that a trace gives.", metavar="N")
     difficulty: str | None = option(None, "Cut easy questions shorter (LiteCoT)", choices=DIFFICULTIES, metavar="BY")
     short_share: float | None = option(None, "Share of the rows that are cut, the rest whole (TL;DR).", metavar="SHARE")
@@ -42,6 +43,11 @@ class Rows(AskedByRatio):
         must_not_exist("alpaca", self.alpaca)
         if sum(map(bool, (self.scores, self.levels, self.cut))) != 1:
             raise ValueError("rows: give either --scores, to cut by them, or --levels, or --cut random")
+        if (self.levels or self.cut) and (self.ratios != RATIOS or self.tolerance != 0.05 or self.unasked):
+            raise ValueError(
+                f"--{'levels' if self.levels else 'cut'}: goes without --ratios, --tolerance and --unasked: its rows "
+                "have no ratio to keep or to ask for"
+            )
         if self.levels and (self.difficulty or self.short_share is not None or self.unprotected):
             raise ValueError(
                 "--levels: goes without --difficulty, --short_share and --unprotected, which are for ratios"

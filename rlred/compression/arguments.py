@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, fields, replace
 
-from rlred.compression.cut import check_ratio
+from rlred.compression.cut import RATIOS, check_ratio
 from rlred.compression.levels import check_levels
 from rlred.compression.mixing import DIFFICULTIES, check_difficulty, check_share
 from rlred.compression.random_cut import check_cut
@@ -55,7 +55,7 @@ class CompressionArguments:
     )
     scorer_model: str | None = option(None, "Its model (default: the target model; LLMLingua-2's own for llmlingua2).")
     controls: list[str] = option([], "More scorers, each of which trains an adapter of its own to be held against.")
-    ratios: list[float] = option([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], "Shares of the thinking to keep; 1.0 among them.")
+    ratios: list[float] = option(RATIOS, "Shares of the thinking to keep; 1.0 among them.")
     ratios_per_question: int = option(1, "Ratios at which a trace is trained on, drawn at random.")
     tolerance: float = option(0.05, "A trace that misses a ratio by more has no row there.")
     ask_ratio: bool = option(True, "Ask for the ratio in the prompt; off, the model is to find its own length.")
@@ -124,8 +124,8 @@ class CompressionArguments:
         self.make_ratio_format(), self.variants()
 
     def _check_unasked(self) -> None:
-        plain = {item.name: item.default for item in fields(type(self))}
-        for name in ("difficulty", "tolerance", *(["short_share"] if self.scorer == "levels" else [])):
+        plain = {item.name: item.default for item in fields(type(self))} | {"ratios": RATIOS}
+        for name in ("difficulty", "tolerance", *(["short_share"] if self.scorer == "levels" else []), "ratios"):
             if getattr(self, name) != plain[name]:
                 raise ValueError(f"{name}: rows of the scorer {self.scorer!r} have no ratio to choose; leave it out")
 

@@ -16,6 +16,9 @@ from rlred.compression.spans import Span, split_spans
 Scores = Sequence[tuple[int, int, float]]
 """`(start, end, score)` of stretches of the original text; a span that none of them covers has 0."""
 
+RATIOS = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+"""Shares of the thinking to keep where nothing else is said: TokenSkip's."""
+
 
 @dataclass(frozen=True)
 class Cut:

@@ -255,9 +255,9 @@ OWN = re.compile(
 # Answers are correct or incorrect, and rewarded or penalised; a value, a column or a flag may be wrong.
 GRADED = re.compile(
     r"\b(?:right|wrong) (?:answers?|completions?|ones?|traces?|samples?|totals?|chains?|words?)\b(?! line\b)"
-    r"|(?:\b(?:always|stays?|answered|graded|counts? as|often|was|were|is|are|not|none|less)|%) (?:right|wrong)\b"
+    r"|(?:\b(?:always|stays?|answered|graded|counts? as|often|was|were|is|are|not|none|less)) (?:right|wrong)\b"
     r"(?! (?:with|for|on average|about|away|behind)\b|-)"
-    r"|\bprice[sd]?\b|(?<!\b[Ss]he )(?<!', ')\b(?:pays|paid)\b"
+    r"|% (?:right|wrong)\b|\bprice[sd]?\b|(?<!\b[Ss]he )(?<!', ')\b(?:pays|paid)\b"
 )
 EXPLAIN = {DOCS / f"{name}.md" for name in ("LOG", "glossary", "style", "design")} | {ROOT / "CHANGELOG.md"}
 

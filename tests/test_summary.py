@@ -83,7 +83,7 @@ def test_efforts_and_free_rows_are_named_as_what_they_are():
     assert "at 1 effort, 0.25 (low)." in text and "budget" not in text
     text = summary(result(baseline=block(constant, mode="free", budgets=(None,))))[0]
     assert text.startswith(
-        "The base answers 60 questions without a budget in 21.0 tokens on average. Accuracy is 100.0 ("
+        "The base answers 60 questions without a budget in 21.0 tokens on average. Accuracy is 100.0 % (94.0"
     )
     assert "follow" not in text and "error" not in text
 

@@ -209,8 +209,17 @@ class Correctness(Grader):
         return self.grade("", solution) is not None
 
     def __call__(self, completions, solution, **kwargs) -> list[float | None]:
+        golds: dict[str, list[str]] = {}  # the completions of a group have one solution, which may be a long one
+
+        def read(wanted) -> list[str]:
+            if not isinstance(wanted, str):
+                return golds_of(wanted)
+            if wanted not in golds:
+                golds[wanted] = golds_of(wanted)
+            return golds[wanted]
+
         rows = [
-            [(gold, answer) for gold in golds_of(wanted)]
+            [(gold, answer) for gold in read(wanted)]
             for wanted, answer in zip(solution, map(self._answer_of_completion, completions), strict=True)
         ]
         found = iter(grader.equal_all([pair for pairs in rows for pair in pairs], self.seconds))

@@ -65,13 +65,44 @@ def mended_lines(path: Path, fits: Callable[[Any], bool] = lambda value: True) -
     lines = whole_lines(path, fits)
     before, whole = path.read_bytes() if path.exists() else b"", "".join(f"{line}\n" for line in lines).encode()
     if lost := before[len(whole) :].count(b"\n"):
-        kept = next(f for n in itertools.count(1) if not (f := path.with_name(f"{path.name}.damaged-{n}")).exists())
-        shutil.copyfile(path, kept)
-        said = "%s: line %d is damaged; it and all after it (%d lines) are made again; the file as it was is %s"
-        logger.warning(said, path, len(lines) + 1, lost, kept.name)
+        _keep_damaged(path, len(lines), lost)
     if before != whole:
         write_text(path, whole.decode())
     return lines
+
+
+def mended_length(path: Path, fits: Callable[[Any], bool]) -> int:
+    """The same, and how many lines there are, for a file that need not fit into memory."""
+    whole = lines = lost = 0
+    with open(path, "rb") as file:
+        for line in file:
+            if lost or not (line.endswith(b"\n") and _fits(line, fits)):
+                lost += 1
+            else:
+                whole, lines = whole + len(line), lines + 1
+        size = file.tell()
+        file.seek(max(0, size - 1))
+        cut_off = file.read() != b"\n"
+    if lost - cut_off > 0:
+        _keep_damaged(path, lines, lost - cut_off)
+    if size > whole:
+        os.truncate(path, whole)
+    return lines
+
+
+def _fits(line: bytes, fits: Callable[[Any], bool]) -> bool:
+    try:
+        return fits(json.loads(line.decode("utf-8")))
+    except ValueError:
+        return False
+
+
+def _keep_damaged(path: Path, lines: int, lost: int) -> None:
+    """Copies a file whose lines are damaged, and says so."""
+    kept = next(f for n in itertools.count(1) if not (f := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    shutil.copyfile(path, kept)
+    said = "%s: line %d is damaged; it and all after it (%d lines) are made again; the file as it was is %s"
+    logger.warning(said, path, lines + 1, lost, kept.name)
 
 
 @contextlib.contextmanager

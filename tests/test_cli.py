@@ -32,7 +32,7 @@ FLAGS = {
     "export": "output base_model merge push private",
     "compress traces": "output from_file columns model questions questions_config split num_questions ratio_format "
     "system_prompt max_completion_length num_samples temperature batch_size dtype seed",
-    "compress scores": "traces output scorer scorer_model dtype seed",
+    "compress scores": "traces output scorer scorer_model dtype seed share",
     "compress rows": "traces scores output tokenizer ratios ratio_format ratios_per_question difficulty short_share "
     "unasked levels tolerance unprotected alpaca seed",
     "compress shots": "traces scores output tokenizer budget keep num_shots",

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from rlred.rewards import Correctness, grader
-from rlred.rewards.correctness import last_boxed
+from rlred.rewards.correctness import golds_of, last_boxed
 from tests.paths import real_data
 
 
@@ -198,3 +198,20 @@ def test_real_gold_answers_equal_themselves():
     golds = load_questions(str(real_data("math500/test.jsonl")))["solution"]
     assert all(grader.equal(gold, f" ${gold}$") for gold in golds)
     assert not any(grader.equal(gold, "123456789") for gold in golds[:20])
+
+
+def test_a_solution_is_read_once_for_all_its_completions(monkeypatch):
+    read = []
+
+    def counted(solution):
+        read.append(solution)
+        return golds_of(solution)
+
+    monkeypatch.setattr("rlred.rewards.correctness.golds_of", counted)
+    worked = ["Two and two are 4.\n#### 4", "So it is \\boxed{5}.", "6"]
+    said = [f"</think>\\boxed{{{n}}}" for n in (4, 5, 6, 7)]
+    found = Correctness()([text for _ in worked for text in said], solution=[one for one in worked for _ in said])
+    assert found == [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]
+    assert sorted(read) == sorted(worked)  # 12 times before
+    assert Correctness()(said[:2], solution=[["3", "4"], ["3", "4"]]) == [1.0, 0.0]  # lists are read as they come
+    assert Correctness()(said[:3], solution=iter(["4", 5, None])) == [1.0, 1.0, None]

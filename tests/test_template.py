@@ -301,6 +301,16 @@ def test_the_base_is_found_again():
         ("data/tiny_reasoner", None, "data/tiny_reasoner", False),
         (resolve_model("tiny_reasoner"), None, "data/tiny_reasoner", False),
         ("/home/x/tiny_reasoner", None, "tiny_reasoner", False),
+        (r"\\fileserver\models\my-base", None, "my-base", False),
+        ("\\\\fileserver\\models\\my-base\\", None, "my-base", False),
+        ("//fileserver/models/my-base", None, "my-base", False),
+        ("file:///home/x/my-base", None, "my-base", False),
+        ("file://host/share/my%20base/", None, "my base", False),
+        ("file:///C:/Users/me/my-base", None, "my-base", False),
+        (r"C:\Users\me\my-base", None, "my-base", False),
+        (r"models\my-base", None, "my-base", False),
+        ("~/models/my-base", None, "my-base", False),
+        (r"\\fileserver\models\my-base", "org/base", "org/base", True),
     ],
 )
 def test_a_base_is_called_by_a_name_that_leads_to_no_folder(trained_on, given, name, public):
@@ -309,7 +319,22 @@ def test_a_base_is_called_by_a_name_that_leads_to_no_folder(trained_on, given, n
     assert bool(base.said()) != public
 
 
+@pytest.mark.parametrize(
+    "given", [r"\\fileserver\models\base", "file:///home/me/base", "/home/me/base", "C:/base", "a/b/c"]
+)
+def test_a_path_is_no_name_for_those_who_download(given):
+    with pytest.raises(ValueError, match="is no Hub id, by which others find the base; name it as OWNER/NAME"):
+        Base.of("org/model", given)
+
+
 PATHS = [
+    (r"\\fileserver\share\q.jsonl", "q.jsonl"),
+    (r"\\fileserver\share\My Files\q.jsonl", "q.jsonl"),
+    (r"\\?\C:\runs\q.jsonl", "q.jsonl"),
+    ("file://host/share/q.jsonl", "q.jsonl"),
+    ("file:///C:/Users/me/q.jsonl", "q.jsonl"),
+    ("file:///q.jsonl", "q.jsonl"),
+    ("cannot read file:///C:/Users/me/q.jsonl: gone", "cannot read q.jsonl: gone"),
     ("/home/me/q.jsonl", "q.jsonl"),
     ("/home/me/My Files/q.jsonl", "q.jsonl"),
     ("/srv/runs/7/", "7"),
@@ -325,6 +350,7 @@ PATHS = [
     ("C:/Users/me/q.jsonl", "q.jsonl"),
 ]
 NO_PATHS = [
+    *(r"1 \\ 2 \\ 3", r"a \\\alpha\beta\gamma", r"\\alpha\beta", r"\\frac{1}{2}\cdot\pi"),
     *(r"\frac{1}{2}\sqrt{3}", r"\alpha\beta", r"\\alpha\\beta", r"f:\mathbb{R}\to\mathbb{R}"),
     *(r"\s?\p{L}+", r"\btake\b", r"/\d+/g", "/(?:a|b)/c", "/usr/*/x", "^/a/b$", "s/foo/bar/"),
     *("/think", "/no_think", "/think about it", "</think>", "[/THINK]", "n/a", "3/4/5", "1 / 2 / 3"),

@@ -1,7 +1,10 @@
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlred.cli.compress_shared import AskedByRatio, check_output, must_not_exist, read_traces
+from rlred.claims import claimed
+from rlred.cli.compress_shared import LARGE, AskedByRatio, check_output, must_not_exist, read_traces
 from rlred.compression.cut import RATIOS
 from rlred.compression.mixing import DIFFICULTIES
 from rlred.flags import option, required
@@ -61,18 +64,20 @@ class Rows(AskedByRatio):
     def run(self) -> None:
         """Cuts traces by score or at random, or drops levels of them, and writes rows."""
         from rlred.compression.rows import to_alpaca
-        from rlred.compression.stages import rows_stage
+        from rlred.compression.stages import read_lines, write_rows
         from rlred.data.models import load_tokenizer
-        from rlred.files import write_json
+        from rlred.files import write_lines
 
         traces, tokenizer = read_traces(self.traces), load_tokenizer(self.tokenizer)
         ratio_format = self.make_ratio_format().fitted(tokenizer)
-        rows = rows_stage(self.output, lambda: self.make(traces, tokenizer, ratio_format))
-        if self.alpaca:
-            write_json(self.alpaca, to_alpaca(rows, ratio_format))
+        with claimed(self.output.parent, self.output.name):
+            write_rows(self.output, lambda keep: self.make(traces, tokenizer, ratio_format, keep))
+            if self.alpaca:
+                rows = read_lines(self.output, ("question", "completion"), at_least=LARGE)
+                write_lines(self.alpaca, json_list(to_alpaca(rows, ratio_format)))
         print(f"{self.output}: {self.output.with_suffix('.json').read_text().strip()}")
 
-    def make(self, traces: list[dict], tokenizer, ratio_format):
+    def make(self, traces: Sequence[dict], tokenizer, ratio_format, keep):
         """The rows by level, cut at random, or by score."""
         from rlred.compression.levels import make_level_rows
         from rlred.compression.random_cut import make_cut_rows
@@ -80,10 +85,11 @@ class Rows(AskedByRatio):
         from rlred.compression.stages import read_scores
 
         if self.levels:
-            settings = {"draws": self.ratios_per_question, "seed": self.seed}
+            settings = {"draws": self.ratios_per_question, "seed": self.seed, "keep": keep}
             return make_level_rows(traces, self.levels, tokenizer, ratio_format, **settings)
         if self.cut:
             settings = {"draws": self.ratios_per_question, "short_share": self.short_share, "seed": self.seed}
+            settings["keep"] = keep
             return make_cut_rows(traces, tokenizer, ratio_format, **settings)
         cutting = Cutting(
             self.ratios,
@@ -95,4 +101,17 @@ class Rows(AskedByRatio):
             short_share=self.short_share,
             seed=self.seed,
         )
-        return make_rows(traces, read_scores(self.scores, traces), cutting, tokenizer, ratio_format)
+        return make_rows(traces, read_scores(self.scores, traces), cutting, tokenizer, ratio_format, keep)
+
+
+def json_list(values: Iterable[dict]) -> Iterator[str]:
+    """The pieces of an indented list in JSON, of one value at a time.
+
+    >>> json.loads("".join(json_list([{"a": "x"}, {"a": "y"}]))), "".join(json_list([]))
+    ([{'a': 'x'}, {'a': 'y'}], '[\\n]\\n')
+    """
+    yield "[\n"
+    for number, value in enumerate(values):
+        text = json.dumps(value, indent=2).replace("\n", "\n  ")
+        yield f"{',' if number else ''}\n  {text}".removeprefix("\n")
+    yield "\n]\n"

@@ -1,6 +1,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlred.claims import claimed
+from rlred.cli.compress_shared import read_traces
 from rlred.flags import option, required
 
 
@@ -18,14 +20,23 @@ class Scores:
     scorer_model: str | None = option(None, "Folder or Hub id (default for llmlingua2: its published model).")
     dtype: str = option("float32", "Precision of its weights.")
     seed: int = option(0, "Of the scorer `random`.", metavar="N")
+    share: str | None = option(
+        None, "Score this share of many traces only, for a last run without it to read.", metavar="K/N"
+    )
 
     def run(self) -> None:
         """Scores traces; a file that is there is gone on with."""
         from rlred.compression.scores import make_scorer
-        from rlred.compression.stages import read_lines, scores_stage
+        from rlred.compression.stages import scores_stage
+        from rlred.evaluation.sampling import Share
 
-        traces = read_lines(self.traces, ("question", "thinking"))
-        scorer = make_scorer(self.scorer, self.scorer_model, seed=self.seed, dtype=self.dtype)
+        share = self.share and Share(self.share)
+        traces = read_traces(self.traces, ("question", "thinking"))
         name = "/".join(str(part) for part in (self.scorer, self.scorer_model or "", self.seed))
-        scores_stage(self.output, traces, scorer, name)
-        print(f"{self.output}: scores of {len(traces)} texts")
+        with claimed(self.output.parent, self.output.name, self.share):
+            scorer = make_scorer(self.scorer, self.scorer_model, seed=self.seed, dtype=self.dtype)
+            scores_stage(self.output, traces, scorer, name, share)
+        if share:
+            print(f"share {share.text}: scored; without --share, all are read into {self.output}")
+        else:
+            print(f"{self.output}: scores of {len(traces)} texts")

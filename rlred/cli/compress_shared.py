@@ -1,11 +1,15 @@
 """What the stages of `rlred compress` have in common."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlred.data.sources import PromptSettings
 from rlred.flags import option
+
+LARGE = 2**20  # bytes of a file of traces that is not held in memory
+PARTS = ("question", "opening", "thinking", "separator", "answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +45,8 @@ def must_not_exist(name: str, path: Path | None) -> None:
         raise ValueError(f"--{name} {path} exists and is not written over; name another file")
 
 
-def read_traces(path: Path) -> list[dict]:
-    """The traces of `rlred compress traces`."""
+def read_traces(path: Path, needed: Sequence[str] = PARTS) -> Sequence[dict]:
+    """The traces of `rlred compress traces`; those of a large file are read as they are asked for."""
     from rlred.compression.stages import read_lines
 
-    return read_lines(path, ("question", "opening", "thinking", "separator", "answer"))
+    return read_lines(path, needed, at_least=LARGE)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from rlred.compression.cut import Cut, render
-from rlred.compression.rows import RatioFormat, counter_of, row_of
+from rlred.compression.rows import Keep, RatioFormat, counter_of, row_of
 from rlred.compression.spans import split_spans
 
 LEVELS = 5
@@ -66,9 +66,11 @@ def make_level_rows(
     *,
     draws: int = 1,
     seed: int = 0,
+    keep: Keep = dict,
 ) -> tuple[list[dict], dict]:
     """Rows that ask for nothing, `draws` of each trace, each at a level drawn with these probabilities; and by level
-    their number and mean achieved ratio. Raises `ValueError` for probabilities that are none and fewer than one draw.
+    their number and mean achieved ratio. `keep` is that of `make_rows`. Raises `ValueError` for probabilities that are
+    none and fewer than one draw.
     """
     check_levels(probabilities)
     if draws < 1:
@@ -82,7 +84,7 @@ def make_level_rows(
             left = text if level == 0 else render(text, spans, kept)
             achieved = count(left) / tokens
             one = Cut(left, achieved, achieved, kept, 0.0)
-            rows.append({**row_of(trace, one, tokenizer, ratio_format, ask_ratio=False), "level": level})
+            rows.append(keep({**row_of(trace, one, tokenizer, ratio_format, ask_ratio=False), "level": level}))
     rng.shuffle(rows)
     by_level = []
     for level in range(LEVELS):

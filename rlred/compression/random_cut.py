@@ -20,7 +20,7 @@ from statistics import fmean
 
 from rlred.compression.cut import Cut
 from rlred.compression.mixing import check_share, mix
-from rlred.compression.rows import RatioFormat, row_of
+from rlred.compression.rows import Keep, RatioFormat, row_of
 
 WITHOUT_END = "without an end of thinking"
 
@@ -33,12 +33,13 @@ def make_cut_rows(
     draws: int = 1,
     short_share: float | None = None,
     seed: int = 0,
+    keep: Keep = dict,
 ) -> tuple[list[dict], dict]:
     """Rows that ask for nothing, each trace cut at `draws` different places; and how many there are, and were dropped.
 
     A row's `inserted` are the characters of the completion that hold the inserted end of thinking; `ratio` and
     `achieved` are the share of the thinking's tokens before it. With `short_share`, every trace has a whole row too,
-    and rows are left out until that share of them is cut.
+    and rows are left out until that share of them is cut. `keep` is that of `make_rows`.
 
     Raises `ValueError` for fewer than one draw, a share that is none, a format or a model without an end of thinking, a
     tokenizer that does not say where its tokens stand, and where no trace is left.
@@ -61,9 +62,9 @@ def make_cut_rows(
             kept = Cut(thinking[: starts[number]], number / len(starts), number / len(starts), (), 0.0)
             row = row_of(inserted, kept, tokenizer, ratio_format, ask_ratio=False)
             start = len(trace["opening"]) + starts[number]
-            rows.append({**row, "inserted": [start, start + len(end)]})
+            rows.append(keep({**row, "inserted": [start, start + len(end)]}))
         if short_share is not None:
-            rows.append(row_of(trace, Cut(thinking, 1.0, 1.0, (), 0.0), tokenizer, ratio_format))
+            rows.append(keep(row_of(trace, Cut(thinking, 1.0, 1.0, (), 0.0), tokenizer, ratio_format)))
     if not rows:
         raise ValueError(f"cut=random: none of {len(traces)} traces has the end of thinking {end!r}, which a cut needs")
     rng.shuffle(rows)

@@ -11,7 +11,7 @@ more, has no row there. TokenSkip (2502.12067) trains on ratios that its compres
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -22,6 +22,8 @@ from rlred.compression.mixing import check_difficulty, check_share, difficulties
 from rlred.data.budgets import Wording
 from rlred.data.prompts import Prompts, prompt_text
 from rlred.rewards.correctness import last_boxed
+
+Keep = Callable[[dict], dict]  # such as rlred.compression.spool.Spool.row
 
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -204,10 +206,16 @@ class Cutting:
 
 
 def make_rows(
-    traces: Sequence[dict], spans: Sequence[Scores], cutting: Cutting, tokenizer, ratio_format: RatioFormat
+    traces: Sequence[dict],
+    spans: Sequence[Scores],
+    cutting: Cutting,
+    tokenizer,
+    ratio_format: RatioFormat,
+    keep: Keep = dict,
 ) -> tuple[list[dict], dict]:
     """The rows, and by ratio their number, their mean achieved ratio and how many traces could not be cut to it.
 
+    `keep` says what of a row stays in memory until all are made; its numbers have to.
     Raises `ValueError` for a ratio that no trace can be cut to.
     """
     count, by = counter_of(tokenizer), cutting.difficulty
@@ -220,7 +228,7 @@ def make_rows(
             missed[one.ratio] += one not in reached
         for one in cutting.choose(reached, how_hard, rng):
             row = row_of(trace, one, tokenizer, ratio_format, ask_ratio=cutting.ask_ratio)
-            rows.append(row if how_hard is None else {**row, "difficulty": how_hard})
+            rows.append(keep(row if how_hard is None else {**row, "difficulty": how_hard}))
     for ratio in cutting.ratios:
         if missed[ratio] == len(traces):
             forced = fmean(cut(t["thinking"], s, [1.0], count)[0].forced for t, s in zip(traces, spans, strict=True))
@@ -282,13 +290,11 @@ def features(rows: Sequence[dict], tokenizer) -> Dataset:
     return Dataset.from_list(found)
 
 
-def to_alpaca(rows: Sequence[dict], ratio_format: RatioFormat) -> list[dict]:
+def to_alpaca(rows: Iterable[dict], ratio_format: RatioFormat) -> Iterator[dict]:
     """Rows in LLaMA-Factory's alpaca format, which joins `instruction` and `input` by a newline."""
-    return [
-        {
+    for row in rows:
+        yield {
             "instruction": ratio_format.instruction,
             "input": ratio_format.alpaca_input(row["question"], row["asked_ratio"]),
             "output": row["completion"],
         }
-        for row in rows
-    ]

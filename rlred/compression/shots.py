@@ -7,11 +7,13 @@ CoT-Influx (abstract) learns both choices by reinforcement learning; here the sc
 make them. It also prunes the questions; here questions, answers and what cut.py protects stay whole.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from rlred.compression.cut import Scores, check_ratio, cut, render, span_scores
 from rlred.compression.spans import split_spans
+from rlred.compression.spool import Spool
 
 
 def shot(trace: dict, thinking: str) -> str:
@@ -49,26 +51,33 @@ def prune_shots(
     for name, value in (("budget", budget), ("num_shots", num_shots)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
-    split = [split_spans(trace["thinking"]) for trace in traces]
-    scores = [span_scores(own, found) for own, found in zip(split, spans, strict=True)]
-    ranked = sorted((n for n in range(len(traces)) if scores[n]), key=lambda n: (-fmean(scores[n]), n))
-    shots = {n: shot(traces[n], cut(traces[n]["thinking"], spans[n], [keep], count)[0].text) for n in ranked}
-    chosen = _that_fit(traces, shots, budget, count, num_shots)
-    if not chosen:
-        shortest = min((count(one) for one in shots.values() if not _fillable(one)), default=0)
+    spool, means, places = Spool(), {}, {}
+    for n, (trace, own) in enumerate(zip(traces, spans, strict=True)):
+        if found := span_scores(split_spans(trace["thinking"]), own):
+            means[n] = fmean(found)
+            text = shot(trace, cut(trace["thinking"], own, [keep], count)[0].text)
+            places[n] = spool.add(json.dumps([trace["question"], text]))
+    ranked = sorted(means, key=lambda n: (-means[n], n))
+    shots = lambda: ((n, *json.loads(spool.read(places[n]))) for n in ranked)  # noqa: E731
+    order = _that_fit(shots(), budget, count, num_shots)
+    if not order:
+        shortest = min((count(one) for _, _, one in shots() if not _fillable(one)), default=0)
         raise ValueError(f"budget: no example fits {budget} tokens; the shortest at {keep} takes {shortest}")
+    chosen = {n: traces[n] for n in order}
+    split = {n: split_spans(trace["thinking"]) for n, trace in chosen.items()}
+    scores = {n: span_scores(split[n], spans[n]) for n in order}
 
     free = [(scores[n][i], n, i) for n in chosen for i, span in enumerate(split[n]) if not span.protected]
-    free.sort(key=lambda one: (-one[0], chosen.index(one[1]), one[2]))
+    free.sort(key=lambda one: (-one[0], order.index(one[1]), one[2]))
 
     def at(number: int) -> str:
         kept = {n: [i for i, span in enumerate(split[n]) if span.protected] for n in chosen}
         for _, n, i in free[:number]:
             kept[n].append(i)
-        return "".join(shot(traces[n], render(traces[n]["thinking"], split[n], sorted(kept[n]))) for n in chosen)
+        return "".join(shot(own, render(own["thinking"], split[n], sorted(kept[n]))) for n, own in chosen.items())
 
     text = at(_most(lambda number: count(at(number)) <= budget, len(free)))
-    whole = [shot(traces[n], traces[n]["thinking"]) for n in chosen]
+    whole = [shot(trace, trace["thinking"]) for trace in chosen.values()]
     report = {
         "candidates": len(traces),
         "shots": len(chosen),
@@ -80,16 +89,17 @@ def prune_shots(
     return text, report
 
 
-def _that_fit(traces, shots: dict[int, str], budget: int, count, num_shots: int | None) -> list[int]:
-    """The examples, in their order, that fit the budget together; no question twice."""
+def _that_fit(shots: Iterable[tuple[int, str, str]], budget: int, count, num_shots: int | None) -> list[int]:
+    """The examples (number, question and text), in their order, that fit the budget together; no question twice."""
     chosen: list[int] = []
+    asked: set[str] = set()
     text = ""
-    for n, one in shots.items():
+    for n, question, one in shots:
         if len(chosen) == num_shots:
             break
-        asked = {traces[other]["question"] for other in chosen}
-        if traces[n]["question"] not in asked and not _fillable(one) and count(text + one) <= budget:
+        if question not in asked and not _fillable(one) and count(text + one) <= budget:
             chosen.append(n)
+            asked.add(question)
             text += one
     return chosen
 

@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import json
-import mmap
+import os
 import pkgutil
 import sys
 import zlib
@@ -75,16 +75,15 @@ def read_rows(path: Path, split: str | None = None) -> list[dict]:
 
 
 class Lines(Sequence):
-    """The rows of a large JSON Lines file, read from the mapped file as they are asked for.
+    """The rows of a large JSON Lines file, read from it as they are asked for.
 
     Every line is read once at the start, for the names of the columns and to see that it is an object.
     """
 
     def __init__(self, path: Path):
-        with open(path, "rb") as file:
-            self.file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.file = open(path, "rb")  # as long as the rows are asked for
         self.starts, found, start = array("q"), {}, 0
-        for line in iter(self.file.readline, b""):
+        for line in self.file:
             if not line.isspace():
                 self.starts.append(start)
                 row = json.loads(line)
@@ -101,7 +100,8 @@ class Lines(Sequence):
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return json.loads(self.file[self.starts[index] : self.starts[index + 1]])
+        start = self.starts[index]
+        return json.loads(os.pread(self.file.fileno(), self.starts[index + 1] - start, start))
 
 
 class ParquetRows(Sequence):

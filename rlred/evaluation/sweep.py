@@ -144,10 +144,7 @@ def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt | dict
     `ValueError` when the file was made from
     other prompts or settings.
     """
-    # The turns and not their ids: a template that writes today's date must not end a sweep at midnight.
-    told = [prompt.plain() if isinstance(prompt, Conversation) else prompt for prompt in prompts]
-    digest = hashlib.sha256(json.dumps([settings, *told], sort_keys=True).encode()).hexdigest()
-    header = json.dumps({**settings, "num_prompts": len(prompts), "sha256": digest})
+    header = header_of(settings, prompts)
     if not path.exists():
         write_text(path, header + "\n")
         return []
@@ -157,6 +154,17 @@ def open_completions(path: Path, settings: dict, prompts: Sequence[Prompt | dict
     if not lines:  # not even its first line is whole
         write_text(path, header + "\n")
     return [ids for line in lines[1:] for ids in json.loads(line)]
+
+
+def header_of(settings: dict, prompts: Sequence[Prompt | dict]) -> str:
+    """The first line of a completions file: its settings, and a digest of them and of the prompts, one by one."""
+    digest = hashlib.sha256(b"[" + json.dumps(settings, sort_keys=True).encode())
+    for prompt in prompts:
+        # The turns and not their ids: a template that writes today's date must not end a sweep at midnight.
+        told = prompt.plain() if isinstance(prompt, Conversation) else prompt
+        digest.update(b", " + json.dumps(told, sort_keys=True).encode())
+    digest.update(b"]")
+    return json.dumps({**settings, "num_prompts": len(prompts), "sha256": digest.hexdigest()})
 
 
 def stop_ids(model, tokenizer) -> set[int]:

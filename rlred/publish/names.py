@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from rlred.tiny import is_embedded, resolve_model
 
@@ -26,15 +27,21 @@ _SPACED = rf"{_NAME}(?: +(?!-){_NAME})*(?<!=)"
 _ROOTS = "bin|boot|cache|data|datasets|dev|etc|home|lib|media|mnt|models|opt|proc|root|run|scratch|srv|tmp|usr|var|work"
 _ROOTS += "|workspace|Users|Volumes"
 _DRIVE = r"[A-Za-z]:[/\\]"
+_FILE = r"file://[\w.-]*"  # with the host, where it names one
+# A share of a Windows network: as a whole text alone, since LaTeX breaks its lines by two of these signs.
+_SHARE = rf"\\\\[\w.$-]+(?:\\{_SPACED}){{2,}}"
 _WHOLE = re.compile(
-    rf"(?:file://(?:localhost)?)?(?:(?:/{_SPACED}){{2,}}|/(?:{_ROOTS})|{_DRIVE}{_SPACED}(?:[/\\]{_SPACED})*)[/\\]?"
+    rf"(?:{_FILE})?(?:(?:/{_SPACED}){{2,}}|/(?:{_ROOTS}))/?"
+    rf"|(?:{_FILE}/|\\\\[?.]\\)?{_DRIVE}{_SPACED}(?:[/\\]{_SPACED})*[/\\]?"
+    rf"|{_FILE}/{_SPACED}/?|{_SHARE}\\?"
 )
 _WITHIN = re.compile(
-    rf"(?:\bfile://(?:localhost)?|(?<![^\s\"'`=:,;(\[{{])(?!//))(?:(?:/{_NAME}){{2,}}|/(?:{_ROOTS}))/?{_END}"
-    rf"|(?<![^\s\"'`=,;(\[{{]){_DRIVE}{_NAME}(?:[/\\]{_NAME})*[/\\]?{_END}"
+    rf"(?:\b{_FILE}|(?<![^\s\"'`=:,;(\[{{])(?!//))(?:(?:/{_NAME}){{2,}}|/(?:{_ROOTS}))/?{_END}"
+    rf"|(?:\b{_FILE}/|(?<![^\s\"'`=,;(\[{{])){_DRIVE}{_NAME}(?:[/\\]{_NAME})*[/\\]?{_END}"
 )
 _CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+?)[/\\]snapshots[/\\]([^/\\]+)")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_ELSEWHERE = re.compile(r"^file://|^[A-Za-z]:|\\")  # a URL of a file, a drive, a path of Windows
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,20 @@ class Base:
         """The base's public name where it has one (`given`, a Hub id, a folder of the Hub's cache), or its folder's.
 
         An embedded model is called as in a checkout, `data/tiny_reasoner` (`rlred.tiny.resolve_model`). `revision` is
-        that of the run: a base that is `given` under another name need not have it.
+        that of the run: a base that is `given` under another name need not have it. Raises `ValueError` for a path that
+        is given.
         """
+        if given is not None and not _HUB_ID.fullmatch(given):
+            raise ValueError(
+                f"--base_model {given}: is no Hub id, by which others find the base; name it as OWNER/NAME"
+            )
         cached, revision = _CACHED.search(trained_on), None if revision == "main" else revision
         own = f"{cached[1]}/{cached[2]}" if cached else trained_on
         if given or cached:
             told = revision or (cached and cached[3])
             return cls(given or own, True, told if given in (None, own) else None)
+        if _ELSEWHERE.search(trained_on):
+            return cls(_last_name(trained_on), False)
         path = Path(trained_on).expanduser()
         if is_embedded(trained_on) or (is_embedded(path.name) and path.resolve() == Path(resolve_model(path.name))):
             return cls(f"data/{path.name}", False)
@@ -97,6 +111,17 @@ class Base:
             f"The base has no public name: `{self.name}` is what its folder was called. Put the path of your copy in "
             "its place."
         ]
+
+
+def _last_name(path: str) -> str:
+    r"""What a path of any system is called.
+
+    >>> _last_name(r"\\server\share\my model"), _last_name("file:///home/me/my%20model/"), _last_name("C:model")
+    ('my model', 'my model', 'model')
+    """
+    told = unquote(path) if path.startswith("file:") else path
+    names = [name for name in re.split(r"[/\\]|^[A-Za-z]:", told.partition("://")[2] or told) if name]
+    return names[-1] if names else "model"
 
 
 def revision_of(record: dict, config: dict) -> str | None:
@@ -142,7 +167,7 @@ def _plain(text: str, renamed: dict[str, str]) -> str:
 
     def last(found: re.Match) -> str:
         path = found.group()
-        renamed[path] = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+        renamed[path] = _last_name(path)
         return renamed[path]
 
     return last(whole) if (whole := _WHOLE.fullmatch(text)) else _WITHIN.sub(last, text)

@@ -143,10 +143,12 @@ def make_rows_of(
     path, ratio_format = output / f"rows.{variant.name}.jsonl", arguments.make_ratio_format(tokenizer)
     if variant.scorer == "levels":
         settings = {"draws": arguments.ratios_per_question, "seed": training.seed}
-        return rows_stage(path, lambda: make_level_rows(traces, arguments.levels, tokenizer, ratio_format, **settings))
+        told = (traces, arguments.levels, tokenizer, ratio_format)
+        return rows_stage(path, lambda keep: make_level_rows(*told, **settings, keep=keep))
     if variant.scorer == "random_cut":
-        settings = {"draws": arguments.ratios_per_question, "short_share": arguments.short_share}
-        return rows_stage(path, lambda: make_cut_rows(traces, tokenizer, ratio_format, **settings, seed=training.seed))
+        settings = {"draws": arguments.ratios_per_question, "short_share": arguments.short_share, "seed": training.seed}
+        told = (traces, tokenizer, ratio_format)
+        return rows_stage(path, lambda keep: make_cut_rows(*told, **settings, keep=keep))
     own = None if variant.scorer in (*MODEL_FREE, "llmlingua2") else model_config.model_name_or_path
     scorer_model, dtype = arguments.scorer_model or own, model_config.dtype or "float32"
     asked = None if arguments.scorer_model else ratio_format.prompts  # another model has other settings
@@ -163,7 +165,7 @@ def make_rows_of(
         short_share=None if arguments.reweight_steps else arguments.short_share,  # the sampler draws that share
         seed=training.seed,
     )
-    return rows_stage(path, lambda: make_rows(traces, spans, cutting, tokenizer, ratio_format))
+    return rows_stage(path, lambda keep: make_rows(traces, spans, cutting, tokenizer, ratio_format, keep))
 
 
 def dev_questions(arguments, training: SFTConfig, questions) -> list[dict]:

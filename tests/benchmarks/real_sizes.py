@@ -1,7 +1,8 @@
 """Where the time of a GRPO step goes at real sizes: 1,024 completions of 4,096 tokens, a vocabulary of 151,936.
 
-    python -m tests.benchmarks.real_sizes --tokenizer FOLDER     the tokenizer of a released model
-    python -m tests.benchmarks.real_sizes                        bytes as tokens
+    python -m tests.benchmarks.real_sizes                        64 completions of 512 bytes: whether it runs
+    python -m tests.benchmarks.real_sizes --completions 1024 --length 4096 --tokenizer FOLDER     a released tokenizer
+    ... --only reward adherence selection loss                   these parts, one after the other, and no whole step
 
 Stock TRL and rlred take the same step in turns, in two pairs: the plain step, each with rewards of its own, and the
 step on the fifth of the tokens whose entropy is highest. Nothing is sampled: the completions are made-up reasoning,
@@ -11,6 +12,10 @@ a quarter each with the correct answer in a box, an incorrect one, an answer wit
     extrapolated     loss, backward and scoring, from --micro_batches of one completion each; in the place of the other
                      completions' log-probabilities and entropies, random numbers go on
     left out         generation, the optimizer
+
+With `--only` a part is a run by itself, so that less is in memory at once, and what was measured is printed where a
+later one ends for want of it: `loss` and scoring are those of completions of `--loss_tokens`, times the tokens that the
+others have (on a CPU the loss of one of 4,096 may hold ten tensors of 2.4 GiB). `selection` scores nothing.
 
 Seconds are the processor's, of this process and of the grading server. Memory is the peak of a part above what stood
 when it began; extrapolated parts peak in one micro-batch. The body is tiny, so that the head is nearly all of the loss.
@@ -27,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,6 +57,13 @@ from rlred.training.trainer import ComposedGRPOTrainer
 VOCABULARY = 151_936
 HEADER = ("part", "of", "stock TRL, s", "rlred, s", "of rlred's step", "stock TRL, MiB", "rlred, MiB")
 FRACTION = 0.2
+# What --only names: the pairs in which a part is measured, and its parts in PARTS.
+ONLY = {
+    "reward": (("plain",), ("TRL's own: columns for the rewards", "grading", "length reward")),
+    "adherence": (("plain",), ("adherence: texts", "adherence: logged")),
+    "selection": (("selection",), ("early stop", "selection")),
+    "loss": (("plain", "selection"), ("scoring", "loss", "backward")),
+}
 # Of nested parts the inner one has its own time. `model`: extrapolated; `rlred`: there would be none without it.
 PARTS = [
     ("rows", "both", None, None),
@@ -76,13 +88,25 @@ class RealSizes:
     """Measures the parts of a step."""
 
     tokenizer: str | None = option(None, "A model or its folder (default: bytes as tokens).")
-    completions: int = option(1024, "Completions of a step.", metavar="N")
-    length: int = option(4096, "Tokens of each.", metavar="N")
+    completions: int = option(64, "Completions of a step.", metavar="N")
+    length: int = option(512, "Tokens of each.", metavar="N")
     generations: int = option(8, "Completions of a group.", metavar="N")
     micro_batches: int = option(2, "Completions whose loss is measured; 0: none, and the rest alone.", metavar="N")
     hidden: int = option(32, "Width of the body.", metavar="N")
     repeats: int = option(3, "Steps of each trainer.", metavar="N")
     pairs: list[str] = option(["plain", "selection"], "Which pairs.", choices=("plain", "selection"))
+    only: list[str] = option([], "These parts by themselves (default: whole steps).", choices=tuple(ONLY))
+    loss_tokens: int = option(1024, "Tokens of the completions whose loss --only measures.", metavar="N")
+
+    def of(self, part: str) -> "RealSizes":
+        """The sizes at which a part is measured by itself."""
+        pairs = [pair for pair in ONLY[part][0] if pair in self.pairs]
+        if part != "loss":
+            return replace(self, pairs=pairs, micro_batches=0)
+        length = min(self.length, self.loss_tokens)
+        return replace(
+            self, pairs=pairs, micro_batches=max(1, self.micro_batches), completions=self.generations, length=length
+        )
 
 
 class Meter:
@@ -153,15 +177,18 @@ def watch(owner: type, method: str, name: str) -> None:
     setattr(owner, method, metered)
 
 
-def score_some(count: int) -> None:
-    """Where a whole batch is to be scored, `count` completions are; random numbers stand for the others."""
+SCORED = 0  # completions of a batch that are scored
+
+
+def score_some() -> None:
+    """Where a whole batch is to be scored, `SCORED` completions are; random numbers stand for the others."""
     own = GRPOTrainer._get_per_token_logps_and_entropies
 
     def scored(self, model, ids, mask, keep, batch_size=None, **kwargs):
         if batch_size is None:
             return own(self, model, ids, mask, keep, **kwargs)
-        if count:
-            own(self, model, ids[:count], mask[:count], keep, batch_size=batch_size, **kwargs)
+        if SCORED:
+            own(self, model, ids[:SCORED], mask[:SCORED], keep, batch_size=batch_size, **kwargs)
         return -12 * torch.rand(len(ids), keep), 12 * torch.rand(len(ids), keep), None
 
     GRPOTrainer._get_per_token_logps_and_entropies = scored
@@ -297,10 +324,11 @@ def take_step(trainer: GRPOTrainer, batches, micro_batches: int) -> Meter:
     return meter
 
 
-def report(pair: str, steps: dict[str, list[Meter]]) -> None:
-    """The parts side by side, and the ratio of the steps."""
+def report(pair: str, steps: dict[str, list[Meter]], parts: tuple[str, ...] = ()) -> None:
+    """The parts side by side, or these parts alone, and the ratio of the steps."""
     found = list(steps.values())
     names = [(name, whose) for name, whose, *_ in PARTS if any(step.seconds[name] for own in found for step in own)]
+    names = [one for one in names if not parts or one[0] in parts]
 
     def whole(step: Meter, left_out: str = "") -> float:
         return sum(step.seconds[name] for name, whose in names if whose != left_out)
@@ -314,16 +342,18 @@ def report(pair: str, steps: dict[str, list[Meter]]) -> None:
         peaks = [max(step.peaks[name] for step in own) / 2**20 for own in found]
         cells = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{seconds[1] / total[1]:.3%}", *(f"{n:.0f}" for n in peaks)]
         print(f"| {name} | {'model, extrapolated' if whose == 'model' else whose} | {' | '.join(cells)} |")
-    print(f"| the step | | {total[0]:.1f} | {total[1]:.1f} | | | |")
+    print(f"| {'these parts' if parts else 'the step'} | | {total[0]:.1f} | {total[1]:.1f} | | | |", flush=True)
+    if parts:
+        return
     ratios = [whole(own) / whole(stock) for stock, own in zip(*found, strict=True)]
     print(f"\nrlred / stock TRL, median of the pairs: {statistics.median(ratios):.3f}", *(f"{r:.3f}" for r in ratios))
     rest = [statistics.median(whole(step, left_out="model") for step in own) for own in found]
     print(f"all but the model's parts: {rest[0]:.2f} s and {rest[1]:.2f} s", flush=True)
 
 
-def main() -> None:
-    settings = parse(RealSizes, sys.argv[1:], "real_sizes")
-    tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer) if settings.tokenizer else bytes_as_tokens()
+def measure(settings: RealSizes, tokenizer, parts: tuple[str, ...] = (), scale: float = 1.0) -> None:
+    """Takes the steps of each pair and prints its table; seconds of the model's parts are times `scale`."""
+    global SCORED
     questions = question_rows(settings.completions // settings.generations)
     rows = training_rows(
         questions,
@@ -335,10 +365,7 @@ def main() -> None:
     completions = made_up(tokenizer, asked[: settings.completions], settings.length)
     assert all(len(ids) == settings.length for ids in completions)
     GRPOTrainer._generate_single_turn = lambda *args, **kwargs: (completions, None)
-    score_some(settings.micro_batches)
-    for name, _, owner, method in PARTS:
-        if method:
-            watch(owner, method, name)
+    SCORED = settings.micro_batches
     with tempfile.TemporaryDirectory() as folder:
         for pair in settings.pairs:
             kinds = [f"{whose}, {pair}" for whose in ("stock TRL", "rlred")]
@@ -348,10 +375,32 @@ def main() -> None:
                 trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
             batches = [iter(trainer.get_train_dataloader()) for trainer in trainers]
             steps: dict[str, list[Meter]] = {kind: [] for kind in kinds}
-            for _ in range(settings.repeats):
+            for number in range(settings.repeats):
                 for kind, trainer, own in zip(kinds, trainers, batches, strict=True):
-                    steps[kind].append(take_step(trainer, own, settings.micro_batches))
-            report(pair, steps)
+                    start = time.monotonic()
+                    step = take_step(trainer, own, settings.micro_batches)
+                    for name, whose, *_ in PARTS:
+                        step.seconds[name] *= scale if whose == "model" else 1
+                    steps[kind].append(step)
+                    said = f"{kind}, step {number + 1} of {settings.repeats}"
+                    print(f"{said}: {time.monotonic() - start:.1f} s on the clock", file=sys.stderr, flush=True)
+            report(pair, steps, parts)
+
+
+def main() -> None:
+    settings = parse(RealSizes, sys.argv[1:], "real_sizes")
+    tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer) if settings.tokenizer else bytes_as_tokens()
+    score_some()
+    for name, _, owner, method in PARTS:
+        if method:
+            watch(owner, method, name)
+    if not settings.only:
+        measure(settings, tokenizer)
+    for part in settings.only:
+        own, said = settings.of(part), f"{settings.completions} completions of {settings.length} tokens"
+        scale = settings.completions * settings.length / (own.completions * own.length) if part == "loss" else 1.0
+        print(f"\n{part}, for {said}; measured: {own.completions} of {own.length}", flush=True)
+        measure(own, tokenizer, ONLY[part][1], scale)
 
 
 if __name__ == "__main__":

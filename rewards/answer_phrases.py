@@ -14,7 +14,12 @@ THINKING = (
     ("<reasoning>", "</reasoning>"),
     ("[THINK]", "[/THINK]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|start_of_thought|>", "<|end_of_thought|>"),
     ("<|channel|>analysis", "<|channel|>final<|message|>"),  # gpt-oss
+    ("assistantanalysis", "assistantfinal"),  # the same, decoded without special tokens
 )
 SPECIAL_TOKENS = (
     "</s>",
@@ -61,7 +66,8 @@ class Phrases:
     conclusions: tuple[str, ...] = ()  # begin a last sentence that says the answer
     reasons: tuple[str, ...] = ()  # begin what is said after the answer
     refusals: tuple[str, ...] = ()  # say that there is no answer
-    negations: tuple[str, ...] = ()  # after a link: what follows is not the answer
+    negations: tuple[str, ...] = ()  # beside a link: what follows is not the answer
+    contrasts: tuple[str, ...] = ()  # after what is not the answer: what follows is
     ranges: tuple[str, ...] = ()  # between two numbers, or before one: no single number is meant
     multipliers: tuple[str, ...] = ()  # belong to the number before them
     endings: tuple[str, ...] = ()  # of a sentence, no part of the answer
@@ -76,7 +82,7 @@ LANGUAGES = {
             *(f"{a} {b}" for a in ("correct", "right", "best") for b in ("option", "choice")),
         ),
         links=("is", "are", "was", "would be", "should be", "must be", "will be", "equals", "comes to", "becomes"),
-        linked=("solution", "final result"),
+        linked=("solution", "solutions", "final result"),
         inverted=tuple(f"is {the} {noun}" for the in ("the", "my", "our") for noun in _ANSWER_NOUNS),
         options=("option", "choice", "answer"),
         labels=("ans", "ans.", "result", "final result"),
@@ -91,6 +97,7 @@ LANGUAGES = {
             *("cannot be determined", "can't be determined", "could not be determined"),
         ),
         negations=("not", "neither", "never"),
+        contrasts=("but", "rather"),
         ranges=("or", "and", "to", "between", "at least", "at most", "more than", "less than", "from"),
         multipliers=("hundred", "thousand", "million", "billion", "trillion", "dozen", "pairs", "percent"),
     ),
@@ -104,6 +111,7 @@ LANGUAGES = {
         reasons=("因为", "因為", "由于", "由於", "而不是", "不是"),
         refusals=("无法确定", "無法確定", "无法解", "无法得出", "不能确定", "不知道", "不确定"),
         negations=("不是", "不"),
+        contrasts=("而是",),
         ranges=("或", "和", "到", "至", "至少", "至多", "之间"),
         multipliers=("百", "千", "万", "萬", "亿", "億"),
         spaced=False,
@@ -139,6 +147,7 @@ LANGUAGES = {
         reasons=("car", "parce que", "puisque", "et non", "non", "mais"),
         refusals=("ne sais pas", "ne peux pas", "impossible de", "ne peut pas déterminer"),
         negations=("pas",),
+        contrasts=("mais",),
         ranges=("ou", "et", "à", "entre", "au moins", "au plus"),
         multipliers=("cents", "mille", "million", "millions", "milliard", "milliards", "douzaine", "douzaines"),
     ),
@@ -152,6 +161,7 @@ LANGUAGES = {
         reasons=("da", "weil", "denn", "und nicht", "nicht", "sondern"),
         refusals=("weiß es nicht", "weiß nicht", "kann ich nicht", "nicht bestimmen", "unmöglich"),
         negations=("nicht",),
+        contrasts=("sondern",),
         ranges=("oder", "und", "bis", "zwischen", "mindestens", "höchstens"),
         multipliers=("hundert", "tausend", "Million", "Millionen", "Milliarden", "Dutzend"),
     ),
@@ -165,6 +175,7 @@ LANGUAGES = {
         reasons=("porque", "ya que", "pues", "dado que", "no", "sino"),
         refusals=("no sé", "no puedo", "no es posible"),
         negations=("no",),
+        contrasts=("sino",),
         ranges=("o", "y", "a", "entre", "al menos", "como máximo"),
         multipliers=("cientos", "mil", "millón", "millones", "docena", "docenas"),
     ),
@@ -178,6 +189,7 @@ LANGUAGES = {
         reasons=("perché", "poiché", "e non", "non"),
         refusals=("non so", "non posso"),
         negations=("non",),
+        contrasts=("ma", "bensì"),
         ranges=("o", "tra", "fra", "almeno", "al massimo"),
         multipliers=("mila", "milione", "milioni", "dozzina"),
     ),
@@ -191,6 +203,7 @@ LANGUAGES = {
         reasons=("porque", "pois", "já que", "não"),
         refusals=("não sei", "não posso", "não é possível"),
         negations=("não",),
+        contrasts=("mas", "e sim"),
         ranges=("ou", "e", "a", "entre", "pelo menos", "no máximo"),
         multipliers=("mil", "milhão", "milhões", "dúzia", "dúzias"),
     ),
@@ -202,6 +215,7 @@ LANGUAGES = {
         reasons=("так как", "потому что", "поскольку", "а не"),
         refusals=("не знаю", "не могу", "невозможно"),
         negations=("не",),
+        contrasts=("а",),
         ranges=("или", "и", "от", "до", "между"),
         multipliers=("тысяч", "тысячи", "миллион", "миллиона", "миллионов"),
     ),

@@ -50,6 +50,21 @@ def _announcements() -> str:
     return "|".join(parts)
 
 
+def _denials() -> str:
+    """A noun and its link with a negation beside it: "the answer is not", "la respuesta no es"."""
+    parts = []
+    for one in LANGUAGES.values():
+        if one.negations:
+            link, noun, negation = (
+                _either(words, one.spaced) for words in (one.links, (*one.answers, *one.linked), one.negations)
+            )
+            parts.append(rf"{noun}{_BETWEEN}(?:{link}\s*{negation}|{negation}\s*{link})")
+    return "|".join(parts)
+
+
+_DENIED = re.compile(_denials(), flags=re.IGNORECASE)
+_CONTRAST = re.compile(_any("contrasts"), flags=re.IGNORECASE)
+_OPEN_END = re.compile(r"\s*or\s+(?:more|less|fewer|above|below|higher|lower|greater|larger)\b", flags=re.IGNORECASE)
 _ANNOUNCED = re.compile(_announcements(), flags=re.IGNORECASE)
 _CONCLUSION = re.compile(_any("conclusions"), flags=re.IGNORECASE)
 _LINK = re.compile(rf"=|{_any('links')}", flags=re.IGNORECASE)
@@ -74,7 +89,10 @@ _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _OPTION = rf"(?:\w{{1,3}}\s+)?{_any('options')}\s*"
 _LETTER = re.compile(rf"(?:{_OPTION})?(?:\(([A-J])\)|([A-J])(?=$|[\s).:,;，。、]))", flags=re.IGNORECASE)
-_NAMED_LETTER = re.compile(rf"\(([A-J])\)|{_any('options')}\s*\(?([A-J])(?![^\W_])")
+_NAMED_LETTER = re.compile(
+    rf"\(([A-J])\)|{_any('options')}\s*\(?([A-J])(?![^\W_])"
+    r"|(?<!not )(?<!n't )\b(?:choose|pick|select|go with) ([A-J])\b|\b([A-J]) is (?:the )?(?:correct|right|best)\b"
+)
 _INVERTED = re.compile(_any("inverted"), flags=re.IGNORECASE)
 _ASIDE = re.compile(r"\([^()]*[^\W\d_]{2}[^()]*\)")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
@@ -136,12 +154,15 @@ def answer_for(text: str, gold: str, end_of_thinking: str = "</think>") -> str |
     if not sentences or any(_REFUSAL.search(one) for one in (sentences[0], *sentences[-2:])):
         return None
     last, whole = _statement(sentences[-1]), sentences[-1]
+    if (denied := _DENIED.search(whole)) is not None:
+        instead = _CONTRAST.search(whole, denied.end())
+        return read(_statement(whole[instead.end() :])) if instead else None
     concluded = list(_CONCLUSION.finditer(last))
     link = _LINK.search(last, concluded[-1].end()) if concluded else None
     if link and (found := read(last[link.end() :].strip())):
         return found
     if letter:
-        named = {one or other for one, other in _NAMED_LETTER.findall(whole)}
+        named = {"".join(found) for found in _NAMED_LETTER.findall(whole)}
         return named.pop() if len(named) == 1 else None
     return last_number(whole if _NUMBER.search(whole) else body) if number else None
 
@@ -194,8 +215,12 @@ def _announced(body: str) -> str | None:
         if best is None or match.start() > best[0]:
             best = (match.start(), _statement(match.group(1)))
     for match in _ANNOUNCED.finditer(body):
+        if _DENIED.search(match.group()):
+            continue
         if best is None or match.start() > best[0]:
             rest = body[match.end() :]
+            if (end := _SENTENCE_END.search(rest.partition("\n")[0])) is not None and "?" in end.group():
+                continue  # "The answer is 42? No."
             statement = _statement(rest)
             if _LINK.search(match.group()) or _is_answer(statement, rest):
                 best = (match.start(), statement)
@@ -287,6 +312,8 @@ def _as_number(statement: str) -> str | None:
         if "=" in text[len(head) :]:
             return _as_number(text.rpartition("=")[2].strip())
         return _plain(numbers[0]) if len(numbers) == 1 and not _RANGE.search(text) else None
+    if _OPEN_END.match(rest):
+        return None
     if (joined := _RANGE.match(rest)) and re.match(r"\s*(?:[A-Za-z]\s*=\s*)?[-−$\\(]*\d", rest[joined.end() :]):
         return None
     multiplier = _MULTIPLIER.match(rest)

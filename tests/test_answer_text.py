@@ -41,6 +41,17 @@ READ = [
     ("sentence", "So, 17 is the final answer, after 3 steps.", "17", ["3"]),
     ("sentence", "The answer is \\(17\\) and not \\(18\\).", "17", ["18"]),
     ("sentence", "The answer is 2x + 3.", "2x+3", ["2", "3"]),
+    ("denied", "The answer is not 12. Adding 5 makes 17.", "17", ["12"]),
+    ("denied", "The answer is not 12 but 17.", "17", ["12"]),
+    ("denied", "Die Antwort ist nicht 12, sondern 17.", "17", ["12"]),
+    ("denied", "La respuesta no es 12, sino 17.", "17", ["12"]),
+    ("denied", "\u7b54\u6848\u4e0d\u662f12\uff0c\u800c\u662f17\u3002", "17", ["12"]),
+    ("denied", "The answer, not surprisingly, is 17.", "17", []),
+    ("denied", "The answer is 12? No, it must be 17.", "17", ["12"]),
+    ("choice", "I choose D.", "D", ["A"]),
+    ("choice", "B is too long. D is correct.", "D", ["B"]),
+    ("sentence", "The solutions are $x=3$ and $x=8$.", "3, 8", ["3", "8"]),
+    ("sentence", "Die Antwort ist 17,5.", "17.5", ["17", "5", "175"]),
     ("therefore", "There are 4 rows. Therefore n = 17, and indeed 3 * 17 + 4 = 55.", "17", ["55", "4"]),
     ("therefore", "Hence the distance is 17 km.", "17", []),
     ("therefore", "So the value of $k$ is $\\frac{5}{9}$.", "\\frac{5}{9}", ["5", "9"]),
@@ -105,6 +116,36 @@ READ = [
     ("none", "So there are 10^5", None, ["10", "5"]),
     ("none", "", None, ["13"]),
 ]
+
+
+NONE = [  # what says no answer, or takes it back
+    ("The answer is not 17.", "17"),
+    ("The answer is 17 or more.", "17"),
+    ("Die Antwort ist nicht 17.", "17"),
+    ("La respuesta no es 17.", "17"),
+    ("\u7b54\u6848\u4e0d\u662f17\u3002", "17"),
+    ("I would not choose D.", "D"),
+]
+
+
+@pytest.mark.parametrize("text, gold", NONE)
+def test_what_says_no_answer(text, gold):
+    assert grade(text, gold, Correctness()) == 0.0
+
+
+@pytest.mark.parametrize(
+    "start, end",
+    [
+        ("<seed:think>", "</seed:think>"),
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+        ("assistantanalysis", "assistantfinal"),
+    ],
+)
+def test_thinking_of_each_family_says_nothing(start, end):
+    whole, cut = f"{start}It is \\boxed{{12}}.{end}So \\boxed{{17}}", f"{start}It is \\boxed{{12}}. Or"
+    assert [grade(text, gold, Correctness()) for text in (whole, cut) for gold in ("17", "12")] == [1.0, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("family, text, gold, others", READ, ids=[f"{row[0]}-{i}" for i, row in enumerate(READ)])

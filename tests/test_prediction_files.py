@@ -239,6 +239,31 @@ def test_a_bad_value_is_one_line_with_its_place(bad, parts, tmp_path, capsys):
     assert str(path) in line and all(part in line for part in parts) and "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    "column",
+    ["token_budget", "budget_tokens", "reasoning_budget", "desired_length", "requested_tokens", "target_tokens"],
+)
+def test_budgets_of_every_name(column, tmp_path):
+    row = {"question": "4*5?", "completion": RIGHT, "answer": "20", "length": 9, column: 64}
+    outcomes, _ = load_predictions(write(tmp_path / "p.jsonl", [row, {**row, column: None, "max_tokens": 64}]))
+    assert [outcome["budget"] for outcome in outcomes] == [64, None]  # a limit of the sampler asks for nothing
+
+
+def test_a_conversation_is_read_by_its_last_turn(tmp_path):
+    turns = [{"role": "user", "content": "4*5?"}, {"role": "assistant", "content": RIGHT}]
+    rows = [{"messages": turns, "answer": "20", "length": 9}, {"messages": turns[:1], "answer": "20", "length": 0}]
+    outcomes, _ = load_predictions(write(tmp_path / "p.jsonl", rows))
+    assert [(one["question"], one["correct"]) for one in outcomes] == [("4*5?", 1.0), ("4*5?", 0.0)]
+
+
+def test_no_completion_among_others_is_incorrect(tmp_path):
+    row = {"question": "4*5?", "completion": RIGHT, "answer": "20", "length": 9}
+    outcomes, note = load_predictions(write(tmp_path / "p.jsonl", [row, {**row, "completion": None, "length": 0}]))
+    assert (note["n"], note["accuracy"]) == (2, 0.5)
+    bare = [{name: value for name, value in row.items() if name != "completion"} | {"correct": True}]
+    assert load_predictions(write(tmp_path / "q.jsonl", bare))[1]["accuracy"] is None
+
+
 def test_loglikelihoods_are_no_completions(tmp_path):
     rows = [lm_eval(None, resps=[[[-1.2, False]], [[-3.0, True]]])]
     with pytest.raises(ValueError, match=r"has a length or a completion to count .* without a length"):

@@ -146,6 +146,16 @@ def test_trap_a_csv_cell_loses_nothing(tmp_path, cell):
     assert str(read_rows(path)[0]["a"]) == cell
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_csv_of_other_countries(tmp_path, mark):
+    content = f'question{mark}answer\n"1{mark}5?"{mark}42\n'
+    assert read_rows(written(tmp_path, "a.csv", content)) == [{"question": f"1{mark}5?", "answer": 42}]
+
+
+def test_a_column_whose_name_has_a_semicolon(tmp_path):
+    assert read_rows(written(tmp_path, "a.csv", "a;b,answer\nx,42\n")) == [{"a;b": "x", "answer": 42}]
+
+
 def test_a_long_cell_is_read(tmp_path):
     assert len(read_rows(written(tmp_path, "a.csv", "a,b\n" + "x" * 200_000 + ",1\n"))[0]["a"]) == 200_000
 

@@ -218,7 +218,9 @@ def _first_line(error: BaseException) -> str:
 
 def _csv_rows(text: str, path: Path) -> list[dict]:
     csv.field_size_limit(sys.maxsize)  # a cell may hold a long chain of thought; the default is 131,072 characters
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    head = text.lstrip().partition("\n")[0]
+    delimiter = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     names: list[str] = []
     rows = []
     line = 1  # where the row starts: a quoted cell may span several lines

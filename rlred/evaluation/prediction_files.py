@@ -24,6 +24,7 @@ from rlred.data.table_files import kind_of, names_of
 
 _RESPONSES = ("", "response.", "response.body.", "completion.")  # where an API's answer may stand in a row
 _USAGE = tuple(f"{place}usage.{name}_tokens" for place in _RESPONSES for name in ("completion", "output"))
+_CONVERSATIONS = ("messages", "conversations", "conversation", "prompt")
 _ASKED = ("question", "problem", "query", "question_stem", "messages", "conversations", "prompt", "instruction")
 
 COLUMNS = {
@@ -50,7 +51,11 @@ COLUMNS = {
         *("custom_id", "unique_id", "question_id", "example_id", "doc_id", "id", "idx"),
     ),
     "solution": ("gt", "gts", *SOLUTION_COLUMNS, "label", "labels", "reference", "references"),
-    "budget": ("budget", "num_tokens_asked", "token_budget", "thinking_budget"),
+    "budget": (
+        *("budget", "num_tokens_asked", "token_budget", "thinking_budget", "budget_tokens", "reasoning_budget"),
+        *("length_budget", "target_tokens", "desired_tokens", "desired_length", "requested_tokens"),
+        *("requested_length", "max_thinking_tokens", "metadata.budget"),
+    ),
     "ratio": ("ratio", "compression_ratio", "gamma"),
     "mode": ("mode",),
     "correct": ("correct", "is_correct", "acc", "accuracy", "is_valid", "symbolic_correct", "score"),
@@ -185,7 +190,16 @@ def find_columns(rows: Sequence[dict], named: dict[str, str], source: str, layou
     if "completion" not in found and "prediction" in found and "prediction" not in named:
         if all(isinstance(row.get(found["prediction"]), str | None) for row in rows):
             found = {"completion": found.pop("prediction"), **found}
+    if "completion" not in found and "prediction" not in found:  # whole conversations, of which the last turn answers
+        answered = [name for name in _CONVERSATIONS if any(_is_answered(at(row, name)) for row in rows)]
+        if answered:
+            found["completion"] = answered[0]
     return found
+
+
+def _is_answered(value: object) -> bool:
+    value = from_json_text(value)
+    return isinstance(value, list) and _is_conversation(value) and value[-1].get("role") == "assistant"
 
 
 def without_repeats(rows: Sequence[dict], layout: Layout) -> list[tuple[int, dict]]:

@@ -204,6 +204,7 @@ class _Reader:
             return "without a length"
         mode, budget, ratio = self.condition(values)
         gold, prediction = values.get("solution"), values.get("prediction")
+        said = "" if text is None and "completion" in self.found else text  # nothing generated is incorrect, as ""
         return {
             "question": question_of(values.get("question"), index),
             "mode": mode,
@@ -211,7 +212,7 @@ class _Reader:
             "ratio": ratio,
             "length": length,
             "thinking_length": self.length(values.get("thinking_length"), "thinking_length"),
-            "correct": grade(text, gold, self.correctness, prediction, all_needed=self.layout.all_needed),
+            "correct": grade(said, gold, self.correctness, prediction, all_needed=self.layout.all_needed),
             "truncated": None if is_missing(values.get("finish")) else str(values["finish"]).lower() in CUT,
             "completion": text,
             "answer": answer_read(text, gold, self.correctness, prediction),

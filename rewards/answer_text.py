@@ -148,7 +148,7 @@ def answer_for(text: str, gold: str, end_of_thinking: str = "</think>") -> str |
     statement = _announced(body)
     if statement is not None:
         return read(statement)
-    if len(body) <= MAX_CHARACTERS and not _REFUSAL.search(body) and _is_bare(body):
+    if len(body) <= MAX_CHARACTERS and not _REFUSAL.search(body) and not _DENIED.search(body) and _is_bare(body):
         return read(_statement(body))
     sentences = _sentences(body)
     if not sentences or any(_REFUSAL.search(one) for one in (sentences[0], *sentences[-2:])):

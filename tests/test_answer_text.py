@@ -173,11 +173,11 @@ def test_a_trap_of_hostile_texts_costs_little():
         ["答案是"] * 30_000,
         ["$("] * 50_000,
     )
-    start = time.perf_counter()
+    start = time.process_time()  # a busy machine makes no reading slow
     for text in map("".join, texts):
         for gold in ("5", "B", "x+1"):
             answer_for(text, gold)
-    assert time.perf_counter() - start < 15  # without the limits: minutes
+    assert time.process_time() - start < 15  # without the limits: minutes
     assert len(answer_in("The answer is " + "x" * 10_000) or "") <= MAX_CHARACTERS
 
 

@@ -21,8 +21,8 @@ BOARD, CHOICE = ROOT / "docs" / "board.json", ROOT / "docs" / "choose-a-method.m
 BEGIN, END = "<!-- table: python docs/hooks/pages.py -->", "<!-- end of the table -->"
 # What each method of docs/board.json needs, and when to take it.
 ADVICE = {
-    "shortest_correct": "The default choice: nothing to tune but a price per token.",
-    "group_sigmoid": "As good; the price is bounded, so correctness always wins.",
+    "shortest_correct": "The default choice: nothing to tune but a penalty per token.",
+    "group_sigmoid": "As good; the penalty is bounded, so correctness always wins.",
     "length_efficiency": "You can sample the base first and want to be compared with it, question by question.",
     "kimi_length": "Bounded and parameter-free but for its weight.",
     "soft_overlong": "You have a hard limit and want a slope before it.",

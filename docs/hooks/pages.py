@@ -35,6 +35,10 @@ ADVICE = {
     "laser_d": "A bonus within one target for each difficulty.",
     "dler": "A cut, with an optimiser that survives it. Costs accuracy on hard questions.",
     "thinkprune": "A cut that tightens in stages. Costs most accuracy on hard questions.",
+    "toggle": "You have sampled the base, and want the penalty in every other phase only.",
+    "gr3": "The reward itself should shrink with the length, and nothing be tuned.",
+    "grpo_lead": "Hard questions should weigh more in the update.",
+    "lead": "The weight of length should follow the run. Shortens least of the four of 2026.",
     "tale": "You have an adapter that keeps budgets, and no reward: supervised.",
     "correctness": "A control: the same training without a length term.",
 }
@@ -111,29 +115,30 @@ def formulas(name: str, docstring: str) -> list[tuple[str, str]]:
 def board(path: Path = BOARD) -> list[dict]:
     """The methods of the board with their means over seeds, the least loss of accuracy first.
 
-    `points` is accuracy less that of the base of the same seeds, `share` the mean length over that of the base.
+    `points` is accuracy less that of the base of the same seeds (0 and up), `share` the length over that of the base.
     """
     runs = json.loads(path.read_text())
-    base = {name: fmean(run[name] for run in runs["base"]) for name in ("accuracy", "mean_length")}
     rows = []
     for name, seeds in runs.items():
+        base = {key: fmean(run[key] for run in runs["base"][: len(seeds)]) for key in ("accuracy", "mean_length")}
         mean = {key: fmean(run[key] for run in seeds) for key in ("accuracy", "mean_length", "easy", "hard", "minutes")}
         points = 100 * (mean["accuracy"] - base["accuracy"])
-        rows.append({"name": name, **mean, "points": points, "share": 100 * mean["mean_length"] / base["mean_length"]})
+        share = 100 * mean["mean_length"] / base["mean_length"]
+        rows.append({"name": name, "seeds": len(seeds), **mean, "points": points, "share": share})
     return sorted(rows, key=lambda row: (row["share"] > 65, -row["points"]))
 
 
 def method_table() -> str:
     """The table of choose-a-method.md."""
     lines = [
-        "| method of the board | recipe | accuracy, points against the base | tokens, % of the base's "
+        "| method of the board | recipe | seeds | accuracy, points against the base | tokens, % of the base's "
         "| hard / easy tokens | take it when |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in board():
         if row["name"] != "base":
             spread = row["hard"] / row["easy"]
-            figures = (f"{row['points']:+.1f}", f"{row['share']:.0f}", f"{spread:.1f}")
+            figures = (str(row["seeds"]), f"{row['points']:+.1f}", f"{row['share']:.0f}", f"{spread:.1f}")
             cells = (row["name"], RECIPES.get(row["name"], ""), *figures, ADVICE[row["name"]])
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

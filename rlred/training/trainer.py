@@ -16,7 +16,7 @@ A part is a frozen dataclass that says what one method changes in a step. Every 
 
 TRL's loss takes advantages of shape (B, T), and for a weight w >= 0 each of its losses has the property
 -min(c1 A w, c2 A w) = w * -min(c1 A, c2 A): a weighted token is a weighted advantage. So parts compose by
-multiplication, and a combination is refused only for what it would mean. A run without parts is a plain GRPOTrainer.
+multiplication, and a combination is refused only for what it would mean. A run without parts is TRL's GRPOTrainer.
 
 Each private method of TRL is overridden once, calls `super()` and copies nothing (tests/test_trl_contract.py).
 """

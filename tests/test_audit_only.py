@@ -161,7 +161,7 @@ def test_batches_are_counted_over_all_processes(yaml, monkeypatch, capsys):
     ],
 )
 def test_a_precision_that_the_machine_lacks_is_one_clear_line(flags, message, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlred.runs.arguments.is_torch_bf16_gpu_available", lambda: False)
+    monkeypatch.setattr("rlred.runs.devices.is_torch_bf16_gpu_available", lambda: False)
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     with pytest.raises(ValueError) as told:
         parse(tmp_path / "none.yaml", ["--output_dir", str(tmp_path), *flags])

@@ -207,7 +207,7 @@ class TestTheAudit:
         training = config(tmp_path, local_batch=4)
         [finding] = audit_rewards(training, [MaxLength(), Correctness(), MaxLength(alpha=0.1)], {"max"})
         assert (finding.level, finding.field, finding.value) == ("error", "reward", "max_length")
-        twice_inside = ByMode(exact=ExactLength(), max=ExactLength(alpha=0.1))  # one name in the logs: by_mode
+        twice_inside = ByMode(exact=ExactLength(), max=ExactLength(alpha=1e-3))  # one name in the logs: by_mode
         assert list(audit_rewards(training, [twice_inside, Correctness()], {"exact", "max"})) == []
         assert names_twice(["a", "b"]) == names_twice([]) == []
 

@@ -88,7 +88,7 @@ def test_traces_are_the_models_own_right_ones_and_sampling_goes_on(model, tokeni
 def test_no_correct_trace_is_an_error(random_model, tokenizer, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(random_model)
     questions = list(load_questions("short_sums", limit=4))
-    with pytest.raises(ValueError, match=r"none of the sampled completions is right .* \(4 sampled"):
+    with pytest.raises(ValueError, match=r"none of the sampled completions is correct .* \(4 sampled"):
         sample_traces(model, tokenizer, questions, RATIO_FORMATS["words"], sampling=Sampling(8, temperature=0))
 
 

@@ -196,7 +196,10 @@ def test_a_reward_in_yaml_takes_exact_match_for_its_correctness():
         ({"name": "visual_sparsity", "visual_weight": -0.1}, "visual_sparsity.visual_weight"),
         ({"name": "visual_sparsity", "visual_weight": 0.4, "text_weight": 0.2}, "must be at most 0.5, got 0.6"),
         ({"name": "visual_sparsity", "text_weight": 0.1}, "needs reference_length"),
-        ({"name": "visual_sparsity", "text_weight": 0.1, "reference_length": 0}, "needs reference_length"),
+        (
+            {"name": "visual_sparsity", "text_weight": 0.1, "reference_length": 0},
+            "reference_length must be 1 or more, got 0",
+        ),
         ({"name": "visual_sparsity", "preset": "paper"}, "no preset 'paper'"),
         ({"name": "request_threshold", "penalty": 2}, "request_threshold.penalty"),
         ({"name": "request_threshold", "threshold": -1}, "request_threshold.threshold"),

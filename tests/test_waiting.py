@@ -56,6 +56,7 @@ def launched(monkeypatch):
     """The variables of a launcher's only process; the group that it makes is taken down again."""
     for name, value in {**ALONE, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
+    AcceleratorState._reset_state(reset_partial_state=True)  # one of an earlier test would stand
     yield monkeypatch
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

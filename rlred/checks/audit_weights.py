@@ -35,13 +35,14 @@ FACTORS: dict[type, tuple[str, Callable]] = {
     SoftOverlong: ("weight", lambda reward: reward.weight),
     TurnCost: ("output", lambda reward: reward.output),
 }
-# Kinds that take alpha off for each token: what a correct answer gives, and whether alpha is per token in this one.
-PER_TOKEN: dict[type, tuple[Callable, Callable]] = {
-    ExactLength: (lambda reward: 1.0, lambda reward: reward.deviation == "absolute" and reward.max_penalty is None),
-    ShortestCorrect: (lambda reward: reward.correct, lambda reward: True),
-    SolveRatePenalty: (lambda reward: 1.0, lambda reward: True),
-}
 LEAST, MOST = 0.05, 10.0  # what the longest completion costs, as a share of a correct answer
+# Kinds that take alpha off for each token: what a correct answer gives, whether alpha is per token in this one, and the
+# least share; an exact length has none, whose cost is that of a deviation.
+PER_TOKEN: dict[type, tuple[Callable, Callable, float]] = {
+    ExactLength: (lambda reward: 1.0, lambda reward: (reward.deviation, reward.max_penalty) == ("absolute", None), 0.0),
+    ShortestCorrect: (lambda reward: reward.correct, lambda reward: True, LEAST),
+    SolveRatePenalty: (lambda reward: 1.0, lambda reward: True, LEAST),
+}
 
 
 def audit_weights(scoring: Iterable[Reward], longest: int) -> Iterator[Finding]:
@@ -61,14 +62,16 @@ def _factor(reward: Reward, field: str, value_of: Callable) -> Iterator[Finding]
         yield warning(f"reward.{field}", value_of(reward), advice)
 
 
-def _per_token(reward: Reward, longest: int, correct_of: Callable, applies: Callable) -> Iterator[Finding]:
+def _per_token(
+    reward: Reward, longest: int, correct_of: Callable, applies: Callable, least: float
+) -> Iterator[Finding]:
     correct, cost = correct_of(reward), reward.alpha * longest
     if not applies(reward):
         return
     if correct == 0:
         # Without the answer's own value the shortest completion is the best one, whatever it says.
         yield warning("reward.correct", correct, "a correct answer is worth nothing; raise it above 0")
-    elif cost < LEAST * correct and not isinstance(reward, ExactLength):
+    elif cost < least * correct:
         # docs/BOARD.md: 1.44 times the answer at the cap made it short at no loss; a twentieth is within the noise.
         advice = (
             f"the longest completion ({longest} tokens) costs {cost:.3g}, next to nothing beside the {correct:g} of a "

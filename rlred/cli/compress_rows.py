@@ -108,7 +108,7 @@ def json_list(values: Iterable[dict]) -> Iterator[str]:
     """The pieces of an indented list in JSON, of one value at a time.
 
     >>> json.loads("".join(json_list([{"a": "x"}, {"a": "y"}]))), "".join(json_list([]))
-    ([{'a': 'x'}, {'a': 'y'}], '[\\n]\\n')
+    ([{'a': 'x'}, {'a': 'y'}], '[\\n\\n]\\n')
     """
     yield "[\n"
     for number, value in enumerate(values):

@@ -38,7 +38,8 @@ ADVICE = {
     "toggle": "You have sampled the base, and want the penalty in every other phase only.",
     "gr3": "The reward itself should shrink with the length, and nothing be tuned.",
     "grpo_lead": "Hard questions should weigh more in the update.",
-    "lead": "The weight of length should follow the run. Shortens least of the four of 2026.",
+    "laconic": "A mean length should be kept, and the weight of length follow it.",
+    "lead": "The weight of length should follow the run. Shortens least of those of 2026.",
     "tale": "You have an adapter that keeps budgets, and no reward: supervised.",
     "correctness": "A control: the same training without a length term.",
 }

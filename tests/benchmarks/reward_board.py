@@ -63,7 +63,7 @@ METHODS = {
     "soft_overlong": Method({"name": "soft_overlong", "max_length": 60, "cache": 40}),
     "shortest_correct": Method({"name": "shortest_correct", "alpha": 0.03}),
     "laser": Method({"name": "length_bonus", "targets": [30]}),
-    "laser_probed": Method({"name": "length_bonus", "targets": [57]}),  # the base's own tenth percentile
+    "laser_probed": Method({"name": "length_bonus", "targets": [57]}),  # the fifth percentile of the base's lengths
     "laser_d": Method({"name": "length_bonus", "targets": [25, 40, 60]}),
     "laser_d_searched": Method(
         {"name": "length_bonus", "targets": [25, 40, 60]},

@@ -35,6 +35,17 @@ OLD_PARAMETERS = OLD_MODES | {
 }
 
 
+class TokenCost(typing.NamedTuple):
+    """A cost that grows with every token, for the audit: beside a long completion it can be nothing, or everything."""
+
+    correct: float
+    """What a correct answer gives."""
+    alpha: float
+    """What a token costs."""
+    of_deviation: bool = False
+    """Whether the tokens are those away from the budget, of which there may be few."""
+
+
 class Reward:
     """The base class of every reward. What it declares holds for all of it, the rewards inside it included."""
 
@@ -50,6 +61,8 @@ class Reward:
     """What grades the answers, where the reward asks another object for it."""
     length: Length | None = None
     """What counts as length, where the reward counts it."""
+    length_factor: str | None = None
+    """The field that the whole term of length is multiplied by, so that 0 leaves correctness alone."""
 
     def __post_init__(self):
         """Raises `ValueError` for a field of numbers that holds anything else; a subclass's own checks come after."""
@@ -73,6 +86,15 @@ class Reward:
 
         `row` holds what TRL passes for one completion: the dataset's columns, and `trainer_state`.
         """
+        return None
+
+    @property
+    def without_length(self) -> bool:
+        """Whether the term of length is multiplied by 0."""
+        return self.length_factor is not None and getattr(self, self.length_factor) == 0
+
+    def token_cost(self) -> "TokenCost | None":
+        """What each token costs beside a correct answer, where `alpha` is taken off for every one; None: it is not."""
         return None
 
     def bind(self, group_size: int | None, ends: Iterable[int]) -> "Reward":

@@ -51,6 +51,7 @@ class DifficultyLength(Reward):
     __name__ = "difficulty_length"
     needs = ("solution",)
     group_relative = True
+    length_factor = "weight"
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .base import Reward
+from .base import Reward, TokenCost
 from .correctness import Correctness
 from .length import Length
 
@@ -67,6 +67,11 @@ class ExactLength(Reward):
         distance = abs(n - budget) / (budget if self.deviation == "relative" else 1)
         penalty = self.alpha * distance
         return correct - (penalty if self.max_penalty is None else min(penalty, self.max_penalty))
+
+    def token_cost(self) -> TokenCost | None:
+        if (self.deviation, self.max_penalty) != ("absolute", None):
+            return None
+        return TokenCost(correct=1.0, alpha=self.alpha, of_deviation=True)
 
     def __call__(self, completions, completion_ids, solution, budget, **kwargs) -> list[float | None]:
         grades = self.correctness(completions, solution=solution)

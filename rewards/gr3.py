@@ -37,6 +37,7 @@ class Gr3(Reward):
     __name__ = "gr3"
     needs = ("solution",)
     group_relative = True
+    length_factor = "alpha"
 
     def __post_init__(self):
         super().__post_init__()

@@ -39,6 +39,7 @@ class GroupSigmoid(Reward):
     __name__ = "group_sigmoid"
     needs = ("solution",)
     group_relative = True
+    length_factor = "alpha"
 
     def __post_init__(self):
         super().__post_init__()

@@ -41,6 +41,7 @@ class GrpoLead(Reward):
     __name__ = "grpo_lead"
     needs = ("solution",)
     group_relative = True
+    length_factor = "alpha"
 
     def __post_init__(self):
         super().__post_init__()

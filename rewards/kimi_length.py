@@ -36,6 +36,7 @@ class KimiLength(Reward):
     __name__ = "kimi_length"
     needs = ("solution",)
     group_relative = True
+    length_factor = "weight"
 
     def __post_init__(self):
         super().__post_init__()

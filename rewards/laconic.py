@@ -46,6 +46,7 @@ class Laconic(Reward):
 
     __name__ = "laconic"
     needs = ("solution",)
+    length_factor = "ceiling"
 
     def __post_init__(self):
         super().__post_init__()

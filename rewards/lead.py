@@ -78,6 +78,7 @@ class Lead(Reward):
     __name__ = "lead"
     needs = ("solution",)
     group_relative = True
+    length_factor = "alpha"
 
     def __post_init__(self):
         super().__post_init__()

@@ -53,6 +53,7 @@ class LengthBonus(Reward):
 
     __name__ = "length_bonus"
     needs = ("solution",)
+    length_factor = "bonus"
 
     def __post_init__(self):
         super().__post_init__()

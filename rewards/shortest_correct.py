@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from .base import Reward
+from .base import Reward, TokenCost
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
@@ -42,6 +42,9 @@ class ShortestCorrect(Reward):
         check_non_negative("shortest_correct.correct", self.correct)
         check_non_negative("shortest_correct.alpha", self.alpha)
         check_group_size("shortest_correct", self.group_size)
+
+    def token_cost(self) -> TokenCost:
+        return TokenCost(self.correct, self.alpha)
 
     def __call__(self, prompts, completions, completion_ids, solution, **kwargs) -> list[float | None]:
         grades = self.correctness(completions, solution=solution)

@@ -41,6 +41,7 @@ class SlackLength(Reward):
     __name__ = "slack_length"
     needs = ("solution",)
     group_relative = True
+    length_factor = "weight"
 
     def __post_init__(self):
         super().__post_init__()

@@ -33,6 +33,7 @@ class SoftOverlong(Reward):
 
     __name__ = "soft_overlong"
     needs = ("solution",)
+    length_factor = "weight"
 
     def __post_init__(self):
         super().__post_init__()

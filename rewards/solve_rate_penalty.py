@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from .base import Reward
+from .base import Reward, TokenCost
 from .correctness import Correctness
 from .exact_length import check_non_negative
 from .groups import check_group_size, groups_of
@@ -41,6 +41,9 @@ class SolveRatePenalty(Reward):
         super().__post_init__()
         check_non_negative("solve_rate_penalty.alpha", self.alpha)
         check_group_size("solve_rate_penalty", self.group_size)
+
+    def token_cost(self) -> TokenCost:
+        return TokenCost(correct=1.0, alpha=self.alpha)
 
     def __call__(self, prompts, completions, completion_ids, solution, **kwargs) -> list[float | None]:
         grades = self.correctness(completions, solution=solution)

@@ -63,6 +63,7 @@ class TurnCost(Reward):
     __name__ = "turn_cost"
     needs = ("solution",)
     group_relative = True
+    length_factor = "output"
 
     def __post_init__(self):
         super().__post_init__()

@@ -8,9 +8,9 @@ import pytest
 from trl import GRPOConfig
 
 from rlred.checks.audit import audit_rewards
-from rlred.checks.audit_weights import FACTORS, PER_TOKEN
+from rlred.checks.audit_weights import audit_weights
 from rlred.rewards import REWARDS, make_reward
-from rlred.rewards.base import Reward
+from rlred.rewards.base import Reward, TokenCost
 
 NEEDED = {
     "cosine_length": {"max_length": 64},
@@ -149,14 +149,13 @@ def findings(spec, longest=100):
     return [str(one) for one in audit_rewards(config, [make_reward(spec)], {"free"}) if "reward." in str(one)]
 
 
-SCALED = [(kind, field) for kind, (field, _) in FACTORS.items()]
+SCALED = [(name, kind.length_factor) for name, kind in sorted(REWARDS.items()) if kind.length_factor]
 
 
-@pytest.mark.parametrize("kind, field", SCALED, ids=lambda one: getattr(one, "__name__", one))
-def test_a_weight_of_nothing_is_warned_of(kind, field):
-    name = next(name for name, one in REWARDS.items() if one is kind)
+@pytest.mark.parametrize("name, field", SCALED)
+def test_a_weight_of_nothing_is_warned_of(name, field):
     spec = {"name": name, **NEEDED.get(name, {}), "group_size": 4}
-    if "group_size" not in {item.name for item in dataclasses.fields(kind)}:
+    if "group_size" not in {item.name for item in dataclasses.fields(REWARDS[name])}:
         del spec["group_size"]
     [line] = findings({**spec, field: 0})
     assert f"reward.{field}" in line and "correctness alone is left" in line
@@ -172,7 +171,7 @@ def test_a_weight_of_nothing_is_warned_of(kind, field):
         ({"alpha": 0.03}, 96, None),  # the board's
         ({"alpha": 0.001}, 16384, None),  # the paper's
         ({"alpha": 0.2}, 100, None),
-        ({"alpha": 0.201}, 100, "costs 20.1, and a correct answer gives 2: a short guess is worth more"),
+        ({"alpha": 0.201}, 100, "costs 20.1, a correct answer gives 2: a short guess is worth more"),
         ({"alpha": 1e9}, 100, "a short guess is worth more"),
         ({"correct": 0}, 100, "a correct answer is worth nothing; raise it above 0"),
     ],
@@ -183,9 +182,27 @@ def test_the_alpha_of_shortest_correct_has_bounds(spec, longest, said):
 
 
 def test_per_token_penalties_are_bounded_where_alpha_is_per_token():
-    assert len(PER_TOKEN) == 3
+    assert len(SCALED) > 10
     [line] = findings({"name": "solve_rate_penalty", "alpha": 0.2, "group_size": 4})
-    assert "costs 20, and a correct answer gives 1" in line
+    assert "costs 20, a correct answer gives 1" in line
     assert len(findings({"name": "exact_length", "alpha": 0.2})) == 1
     assert findings({"name": "exact_length", "alpha": 0.2, "max_penalty": 2.0}) == []
     assert findings({"name": "exact_length", "alpha": 20.0, "deviation": "relative"}) == []
+
+
+def test_a_reward_of_ones_own_declares_its_weight_as_any_other():
+    @dataclasses.dataclass(frozen=True)
+    class Mine(Reward):
+        price: float = 0.0
+        __name__ = "mine"
+        length_factor = "price"
+
+        def token_cost(self):
+            return TokenCost(correct=1.0, alpha=0.5)
+
+        def __call__(self, completions, **kwargs):
+            return [0.0 for _ in completions]
+
+    found = [str(one) for one in audit_weights([Mine()], 100)]
+    assert len(found) == 2 and "takes length out of mine" in found[0] and "costs 50" in found[1]
+    assert len(list(audit_weights([Mine(price=1.0)], 10))) == 0

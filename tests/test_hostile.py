@@ -3,6 +3,8 @@
 import json
 import os
 import string
+import subprocess
+import sys
 import time
 
 import pytest
@@ -116,6 +118,17 @@ def test_trap_a_batch_of_hostile_answers_does_not_cost_a_second_for_each():
     print(f"64 rows, 62 of them hostile: {seconds:.1f} s of a core that others use {others:.1f} times")
     assert grades == [float(row in (20, 40)) for row in range(64)]
     assert seconds < 10
+
+
+@pytest.mark.slow
+def test_a_busy_machine_makes_no_honest_answer_incorrect():
+    pairs = [(rf"\frac{{n(n+{k})}}{{{k}}}", rf"\frac{{n^2+{k}n}}{{{k}}}") for k in range(2, 34)]
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(40)]
+    try:
+        assert grader.equal_all(pairs) == [True] * len(pairs)
+    finally:
+        for one in others:
+            one.kill()
 
 
 def test_a_batch_of_all_known_hostile_answers():

@@ -10,7 +10,7 @@ from rlred.cli import main as rlred
 from rlred.evaluation.markdown import filled
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import adherence
-from rlred.evaluation.results import to_markdown, write_result
+from rlred.evaluation.results import Result, kind_of, to_markdown, write_result
 from rlred.evaluation.side_by_side import compare
 from rlred.evaluation.summary import summary
 
@@ -186,3 +186,89 @@ def test_a_page_of_several_runs_names_each_in_its_summary(tmp_path):
     assert rlred(["report", str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "page")]) == 0
     html = (tmp_path / "page" / "report.html").read_text()
     assert html.index("one: The trained model") < html.index("two: The trained model") < html.index("<table>")
+
+
+def kind(name, labels, details=None, **blocks):
+    """The beginning of a page of another kind."""
+    found = Result(name, {**LABELS, **labels}, blocks, details or {}, {})
+    assert to_markdown(found)
+    return kind_of(found).summary(found)
+
+
+GRADE = {"accuracy_low": 0.4, "accuracy_high": 0.6, "truncated": 0.0, "n": 60, "mean_length": 9.0}
+
+
+def interrupted(fraction, accuracy, leak=0.0, mode="exact", budget=40):
+    told = {"mode": mode, "budget": budget, "fraction": fraction, "accuracy": accuracy, "leak": leak, **GRADE}
+    zero = ("leak_share", "panic", "mean_thinking_length", "mean_answer_length")
+    return {**told, "less_than_uncut": None, **dict.fromkeys(zero, 0.0)}
+
+
+def test_interruptions_begin_with_a_cut_in_the_middle_of_the_longest_thinking():
+    rows = [
+        interrupted(0.25, 0.1),
+        interrupted(0.5, 0.5, 3.0),
+        interrupted(1.0, 0.75),
+        interrupted(0.5, 0.2, budget=10),
+    ]
+    blocks = {
+        "baseline": {"title": "before (untrained base)", "rows": rows},
+        "a": {
+            "title": "data/a",
+            "rows": [interrupted(0.4, 0.3, 0.01, "free", None), interrupted(1.0, 0.6, 0.0, "free", None)],
+        },
+    }
+    assert kind("interruptions", {}, **blocks) == [
+        "Before (untrained base), mode exact 40: with 50 % of the thinking 50.0 % are correct, with all of it 75.0 %; "
+        "the answer is 3.0 tokens longer than behind the whole thinking. "
+        "data/a, mode free: with 40 % of the thinking 30.0 % are correct, with all of it 60.0 %; "
+        "the answer is as long as behind the whole thinking."
+    ]
+    uncut = {"baseline": {"title": "before", "rows": [interrupted(1.0, 0.75)]}}
+    assert kind("interruptions", {}, **uncut) == []
+    ungraded = {"a": {"title": "a", "rows": [interrupted(0.5, None), interrupted(1.0, None)]}}
+    [said] = kind("interruptions", {}, **ungraded)
+    assert said.startswith("A, mode exact 40: with 50 % of the thinking the answer")
+
+
+def compressed(ratio, achieved, accuracy, lost=None):
+    told = {"ratio": ratio, "achieved": achieved, "accuracy": accuracy, "less_than_full": lost, **GRADE}
+    return {**told, "mean_thinking_length": 9.0, "mean_answer_length": 1.0, "seconds": None}
+
+
+def test_ratios_begin_with_how_far_they_are_from_what_was_asked():
+    lost = {"difference": -0.05, "low": -0.1, "high": 0.01}
+    rows = [
+        compressed(1, 1.0, 0.9),
+        compressed(0.8, 0.82, 0.9),
+        compressed(0.5, 0.46, 0.5, lost),
+        compressed(0.3, 0.9, 0),
+    ]
+    labels = {"max_completion_length": 64, "batch_size": 8, "trained_ratios": [0.5, 0.8, 1]}
+    said = kind("ratios", {**labels, "n_questions": 8}, question={"title": "trained on question", "rows": rows})
+    assert said == [
+        "Trained on question: asked for ratios from 0.5 to 0.8, it is 0.030 away from them on average; at 0.5 it is "
+        "correct in 50.0 % (40.0-60.0), -5.0 (-10.0 to +1.0) points against ratio 1.",
+        "Worth a warning: 8 questions are few, and the intervals are wide.",
+    ]
+    assert kind("ratios", labels, question={"title": "trained on question", "rows": rows[:1]}) == []
+
+
+def test_pictures_begin_with_what_the_trained_policy_reads():
+    def row(stage, ratio, accuracy, **more):
+        line = {"stage": stage, "keep_ratio": ratio, "accuracy": accuracy, "wordings": "test", "by_level": {}, **GRADE}
+        return {**line, **more}
+
+    fixed = [row("base", 0.5, 0.8, choice="<look-1/2>"), row("base", 1.0, 0.96, choice="<look-1>")]
+    own = {"choice": "policy", "blind_accuracy": 0.7}
+    policy = [
+        row("base", 0.9, 0.9, decoding="greedy", **own),
+        row("trained", 0.2, 0.5, decoding="sampled", **own),
+        row("trained", 0.25, 0.95, decoding="greedy", **own),
+    ]
+    blocks = {"fixed": {"title": "fixed", "rows": fixed}, "policy": {"title": "policy", "rows": policy}}
+    assert kind("visual", {}, **blocks) == [
+        "The policy (trained, greedy) reads 25.0 % of the visual tokens and is correct in 95.0 % (40.0-60.0); the best "
+        "choice that does not see the question has 70.0 % at that share, and 100 % of every picture 96.0 %."
+    ]
+    assert kind("visual", {}, fixed=blocks["fixed"]) == []

@@ -3,7 +3,8 @@
 from matplotlib.figure import Figure
 
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS
-from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, points, set_ink
+from rlred.evaluation.results import Kind, Picture, Result, accuracy, capital, number, percent, points, set_ink
+from rlred.evaluation.summary import few, paragraphs
 
 OLD_ROWS = {  # of the first format
     "tokens": "mean_length",
@@ -40,6 +41,27 @@ def _introduction(result: Result) -> list[str]:
         "over those at ratio 1 of the same model. Accuracy in per cent with its 95 % Wilson interval; the difference "
         "is paired by question, in points."
     ]
+
+
+def summary(result: Result) -> list[str]:
+    """For each model, how far it is from the ratios that it is asked for, and what the smallest one costs."""
+    sentences = []
+    for name, block in result.blocks.items():
+        lines = [line for line in _lines(result, name) if line["ratio"] < 1 and line["trained"]]
+        if not lines:
+            continue
+        away = sum(abs(line["achieved"] - line["ratio"]) for line in lines) / len(lines)
+        least = min(lines, key=lambda line: line["ratio"])
+        said = (
+            f"{capital(block['title'])}: asked for ratios from {least['ratio']:g} to "
+            f"{max(line['ratio'] for line in lines):g}, it is {number(away, 3)} away from them on average"
+        )
+        if least["accuracy"] is not None:
+            said += f"; at {least['ratio']:g} it is correct in {accuracy(least).replace(' ', ' % ', 1)}"
+            lost = least["less_than_full"]
+            said += f", {points(lost)} points against ratio 1" if lost else ""
+        sentences.append(f"{said}.")
+    return paragraphs(sentences, few(result)) if sentences else []
 
 
 def _columns(result: Result) -> dict:
@@ -92,4 +114,5 @@ RATIOS = Kind(
     pictures={"ratios.png": Picture("Asked against achieved, and accuracy against tokens", draw)},
     upgrade=upgrade,
     lines=_lines,
+    summary=summary,
 )

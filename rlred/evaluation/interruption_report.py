@@ -3,8 +3,10 @@
 from matplotlib.figure import Figure
 
 from rlred.data.budgets import effort_name
+from rlred.evaluation.measures import amount
 from rlred.evaluation.report import COLOURS, OTHER_COLOURS
-from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, points, set_ink
+from rlred.evaluation.results import Kind, Picture, Result, accuracy, capital, number, percent, points, set_ink
+from rlred.evaluation.summary import few, paragraphs
 
 
 def upgrade(old: dict) -> Result:
@@ -22,6 +24,31 @@ def _introduction(result: Result) -> list[str]:
         "less those of the same completion uncut, and as a share of the thinking that was cut away. Panic: "
         "completions, in per cent, that were correct uncut and are incorrect in no more tokens of answer."
     ]
+
+
+def summary(result: Result) -> list[str]:
+    """For each model and mode, what a cut in the middle of its longest thinking costs."""
+    sentences = []
+    for block in result.blocks.values():
+        for mode in dict.fromkeys(row["mode"] for row in block["rows"]):
+            rows = [row for row in block["rows"] if row["mode"] == mode]
+            most = max(amount(row) or 0 for row in rows)
+            sentences += _cut_in_the_middle(block["title"], [row for row in rows if (amount(row) or 0) == most])
+    return paragraphs(sentences, few(result)) if sentences else []
+
+
+def _cut_in_the_middle(title: str, rows: list[dict]) -> list[str]:
+    cut = min((row for row in rows if row["fraction"] < 1), key=lambda row: abs(row["fraction"] - 0.5), default=None)
+    whole = next((row for row in rows if row["fraction"] == 1), None)
+    if cut is None or whole is None:
+        return []
+    asked = "" if amount(cut) is None else f" {_asked(cut)}"
+    said = f"{capital(title)}, mode {cut['mode']}{asked}: "
+    said += f"with {percent(cut['fraction'], 0)} % of the thinking "
+    if None not in (cut["accuracy"], whole["accuracy"]):
+        said += f"{percent(cut['accuracy'])} % are correct, with all of it {percent(whole['accuracy'])} %; "
+    longer = "as long as" if abs(cut["leak"]) < 0.05 else f"{number(cut['leak'], 1)} tokens longer than"
+    return [f"{said}the answer is {longer} behind the whole thinking."]
 
 
 def _columns(result: Result) -> dict:
@@ -84,4 +111,5 @@ INTERRUPTIONS = Kind(
     pictures={"interruptions.png": Picture("Accuracy and tokens of the answer after a cut of the thinking", draw)},
     upgrade=upgrade,
     above=_above,
+    summary=summary,
 )

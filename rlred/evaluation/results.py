@@ -121,7 +121,7 @@ def to_markdown(result: Result, summary: bool = True) -> str:
     names, rows = filled(list(columns), itertools.chain(*cells.values()))
     for name, block in result.blocks.items():
         above = kind.above(block)
-        lines += ["", f"## {block['title'][0].upper()}{block['title'][1:]}", "", *above, *([""] if above else [])]
+        lines += ["", f"## {capital(block['title'])}", "", *above, *([""] if above else [])]
         lines += table(names, [rows.pop(0) for _ in cells[name]])
     for section in kind.sections:
         found = section(result)
@@ -182,6 +182,15 @@ def _result_of(told: dict, kind: str) -> Result:
 def results_in(folder: Path) -> list[Result]:
     """Every result that a run has left, in the order of `KINDS`."""
     return [read_result(folder, kind) for kind in KINDS if (folder / f"{kind}.json").is_file()]
+
+
+def capital(title: str) -> str:
+    """A title at the beginning of a sentence; a folder's name stays as it is.
+
+    >>> capital("after RL"), capital("data/l1_exact")
+    ('After RL', 'data/l1_exact')
+    """
+    return title[:1].upper() + title[1:] if title.split(" ")[0].strip(",:").isalpha() else title
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -25,7 +25,22 @@ def summary(result: Result) -> list[str]:
     base = result.blocks.get("baseline") if name in ("trained", "hindsight") else None
     sentences = [_asked(result, name), *_followed(name, block, base), *_correct(block, base)]
     found = warnings(result, block)
-    return [" ".join(sentences), *([f"Worth a warning: {'; '.join(found)}."] if found else [])]
+    return paragraphs(sentences, found)
+
+
+def paragraphs(sentences: list[str], warned: list[str]) -> list[str]:
+    """What was found, and what to be careful about, where there is something.
+
+    >>> paragraphs(["It is short.", "It is correct."], ["8 questions are few"])
+    ['It is short. It is correct.', 'Worth a warning: 8 questions are few.']
+    """
+    return [" ".join(sentences), *([f"Worth a warning: {'; '.join(warned)}."] if warned else [])]
+
+
+def few(result: Result) -> list[str]:
+    """The warning of a result of few questions, as the beginning of any report has it."""
+    n = result.labels["n_questions"]
+    return [f"{n} questions are few, and the intervals are wide"] if n < FEW else []
 
 
 def _asked(result: Result, name: str) -> str:
@@ -89,9 +104,7 @@ def _correct(block: dict, base: dict | None) -> list[str]:
 
 def warnings(result: Result, block: dict) -> list[str]:
     """What a reader has to know before the figures are believed."""
-    found, told, rows = [], result.labels, block["rows"]
-    if told["n_questions"] < FEW:
-        found.append(f"{told['n_questions']} questions are few, and the intervals are wide")
+    found, told, rows = few(result), result.labels, block["rows"]
     if told.get("per_prompt_cap") is not None:
         found.append("rows were cut at a multiple of their budget, and some figures are bounds")
     cut = max((row.get("truncated") or 0 for row in rows), default=0)

@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, set_ink
+from rlred.evaluation.summary import few, paragraphs
 from rlred.evaluation.visual import POLICY, blind_accuracy
 
 FIXED_TITLE = "The same choice for every question"
@@ -51,6 +52,25 @@ def _introduction(result: Result) -> list[str]:
         "in per cent with its 95 % Wilson interval; blind is the best accuracy at that keep ratio of a mixture of "
         "fixed choices that does not see the question. By family: visual tokens and accuracy."
     ]
+
+
+def summary(result: Result) -> list[str]:
+    """What the last policy reads of its pictures and how often it is correct, beside reading the same of each."""
+    rows = result.rows(POLICY)
+    if not rows:
+        return []
+    last = [row for row in rows if row["stage"] == rows[-1]["stage"]]
+    row = next((row for row in last if row["decoding"] == "greedy"), last[0])
+    said = (
+        f"The policy ({row['stage']}, {row['decoding']}) reads {percent(row['keep_ratio'])} % of the visual tokens and "
+        f"is correct in {accuracy(row).replace(' ', ' % ', 1)}"
+    )
+    if row.get("blind_accuracy") is not None:
+        said += f"; the best choice that does not see the question has {percent(row['blind_accuracy'])} % at that share"
+    whole = max(result.rows("fixed"), key=lambda one: one["keep_ratio"], default=None)
+    if whole is not None:
+        said += f", and {percent(whole['keep_ratio'], 0)} % of every picture {percent(whole['accuracy'])} %"
+    return paragraphs([f"{said}."], few(result))
 
 
 def _columns(result: Result) -> dict:
@@ -143,5 +163,6 @@ VISUAL = Kind(
         "positions.png": Picture("Where in the pictures the selected tokens lie", draw_positions),
     },
     upgrade=upgrade,
+    summary=summary,
     sections=(_optima,),
 )

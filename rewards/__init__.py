@@ -83,8 +83,8 @@ def make_reward(spec: "str | dict") -> Callable:
             raise ValueError(f"reward: {name}: {key!r} is now called {OLD_PARAMETERS[key]!r}")
         if (isinstance(value, dict) and "name" in value) or (isinstance(value, str) and key in nested):
             parameters[key] = make_reward(value)
-        elif key in PARTS and isinstance(value, dict):
-            parameters[key] = PARTS[key](**value)
+        elif key in PARTS and (name in REWARDS or isinstance(value, dict)):
+            parameters[key] = _part(key, value)
     preset = parameters.pop("preset", None)
     if not isinstance(factory, type):
         if parameters or preset:
@@ -98,6 +98,21 @@ def make_reward(spec: "str | dict") -> Callable:
         if preset is not None:
             raise ValueError(f"reward: {name}: the preset {preset!r} fixes {sorted(parameters)}") from None
         raise ValueError(f"reward: {name}: {error}") from None
+
+
+def _part(key: str, value):
+    """The object that counts the length or grades the answers, of its parameters or as it is."""
+    if isinstance(value, str) and key == "correctness":
+        return make_reward(value)
+    if isinstance(value, PARTS[key] if key == "length" else Reward):
+        return value
+    if not isinstance(value, dict):
+        such = "{count: thinking}" if key == "length" else "{require_end_of_thinking: true}"
+        raise ValueError(f"reward.{key} must be a mapping of its settings, such as {such}; got {value!r}")
+    known = sorted(item.name for item in dataclasses.fields(PARTS[key]))
+    if unknown := sorted(set(value) - set(known)):
+        raise ValueError(f"reward.{key}: no field is called {unknown[0]!r}; there are {', '.join(known)}")
+    return PARTS[key](**value)
 
 
 def _rewards_of(factory) -> set[str]:

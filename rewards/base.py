@@ -13,14 +13,12 @@ TRL's rewards, or an object with some of these attributes.
 
 import dataclasses
 import functools
-import math
-import numbers
-import re
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from .fields import check_fields
 from .length import Length
 
 # Old name -> new name: of a mode, and of a parameter. Both are refused with the new one.
@@ -65,8 +63,10 @@ class Reward:
     """The field that the whole term of length is multiplied by, so that 0 leaves correctness alone."""
 
     def __post_init__(self):
-        """Raises `ValueError` for a field of numbers that holds anything else; a subclass's own checks come after."""
-        check_numbers(self)
+        """Raises `ValueError` for a field that holds what it cannot; a subclass's own checks come after."""
+        if dataclasses.is_dataclass(self):
+            own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+            check_fields(type(self), own, self.__name__)
 
     @property
     def __name__(self) -> str:
@@ -104,61 +104,6 @@ class Reward:
         it is.
         """
         return _tell(self, group_size, ends)
-
-
-def check_numbers(reward) -> None:
-    """Raises `ValueError` where a field of a dataclass that takes a number, or several, holds none or one not finite.
-
-    A field whose default is infinite may be; one that may be None may be that. Types are those of the annotations.
-
-    >>> @dataclasses.dataclass
-    ... class Mine:
-    ...     __name__ = "mine"
-    ...     alpha: float = 0.1
-    >>> check_numbers(Mine(alpha="1e-3"))
-    Traceback (most recent call last):
-    ValueError: mine.alpha must be a number, got '1e-3' (YAML reads it as a text; 1.0e-3 is a number)
-    """
-    for item in dataclasses.fields(reward) if dataclasses.is_dataclass(reward) else ():
-        kinds, value = _kinds(item.type), getattr(reward, item.name)
-        if not kinds & {int, float} or (value is None and type(None) in kinds):
-            continue
-        free = isinstance(item.default, float) and math.isinf(item.default)
-        several = typing.get_origin(item.type) is tuple
-        if several and not isinstance(value, tuple | list):
-            raise ValueError(f"{reward.__name__}.{item.name} must be a list of numbers, got {value!r}")
-        for one in _flat(value) if several else [value]:
-            _check_number(f"{reward.__name__}.{item.name}", one, whole=float not in kinds, infinite=free)
-
-
-def _kinds(hint: Any) -> set:
-    """The plain types in an annotation; those of a text's letters are none of numbers."""
-    inner = typing.get_args(hint)
-    return set().union(*map(_kinds, inner)) if inner else {hint}
-
-
-def _flat(values: Iterable) -> Iterator:
-    for value in values:
-        if isinstance(value, tuple | list):
-            yield from _flat(value)
-        else:
-            yield value
-
-
-def _check_number(name: str, value: Any, *, whole: bool, infinite: bool) -> None:
-    kind = "a whole number" if whole else "a number"
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise ValueError(f"{name} must be {kind}, got {value!r}{_hint(value)}")
-    if math.isnan(value) or (math.isinf(value) and not infinite):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    if whole and value != int(value):
-        raise ValueError(f"{name} must be {kind}, got {value!r}")
-
-
-def _hint(value: Any) -> str:
-    if not (isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE)):
-        return ""
-    return f" (YAML reads it as a text; {re.sub('e', '.0e', value, count=1, flags=re.IGNORECASE)} is a number)"
 
 
 class Grader(Reward):

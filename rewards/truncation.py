@@ -45,6 +45,8 @@ class Truncation(Reward):
         super().__post_init__()
         object.__setattr__(self, "ends", tuple(self.ends))
         check_ends("truncation", self.ends)
+        if not all(isinstance(stage, tuple | list) and len(stage) == 2 for stage in self.stages):
+            raise ValueError(f"truncation.stages must be pairs [step, limit], got {self.stages!r}")
         object.__setattr__(self, "stages", tuple(map(tuple, self.stages)))
         for limit in [self.limit, *(limit for _, limit in self.stages)]:
             if limit is not None and limit < 1:

@@ -22,6 +22,7 @@ from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import apart, complaint, no_such_flag, no_such_setting, option
 from rlred.names import MODES, SETTINGS, refuse
+from rlred.rewards.fields import check_fields
 from rlred.runs.config_files import read_config
 from rlred.runs.devices import OnDevices
 from rlred.training.callbacks import StopWhenObeyed
@@ -220,7 +221,7 @@ class LengthControlArguments:
             parts.append(EarlyStop())
         if self.merged_rollouts:
             parts.append(MergedRollouts())
-        parts += [make_part(name, settings or {}) for name, settings in self.parts.items()]
+        parts += [make_part(name, {} if settings is None else settings) for name, settings in self.parts.items()]
         kinds = [type(part).__name__ for part in parts]
         twice = [kind for kind in kinds if kinds.count(kind) > 1]
         if twice:
@@ -246,6 +247,7 @@ def _from_mapping(kind: type, name: str, mapping: dict):
     refuse(unknown, SETTINGS, f"{name}: ")
     if unknown:
         raise ValueError(f"{name}: no field is called {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    check_fields(kind, mapping, name)
     return kind(**mapping)
 
 

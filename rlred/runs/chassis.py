@@ -73,7 +73,7 @@ def load_both(arguments: LengthControlArguments, seed: int):
     held_out = load_questions(
         source,
         split=arguments.eval_split,
-        config=arguments.eval_config or arguments.questions_config,
+        config=arguments.eval_config or (arguments.questions_config if source == arguments.questions else None),
         limit=arguments.num_eval_questions if streaming or source in QUESTIONS else None,
         streaming=streaming,
         **(columns if source == arguments.questions else {}),

@@ -4,6 +4,7 @@ import pkgutil
 from dataclasses import fields
 
 from rlred.names import SETTINGS, refuse
+from rlred.rewards.fields import check_fields
 from rlred.training.trainer import Part
 
 PARTS = {
@@ -36,9 +37,12 @@ def make_part(name: str, settings: dict, field: str | None = None) -> Part:
         raise ValueError(
             f"{field}: no part is called {name!r}; there are {', '.join(PARTS)}, or module:Class"
         ) from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{field} must be a mapping of its settings, {{}} for the defaults; got {settings!r}")
     known = sorted(item.name for item in fields(kind))
     unknown = sorted(set(settings) - set(known))
     refuse(unknown, SETTINGS, f"{field}: ")
     if unknown:
         raise ValueError(f"{field}: no field is called {unknown[0]!r}; there are {', '.join(known)}")
+    check_fields(kind, settings, field)
     return kind(**settings)

@@ -99,7 +99,7 @@ def equal(gold: str, answer: str, seconds: float = 1.0) -> bool | None:
     >>> equal("18", "9^{9^{9^{9}}}")
     False
     """
-    found = verdict(gold, answer, seconds)
+    found = _verdict(gold, answer, seconds)
     return False if found == LATE else found
 
 
@@ -113,17 +113,28 @@ def equal_all(pairs: Sequence[tuple[str, str]], seconds: float = 1.0) -> list[bo
     >>> equal_all([("18", "18.0"), ("18", "9^{9^{9^{9}}}")])
     [True, False]
     """
-    found = [verdict(gold, answer, min(seconds, QUICK_SECONDS)) for gold, answer in pairs]
+    found = [_verdict(gold, answer, min(seconds, QUICK_SECONDS)) for gold, answer in pairs]
     end = _spent() + max(2 * seconds, QUICK_SECONDS * len(pairs))
     for index, (gold, answer) in enumerate(pairs):
         if found[index] == LATE and _spent() + seconds <= end:
-            found[index] = verdict(gold, answer, seconds)
+            found[index] = _verdict(gold, answer, seconds)
     return [False if value == LATE else value for value in found]
 
 
 def _spent() -> float:
     """The processor's seconds that the questions of this thread have taken so far."""
     return getattr(_spending, "seconds", 0.0)
+
+
+def _verdict(gold: str, answer: str, seconds: float) -> bool | str | None:
+    try:
+        return verdict(gold, answer, seconds)
+    except NoAnswer:
+        return LATE
+
+
+class NoAnswer(Exception):
+    """The server gave no verdict, and a new one neither: that says nothing of the answer, and is not remembered."""
 
 
 @functools.lru_cache(maxsize=16_384)
@@ -175,7 +186,7 @@ class _Server:
     def ask(self, gold: str, answer: str, seconds: float) -> bool | str | None:
         request = json.dumps({"gold": gold, "answer": answer, "seconds": seconds}) + "\n"
         with self._lock:
-            for _ in range(2):  # a server that died between two requests is started again, once
+            for _ in range(2):  # a server that died, or says nothing, is started again, once
                 if self._process is None or self._process.poll() is not None:
                     self.start()
                 try:
@@ -188,10 +199,8 @@ class _Server:
                 if reply is not None:
                     _spending.seconds = _spent() + reply["spent"]
                     return reply["verdict"]
-                _spending.seconds = _spent() + seconds
-                self.stop()
-                return False
-        return False
+                self.stop()  # stopped from outside, or out of memory: a child's own limits end it long before
+        raise NoAnswer
 
     def start(self) -> None:
         check_system()

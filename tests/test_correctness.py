@@ -1,6 +1,8 @@
 """Grading: what is right is right, and nothing that a model can write makes the grader hang."""
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -170,6 +172,15 @@ def test_trap_a_process_that_cannot_limit_itself_does_not_grade(tmp_path):
     run = subprocess.run([sys.executable, "-c", code + "grader.equal('x+1', '1+x')"], capture_output=True, text=True)
     assert run.returncode == 1
     assert "RuntimeError: the grading server did not start; a process cannot set its own limits" in run.stderr
+
+
+def test_trap_a_server_that_is_stopped_for_a_while_makes_no_answer_incorrect():
+    """As a container that has used up its share of the processor: every process of it stands still."""
+    assert grader.equal("y+1", "1+y")  # the server is up
+    server = grader._server(os.getpid())
+    os.kill(server._process.pid, signal.SIGSTOP)
+    assert grader.equal_all([(r"\frac{z+2}{3}", "(z+2)/3")], seconds=0.2) == [True]
+    assert grader.equal(r"\frac{z+2}{3}", "(z+3)/3", seconds=0.2) is False
 
 
 def test_trap_a_grading_server_that_is_slow_is_not_called_missing(monkeypatch, tmp_path):

@@ -178,6 +178,8 @@ class _Server:
 
     START_SECONDS = 600  # importing sympy on a busy machine, or from a file system behind a network
 
+    SILENT_SECONDS = 10  # beyond a question's own time: a server that stands still may go on, as this process does
+
     def __init__(self):
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
@@ -195,7 +197,7 @@ class _Server:
                 except OSError:
                     self.stop()
                     continue
-                reply = self._read(2 * seconds + 1)
+                reply = self._read(2 * seconds + self.SILENT_SECONDS)
                 if reply is not None:
                     _spending.seconds = _spent() + reply["spent"]
                     return reply["verdict"]

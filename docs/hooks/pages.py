@@ -35,6 +35,7 @@ ADVICE = {
     "laser_d": "A bonus within one target for each difficulty, given by hand.",
     "laser_d_searched": "The same with `target_search`: targets follow the lengths of the model's own correct answers.",
     "dler": "A cut, with an optimiser that survives it. Costs accuracy on hard questions.",
+    "dler_longest": "DLER's cut where the longest need is, and uniform groups sampled anew. Shortens less.",
     "thinkprune": "A cut that tightens in stages. Costs most accuracy on hard questions.",
     "toggle": "You have sampled the base, and want the penalty in every other phase only.",
     "gr3": "The reward itself should shrink with the length, and nothing be tuned.",
@@ -57,6 +58,7 @@ RECIPES = {
     "laser_d": "laser",
     "laser_d_searched": "laser",
     "dler": "dler",
+    "dler_longest": "dler",
     "thinkprune": "thinkprune",
     "tale": "tale",
 }

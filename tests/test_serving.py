@@ -1,6 +1,7 @@
 """`rlred serve`: what it refuses, and a real server on the CPU, asked through the OpenAI client."""
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -29,8 +30,10 @@ from rlred.publish.export import export
 from rlred.publish.server import (
     VARIABLES,
     address,
+    anchored,
     asked,
     check_address,
+    check_request,
     check_settings,
     request,
     sample,
@@ -237,6 +240,66 @@ def test_a_missing_extra_is_one_clear_line(capsys):
     assert "needs fastapi, openai and uvicorn; install them with: pip install 'rlred[serve]'" in capsys.readouterr().err
 
 
+QWEN = {  # as transformers has it for the models whose template is Qwen's
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant\n",
+    "fields": {
+        "reasoning_content": {"open": "<think>", "close": "</think>", "content": "text"},
+        "content": {"close_pattern": r"\s*<\|im_end\|>", "content": "text"},
+    },
+}
+
+
+def parsed(template, prompt: str, *pieces: str) -> dict:
+    """The fields of an answer that comes in pieces."""
+    from transformers.utils.chat_parsing.response_parser import ResponseParser
+
+    parser = ResponseParser(template, prefix=prompt)
+    for piece in pieces:
+        parser.feed(piece)
+    return parser.finalize()[0]
+
+
+def test_trap_a_prompt_that_opens_the_thinking_is_no_part_of_the_answer(tokenizer):
+    prompt = prompt_text(tokenizer, [{"role": "user", "content": "3+7=?"}])
+    assert prompt.endswith("<think>") and QWEN["start_anchor"] not in prompt
+    assert "3+7=?" in parsed(QWEN, prompt, "3+7")["content"]  # what it would be
+    ours = anchored(QWEN, tokenizer)
+    assert ours["fields"] == QWEN["fields"] and QWEN["start_anchor"] == "<|im_start|>assistant\n"
+    whole = parsed(ours, prompt, "3+7", "=10</think>", "\\boxed{10}")
+    assert (whole["reasoning_content"], whole["content"]) == ("3+7=10", "\\boxed{10}")
+    assert not parsed(ours, prompt, "3+7").get("content")
+    tokenizer = copy.deepcopy(tokenizer)  # the module's own stays as it is
+    tokenizer.chat_template = (
+        "{{ messages[0].content }}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    assert anchored(QWEN, tokenizer) is QWEN and anchored(None, tokenizer) is None
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ({"max_tokens": 0}, "max_tokens must be a whole number, 1 or more; got 0"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens must be"),
+        ({"max_tokens": "8"}, "max_tokens must be"),
+        ({"temperature": -1}, "temperature must be a number, 0 or more; got -1"),
+        ({"temperature": "hot"}, "temperature must be"),
+        ({"top_p": 0}, r"top_p must be a number, in \(0, 1\]; got 0"),
+        ({"messages": []}, r"messages must be a list of turns, .* got \[\]"),
+        ({"messages": "hi"}, "messages must be a list of turns, .* got 'hi'"),
+        ({"messages": None}, "messages must be"),
+        ({"n": 2}, "n=2: this server gives one answer"),
+        ({"logprobs": True}, "logprobs: this server gives none"),
+    ],
+)
+def test_a_bad_value_of_openais_own_is_one_clear_line(body, message):
+    good = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 8, "temperature": 0, "top_p": 1, "n": 1}
+    check_request(good)
+    check_request({"messages": good["messages"], "max_tokens": None, "logprobs": False})
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check_request({**good, **body})
+
+
 # --- with one ---------------------------------------------------------------------------------------------------------
 
 served = [
@@ -369,6 +432,16 @@ def test_of_64_concurrent_requests_none_gets_the_budget_of_another(_, client):
         found = dict(zip(order, pool.map(tokens, order), strict=True))
     print(f"{len(order)} requests at once in {time.monotonic() - started:.0f} s")
     assert [(cells[i], found[i], wanted[i]) for i in range(len(cells)) if found[i] != wanted[i]] == []
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=served)])
+def test_trap_a_streamed_answer_has_no_prompt_in_it_and_neither_has_one_that_is_cut(_, client):
+    pieces = [one.choices[0].delta for one in ask(client, "3+7+2+9=?", {"thinking_budget": 32}, stream=True)]
+    content = "".join(one.content or "" for one in pieces)
+    assert content.startswith("\\boxed{") and "<|" not in content
+    assert any(getattr(one, "reasoning_content", None) for one in pieces)
+    cut = ask(client, "3+7+2+9=?", {"thinking_budget": 64}, max_tokens=8).choices[0].message
+    assert not cut.content
 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=served)])

@@ -123,3 +123,6 @@ def main(argv: list[str] | None = None) -> int:
         named = f"{error.filename}: " if error.filename else ""
         print(f"error: {external_failure(error) or f'{named}{error.strerror or error}'}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

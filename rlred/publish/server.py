@@ -3,6 +3,10 @@
 The server is `transformers serve` over whole weights, whose chat template words the budget. What is added:
 
     a value that the template refuses     status 400 with the template's sentence (there: 500, and a line in the log)
+    a number out of range, no messages    status 400 that names it (there: 500)
+    several answers at once (`n`)         status 400 (there: one answer)
+    the thinking of a prompt that opens   is told apart from the answer, streamed or cut (there: only behind Qwen's own
+    it                                    words; the prompt itself is part of the answer otherwise)
     a variable that it does not read      status 400 that names those it reads (there: dropped without a word)
     a request's own budget or effort      takes the place of every default that says something else (there: of the
                                           variable of the same name)
@@ -16,6 +20,7 @@ The server is `transformers serve` over whole weights, whose chat template words
 import contextlib
 import errno
 import json
+import math
 import os
 import shlex
 import signal
@@ -206,6 +211,7 @@ def checked_server(defaults: dict, ready: Callable) -> type:
     from fastapi.responses import JSONResponse
     from jinja2 import TemplateError
     from transformers.cli.serve import Serve
+    from transformers.cli.serving.utils import get_response_template
 
     def refused(message: str) -> dict:
         return {"message": message, "type": "invalid_request_error", "param": "chat_template_kwargs", "code": None}
@@ -220,11 +226,14 @@ def checked_server(defaults: dict, ready: Callable) -> type:
             app.router.routes[:] = [one for one in app.router.routes if getattr(one, "path", "") not in CLOSED]
             [loaded] = self._model_manager.loaded_models.values()
             sample(loaded.model.generation_config, context_of(loaded.model.config))
+            tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
+            tokenizer.response_template = anchored(get_response_template(tokenizer, loaded.model), tokenizer)
 
             handle = self._chat_handler.handle_request
 
             async def checked(body: dict, request_id: str):
                 try:
+                    check_request(body)
                     body["chat_template_kwargs"] = asked(body, loaded.processor.chat_template, defaults)
                 except ValueError as error:
                     return JSONResponse({"error": refused(str(error))}, status_code=400)
@@ -239,6 +248,55 @@ def checked_server(defaults: dict, ready: Callable) -> type:
             self.server.run()
 
     return Checked
+
+
+def check_request(body: dict) -> None:
+    """Raises `ValueError` for a value of OpenAI's own that the server would fail at, or read as something else.
+
+    >>> check_request({"messages": [{"role": "user", "content": "?"}], "max_tokens": 0})
+    Traceback (most recent call last):
+    ValueError: max_tokens must be a whole number, 1 or more; got 0
+    """
+    turns = body.get("messages")
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+        raise ValueError(f"messages must be a list of turns, each with a role and a content; got {turns!r:.80}")
+    for name in ("max_tokens", "max_completion_tokens"):
+        value = body.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number, 1 or more; got {value!r}")
+    ranges = (
+        ("temperature", "0 or more", lambda one: 0 <= one < math.inf),
+        ("top_p", "in (0, 1]", lambda one: 0 < one <= 1),
+    )
+    for name, said, within in ranges:
+        value = body.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not within(value)):
+            raise ValueError(f"{name} must be a number, {said}; got {value!r}")
+    if body.get("n") not in (None, 1):
+        raise ValueError(f"n={body['n']!r}: this server gives one answer to a request; leave n out and ask again")
+    if body.get("logprobs"):
+        raise ValueError("logprobs: this server gives none; leave it out")
+
+
+def anchored(template: dict | None, tokenizer) -> dict | None:
+    """How transformers tells the thinking from the answer, beginning where this chat template opens the answer.
+
+    The parser reads the prompt from its anchor on, to see whether the thinking is open already. Without the anchor's
+    words in the prompt it takes all of it for the answer.
+    """
+    if template is None or "start_anchor" not in template:
+        return template
+    turns = [{"role": "user", "content": "?"}]
+    opened = prompt_text(tokenizer, turns)
+    known = [template["start_anchor"]] if isinstance(template["start_anchor"], str) else template["start_anchor"]
+    if any(anchor in opened for anchor in known):
+        return template
+    asked = tokenizer.apply_chat_template(turns, tokenize=False)
+    opening = opened.removeprefix(asked) if opened.startswith(asked) else ""
+    thinking = template["fields"].get("reasoning_content", {}).get("open")
+    opening = opening.partition(thinking)[0] if isinstance(thinking, str) else opening
+    others = {name: value for name, value in template.items() if name != "start_anchor"}
+    return {**others, "start_anchor": opening} if opening else others
 
 
 def asked(body: dict, template: str | dict, defaults: dict | None = None) -> dict:

@@ -89,6 +89,11 @@ class Reward:
         return None
 
     @property
+    def acts_from(self) -> tuple[str, int] | None:
+        """The field and the tokens up to which the term of length is the same for every completion; None: from 0 on."""
+        return None
+
+    @property
     def without_length(self) -> bool:
         """Whether the term of length is multiplied by 0."""
         return self.length_factor is not None and getattr(self, self.length_factor) == 0

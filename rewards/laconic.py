@@ -60,6 +60,10 @@ class Laconic(Reward):
             )
 
     @property
+    def acts_from(self) -> tuple[str, int]:
+        return "budget", self.budget
+
+    @property
     def logged(self) -> tuple[str, str]:
         """The names in the trainer's log: lambda, and mean(n) / B. Two budgets of one run have names of their own."""
         return f"laconic/{self.budget}/multiplier", f"laconic/{self.budget}/length_ratio"

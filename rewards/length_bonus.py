@@ -68,6 +68,11 @@ class LengthBonus(Reward):
         check_group_size("length_bonus", self.group_size)
 
     @property
+    def acts_from(self) -> tuple[str, int] | None:
+        # Three targets may be searched for before the first step.
+        return None if self.group_relative else ("targets", self.targets[0])
+
+    @property
     def group_relative(self) -> bool:
         """Whether a completion's reward depends on its group."""
         return len(self.targets) == 3

@@ -54,6 +54,10 @@ class LengthMask(Reward):
                 raise ValueError(f"length_mask.masked must name some of {', '.join(CELLS[1:])}, got {name!r}")
 
     @property
+    def acts_from(self) -> tuple[str, int]:
+        return "limit", self.limit
+
+    @property
     def masks(self) -> bool:
         return bool(self.masked)
 

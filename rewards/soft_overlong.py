@@ -43,6 +43,10 @@ class SoftOverlong(Reward):
             )
         check_non_negative("soft_overlong.weight", self.weight)
 
+    @property
+    def acts_from(self) -> tuple[str, int]:
+        return "max_length", self.max_length - self.cache
+
     def __call__(self, completions, completion_ids, solution, **kwargs) -> list[float | None]:
         from trl.rewards import get_soft_overlong_punishment
 

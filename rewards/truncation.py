@@ -60,6 +60,12 @@ class Truncation(Reward):
         if not 0 <= self.beyond <= 1:
             raise ValueError(f"truncation.beyond must be between 0 and 1, got {self.beyond!r}")
 
+    @property
+    def acts_from(self) -> tuple[str, int] | None:
+        if self.stages:
+            return "stages", min(limit for _, limit in self.stages)
+        return None if self.limit is None else ("limit", self.limit)
+
     @classmethod
     def preset(cls, name: str) -> "Truncation":
         """`paper` (nothing beyond the limit) or DLER's released code (a tenth)."""

@@ -157,9 +157,9 @@ def test_a_weight_of_nothing_is_warned_of(name, field):
     spec = {"name": name, **NEEDED.get(name, {}), "group_size": 4}
     if "group_size" not in {item.name for item in dataclasses.fields(REWARDS[name])}:
         del spec["group_size"]
-    [line] = findings({**spec, field: 0})
+    [line] = findings({**spec, field: 0}, longest=2_000)
     assert f"reward.{field}" in line and "correctness alone is left" in line
-    assert findings({**spec, field: 0.5}) == []
+    assert findings({**spec, field: 0.5}, longest=2_000) == []
 
 
 @pytest.mark.parametrize(
@@ -206,3 +206,33 @@ def test_a_reward_of_ones_own_declares_its_weight_as_any_other():
     found = [str(one) for one in audit_weights([Mine()], 100)]
     assert len(found) == 2 and "takes length out of mine" in found[0] and "costs 50" in found[1]
     assert len(list(audit_weights([Mine(price=1.0)], 10))) == 0
+
+
+@pytest.mark.parametrize(
+    "spec, field",
+    [
+        ({"name": "laconic"}, "budget"),
+        ({"name": "length_mask"}, "limit"),
+        ({"name": "truncation", "limit": 4000}, "limit"),
+        ({"name": "truncation", "stages": [[0, 4000], [10, 101]]}, "stages"),
+        ({"name": "length_bonus", "targets": [101]}, "targets"),
+        ({"name": "soft_overlong", "max_length": 200, "cache": 50}, "max_length"),
+    ],
+)
+def test_a_term_of_length_that_no_completion_reaches_is_warned_of(spec, field):
+    [line] = findings(spec, longest=100)
+    assert line.startswith(f"reward.{field}=") and "no completion has more than 100" in line
+    assert findings(spec, longest=16_384) == []
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "truncation", "limit": 100},  # the cap itself cuts there, as in DLER
+        {"name": "truncation", "stages": [[0, 4000], [10, 64]]},
+        {"name": "soft_overlong", "max_length": 120, "cache": 60},
+        {"name": "length_bonus", "targets": [25, 40, 600], "group_size": 4},
+    ],
+)
+def test_a_term_of_length_that_some_reach_is_not(spec):
+    assert findings(spec, longest=100) == []

@@ -18,6 +18,14 @@ def audit_weights(scoring: Iterable[Reward], longest: int) -> Iterator[Finding]:
             # The reward's own formula: its term of length is multiplied by this number.
             advice = f"takes length out of {part.__name__}, and correctness alone is left; raise it, or use correctness"
             yield warning(f"reward.{part.length_factor}", 0, advice)
+        if part.acts_from and part.acts_from[1] > longest:
+            # The reward's own formula: up to there all completions have the same.
+            field, tokens = part.acts_from
+            advice = (
+                f"the term of length of {part.__name__} begins at {tokens} tokens, and no completion has more than "
+                f"{longest}; lower it, or raise max_completion_length"
+            )
+            yield warning(f"reward.{field}", tokens, advice)
         cost = part.token_cost()
         if cost is not None:
             yield from _per_token(cost, longest)

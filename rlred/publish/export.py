@@ -19,7 +19,7 @@ from rlred.files import read_record
 from rlred.publish import text_card, visual_card
 from rlred.publish.names import Base, remove_paths, revision_of
 from rlred.publish.serving import Served, runs_code
-from rlred.publish.space import write_space
+from rlred.publish.space import check_space, write_space
 
 # What a run has recorded and measured, which names paths of its machine.
 RECORDS = (
@@ -74,6 +74,9 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
     read_record(run / "run.json")  # before anything is copied: what is no record is an error
     config = json.loads((run / "adapter_config.json").read_text())
     trained_on, base = config["base_model_name_or_path"], base_of(run, base_model)
+    template = Served.of(run, trained_on)
+    if space:
+        check_space(base, template, output.name)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its place and moved there whole: a crash leaves no half of an adapter.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
@@ -87,7 +90,6 @@ def export(run: Path, output: Path, *, base_model: str | None = None, merge: boo
         config = {**config, "base_model_name_or_path": base.name, "revision": base.revision}
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
         remove_paths(folder, RECORDS)
-        template = Served.of(run, trained_on)
         (folder / "README.md").write_text(card_of(folder, output.name, base, template), encoding="utf-8")
         if merge:
             merge_adapter(run, trained_on, folder / "merged")

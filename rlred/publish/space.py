@@ -38,12 +38,19 @@ def write_space(exported: Path, folder: Path, base: Base, template: Served | Non
 
     Raises `ValueError` for an adapter without budgets, and for a base that a Space could not load.
     """
+    check_space(base, template, name)
     embedded = is_embedded(base.name) and not base.public
-    if not (base.public or embedded):
-        raise ValueError(f"--space: nobody else has the base {base.name!r}; name it on the Hub with --base_model")
     write_page(exported, folder, template, base=None if embedded else base, name=name)
     if embedded:
         shutil.copytree(resolve_model(base.name), folder / "base")
+
+
+def check_space(base: Base, template: Served | None, name: str) -> None:
+    """Raises `ValueError` for an adapter without budgets, and for a base that a Space could not load."""
+    if not (base.public or is_embedded(base.name)):
+        raise ValueError(f"--space: nobody else has the base {base.name!r}; name it on the Hub with --base_model")
+    if template is None or template.trained is None:
+        raise ValueError(f"--space: {name}: no budget was trained, and the page asks for budgets; leave it out")
 
 
 def write_page(exported: Path, folder: Path, template: Served | None, *, base: Base | None, name: str) -> None:

@@ -52,6 +52,22 @@ def test_more_devices_share_what_their_strategy_shares():
     assert one["logits"] == 4096 * 32_768 * 4 * 10
 
 
+def test_the_start_and_the_reference_of_whole_weights_are_counted():
+    shape, few = SHAPES["1.5B"], ("--per_device_train_batch_size", "8")
+
+    def activations(*words, **more):
+        return plan_of(shape, *few, *words, **more).memory()["activations"]
+
+    alone = activations("--hindsight", "false")
+    assert activations() == 4 * alone  # 32 rows of the start, 8 of a step
+    assert activations("--hindsight_settings", '{"micro_batch_size": 4}') == alone
+    assert activations(devices=4) == 2 * alone  # 64 rows of an update over four devices
+    whole = plan_of(shape, "--use_peft", "false", "--beta", "0.01").memory()
+    assert whole["reference"] == whole["weights"]
+    assert "reference" not in plan_of(shape, "--use_peft", "false").memory()
+    assert "reference" not in plan_of(shape, "--beta", "0.01").memory()  # the base without its adapter
+
+
 def test_tokens_are_those_of_the_recipe():
     plan = plan_of(shape_of("tiny_reasoner"), devices=2)
     assert (plan.rollouts, plan.longest(), plan.obedient()) == (192, 192 * 100, 192 * 48)

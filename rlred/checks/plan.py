@@ -142,14 +142,25 @@ class Plan:
         lengths = [self.prompt_length + cap] if cap else []
         return min([*lengths, limit] if limit else lengths, default=self.prompt_length)
 
+    @property
+    def rows_of_a_pass(self) -> int:
+        """Rows of the largest forward pass on one device: of a step, or of the hindsight start before it."""
+        own = self.training.per_device_train_batch_size
+        if not getattr(self.arguments, "hindsight", False):
+            return own
+        start = self.arguments.make_hindsight()
+        return max(own, min(start.micro_batch_size, max(1, start.batch_size // self.devices)))
+
     def memory(self) -> dict[str, int]:
         """Bytes on one device, by part; generation and the training pass do not overlap, so the larger of them counts.
 
         weights      parameters x bytes of the dtype; a share of them with zero3
+        reference    as many again, where all weights are trained and beta is not 0
         adapter      what is trained, its gradient and Adam's two moments: 4 x 4 bytes each (LoRA is kept in float32);
                      gradient and moments are shared out with zero2 and zero3
         logits       a tile of at most 4,096 tokens x 32,768 words x bytes; ten of them in float32 on the CPU
-        activations  micro-batch x tokens x bytes x (layers x hidden with checkpointing, and one layer's inside)
+        activations  micro-batch (the larger of the step's and the start's) x tokens x bytes x (layers x hidden with
+                     checkpointing, and one layer's inside)
         key-value    rollouts of the device x tokens x layers x 2 x key-value width x bytes, where HF generates
         """
         shape, training = self.shape, self.training
@@ -160,17 +171,19 @@ class Plan:
         each = 4 if lora else size
         shared = self.devices if self.strategy != "ddp" else 1
         own = trained * each if lora else 0  # without an adapter the trained weights are the weights
-        rows = training.per_device_train_batch_size
-        tokens = self.row_length
+        rows, tokens = self.rows_of_a_pass, self.row_length
+        reference = weights if not lora and getattr(training, "beta", 0.0) else 0
         working = 2 if training.bf16 or training.fp16 else size
         inside = 4 * shape.hidden + 2 * shape.heads * shape.head_dim + 4 * shape.intermediate
         checkpointed = training.activation_checkpointing
         per_token = shape.layers * shape.hidden + inside if checkpointed else shape.layers * (shape.hidden + inside)
-        rollouts = rows * training.steps_per_generation if self.generates and not training.use_vllm else 0
+        sampled = training.per_device_train_batch_size
+        rollouts = sampled * training.steps_per_generation if self.generates and not training.use_vllm else 0
         tile = min(rows * tokens, TILE[0]) * min(shape.vocabulary, TILE[1])
         cache = rollouts * tokens * shape.layers * 2 * shape.kv_heads * shape.head_dim * working
         return {
             "weights": weights,
+            **({"reference": reference} if reference else {}),
             "adapter, gradient, Adam" if lora else "gradient, Adam": own + 3 * trained * each // shared,
             "logits": tile * (4 * CPU_TILES if training.use_cpu else working),
             "activations": rows * tokens * per_token * working,

@@ -107,6 +107,10 @@ def test_every_command_is_listed_by_itself_or_in_its_family():
 
 
 WRONG = [
+    (
+        ["compress", "traces", "--output", "t.jsonl", "--from_file", "f", "--columns", "foo"],
+        "--columns must be NAME=COLUMN",
+    ),
     ([], "name a command; there are train, evaluate, "),
     (["evaluat"], "'evaluat': there is no such command; there are train, evaluate, "),
     (["compress"], "compress: name a command; there are traces, scores, rows, shots"),
@@ -196,3 +200,12 @@ def test_a_free_completion_needs_a_cap(capsys):
     for flags in ("--mode free", "--efforts low", "--mode effort"):
         assert rlred(["generate", "1+1?", *flags.split()]) == 2
         assert "--max_completion_length: name it" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line_and_status_130(capsys, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlred.cli.call", interrupted)
+    assert rlred(["status"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"

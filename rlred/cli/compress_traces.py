@@ -35,6 +35,9 @@ class Traces(Loading, AskedByRatio, ManyQuestions):
         check_output(self.output)
         if self.share and self.from_file:
             raise ValueError("--share: nothing is sampled from --from_file; leave one of them out")
+        for pair in self.columns:
+            if "=" not in pair.strip("="):
+                raise ValueError(f"--columns must be NAME=COLUMN, such as answer=solution, got {pair!r}")
 
     def run(self) -> None:
         """Samples traces, or reads them from a file."""

@@ -234,7 +234,8 @@ def make_rows(
             forced = fmean(cut(t["thinking"], s, [1.0], count)[0].forced for t, s in zip(traces, spans, strict=True))
             raise ValueError(
                 f"ratios: no trace can be cut to {ratio} within {cutting.tolerance}: numbers, operators and formulas, "
-                f"which are never cut, are {forced:.2f} of the tokens; leave that ratio out, or set protect=False"
+                f"which are never cut, are {forced:.2f} of the tokens; leave that ratio out, or protect nothing "
+                "(protect=False, --unprotected)"
             )
     rng.shuffle(rows)
     if cutting.short_share is not None:

@@ -65,7 +65,7 @@ from rlred.training.gathered_rollouts import GatheredRollouts
 from rlred.training.hindsight import Start, hindsight_start
 from rlred.training.target_search import SearchTargets
 from rlred.training.trackers import guard_trackers
-from rlred.training.trainer import ComposedGRPOTrainer, Part, PlainGRPOTrainer
+from rlred.training.trainer import ComposedGRPOTrainer, Part, PlainGRPOTrainer, check_parts
 from rlred.wrapper import asked_wrapper, restart_state
 
 logger = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ def run(
     model, tokenizer = load_model(model_config, training)
     engines, prompts = Engines(training, tokenizer), prompts.fitted(tokenizer)
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
+    check_parts([part.bind(prompts.end) for part in parts], rewards, training, tokenizer)
     output = prepare_output_dir(training, default_output)
     check_same_model(output, model, model_config)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
@@ -191,6 +192,13 @@ def audit_only(
         "prompts", lambda own: arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(own)), rewards
     )
     outline = checks.step("tokenizer", load_outline, model_config, training)
+
+    def check_bound(own: list, prompts: Prompts, outline) -> None:
+        end = prompts.fitted(outline[1]).end
+        check_parts([part.bind(end) for part in parts], own, training, outline[1])
+
+    if parts:
+        checks.step("parts and rewards", check_bound, rewards, prompts, outline)
 
     def check_rows(own: list, loaded, prompts: Prompts, outline) -> None:
         (questions, _), (model, tokenizer), sampler = loaded, outline, arguments.make_sampler()

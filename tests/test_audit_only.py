@@ -247,3 +247,20 @@ def test_a_run_is_refused_for_its_parts_before_its_baseline(tmp_path, monkeypatc
     assert recipe("dler", "--config", "mine.yaml", "--output_dir", "run", monkeypatch=monkeypatch) == 2
     assert "error: ddca reads the reward 'correctness'" in capsys.readouterr().err
     assert not (tmp_path / "run" / "measures").exists()
+
+
+L1 = {"defaults": ["embedded", "l1_embedded"], "model_name_or_path": "tiny_reasoner", "questions": "sums"}
+L1 |= {"num_questions": 16, "reward": {"name": "exact_length", "deviation": "relative", "alpha": 1.0}, "max_steps": 4}
+
+
+@pytest.mark.parametrize(
+    "over, field",
+    [
+        ({"modes": {"free": 1}, "reward": "correctness"}, "hindsight=True"),
+        ({"modes": {"free": 1}, "reward": "correctness", "hindsight": False}, None),
+        ({"hindsight": False, "hindsight_settings": {"modes": {"free": 1}}}, None),
+    ],
+)
+def test_a_start_that_teaches_nothing_is_refused_where_there_is_one(over, field, tmp_path):
+    report = findings(tmp_path, "l1_exact", **{**L1, **over})
+    assert (f"error: {field}" in report) if field else "error: " not in report, report

@@ -72,6 +72,7 @@ def audit_config(
             name = ", ".join(one.__name__ for one in scoring)
             advice = (
                 f"no reward of the rows of mode {mode} reads the budget; add one that does, or set modes to {{free: 1}}"
+                " and hindsight to false"
             )
             yield warning("reward", name, advice)
     yield from _start(training, hindsight, use_peft, bool(sampled_modes(sampler) - {"free"}))

@@ -15,7 +15,7 @@ from tests.paths import ROOT
 from tests.test_every_recipe import RECIPES
 
 FOR_A_GPU = "defaults: [lora_gpu, l1_r1]\nmodel_name_or_path: tiny_reasoner\nquestions: sums\neval_questions: sums\n"
-FOR_A_GPU += "eval_split: test\nmax_completion_length: 1500\nbudget_high: 1200\neval_budgets: [512, 1024]\n"
+FOR_A_GPU += "eval_split: test\nmax_completion_length: 1500\nbudget_high: 1200\neval_budgets: [512, 960]\n"
 
 
 def recipe(name, *flags, monkeypatch):
@@ -264,3 +264,23 @@ L1 |= {"num_questions": 16, "reward": {"name": "exact_length", "deviation": "rel
 def test_a_start_that_teaches_nothing_is_refused_where_there_is_one(over, field, tmp_path):
     report = findings(tmp_path, "l1_exact", **{**L1, **over})
     assert (f"error: {field}" in report) if field else "error: " not in report, report
+
+
+GPU = {"defaults": ["lora_gpu", "l1_r1"], "model_name_or_path": "tiny_reasoner", "questions": "sums"}
+GPU |= {"eval_questions": "sums", "num_questions": 64, "eval_split": "test", "max_completion_length": 1500}
+GPU |= {"budget_high": 1200, "reward": {"name": "exact_length", "deviation": "relative", "alpha": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "over, expected",
+    [
+        ({"eval_budgets": [512, 1024]}, "error: eval_budgets=[512, 1024]: the sweep lets a completion have twice the"),
+        ({"eval_budgets": []}, "error: eval_budgets=["),  # of the range, whose largest is 1200
+        ({"eval_budgets": [512, 1024], "evaluate": False}, None),
+        ({"eval_budgets": [960], "vllm_max_model_length": 1920}, "error: vllm_max_model_length=1920: prompts of up to"),
+        ({"eval_budgets": [960], "vllm_max_model_length": 2048}, None),
+    ],
+)
+def test_room_is_asked_for_the_sweep_as_well(over, expected, tmp_path):
+    report = findings(tmp_path, "l1_exact", **{**GPU, **over})
+    assert (expected in report) if expected else "error: " not in report, report

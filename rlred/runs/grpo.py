@@ -14,7 +14,7 @@ import functools
 import gc
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -24,11 +24,21 @@ from peft import get_peft_model
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from rlred.checks.advantages import audit_advantages
-from rlred.checks.audit import audit_config, audit_rows, enforce, length_rewards, sampled_modes
+from rlred.checks.audit import (
+    audit_config,
+    audit_epochs,
+    audit_rows,
+    context_of,
+    enforce,
+    length_rewards,
+    longest_prompt,
+    sampled_modes,
+)
 from rlred.checks.audit_devices import audit_shares
 from rlred.checks.audit_efforts import audit_start
 from rlred.checks.audit_hindsight import audit_hindsight
 from rlred.checks.audit_probe import audit_probe
+from rlred.checks.audit_room import audit_room
 from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import BudgetSampler, training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
@@ -39,7 +49,7 @@ from rlred.evaluation.references import COLUMNS, sample_references, write_refere
 from rlred.evaluation.results import Result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.shares import gathered
-from rlred.evaluation.stage_evaluation import StageEvaluation
+from rlred.evaluation.stage_evaluation import StageEvaluation, budgets_of, cap_of
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.vllm import Engines, check_vllm
 from rlred.files import write_json
@@ -89,7 +99,7 @@ def run(
 
     questions, held_out = load_both(arguments, training.seed)
     if search:
-        search.check(rewards[0], len(questions))
+        search.check(rewards[0], len(questions), training.max_completion_length)
         split = questions.train_test_split(test_size=search.num_questions, seed=training.seed)
         questions, monitor = split["train"], split["test"]
     model, tokenizer = load_model(model_config, training)
@@ -107,7 +117,7 @@ def run(
             told = (tokenizer, arguments, training, grading, asked, output)
             questions = referenced(questions, engines.of(model), *told)
     rows = asked_rows(questions, prompts, arguments, training, parts)
-    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
+    audit_asked(rows, tokenizer, model, rewards, arguments, training, prompts)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(default_output.name, arguments, training, model_config, model))
 
@@ -174,6 +184,25 @@ def audit(
         enforce(audit_probe(probe, training, sampler, rewards, model=name, sources=sources))
 
 
+def audit_asked(
+    rows,
+    tokenizer,
+    model,
+    rewards,
+    arguments: LengthControlArguments,
+    training: GRPOConfig,
+    prompts: Prompts,
+    sampled: Collection[str] = (),
+) -> None:
+    """What the asked rows say, as in `audit_rows`, and what is known with them; errors are raised, warnings logged."""
+    sampler = arguments.make_sampler()
+    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts, sampled))
+    cap = cap_of(arguments, training.max_completion_length) if arguments.evaluate else 0
+    longest = longest_prompt(rows, tokenizer, prompts)
+    found = [*audit_room(longest, context_of(model), training, cap, budgets_of(arguments))]
+    enforce([*found, *audit_epochs(training, sampler, arguments.hindsight, len(rows))])
+
+
 def audit_only(
     checks: Audit,
     arguments: LengthControlArguments,
@@ -190,7 +219,8 @@ def audit_only(
         checks.step("parts", part.check, training, parts)
     both = checks.step("questions", load_both, arguments, training.seed)
     if search:
-        checks.step("target_search", lambda own, loaded: search.check(own[0], len(loaded[0])), rewards, both)
+        cap = training.max_completion_length
+        checks.step("target_search", lambda own, loaded: search.check(own[0], len(loaded[0]), cap), rewards, both)
     prompts = checks.step(
         "prompts", lambda own: arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(own)), rewards
     )
@@ -211,7 +241,7 @@ def audit_only(
         sampled = set(COLUMNS) & needed - set(questions.column_names)
         # Parts order questions by columns that may not be there before the run has sampled them.
         rows = asked_rows(questions, prompts, arguments, training, () if sampled else parts)
-        enforce(audit_rows(rows, tokenizer, model, own, sampler, training, prompts, sampled))
+        audit_asked(rows, tokenizer, model, own, arguments, training, prompts, sampled)
 
     checks.step("rows and prompts", check_rows, rewards, both, prompts, outline)
 

@@ -102,11 +102,19 @@ class LengthBonus(Reward):
         if self.group_relative:
             for group in groups_of(prompts, self.group_size):
                 accuracy = fmean([grades[index] or 0.0 for index in group])
-                bucket = 0 if accuracy >= 2 / 3 else 1 if accuracy >= 1 / 3 else 2
                 for index in group:
-                    aims[index] = targets[bucket]
+                    aims[index] = targets[bucket_of(accuracy)]
         answered = [boxed_answer(text_of(text)) is not None for text in completions]
         return [
             grade if grade is None else self.score(grade, box, list(ids), aim)
             for grade, box, ids, aim in zip(grades, answered, completion_ids, aims, strict=True)
         ]
+
+
+def bucket_of(accuracy: float) -> int:
+    """The place of a question's target by the share of its group that is correct: easy, medium, hard.
+
+    >>> bucket_of(4 / 6), bucket_of(0.5), bucket_of(2 / 6), bucket_of(0.3)
+    (0, 1, 1, 2)
+    """
+    return 0 if accuracy >= 2 / 3 else 1 if accuracy >= 1 / 3 else 2

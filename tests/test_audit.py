@@ -7,7 +7,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from rlred.checks.audit import audit_config, audit_rewards, audit_rows, enforce
+from rlred.checks.audit import audit_config, audit_epochs, audit_rewards, audit_rows, enforce
+from rlred.checks.audit_room import audit_room
 from rlred.data.budgets import BudgetSampler, Wording, training_rows
 from rlred.rewards import ByMode, Correctness, ExactLength, Laconic, Lead, Length, MaxLength
 
@@ -41,6 +42,69 @@ def test_a_sound_configuration_has_no_findings(tmp_path):
     assert findings(tmp_path, reward=ByMode(exact=ExactLength(alpha=0.05), max=MaxLength(alpha=0.05))) == []
 
 
+def test_an_overrun_may_cost_as_much_as_a_correct_answer(tmp_path):
+    assert findings(tmp_path, MAXIMUM, MaxLength(alpha=0.05, over_penalty=1.0)) == []
+
+
+def by_length(completions, **kwargs): ...
+
+
+@pytest.mark.parametrize(
+    "rewards, weights, said",
+    [
+        ([Correctness()], None, False),
+        ([Laconic(budget=32, ceiling=0.0)], None, False),  # its term of length is multiplied by 0
+        ([MaxLength(alpha=0.05), Correctness()], [0.0, 1.0], False),  # a length that is logged alone
+        ([MaxLength(alpha=0.05), Correctness()], [1.0, 0.0], True),
+        ([ByMode(free=Laconic(budget=32)), Correctness()], None, True),
+        ([by_length], None, True),  # of a function of one's own nothing is known
+    ],
+)
+def test_the_std_of_a_group_is_a_trap_where_there_is_a_term_of_length(rewards, weights, said, tmp_path):
+    free = BudgetSampler(16, 64, modes={"free": 1})
+    training = GRPOConfig(str(tmp_path), **{**SOUND, "scale_rewards": "group", "reward_weights": weights})
+    found = [one.field for one in audit_config(training, free, rewards, hindsight=False, use_peft=True)]
+    assert ("scale_rewards" in found) == said
+
+
+@pytest.mark.parametrize(
+    "changes, rows, hindsight, sampler, said",
+    [
+        ({"max_steps": -1}, 1000, False, EXACT, True),
+        ({"max_steps": -1}, 25_000, False, EXACT, False),  # 8 rollouts of each
+        ({"max_steps": -1}, 1000, True, EXACT, False),
+        ({"max_steps": -1}, 1000, False, BudgetSampler(16, 64, modes={"free": 1}), False),
+        ({"max_steps": 100}, 1000, False, EXACT, False),  # audit_config has said it
+    ],
+)
+def test_rl_without_a_start_is_said_of_runs_by_epochs(changes, rows, hindsight, sampler, said, tmp_path):
+    training = GRPOConfig(str(tmp_path), **{**SOUND, **changes})
+    found = list(audit_epochs(training, sampler, hindsight, rows))
+    assert [(one.level, one.field) for one in found] == [("warning", "hindsight")] * said
+    assert not said or found[0].advice.startswith("8,000 rollouts")
+
+
+@pytest.mark.parametrize(
+    "changes, context, cap, expected",
+    [
+        ({}, 200, 190, [("warning", "eval_budgets")]),  # transformers writes on without sense
+        ({}, 200, 180, []),
+        ({}, None, 10**6, []),
+        ({}, 90, 80, []),  # the cap of the run itself is said by audit_rows
+        ({"vllm_max_model_length": 64}, 200, 100, []),  # without vLLM nobody reads it
+        ({"use_vllm": True}, 200, 190, [("error", "eval_budgets")]),
+        ({"use_vllm": True, "vllm_max_model_length": 119}, 200, 100, [("error", "vllm_max_model_length")]),
+        ({"use_vllm": True, "vllm_max_model_length": 120}, 200, 100, []),
+        ({"use_vllm": True, "vllm_max_model_length": 99}, 200, 0, [("error", "vllm_max_model_length")]),
+        ({"use_vllm": True, "vllm_mode": "server", "vllm_max_model_length": 99}, 200, 100, []),
+    ],
+)
+def test_trap_a_sweep_without_room(changes, context, cap, expected, tmp_path):
+    training = GRPOConfig(str(tmp_path), **{**SOUND, "vllm_mode": "colocate", **changes})
+    found = list(audit_room(20, context, training, cap, [95]))
+    assert [(one.level, one.field) for one in found] == expected
+
+
 class NeedsGroups:
     group_relative = True
     __name__ = "needs_groups"
@@ -50,6 +114,7 @@ class NeedsGroups:
     "changes, expected",
     [
         ({"scale_rewards": "group"}, ("warning", "scale_rewards")),
+        ({"reward": MaxLength(alpha=0.05, over_penalty=1.5), "sampler": MAXIMUM}, ("warning", "reward.over_penalty")),
         ({"mask_truncated_completions": True}, ("error", "mask_truncated_completions")),
         ({"max_completion_length": 65}, ("error", "max_completion_length")),
         ({"shuffle_dataset": True}, ("error", "shuffle_dataset")),

@@ -7,14 +7,15 @@ import sys
 import pytest
 
 from rlred.cli import main as rlred
-from rlred.runs.arguments import RLConfig, parse
-from rlred.runs.audit_only import Audit
+from rlred.runs import grpo
+from rlred.runs.arguments import KINDS, RLConfig, parse
+from rlred.runs.audit_only import Audit, audited
 from rlred.train import audit_of, command_line
 from tests.paths import ROOT
 from tests.test_every_recipe import RECIPES
 
 FOR_A_GPU = "defaults: [lora_gpu, l1_r1]\nmodel_name_or_path: tiny_reasoner\nquestions: sums\neval_questions: sums\n"
-FOR_A_GPU += "eval_split: test\nmax_completion_length: 1500\nbudget_high: 1200\neval_budgets: [512, 1024]\n"
+FOR_A_GPU += "eval_split: test\nmax_completion_length: 1500\nbudget_high: 1200\neval_budgets: [512, 960]\n"
 
 
 def recipe(name, *flags, monkeypatch):
@@ -35,6 +36,14 @@ def yaml(tmp_path, monkeypatch):
         return "mine.yaml"
 
     return write
+
+
+def findings(tmp_path, name: str, **over) -> str:
+    """The report of the audit of a length-control recipe with other settings."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({**over, "output_dir": str(tmp_path / "run")}))
+    told = ["--config", str(path)]
+    return audited(ROOT / "recipes" / f"{name}.py", KINDS, grpo.audit_only, told, 1).report()
 
 
 OF_RUNS = ("l1_maxlen", "rho1", "tale", "think_or_not", "tokenskip", "upft", "visual_sparsity")  # one of each kind
@@ -196,3 +205,82 @@ def test_an_audit_counts_what_it_found():
     assert audit.step("three", lambda value: value, missing) is Audit.FAILED
     assert "1 error, no warning: this run would be refused" in audit.report()
     assert "checked: one, two; not reached for the errors above: three" in audit.report()
+
+
+DLER = {"defaults": ["embedded", "shorter_embedded"], "num_questions": 16, "scale_rewards": "batch", "max_steps": 4}
+MASK = {"name": "length_mask", "limit": 40}
+E1 = {"name": "effort_length", "preset": "e1"}
+SKIP = {"reward": "adapt_think", "epsilon_high": 1.0}
+
+
+@pytest.mark.parametrize(
+    "over, message",
+    [
+        (
+            {"reward": MASK, "parts": {"ddca": {}}, "scale_rewards": "none"},
+            "ddca reads the reward 'correctness', and length_mask has no other reward beside it; leave one of them out",
+        ),
+        (
+            {"reward": MASK, "parts": {"dynamic_sampling": {}}},
+            "dynamic_sampling.by='grade' reads the reward 'correctness', and length_mask has no other reward beside "
+            "it; set by to 'reward'",
+        ),
+        (
+            {"reward": E1, "modes": {"effort": 1}, "budgets_per_question": 4, "parts": {"dynamic_sampling": {}}},
+            "effort_length.of='group': dynamic_sampling replaces one effort",
+        ),
+        ({**SKIP, "think_or_not": {"start": "Alright"}}, "think_or_not.start"),
+        # too strict would refuse these
+        ({"reward": MASK, "parts": {"dynamic_sampling": {"by": "reward"}}}, None),
+        ({"reward": {"name": "truncation", "limit": 40}, "parts": {"dynamic_sampling": {}}}, None),
+        ({**SKIP, "think_or_not": {"baseline": "reward"}}, None),
+    ],
+)
+def test_what_parts_refuse_is_found_before_anything_is_sampled(over, message, tmp_path):
+    report = findings(tmp_path, "dler", **{**DLER, **over})
+    assert (f"error: {message}" in report) if message else "error: " not in report, report
+
+
+def test_a_run_is_refused_for_its_parts_before_its_baseline(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(json.dumps({**DLER, "reward": MASK, "parts": {"ddca": {}}}))
+    assert recipe("dler", "--config", "mine.yaml", "--output_dir", "run", monkeypatch=monkeypatch) == 2
+    assert "error: ddca reads the reward 'correctness'" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "measures").exists()
+
+
+L1 = {"defaults": ["embedded", "l1_embedded"], "model_name_or_path": "tiny_reasoner", "questions": "sums"}
+L1 |= {"num_questions": 16, "reward": {"name": "exact_length", "deviation": "relative", "alpha": 1.0}, "max_steps": 4}
+
+
+@pytest.mark.parametrize(
+    "over, field",
+    [
+        ({"modes": {"free": 1}, "reward": "correctness"}, "hindsight=True"),
+        ({"modes": {"free": 1}, "reward": "correctness", "hindsight": False}, None),
+        ({"hindsight": False, "hindsight_settings": {"modes": {"free": 1}}}, None),
+    ],
+)
+def test_a_start_that_teaches_nothing_is_refused_where_there_is_one(over, field, tmp_path):
+    report = findings(tmp_path, "l1_exact", **{**L1, **over})
+    assert (f"error: {field}" in report) if field else "error: " not in report, report
+
+
+GPU = {"defaults": ["lora_gpu", "l1_r1"], "model_name_or_path": "tiny_reasoner", "questions": "sums"}
+GPU |= {"eval_questions": "sums", "num_questions": 64, "eval_split": "test", "max_completion_length": 1500}
+GPU |= {"budget_high": 1200, "reward": {"name": "exact_length", "deviation": "relative", "alpha": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "over, expected",
+    [
+        ({"eval_budgets": [512, 1024]}, "error: eval_budgets=[512, 1024]: the sweep lets a completion have twice the"),
+        ({"eval_budgets": []}, "error: eval_budgets=["),  # of the range, whose largest is 1200
+        ({"eval_budgets": [512, 1024], "evaluate": False}, None),
+        ({"eval_budgets": [960], "vllm_max_model_length": 1920}, "error: vllm_max_model_length=1920: prompts of up to"),
+        ({"eval_budgets": [960], "vllm_max_model_length": 2048}, None),
+    ],
+)
+def test_room_is_asked_for_the_sweep_as_well(over, expected, tmp_path):
+    report = findings(tmp_path, "l1_exact", **{**GPU, **over})
+    assert (expected in report) if expected else "error: " not in report, report

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rlred.rewards import Correctness, EffortLength, KimiLength
-from rlred.runs.grpo import rollouts_until
+from rlred.runs.spent import rollouts_until
 from rlred.training.ddca import DDCA
 from rlred.training.drpo import DRPO
 from rlred.training.dynamic_sampling import DynamicSampling, without_signal

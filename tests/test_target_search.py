@@ -1,6 +1,7 @@
 """Laser-D's search for its targets: the choice by hand, and a run that sets, logs and resumes them."""
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,8 @@ TABLE = [
     ([(1.0, [10, 50, 50, 50, 50, 50])], (60, 100, 100)),  # 1 of 6 is not enough
     ([(1.0, [90]), (0.7, [30, 90, 90, 90])], (40, 100, 100)),  # all easy questions together
     ([(0.5, [20, 21])], (100, 20, 100)),
-    ([(2 / 3, [40, 90]), (1 / 3, [20, 60])], (100, 40, 60)),  # the bounds belong to the harder side
+    ([(2 / 3, [40, 90]), (1 / 3, [20, 60])], (40, 20, 100)),  # the bounds belong to the easier side, as in the reward
+    ([(0.66, [40, 90]), (0.33, [20, 60])], (100, 40, 60)),
     ([(0.0, [20, 81])], (100, 100, 100)),
     ([], (100, 100, 100)),
 ]
@@ -42,9 +44,26 @@ def test_counts_below_one_are_named(name):
 def test_a_search_without_a_reward_for_it_or_questions_to_train_on_is_refused():
     for reward in (make_reward("correctness"), LengthBonus(targets=(30,))):
         with pytest.raises(ValueError, match="needs the reward length_bonus with three targets"):
-            TargetSearch(num_questions=4).check(reward, 64)
+            TargetSearch(num_questions=4).check(reward, 64, 4096)
     with pytest.raises(ValueError, match="target_search.num_questions=64: there are 64 training questions"):
-        TargetSearch(num_questions=64).check(LengthBonus(targets=(1, 2, 3)), 64)
+        TargetSearch(num_questions=64).check(LengthBonus(targets=(1, 2, 3)), 64, 4096)
+
+
+@pytest.mark.parametrize("low, refused", [(2048, True), (1500, True), (1499, False), (16, False)])
+def test_a_grid_without_a_length_is_refused(low, refused):
+    told = pytest.raises(ValueError, match=f"target_search.low={low} .*max_completion_length=1500")
+    with told if refused else nullcontext():
+        TargetSearch(num_questions=4, low=low).check(LengthBonus(targets=(1, 2, 3)), 64, 1500)
+
+
+@pytest.mark.parametrize("right", range(1, 7))
+def test_trap_the_search_and_the_reward_call_the_same_questions_easy(right):
+    targets = (10, 20, 30)
+    texts = {"prompts": ["q"] * 6, "completions": [RIGHT] * right + ["\\boxed{5}"] * (6 - right), "solution": ["4"] * 6}
+    reward = LengthBonus(targets=targets, group_size=6)
+    aim = max(n for n in targets if reward(completion_ids=[[7] * n] * 6, **texts)[0] == 1.5)
+    found = choose_targets([(right / 6, [15] * 6)], [15], group_size=6, longest=99)
+    assert found.index(15) == targets.index(aim)
 
 
 def test_laser_finds_its_targets_while_it_trains_and_again_when_it_resumes(tmp_path):

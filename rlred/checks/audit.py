@@ -19,7 +19,7 @@ from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
 from rlred.data.markers import marker_ids
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
 from rlred.rewards import EffortLength, ExactLength, Laconic, Lead, LengthMask, MaxLength
-from rlred.rewards.base import Reward, declared, find, masking, names_twice
+from rlred.rewards.base import Foreign, Reward, declared, find, masking, names_twice
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def audit_config(
     yield from audit_devices(training)
     yield from _rollouts(training, sampler)
     yield from _sweep(sampler, eval_budgets)
-    yield from _scaling(training)
+    yield from _scaling(training, rewards, sampled_modes(sampler))
     yield from audit_rewards(training, rewards, sampled_modes(sampler))
     for reward, modes in length_rewards(rewards, sampler, ExactLength):
         yield from _exact(reward, modes, sampler)
@@ -72,6 +72,7 @@ def audit_config(
             name = ", ".join(one.__name__ for one in scoring)
             advice = (
                 f"no reward of the rows of mode {mode} reads the budget; add one that does, or set modes to {{free: 1}}"
+                " and hindsight to false"
             )
             yield warning("reward", name, advice)
     yield from _start(training, hindsight, use_peft, bool(sampled_modes(sampler) - {"free"}))
@@ -168,8 +169,13 @@ def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]
         yield error("temperature", training.temperature, "the rollouts of a group would all be the same; use 1.0")
 
 
-def _scaling(training: GRPOConfig) -> Iterator[Finding]:
-    if training.scale_rewards == "group":
+def _scaling(training: GRPOConfig, rewards: Sequence[Callable], modes: Collection[str]) -> Iterator[Finding]:
+    weights = training.reward_weights or [1.0] * len(rewards)
+    weighed = [declared(reward) for reward, weight in zip(rewards, weights, strict=False) if weight]
+    scoring = [part for reward in weighed for mode in sorted(modes) for part in reward.for_mode(mode).parts()]
+    counted = any(part.length is not None and not part.without_length for part in scoring)
+    unknown = any(not one.grades for part in scoring for one in find(part, Foreign))  # a function of one's own
+    if training.scale_rewards == "group" and (counted or unknown):
         # Arora & Zanette (2502.04463): in an all-correct group the std turns any length term into a fixed-size push.
         advice = "the group's std makes the weight of length meaningless where all answers are correct; use 'none'"
         yield warning("scale_rewards", "group", advice)
@@ -215,9 +221,12 @@ def _maximum(reward: MaxLength, modes: set[str], sampler: BudgetSampler) -> Iter
         # At n = 2 N the ramp is at delta - alpha * N, or delta - alpha where deviations are relative.
         advice = f"a completion of twice the largest budget ({high}) still gets a reward; raise alpha"
         yield warning("reward.alpha", reward.alpha, advice)
-    if "max" in modes and reward.over_penalty > 0.5:
+    if "max" in modes and reward.over_penalty > 1:
         # L1 (2503.04697), appendix A.7: what is added to correctness rewards the short incorrect completion.
-        advice = "a short incorrect completion is rewarded over a long one by as much; 0.5 or less holds back overruns"
+        advice = (
+            "an overrun costs more than a correct answer gives, so a short incorrect completion is rewarded over every "
+            "long one; 1 or less holds back overruns"
+        )
         yield warning("reward.over_penalty", reward.over_penalty, advice)
 
 
@@ -231,8 +240,18 @@ def _start(training: GRPOConfig, hindsight: bool, use_peft: bool, asks_length: b
         # TRL's own default is 1e-6, for whole weights; an adapter begins as zero.
         advice = "a LoRA adapter hardly moves at this rate (a public run at 5e-6 ended at a KL of 6e-4); try 2e-5"
         yield warning("learning_rate", training.learning_rate, advice)
-    rollouts = rollouts_per_step(training) * max(training.max_steps, 0)
-    if asks_length and not hindsight and 0 < rollouts < 200_000:
+    if asks_length and not hindsight:
+        yield from _rollouts_without_start(rollouts_per_step(training) * max(training.max_steps, 0))
+
+
+def audit_epochs(training: GRPOConfig, sampler: BudgetSampler, hindsight: bool, num_rows: int) -> Iterator[Finding]:
+    """Findings about a run whose length is known with its rows: one by epochs, and each row is asked of one group."""
+    if training.max_steps <= 0 and not hindsight and sampled_modes(sampler) - {"free"}:
+        yield from _rollouts_without_start(num_rows * training.num_generations)
+
+
+def _rollouts_without_start(rollouts: int) -> Iterator[Finding]:
+    if 0 < rollouts < 200_000:
         # GRPO improves a control that is faintly there (docs/how-it-works.md); what was counted is in the text.
         advice = (
             f"{rollouts:,} rollouts from a base that may ignore budgets: GRPO found no length control in a prototype's "
@@ -311,8 +330,7 @@ def audit_rows(
             advice = str(problem).removeprefix("markers.text: ")
             # A marker that is cut into a token with its neighbours could not be told from other text.
             yield error("hindsight_settings.markers.text", prompts.markers.text, advice)
-    longest = max(len(prompt_ids(tokenizer, one)) for one in asked)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest, context = max(len(prompt_ids(tokenizer, one)) for one in asked), context_of(model)
     if context is not None and longest + training.max_completion_length > context:
         # Beyond its positions a model writes without sense, and an engine refuses the prompt.
         advice = (
@@ -325,6 +343,17 @@ def audit_rows(
         if any(not 0 <= token < len(tokenizer) for ids in reward.length.ends for token in ids):
             # Thinking that is never seen to end counts to the end of the completion.
             yield error("reward.length.end_of_thinking", end, f"is no token of this tokenizer of {len(tokenizer)}")
+
+
+def context_of(model) -> int | None:
+    """The positions that a model has; None where it does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def longest_prompt(rows, tokenizer, prompts: Prompts) -> int:
+    """The most tokens of a prompt of the first rows, as many as `audit_rows` looks at."""
+    sample = rows.select(range(min(len(rows), SAMPLED_ROWS)))
+    return max(len(prompt_ids(tokenizer, prompts.asked(row["prompt"]))) for row in sample)
 
 
 def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> Iterator[Finding]:

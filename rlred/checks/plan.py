@@ -8,14 +8,17 @@ rlred/runs/recipe_files.py reads the recipe. tests/test_plan.py holds the memory
 computes.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from transformers import AutoConfig
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from rlred.checks.audit import rollouts_per_step
+from rlred.data.budgets import BudgetSampler, asks_tokens
 from rlred.evaluation.markdown import table
 from rlred.tiny import resolve_model
 
@@ -96,6 +99,20 @@ def shape_of(name: str) -> Shape:
         )
     except AttributeError as error:
         raise ValueError(f"--model {name!r}: its config has no {error.name!r}, as Llama's and Qwen's have") from None
+
+
+def mean_budget(sampler: BudgetSampler) -> float:
+    """The mean of the budgets that are drawn, in tokens: (b - a) / ln(b / a) of log-uniform ones, up to rounding.
+
+    >>> mean_budget(BudgetSampler(16, 80)), round(mean_budget(BudgetSampler(32, 320, "log_uniform")), 1)
+    (48.0, 125.1)
+    >>> mean_budget(BudgetSampler(distribution="choices", choices=(10, 10, 40)))
+    20.0
+    """
+    low, high = sampler.bounds
+    if sampler.distribution == "choices":
+        return fmean(sampler.choices)
+    return (high - low) / math.log(high / low) if sampler.distribution == "log_uniform" else (low + high) / 2
 
 
 @dataclass(frozen=True)
@@ -202,11 +219,13 @@ class Plan:
         return self.rollouts * (self.training.max_completion_length if self.generates else self.row_length)
 
     def obedient(self) -> int | None:
-        """Tokens that a step generates once every rollout uses its mean budget; None without budgets."""
+        """Tokens that a step generates once every rollout uses its mean budget; None where none is asked for tokens."""
         if not hasattr(self.arguments, "make_sampler"):
             return None
-        low, high = self.arguments.make_sampler().bounds
-        return self.rollouts * (low + high) // 2
+        sampler = self.arguments.make_sampler()
+        if not asks_tokens(mode for mode, weight in sampler.modes.items() if weight > 0):
+            return None
+        return round(self.rollouts * mean_budget(sampler))
 
     def arithmetic(self) -> float:
         """Floating-point operations of a step of the longest completions.

@@ -36,6 +36,22 @@ def examples(outcomes: list[dict], questions, num_questions: int = 2) -> list[di
     ]
 
 
+def budgets_of(arguments) -> list[int]:
+    """The budgets of a run's sweeps, smallest first."""
+    return sorted(set(arguments.eval_budgets)) or arguments.make_sampler().grid(7)
+
+
+def modes_of(arguments) -> list[str]:
+    """The modes of a run's sweeps."""
+    return arguments.eval_modes or [arguments.main_mode()]
+
+
+def cap_of(arguments, max_completion_length: int) -> int:
+    """The most tokens of a completion in a run's sweeps: twice the largest budget, or the run's own if that is more."""
+    unbounded = set(modes_of(arguments)) - {"free"} == {"effort"}
+    return max(max_completion_length, 0 if unbounded else 2 * max(budgets_of(arguments)))
+
+
 class StageEvaluation:
     """The sweeps of one run: the same held-out questions, budgets and seed for every stage.
 
@@ -53,16 +69,13 @@ class StageEvaluation:
         output: Path,
         engine_of: Callable = lambda model: model,
     ):
-        sampler = arguments.make_sampler()
         self.on, self.output, self.tokenizer = arguments.evaluate, output, tokenizer
-        self.budgets = sorted(set(arguments.eval_budgets)) or sampler.grid(7)
-        self.modes, self.efforts = arguments.eval_modes or [arguments.main_mode()], arguments.make_eval_efforts()
+        self.budgets = budgets_of(arguments)
+        self.modes, self.efforts = modes_of(arguments), arguments.make_eval_efforts()
         self.held_out, self.prompts, self.per_prompt_cap = held_out, prompts, arguments.eval_per_prompt_cap
         self.grading, self.engine_of = grading, engine_of
         self.sampling = Sampling(
-            max(
-                training.max_completion_length, 0 if set(self.modes) - {"free"} == {"effort"} else 2 * max(self.budgets)
-            ),
+            cap_of(arguments, training.max_completion_length),
             temperature=arguments.eval_temperature,
             batch_size=arguments.eval_batch_size,
             seed=training.seed,

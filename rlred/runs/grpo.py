@@ -14,7 +14,7 @@ import functools
 import gc
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -24,10 +24,21 @@ from peft import get_peft_model
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from rlred.checks.advantages import audit_advantages
-from rlred.checks.audit import audit_config, audit_rows, enforce, length_rewards, rollouts_per_step, sampled_modes
+from rlred.checks.audit import (
+    audit_config,
+    audit_epochs,
+    audit_rows,
+    context_of,
+    enforce,
+    length_rewards,
+    longest_prompt,
+    sampled_modes,
+)
 from rlred.checks.audit_devices import audit_shares
 from rlred.checks.audit_efforts import audit_start
+from rlred.checks.audit_hindsight import audit_hindsight
 from rlred.checks.audit_probe import audit_probe
+from rlred.checks.audit_room import audit_room
 from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import BudgetSampler, training_rows
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
@@ -38,7 +49,7 @@ from rlred.evaluation.references import COLUMNS, sample_references, write_refere
 from rlred.evaluation.results import Result
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.shares import gathered
-from rlred.evaluation.stage_evaluation import StageEvaluation
+from rlred.evaluation.stage_evaluation import StageEvaluation, budgets_of, cap_of
 from rlred.evaluation.sweep import stop_ids, sweep
 from rlred.evaluation.vllm import Engines, check_vllm
 from rlred.files import write_json
@@ -59,13 +70,14 @@ from rlred.runs.chassis import (
     num_rows,
     watchers,
 )
+from rlred.runs.spent import cost
 from rlred.training.adherence import LogsAdherence
 from rlred.training.callbacks import CheckWrapper
 from rlred.training.gathered_rollouts import GatheredRollouts
 from rlred.training.hindsight import Start, hindsight_start
 from rlred.training.target_search import SearchTargets
 from rlred.training.trackers import guard_trackers
-from rlred.training.trainer import ComposedGRPOTrainer, Part, PlainGRPOTrainer
+from rlred.training.trainer import ComposedGRPOTrainer, Part, PlainGRPOTrainer, check_parts
 from rlred.wrapper import asked_wrapper, restart_state
 
 logger = logging.getLogger(__name__)
@@ -87,12 +99,13 @@ def run(
 
     questions, held_out = load_both(arguments, training.seed)
     if search:
-        search.check(rewards[0], len(questions))
+        search.check(rewards[0], len(questions), training.max_completion_length)
         split = questions.train_test_split(test_size=search.num_questions, seed=training.seed)
         questions, monitor = split["train"], split["test"]
     model, tokenizer = load_model(model_config, training)
     engines, prompts = Engines(training, tokenizer), prompts.fitted(tokenizer)
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
+    check_parts([part.bind(prompts.end) for part in parts], rewards, training, tokenizer)
     output = prepare_output_dir(training, default_output)
     check_same_model(output, model, model_config)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
@@ -104,7 +117,7 @@ def run(
             told = (tokenizer, arguments, training, grading, asked, output)
             questions = referenced(questions, engines.of(model), *told)
     rows = asked_rows(questions, prompts, arguments, training, parts)
-    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts))
+    audit_asked(rows, tokenizer, model, rewards, arguments, training, prompts)
     if PartialState().is_main_process:
         write_json(output / "run.json", describe(default_output.name, arguments, training, model_config, model))
 
@@ -163,11 +176,31 @@ def audit(
     if arguments.hindsight:
         asked = length_rewards(rewards, sampler, EffortLength)
         found += audit_start(asked, arguments.make_hindsight().effort_quantile)
+        found += audit_hindsight(arguments.make_hindsight(), sampler.modes, training.world_size)
     enforce(found)
     if arguments.probe:
         sources = {"free", *arguments.make_hindsight().sources} if arguments.hindsight else {"free"}
         probe, name = read_probe(arguments.probe), model_config.model_name_or_path
         enforce(audit_probe(probe, training, sampler, rewards, model=name, sources=sources))
+
+
+def audit_asked(
+    rows,
+    tokenizer,
+    model,
+    rewards,
+    arguments: LengthControlArguments,
+    training: GRPOConfig,
+    prompts: Prompts,
+    sampled: Collection[str] = (),
+) -> None:
+    """What the asked rows say, as in `audit_rows`, and what is known with them; errors are raised, warnings logged."""
+    sampler = arguments.make_sampler()
+    enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts, sampled))
+    cap = cap_of(arguments, training.max_completion_length) if arguments.evaluate else 0
+    longest = longest_prompt(rows, tokenizer, prompts)
+    found = [*audit_room(longest, context_of(model), training, cap, budgets_of(arguments))]
+    enforce([*found, *audit_epochs(training, sampler, arguments.hindsight, len(rows))])
 
 
 def audit_only(
@@ -186,11 +219,19 @@ def audit_only(
         checks.step("parts", part.check, training, parts)
     both = checks.step("questions", load_both, arguments, training.seed)
     if search:
-        checks.step("target_search", lambda own, loaded: search.check(own[0], len(loaded[0])), rewards, both)
+        cap = training.max_completion_length
+        checks.step("target_search", lambda own, loaded: search.check(own[0], len(loaded[0]), cap), rewards, both)
     prompts = checks.step(
         "prompts", lambda own: arguments.make_prompts(training.chat_template_kwargs, end_of_rewards(own)), rewards
     )
     outline = checks.step("tokenizer", load_outline, model_config, training)
+
+    def check_bound(own: list, prompts: Prompts, outline) -> None:
+        end = prompts.fitted(outline[1]).end
+        check_parts([part.bind(end) for part in parts], own, training, outline[1])
+
+    if parts:
+        checks.step("parts and rewards", check_bound, rewards, prompts, outline)
 
     def check_rows(own: list, loaded, prompts: Prompts, outline) -> None:
         (questions, _), (model, tokenizer), sampler = loaded, outline, arguments.make_sampler()
@@ -200,7 +241,7 @@ def audit_only(
         sampled = set(COLUMNS) & needed - set(questions.column_names)
         # Parts order questions by columns that may not be there before the run has sampled them.
         rows = asked_rows(questions, prompts, arguments, training, () if sampled else parts)
-        enforce(audit_rows(rows, tokenizer, model, own, sampler, training, prompts, sampled))
+        audit_asked(rows, tokenizer, model, own, arguments, training, prompts, sampled)
 
     checks.step("rows and prompts", check_rows, rewards, both, prompts, outline)
 
@@ -348,45 +389,6 @@ def referenced(questions, model, tokenizer, arguments, training: GRPOConfig, gra
         write_references(rows, path)
     state.wait_for_everyone()
     return load_questions(str(path))
-
-
-def cost(trainer: GRPOTrainer, hindsight: dict | None, first: float | None, kept: float | None, start: float) -> dict:
-    """What the run spent: completions sampled, and how many of them until the budget was followed.
-
-    `first` and `kept` are the rank correlations on held-out questions after the hindsight start and after RL. The
-    budget is followed when `first` is 0.9, or else at the first logged RL step whose rollouts show as much, if `kept`
-    does too.
-    """
-    sampled = hindsight["num_samples"] if hindsight else 0
-    logged = trainer.state.log_history
-    reached = [entry["step"] for entry in logged if entry.get("adherence/batch_rank_correlation", 0) >= 0.9]
-    if first is not None and first >= 0.9:
-        rollouts = sampled
-    elif kept is not None and kept < 0.9:
-        rollouts = None  # a step's rollouts ask fewer budgets than the sweep, and can look better than it
-    else:
-        rollouts = sampled + rollouts_until(trainer, reached[0]) if reached else None
-    return {
-        "hindsight_samples": sampled,
-        "hindsight_updates": hindsight["num_updates"] if hindsight else 0,
-        "rl_steps": trainer.state.global_step,
-        "rl_rollouts": rollouts_until(trainer, trainer.state.global_step),
-        "rollouts_to_rank_correlation_0.9": rollouts,
-        "minutes": round((time.monotonic() - start) / 60, 1),
-    }
-
-
-def rollouts_until(trainer: GRPOTrainer, step: int) -> int:
-    """Completions sampled in the first `step` steps, those that dynamic sampling has dropped included.
-
-    How many were sampled for each one trained on is in the log, as the mean over the steps since the entry before.
-    """
-    per_step, before, total = rollouts_per_step(trainer.args), 0, 0.0
-    for entry in trainer.state.log_history:
-        if "loss" in entry and entry["step"] <= step:
-            total += (entry["step"] - before) * entry.get("dynamic_sampling/sampled", 1.0)
-            before = entry["step"]
-    return round(per_step * (total + step - before))
 
 
 def main(recipe: Path) -> int:

@@ -48,8 +48,8 @@ class DDCA(Part):
     def check(self, training, parts):
         check_own_lengths("ddca", training, parts)
 
-    def check_trainer(self, trainer):
-        check_graded(trainer, "ddca")
+    def check_rewards(self, rewards, weights, tokenizer, parts):
+        check_graded(rewards, "ddca")
 
     def advantages(self, rollouts: Rollouts) -> torch.Tensor:
         found = decoupled(rollouts.grades(), rollouts.lengths(), self.beta, self.baseline)

@@ -27,9 +27,9 @@ class DifficultyKL(Part):
                 f"beta must be above 0 and at most beta_solved={self.beta_solved!r}, got {training.beta!r}"
             )
 
-    def check_trainer(self, trainer):
-        check_graded(trainer, "beta_solved")
+    def check_rewards(self, rewards, weights, tokenizer, parts):
+        check_graded(rewards, "beta_solved")
 
     def kl_weights(self, rollouts: Rollouts) -> torch.Tensor:
         beta = rollouts.trainer.beta
-        return beta + (self.beta_solved - beta) * rollouts.group_mean(grade_name(rollouts.trainer))
+        return beta + (self.beta_solved - beta) * rollouts.group_mean(grade_name(rollouts.trainer.reward_funcs))

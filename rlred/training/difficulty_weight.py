@@ -41,8 +41,8 @@ class DifficultyWeight(Part):
     def check(self, training, parts):
         check_whole("difficulty_weight", parts)
 
-    def check_trainer(self, trainer):
-        check_graded(trainer, "difficulty_weight")
+    def check_rewards(self, rewards, weights, tokenizer, parts):
+        check_graded(rewards, "difficulty_weight")
 
     def weight(self, share: torch.Tensor) -> torch.Tensor:
         """w of shares of correct answers."""

@@ -52,8 +52,8 @@ class DRPO(Part):
             )
         check_own_lengths("drpo", training, parts)
 
-    def check_trainer(self, trainer):
-        check_graded(trainer, "drpo")
+    def check_rewards(self, rewards, weights, tokenizer, parts):
+        check_graded(rewards, "drpo")
 
     def advantages(self, rollouts: Rollouts) -> torch.Tensor:
         mask = rollouts.mask

@@ -71,32 +71,34 @@ class DynamicSampling(Part):
             if isinstance(part, EasyFirst) and part.share < 1:
                 raise ValueError(f"easy_first.share={part.share}: dynamic_sampling draws from all rows; set it to 1")
 
-    def check_trainer(self, trainer):
-        if trainer.rollout_func is not None or {"image", "images"} & set(trainer.train_dataset.column_names or ()):
-            raise ValueError("dynamic_sampling: rollout functions and rows with pictures have no second sampling here")
-        if not hasattr(trainer.train_dataset, "__len__"):
-            raise ValueError("dynamic_sampling: draws rows by number, which a streamed dataset has not; load it whole")
-        if any(one.of == "group" for reward in trainer.reward_funcs for one in find(reward, EffortLength)):
+    def check_rewards(self, rewards, weights, tokenizer, parts):
+        if any(one.of == "group" for reward in rewards for one in find(reward, EffortLength)):
             raise ValueError(
                 "effort_length.of='group': dynamic_sampling replaces one effort of a question without the others; set "
                 "it to reference"
             )
-        told = (trainer.reward_funcs, trainer.reward_func_names, trainer.reward_processing_classes)
-        for reward, name, tokenizer in zip(*told, strict=True):
-            if tokenizer is not None or inspect.iscoroutinefunction(reward):
-                raise ValueError(f"dynamic_sampling: {name} is a model or asynchronous; give it as a plain function")
         if self.by == "grade":
-            check_graded(trainer, "dynamic_sampling.by='grade'")
-            weighed = zip(map(declared, trainer.reward_funcs), trainer.reward_weights.tolist(), strict=True)
-            plain = not any(part.gives_advantages for part in trainer.parts)
+            check_graded(rewards, "dynamic_sampling.by='grade'", "set by to 'reward'")
+            plain = not any(part.gives_advantages for part in parts)
+            weighed = zip(map(declared, rewards), weights, strict=False)  # their number is TRL's to check
             lengthy = [reward.__name__ for reward, weight in weighed if plain and weight and not reward.grades]
-            lengthy += ["ddca" for part in trainer.parts if isinstance(part, DDCA)]
+            lengthy += ["ddca" for part in parts if isinstance(part, DDCA)]
             if lengthy:
                 logger.warning(
                     "dynamic_sampling.by='grade': drops the groups where all are correct, of which %s alone learns to "
                     "be shorter at no cost; 'reward' keeps them",
                     lengthy[0],
                 )
+
+    def check_trainer(self, trainer):
+        if trainer.rollout_func is not None or {"image", "images"} & set(trainer.train_dataset.column_names or ()):
+            raise ValueError("dynamic_sampling: rollout functions and rows with pictures have no second sampling here")
+        if not hasattr(trainer.train_dataset, "__len__"):
+            raise ValueError("dynamic_sampling: draws rows by number, which a streamed dataset has not; load it whole")
+        told = (trainer.reward_funcs, trainer.reward_func_names, trainer.reward_processing_classes)
+        for reward, name, tokenizer in zip(*told, strict=True):
+            if tokenizer is not None or inspect.iscoroutinefunction(reward):
+                raise ValueError(f"dynamic_sampling: {name} is a model or asynchronous; give it as a plain function")
 
     def resample(self, trainer: ComposedGRPOTrainer, sampled: Sampled, generate: Callable[[list], tuple]) -> None:
         size = trainer.num_generations

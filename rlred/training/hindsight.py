@@ -45,6 +45,7 @@ from rlred.files import write_json, write_text
 from rlred.output import last_checkpoint
 from rlred.training.callbacks import Heartbeat
 from rlred.training.counting import Counting
+from rlred.training.earlier_start import asked_for, move_aside
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.range_test import LOWEST, find_learning_rate
 from rlred.training.relabelling import find_traces, learned_range, relabel
@@ -135,14 +136,16 @@ def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hin
         return None
     said = f"the rank correlation reached {best:.3f}, not {settings.target_correlation:.2f}"
     quarter = max(1, len(losses) // 4)
-    before, after = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
+    before, after = (sum(part) / quarter if losses else 0.0 for part in (losses[:quarter], losses[-quarter:]))
     rate, updates = f"learning_rate ({settings.learning_rate:g})", f"max_updates ({settings.max_updates})"
-    if not after < 1.05 * before:  # not a number as well
+    if losses and not after < 1.05 * before:  # not a number as well
         return f"{said}: the loss rose from {before:.3f} to {after:.3f}; lower {rate}"
     if last < best - 0.2:
         return f"{said} and fell to {last:.3f}: the updates undo it; lower {rate}"
     if best >= 0.2:
         return f"{said}, and more updates may bring it there; raise {updates}"
+    if not losses:
+        return f"{said}, and no loss was logged; set logging_steps to fewer than {settings.max_updates} to see one"
     if after > 0.97 * before:
         return f"{said}: the loss did not fall either; raise {rate}"
     return (
@@ -258,6 +261,7 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         return json.loads(record_path.read_text())
     questions = Rows(questions) if isinstance(questions, Dataset) else list(questions)
     settings, length = start.settings, start.grading.length
+    move_aside(output, asked_for(settings, start.sampler, start.sampling))
     traces, bins = start.traces(model, tokenizer, questions, output)
     asked, start = start.sampler.bounds, start.within(bins)
     rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)

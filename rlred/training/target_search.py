@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from rlred.evaluation.shares import gathered
 from rlred.rewards import LengthBonus
 from rlred.rewards.base import declared, find
-from rlred.rewards.length_bonus import LOGGED_TARGETS
+from rlred.rewards.length_bonus import LOGGED_TARGETS, bucket_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +41,21 @@ class TargetSearch:
             if getattr(self, name) < 1:
                 raise ValueError(f"target_search.{name} must be 1 or more, got {getattr(self, name)}")
 
-    def check(self, reward, num_questions: int) -> None:
-        """Raises `ValueError` for a reward without three targets, or where no question is left to train on."""
+    def check(self, reward, num_questions: int, longest: int) -> None:
+        """Raises `ValueError` for a reward without three targets, or where no question or no grid is left.
+
+        `longest` is the run's max_completion_length.
+        """
         # The search asks without a budget: the reward in question is the one that scores such rows.
         if not any(len(part.targets) == 3 for part in find(declared(reward).for_mode("free"), LengthBonus)):
             raise ValueError(
                 "target_search needs the reward length_bonus with three targets (Laser-D), to begin with, for the rows "
                 "of mode free"
+            )
+        if self.low >= longest:
+            raise ValueError(
+                f"target_search.low={self.low} is not below max_completion_length={longest}: no length is left to "
+                "choose, and every target would be that; lower it"
             )
         if self.num_questions >= num_questions:
             raise ValueError(
@@ -62,8 +70,8 @@ def choose_targets(
     """The targets for easy, medium and hard questions; `longest` where no length of the grid is enough.
 
     `groups` are each monitor question's accuracy and the lengths of its completions. The fewest correct answers of a
-    group of 8 are 5, 2 and 1, rounded down as in the released code, whose bounds (2/3 and 1/3 themselves are the harder
-    side) these are too.
+    group of 8 are 5, 2 and 1, rounded down as in the released code. A question is easy from 2/3 on and medium from 1/3
+    on, as `length_bonus` has it; the released search takes these two themselves to the harder side.
 
     >>> groups = [(1.0, [10, 20, 30, 40, 50]), (0.5, [30, 50]), (0.0, [60, 90])]
     >>> choose_targets(groups, grid=range(10, 91, 10), group_size=8, longest=90)
@@ -71,7 +79,7 @@ def choose_targets(
     """
     lengths: tuple[list[int], ...] = ([], [], [])
     for accuracy, own in groups:
-        lengths[0 if accuracy > 2 / 3 else 1 if accuracy > 1 / 3 else 2].extend(own)
+        lengths[bucket_of(accuracy)].extend(own)
     correct = (group_size * 2 // 3, group_size // 3, 1)
     targets = [
         next((top for top in grid if own and fewest * sum(n <= top for n in own) >= len(own)), longest)

@@ -92,22 +92,24 @@ class ThinkOrNot(Part):
     def bind(self, end_of_thinking: str | None) -> "ThinkOrNot":
         return self if self.end_of_thinking is not None else replace(self, end_of_thinking=end_of_thinking)
 
+    def check_rewards(self, rewards, weights, tokenizer, parts) -> None:
+        self.tokens(tokenizer)
+
     def check_trainer(self, trainer: ComposedGRPOTrainer) -> None:
-        self.tokens(trainer)
         if self.forced and trainer.rollout_func is not None:
             raise ValueError("think_or_not.forced=True: the rollout function samples the first token; set false")
 
-    def tokens(self, trainer: ComposedGRPOTrainer) -> tuple[int, int | None]:
+    def tokens(self, tokenizer) -> tuple[int, int | None]:
         """The ids of `end_of_thinking` and of `start`."""
-        start = None if self.start is None else token_of(trainer._tokenizer, self.start, field="think_or_not.start")
-        return token_of(trainer._tokenizer, self.end_of_thinking or "", field="think_or_not.end_of_thinking"), start
+        start = None if self.start is None else token_of(tokenizer, self.start, field="think_or_not.start")
+        return token_of(tokenizer, self.end_of_thinking or "", field="think_or_not.end_of_thinking"), start
 
     @torch.no_grad()
     def opening(self, trainer: ComposedGRPOTrainer, prompt_ids: Sequence[list[int]]) -> Opening | None:
         """With forced halves: the end of thinking for the first half of each group, something else for the second."""
         if not (self.forced and trainer.model.training):
             return None
-        device, (end, start) = trainer.accelerator.device, self.tokens(trainer)
+        device, (end, start) = trainer.accelerator.device, self.tokens(trainer._tokenizer)
         inputs = trainer._tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt").to(device)
         logits = trainer.model(**inputs, logits_to_keep=1).logits[:, -1].float() / trainer.temperature  # (B, V)
         number = torch.arange(len(prompt_ids), device=device) + trainer.accelerator.process_index * len(prompt_ids)

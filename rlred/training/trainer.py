@@ -5,7 +5,8 @@ A part is a frozen dataclass that says what one method changes in a step. Every 
     phases          which questions a run trains on first, and which next                     easy_first.py
     check           settings beside which the method would be something else: a ValueError before anything is loaded
     bind            a copy that knows what ends the thinking of the run's model
-    check_trainer   the same as check for what only the trainer knows: its tokenizer, its rewards, its rollout function
+    check_rewards   the same as check for rewards, their weights and the tokenizer, before anything is sampled
+    check_trainer   the same for what only the trainer knows: its rows, its rollout function
     limits          the number of tokens after which each rollout ends                        early_stop.py
     generating      what is open while rollouts are sampled                                   merged_rollouts.py
     resample        other rows and rollouts in the place of some, before they are rewarded    dynamic_sampling.py
@@ -35,7 +36,7 @@ from trl import GRPOConfig, GRPOTrainer
 from rlred.data.prompts import found_end
 from rlred.evaluation.row_limits import stopping_at
 from rlred.publish.run_card import OwnCard
-from rlred.rewards.base import declared, length_of
+from rlred.rewards.base import declared, length_of, masking
 from rlred.training.masked_head import score_selected
 
 # What TRL's forward pass takes beside token ids: the tensors of pictures.
@@ -72,8 +73,13 @@ class Part:
     def check(self, training: GRPOConfig, parts: "Sequence[Part]") -> None:
         """Raises `ValueError` for settings of GRPO, or other parts, beside which this would be something else."""
 
+    def check_rewards(
+        self, rewards: Sequence[Callable], weights: Sequence[float], tokenizer, parts: "Sequence[Part]"
+    ) -> None:
+        """Raises `ValueError` where rewards, their weights or the tokenizer do not fit."""
+
     def check_trainer(self, trainer: "ComposedGRPOTrainer") -> None:
-        """Raises `ValueError` where tokenizer, rewards or rollout function do not fit."""
+        """Raises `ValueError` where the trainer's rows, rollout function or kinds of rewards do not fit."""
 
     def bind(self, end_of_thinking: str | None) -> "Part":
         """A copy that knows the text that ends the thinking of the run's model; None or "" where it has none."""
@@ -171,7 +177,7 @@ class Rollouts:
 
     def grades(self) -> torch.Tensor:
         """(groups, completions of one): 1 for a correct answer, 0 for an incorrect one, nan for an unknown one."""
-        return self.grouped(self.reward(grade_name(self.trainer)))
+        return self.grouped(self.reward(grade_name(self.trainer.reward_funcs)))
 
     def lengths(self) -> torch.Tensor:
         """(groups, completions of one): tokens, as the first reward counts them."""
@@ -197,16 +203,33 @@ class Rollouts:
         self.trainer._metrics["train" if self.trainer.model.training else "eval"][name].append(mean)
 
 
-def grade_name(trainer: "ComposedGRPOTrainer") -> str | None:
+def grade_name(rewards: Sequence[Callable]) -> str | None:
     """The name of the reward that is the grade itself; None where no reward is."""
-    names = (declared(reward).__name__ for reward in trainer.reward_funcs if declared(reward).grades)
-    return next(names, None)
+    return next((declared(reward).__name__ for reward in rewards if declared(reward).grades), None)
 
 
-def check_graded(trainer: "ComposedGRPOTrainer", field: str) -> None:
-    """Raises `ValueError` unless one of the trainer's rewards is the grade itself."""
-    if grade_name(trainer) is None:
-        raise ValueError(f"{field} needs the reward 'correctness' beside {trainer.reward_func_names}; weight 0 will do")
+def check_graded(rewards: Sequence[Callable], field: str, otherwise: str = "leave one of them out") -> None:
+    """Raises `ValueError` unless one of the rewards is the grade itself; `otherwise` is for those that stand alone."""
+    if grade_name(rewards) is not None:
+        return
+    for part in (part for reward in rewards for part in masking(reward)):
+        # A grade beside it would bring the completions back that it masks (rlred/checks/audit.py).
+        raise ValueError(
+            f"{field} reads the reward 'correctness', and {part.__name__} has no other reward beside it; {otherwise}"
+        )
+    names = [declared(reward).__name__ for reward in rewards]
+    raise ValueError(f"{field} needs the reward 'correctness' beside {names}; weight 0 will do")
+
+
+def check_parts(parts: Sequence[Part], rewards: Sequence[Callable], training: GRPOConfig, tokenizer) -> None:
+    """Raises `ValueError` for what a part refuses in rewards or tokenizer: as the trainer will, and before it is made.
+
+    The parts are bound to the run's end of thinking, where it has a say.
+    """
+    weights = training.reward_weights or [1.0] * len(rewards)
+    parts = tuple(part.bind(found_end(tokenizer)) for part in parts)
+    for part in parts:
+        part.check_rewards(rewards, weights, tokenizer, parts)
 
 
 class PlainGRPOTrainer(OwnCard, GRPOTrainer):
@@ -232,6 +255,7 @@ class ComposedGRPOTrainer(OwnCard, GRPOTrainer):
         self._scoring = False  # while a rollout is made
         for part in self.parts:
             part.check(self.args, self.parts)
+            part.check_rewards(self.reward_funcs, self.reward_weights.tolist(), self._tokenizer, self.parts)
             part.check_trainer(self)
 
     def _generate(self, prompts):

@@ -77,7 +77,7 @@ def measure_predictions(
             **settings,
         )
         outcomes += [{**outcome, "file": number} for outcome in found]
-        notes.append({**note, "lost": {}})
+        notes.append({**note, "n_questions": len({outcome["question"] for outcome in found}), "lost": {}})
     outcomes, lost = budgets_of_ratios(outcomes)
     for number, count in Counter(outcome["file"] for outcome in lost).items():
         notes[number]["lost"] = {NO_FULL_LENGTH: count}
@@ -85,7 +85,9 @@ def measure_predictions(
     ids: dict[str, int] = {}
     outcomes = [{**o, "question_id": ids.setdefault(o["question"], len(ids))} for o in outcomes]
     labels = {"model": ", ".join(map(str, files)), "adapter": None, "seed": None, "n_questions": len(ids)}
-    return adherence(labels, _blocks(outcomes, files), details={"files": notes}), outcomes
+    blocks = _blocks(outcomes, files)
+    first = next(iter(blocks)) if len(blocks) > 1 else None
+    return adherence(labels, blocks, details={"files": notes, "held_against": first}), outcomes
 
 
 def _blocks(outcomes: list[dict], files: Sequence[Path]) -> dict[str, dict]:
@@ -94,9 +96,10 @@ def _blocks(outcomes: list[dict], files: Sequence[Path]) -> dict[str, dict]:
         return {"predictions": measure(outcomes)}
     apart = [[outcome for outcome in outcomes if outcome["file"] == number] for number in range(len(files))]
     longest = measure(apart[0])["natural_maximum"]
-    names = ["baseline", *(f"file-{number}" for number in range(2, len(files) + 1))]
+    measured = ({**measure(own, longest), "n_questions": len({one["question_id"] for one in own})} for own in apart)
     return {
-        name: {**measure(own, longest), "title": str(file)} for name, own, file in zip(names, apart, files, strict=True)
+        f"file-{number}": {"title": str(file), **block}
+        for number, (file, block) in enumerate(zip(files, measured, strict=True), start=1)
     }
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rlred.data.budgets import MODES, check_budget
-from rlred.data.golds import is_missing, solution_of
+from rlred.data.golds import gold_list, is_missing, solution_of
 from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.measures import measure
 from rlred.evaluation.prediction_files import (
@@ -186,6 +186,7 @@ class _Reader:
 
     def samples(self, row: dict) -> list[dict]:
         values = {name: at(row, column) for name, column in self.found.items()}
+        values |= {name: gold_list(values[name]) for name in ("solution", "prediction") if name in values}
         if self.found.get("question") in ("instruction", "prompt") and isinstance(row.get("input"), str):
             values["question"] = f"{question_of(values['question'], 0)}\n{row['input']}"  # Alpaca's two halves
         if self.found.get("length") == "total_tokens" and not is_missing(row.get("prompt_tokens")):
@@ -198,6 +199,8 @@ class _Reader:
         text = values.get("completion")
         if not is_missing(values.get("error")) and not isinstance(text, str):
             return "that report an error"
+        if values.get("unreadable") and is_missing(values.get("prediction")):
+            return "whose completion cannot be read"
         length = self.length(values.get("length"), "length")
         if length == 0 and text:
             length = None  # an API that returns no ids

@@ -140,7 +140,7 @@ def _share_of_rows(base: dict, block: dict) -> float | None:
 
 def warnings(result: Result, block: dict) -> list[str]:
     """What a reader has to know before the figures are believed."""
-    found = few(result)
+    found = [*result.details.get("warnings", []), *few(result)]
     if result.labels.get("per_prompt_cap") is not None:
         found.append("rows were cut at a multiple of their budget, and some figures are bounds")
     found += warnings_of_rows(block)

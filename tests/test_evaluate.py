@@ -8,8 +8,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from rlred.cli import main as rlred
-from rlred.evaluation.evaluate import base_of, range_of_record, trained_range, wording_of
+from rlred.data.models import Loading, fingerprint
+from rlred.evaluation.evaluate import base_of, on_another_base, range_of_record, trained_range, wording_of
+from rlred.evaluation.measures import measure
+from rlred.evaluation.report import adherence
 from rlred.evaluation.results import read_result
+from rlred.evaluation.summary import summary
 from tests.paths import ROOT
 
 BASE = ROOT / "data" / "tiny_reasoner"
@@ -140,6 +144,76 @@ def test_bad_flags_are_one_clear_line(flags, message, tmp_path, capsys):
 def test_what_is_asked_of_budgets_is_refused_beside_ratios_and_files(files, flag, capsys):
     assert rlred(["evaluate", *files.split(), *flag.split()]) == 2
     assert f"{flag.split()[0]}: goes without {files.split()[0]}" in capsys.readouterr().err
+
+
+UNREAD = ("--num_questions 3", "--questions q.csv", "--temperature 0", "--model m", "--max_completion_length 9")
+UNREAD += ("--adapter a", "--seed 4", "--split train", "--dtype bfloat16", "--system_prompt x")
+OF_FILES = [(f"p.jsonl {flag}", f"{flag.split()[0]}: goes without --predictions") for flag in UNREAD] + [
+    ("p.jsonl --modes exact max", "--modes exact max: files were asked in one mode"),
+    ("p.jsonl --modes effort", "--modes effort: saved predictions have budgets or ratios"),
+    ("p.jsonl --modes max", "--modes max: no file has a budget"),
+    ("p.jsonl --prediction_budgets 0", "--prediction_budgets must be 1 or more, got 0"),
+    ("p.jsonl p.jsonl --prediction_budgets 8 -5", "--prediction_budgets must be 1 or more, got -5"),
+    ("p.jsonl --ratios 0", "--ratios must be above 0, shares of the length at ratio 1, got 0"),
+]
+
+
+@pytest.mark.parametrize("words, message", OF_FILES)
+def test_what_files_of_predictions_do_not_read_is_refused_by_name(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text('{"question": "1+1?", "length": 9}')
+    assert rlred(["evaluate", "--output", "out", "--predictions", *words.split()]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line and "p.jsonl" not in line
+
+
+def test_what_files_of_predictions_read_is_taken(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"question": "1+1?", "completion": "x</t>2", "answer": "2", "length": 9}')
+    words = "--modes max --prediction_budgets 8 --end_of_thinking </t> --require_end_of_thinking".split()
+    files = ["--predictions", str(tmp_path / "p.jsonl"), "--output", str(tmp_path / "out")]
+    assert rlred(["evaluate", *files, *words]) == 0
+    [row] = read_result(tmp_path / "out").rows("predictions")
+    assert (row["mode"], row["budget"], row["accuracy"]) == ("max", 8, 1.0)
+
+
+def trained_on(folder, base, **record):
+    """What lies in the folder of an adapter of `base`, its weights left out."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    if record:
+        (folder / "run.json").write_text(json.dumps({"arguments": {}, **record}))
+    return str(folder)
+
+
+def test_an_adapter_on_another_base_is_told(tmp_path):
+    model, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    same, copy = fingerprint(model), str(tmp_path / "copy")
+    told = on_another_base(str(ROOT / "data" / "l1_maxlen"), "tiny_sorter", None)
+    assert "was trained on `data/tiny_reasoner` and is measured on `tiny_sorter`" in told
+    hub = trained_on(tmp_path / "hub", "org/model")
+    assert on_another_base(hub, "org/other", model) and on_another_base(hub, "tiny_sorter", model)
+    own = trained_on(tmp_path / "own", "org/model", weights=same)
+    assert on_another_base(own, copy, other) and on_another_base(own, "org/other", other)
+    result = adherence({"model": "m", "n_questions": 60}, {}, details={"warnings": [told]})
+    assert result.details == {"warnings": [told]}
+    rows = [{"question_id": q, "mode": "free", "budget": None, "length": 9, "correct": 1.0} for q in range(60)]
+    block = measure([{**row, "truncated": False, "completion": ""} for row in rows])
+    page = summary(adherence(result.labels, {"baseline": block}, details=result.details))
+    assert page[1] == f"Worth a warning: {told}."
+
+
+def test_the_same_base_by_another_name_is_no_other(tmp_path):
+    model, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    reasoner, copy = str(ROOT / "data" / "l1_maxlen"), str(tmp_path / "copy")
+    for name in ("tiny_reasoner", "data/tiny_reasoner", str(BASE), copy):
+        assert on_another_base(reasoner, name, None) is None  # a folder without a fingerprint may hold anything
+    hub = trained_on(tmp_path / "hub", "org/Model")
+    for name in ("org/Model", "org/model", "/cache/models--org--Model/snapshots/1a2b", copy):
+        assert on_another_base(hub, name, other) is None
+    own = trained_on(tmp_path / "own", "org/model", weights=fingerprint(model))
+    assert on_another_base(own, copy, model) is None and on_another_base(own, "me/mirror", model) is None
+    assert on_another_base(own, copy, other, Loading("float16")) is None  # rounded, and so not comparable
+    assert on_another_base(None, "tiny_sorter", other) is None
 
 
 def test_a_mistyped_model_leaves_the_folder_free(tmp_path, capsys):

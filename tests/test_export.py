@@ -24,6 +24,7 @@ from rlred.publish import visual_card as card
 from rlred.publish.export import base_is_local
 from rlred.publish.server import may_run_code
 from rlred.publish.template import base_template
+from rlred.publish.text_card import About, prompt_of
 from rlred.vision.rows import load_rows
 from tests.hub import Hub
 from tests.paths import ROOT
@@ -304,6 +305,23 @@ def test_a_card_names_the_budgets_that_were_drawn(arguments, record, low, high, 
     assert f"Budgets from {low} to {high} tokens were trained." in text and f'"thinking_budget": {high}' in text
     assert f"{high} of {high} tokens have been spent" in text
     assert f"(trained: {low} to {high})" in (tmp_path / "out" / "chat_template.jinja").read_text()
+
+
+@pytest.mark.parametrize(
+    "examples, questions, wanted",
+    [(["7+5+2=?", "3+4=?"], "sums", "3+4=?"), ([], "sums", "=?"), ([], "me/questions", "What is 2+2?")],
+)
+def test_the_code_of_a_card_asks_a_question(examples, questions, wanted, run, tmp_path):
+    found = json.loads((run / "adherence.json").read_text())
+    about = {"mode": "max", "budget": 16, "length": 16, "correct": 1.0, "completion": "x"}
+    found["blocks"]["trained"]["examples"] = [{"question": question, **about} for question in examples]
+    (run / "adherence.json").write_text(json.dumps(found))
+    settings = {**json.loads((run / "run.json").read_text())}
+    settings["arguments"]["questions"] = questions
+    about = About.of(run, settings)
+    prompt = prompt_of(run, about, settings)
+    assert f"{wanted} Let's think step by step" in prompt and "{question}" not in prompt
+    assert "{question} Let's think" in about.prompts[0]  # the section on how to ask has its place
 
 
 @pytest.mark.parametrize("cap, wanted", [(4096, 4096), (96, 96), ("None", 128)])

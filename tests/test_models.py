@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, ProcessorMixin
 from trl import ModelConfig
 
-from rlred.data.models import Loading, load_model, local_adapter
+from rlred.cli.generate import Generate
+from rlred.data.models import Loading, check_model, load_model, load_tokenizer, local_adapter
 from rlred.evaluation.sweep import merged_adapter
 from tests.paths import ROOT
 
@@ -24,6 +25,36 @@ def test_the_fields_are_those_of_a_model_config():
         Loading(load_in_4bit=True, load_in_8bit=True)
     with pytest.raises(ValueError, match="dtype must be float32, bfloat16, float16, auto, got 'float31'"):
         Loading("float31")
+
+
+def test_a_folder_that_is_not_there_and_one_of_an_adapter_are_named_as_such(tmp_path):
+    for name in ("/nope", "./nope", "outputs/run/base", f"{tmp_path}/x/"):
+        with pytest.raises(ValueError, match="--model=.* cannot be loaded: there is no such folder"):
+            check_model(name, "--model")
+    with pytest.raises(ValueError, match="--adapter '/nope' cannot be loaded: there is no such folder"):
+        local_adapter("/nope")
+    with pytest.raises(ValueError, match="--tokenizer '/nope' cannot be loaded: there is no such folder"):
+        load_tokenizer("/nope")
+    for name in (str(ROOT / "data" / "l1_exact"), "l1_maxlen"):
+        with pytest.raises(ValueError, match="it is an adapter, and no model; name it with --adapter"):
+            check_model(name)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("org/model", "gpt2", "tiny_reasoner", "data/tiny_reasoner", str(tmp_path)):
+        check_model(name)  # a Hub id is the Hub's to find; a model may keep an adapter beside it
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"question": " "}, "QUESTION is empty"),
+        ({"question": "1+1?", "max_completion_length": 0}, "--max_completion_length must be 1 or more, got 0"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        Generate(**given)
+    assert Generate(question="1+1?", max_completion_length=1).max_completion_length == 1
 
 
 def test_what_it_is_told_reaches_the_model_and_the_tokenizer(random_model, monkeypatch):

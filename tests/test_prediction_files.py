@@ -266,8 +266,64 @@ def test_no_completion_among_others_is_incorrect(tmp_path):
 
 def test_loglikelihoods_are_no_completions(tmp_path):
     rows = [lm_eval(None, resps=[[[-1.2, False]], [[-3.0, True]]])]
-    with pytest.raises(ValueError, match=r"has a length or a completion to count .* without a length"):
+    with pytest.raises(ValueError, match=r"has a length or a completion to count .* whose completion cannot be read"):
         load_predictions(write(tmp_path / "p.jsonl", rows), count=words)
+
+
+LISTED = [
+    (str([RIGHT, WRONG]), [1, 0]),  # as pandas' to_csv writes a list
+    (str([RIGHT, "it's 'x'"]), [1, 0]),
+    (json.dumps([RIGHT, WRONG]), [1, 0]),
+    ("['\\boxed{20}', '\\frac{1}{2}']", [1, 0]),  # whose backslashes nobody doubled
+    ("[20]", [1]),  # an answer, as the next ones
+    ("[1, 2, 3]", [0]),
+    ("The primes are ['3', '5'], so \\boxed{20}", [1]),
+    ("I take both ['19', '20']", [1]),
+    ("['\\boxed{20}' '\\boxed{21}']", [0]),  # two texts side by side are no list
+]
+
+
+@pytest.mark.parametrize("text, correct", LISTED)
+def test_a_list_of_completions_that_is_kept_as_text(text, correct, tmp_path):
+    own = {"correct": str([True, False])} if len(correct) > 1 else {}
+    rows = [{**GOLD, "completion": text, **own}]
+    outcomes, note = load_predictions(write(tmp_path / "p.jsonl", rows), count=words)
+    assert [one["correct"] for one in outcomes] == correct
+    assert note["recorded_accuracy"] == (0.5 if own else None)
+
+
+@pytest.mark.parametrize(
+    "gold, accepts, rejects",
+    [
+        ("['2', 'two']", ["2", "\\text{two}"], ["3"]),
+        ('["2", 3]', ["2", "3"], ["2, 3"]),
+        ("[0, 1]", ["[0, 1]"], ["0", "1", "[0,2]"]),
+        ("(1, 2)", ["(1, 2)"], ["1", "(2,1)"]),
+        ("['7']", ["7"], ["8"]),
+    ],
+)
+def test_gold_answers_in_a_list_that_is_kept_as_text(gold, accepts, rejects, tmp_path):
+    row = {"question": "?", "answer": gold, "length": 3}
+    rows = [{**row, "completion": f"\\boxed{{{one}}}"} for one in accepts + rejects]
+    outcomes, _ = load_predictions(write(tmp_path / "p.jsonl", rows))
+    assert [one["correct"] for one in outcomes] == [1.0] * len(accepts) + [0.0] * len(rejects)
+
+
+def test_tokens_of_several_completions_together_belong_to_none_of_them(tmp_path):
+    usage = {"completion_tokens": 99, "completion_tokens_details": {"reasoning_tokens": 80}}
+    one, four = ({**GOLD, "choices": chat(RIGHT)["choices"] * n, "usage": usage} for n in (1, 4))
+    outcomes, _ = load_predictions(write(tmp_path / "p.jsonl", [one, four]), count=words)
+    assert [(o["length"], o["thinking_length"]) for o in outcomes] == [(99, 80)] + [(9, None)] * 4
+
+
+def test_a_completion_that_cannot_be_read_is_counted_and_not_incorrect(tmp_path):
+    unreadable, nothing = [{"foo": 1}, True, {}, {"choices": None}, [RIGHT, {"foo": 1}]], [None, "", []]
+    rows = [{**GOLD, "completion": one, "length": 3} for one in (RIGHT, *nothing, *unreadable)]
+    _, note = load_predictions(write(tmp_path / "p.jsonl", rows), count=words)
+    assert (note["n"], note["accuracy"]) == (5, 2 / 5)  # RIGHT alone and beside an unreadable one; nothing, three times
+    assert note["skipped_because"] == {"whose completion cannot be read": 5}
+    graded = [rows[0], {**rows[-1], "completion": {"foo": 1}, "prediction": "20"}]  # its program has read an answer
+    assert load_predictions(write(tmp_path / "q.jsonl", graded))[1]["accuracy"] == 1
 
 
 def test_budgets_as_text_and_with_gaps(tmp_path):

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from rlred.cli import main as rlred
-from rlred.evaluation.predictions import grade, load_predictions
-from rlred.evaluation.results import read_result
+from rlred.evaluation.predictions import grade, load_predictions, measure_predictions
+from rlred.evaluation.report import draw
+from rlred.evaluation.results import Result, read_result, write_result
 from rlred.rewards import Correctness
 from tests.paths import real_data
 
@@ -143,9 +144,55 @@ def test_files_that_ask_for_nothing_stand_side_by_side(tmp_path):
     page = (tmp_path / "out" / "adherence.md").read_text()
     assert (
         f"- {files[1]}: -25.0 points" in page
-        and "4 questions; of its tokens: free 40 %" in page
+        and "4 questions; of its tokens: 40 %" in page
         and ", 1 cut before their end" in page
     )
     budgets = ["--prediction_budgets", "64", "32", "--output", str(tmp_path / "c")]
     assert rlred(["evaluate", "--predictions", *files, *budgets]) == 0
     assert list(read_result(tmp_path / "c").blocks) == ["predictions"]  # asked at two budgets: one measure of both
+
+
+def two_files(folder):
+    """One model on six questions in 40 tokens each, half correct; another on those and three long ones, all correct."""
+    rows = [{"question": f"{i}+1?", "answer": str(i + 1), "completion": f"\\boxed{{{i + i % 2}}}"} for i in range(9)]
+    right = [{**row, "completion": f"\\boxed{{{row['answer']}}}"} for row in rows]
+    first = write(folder / "m_a.jsonl", [{**row, "length": 40} for row in rows[:6]])
+    second = write(folder / "m_b.jsonl", [{**row, "length": 20 if i < 6 else 500} for i, row in enumerate(right)])
+    return str(first), str(second)
+
+
+def test_each_of_several_files_is_named_and_the_first_is_no_base(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    two_files(tmp_path)
+    assert rlred(["evaluate", "--predictions", "m_a.jsonl", "m_b.jsonl", "--output", "out"]) == 0
+    page = capsys.readouterr().out
+    assert "`m_a.jsonl` answers 6 questions without a budget in 40.0 tokens on average. Accuracy is 50.0 " in page
+    assert "`m_b.jsonl` answers 9 questions without a budget in 180.0 tokens on average. Accuracy is 100.0 " in page
+    # of the six that both have; the long ones are the second's alone
+    assert "50.0 points above that of `m_a.jsonl` on the 6 questions that both have (" in page
+    assert "with 50 % of its tokens." in page and "6 questions; of its tokens: 50 %" in page
+    assert "less that of `m_a.jsonl`" in page and " base" not in page.partition("## Efficiency")[0]
+    assert "`m_a.jsonl`: 6 questions are few" in page and "`m_b.jsonl`: 9 questions are few" in page
+    result = read_result(tmp_path / "out")
+    assert list(result.blocks) == ["file-1", "file-2"] and result.reference == "file-1"
+    assert [result.questions(name) for name in result.blocks] == [6, 9]
+    assert "6 to 9 questions per point" in draw(result).get_suptitle()
+    assert rlred(["table", "out"]) == 0
+    table = capsys.readouterr().out
+    assert "m_a.jsonl" in table and "m_b.jsonl" in table and "baseline" not in table
+
+
+def test_files_that_an_older_version_measured_are_still_read(tmp_path):
+    two_files(tmp_path)
+    new, _ = measure_predictions([tmp_path / "m_a.jsonl", tmp_path / "m_b.jsonl"])
+    old = new.plain()
+    old["details"].pop("held_against")
+    old["blocks"] = {"baseline" if name == "file-1" else name: block for name, block in old["blocks"].items()}
+    for block in old["blocks"].values():
+        block.pop("n_questions")
+    (tmp_path / "adherence.json").write_text(json.dumps(old))
+    found = read_result(tmp_path)
+    assert found == measure_predictions([tmp_path / "m_a.jsonl", tmp_path / "m_b.jsonl"])[0]
+    one = Result("adherence", new.labels, {"baseline": new.blocks["file-1"]})  # a base that is one stays so
+    write_result(one, tmp_path / "one")
+    assert read_result(tmp_path / "one").reference == "baseline" and "baseline" in read_result(tmp_path / "one").blocks

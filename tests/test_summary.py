@@ -39,6 +39,23 @@ def result(labels=LABELS, details=None, **blocks):
     return adherence(labels, blocks, details=details)
 
 
+def test_tokens_are_weighed_by_rows_as_accuracy_is():
+    """Three rows at 20 tokens and one at 100 against four at 40: 160 of 160, where means of modes make 120 of 80."""
+    free = {"mode": "free", "budgets": (None,)}
+    outcomes = [
+        {"mode": mode, "budget": b, "question_id": q, "length": n, "correct": 1.0, "truncated": False, "completion": ""}
+        for q in range(60)
+        for mode, b, n in (("exact", 10, 20), ("exact", 20, 20), ("exact", 40, 20), ("free", None, 100))
+    ]
+    base = measure([{**one, "length": 40, "correct": float(one["question_id"] > 30)} for one in outcomes])
+    assert "with 100 % of its tokens" in summary(result(baseline=base, trained=measure(outcomes)))[0]
+    # a mode that the base was not asked in is not among its tokens
+    alone = block(lambda q, b: 40, lambda q, b: float(q > 30))
+    assert "with 50 % of its tokens" in summary(result(baseline=alone, trained=measure(outcomes)))[0]
+    alone = block(lambda q, b: 40, lambda q, b: float(q > 30), **free)
+    assert "with 250 % of its tokens" in summary(result(baseline=alone, trained=measure(outcomes)))[0]
+
+
 def test_a_trained_model_is_held_against_its_base():
     base, trained = block(constant, lambda q, b: float(q % 4 > 0)), block(obeying)
     [text] = summary(result(baseline=base, trained=trained))

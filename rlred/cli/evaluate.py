@@ -23,6 +23,8 @@ class SavedPredictions:
 # What says how a model is asked for budgets, and nothing of saved predictions or of ratios.
 OF_BUDGETS = ("interruptions", "efforts", "more_questions", "num_samples", "paraphrase", "out_of_range", "baselines")
 OF_BUDGETS += ("per_prompt_cap", "vllm", "wording")
+# All that is read where files of predictions are measured, of the flags of `Evaluation`.
+OF_FILES = ("modes", "require_end_of_thinking", "end_of_thinking", "trust_remote_code")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +44,33 @@ class Evaluate(Evaluation, SavedPredictions):
             return
         Loading.__post_init__(self)
         said, plain = "--predictions" if self.predictions else "--ratios", Evaluation(budgets=[1])
-        given = [name for name in OF_BUDGETS if getattr(self, name) != getattr(plain, name)]
+        if self.as_task:
+            return  # refused by name where the task is written
+        flags = [item.name for item in dataclasses.fields(Evaluation) if "help" in item.metadata]
+        unread = [name for name in flags if name not in OF_FILES] if self.predictions else OF_BUDGETS
+        given = [name for name in unread if name != "budgets" and getattr(self, name) != getattr(plain, name)]
         given += ["budgets"] if self.budgets else []
         given += ["require_end_of_thinking"] if self.require_end_of_thinking and not self.predictions else []
-        if given and not self.as_task:
+        if given:
             raise ValueError(f"--{given[0]}: goes without {said}, where nothing is measured by it; leave it out")
+        if self.predictions:
+            self.check_files()
         for name in ("num_questions", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+
+    def check_files(self) -> None:
+        """Raises `ValueError` for what cannot be said of files of predictions, before one is read."""
+        if "effort" in self.modes:
+            raise ValueError("--modes effort: saved predictions have budgets or ratios; leave it out")
+        if len(self.modes) > 1:
+            raise ValueError(f"--modes {' '.join(self.modes)}: files were asked in one mode; name the one")
+        for budget in self.prediction_budgets:
+            if budget < 1:
+                raise ValueError(f"--prediction_budgets must be 1 or more, got {budget}")
+        for ratio in self.ratios:
+            if not 0 < ratio < float("inf"):
+                raise ValueError(f"--ratios must be above 0, shares of the length at ratio 1, got {ratio:g}")
 
     def run(self) -> None:
         """Writes adherence.{json,md,png}; ratios or interruptions.{json,md,png} where they are asked for; or a task."""
@@ -121,8 +142,6 @@ class Evaluate(Evaluation, SavedPredictions):
         from rlred.evaluation.results import write_result
         from rlred.rewards import Correctness
 
-        if "effort" in self.modes or self.efforts:
-            raise ValueError("--modes effort: saved predictions have budgets or ratios; leave it and --efforts out")
         pairs = [column.partition("=") for column in self.columns]
         for name, equals, column in pairs:
             if not (name and equals and column):
@@ -137,6 +156,8 @@ class Evaluate(Evaluation, SavedPredictions):
             count=counter(self.tokenizer, self.trust_remote_code),
             correctness=tell_end(correctness, self.end_of_thinking, tokenizer=None),
         )
+        if self.modes == ["max"] and all(outcome["budget"] is None for outcome in outcomes):
+            raise ValueError("--modes max: no file has a budget; name it with --prediction_budgets, or leave it out")
         if any(outcome["ratio"] is not None for outcome in outcomes):
             from rlred.compression.evaluate import report_predictions
 

@@ -1,9 +1,12 @@
+import logging
 from dataclasses import dataclass
 
 from rlred.data.budgets import EFFORTS, MODES, effort_of
 from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings
 from rlred.flags import option, required
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,10 @@ class Generate(Loading, PromptSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        if not self.question.strip():
+            raise ValueError("QUESTION is empty; say what to ask")
+        if self.max_completion_length is not None and self.max_completion_length < 1:
+            raise ValueError(f"--max_completion_length must be 1 or more, got {self.max_completion_length}")
         if min(self.budgets) < 1:
             raise ValueError(f"--budgets must be 1 or more, got {min(self.budgets)}")
         try:
@@ -43,7 +50,7 @@ class Generate(Loading, PromptSettings):
         """Prints what the model thinks of the question at each budget, and how long."""
         from rlred.data.models import load_model
         from rlred.data.prompts import decode
-        from rlred.evaluation.evaluate import candidates_of
+        from rlred.evaluation.evaluate import candidates_of, on_another_base
         from rlred.evaluation.sampling import Sampling
         from rlred.evaluation.sweep import complete, stop_ids
 
@@ -52,6 +59,8 @@ class Generate(Loading, PromptSettings):
         mode = "effort" if self.efforts else self.mode
         budgets = self.efforts or ([None] if mode == "free" else self.budgets)
         model, tokenizer = load_model(candidate.model, candidate.adapter, Loading.of(self))
+        if told := on_another_base(candidate.adapter, candidate.model, model, Loading.of(self)):
+            logger.warning("%s", told.replace(" is measured on ", " is asked on "))
         prompts, row = candidate.prompts.fitted(tokenizer), {"question": self.question}
         completions = complete(
             model,

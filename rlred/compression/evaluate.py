@@ -15,6 +15,7 @@ TokenSkip's released code multiplies `max_new_tokens` by the ratio on MATH, so p
 is the cut. Here the cap is the same for all, and how many completions reach it is in the table.
 """
 
+import logging
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from rlred.compression.rows import RatioCondition, RatioFormat, make_ratio_forma
 from rlred.compression.traces import split_completion
 from rlred.data.models import Loading, load_model, local_adapter
 from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record
-from rlred.evaluation.evaluate import base_of
+from rlred.evaluation.evaluate import base_of, on_another_base
 from rlred.evaluation.measures import by_question, measure, paired_difference, summary
 from rlred.evaluation.predictions import budgets_of_ratios
 from rlred.evaluation.report import adherence
@@ -37,6 +38,8 @@ from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import complete, outcomes_of, stop_ids, sweep
 from rlred.files import read_record
 from rlred.rewards.length import find_end
+
+logger = logging.getLogger(__name__)
 
 BASE_TITLE = "base, asked in the same words"
 TRUNCATION_TITLE = "control: thinking at ratio 1, cut at the ratio, answer forced"
@@ -222,6 +225,8 @@ def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: 
     blocks, stages = {}, {}
     for name, title, own in (("base", BASE_TITLE, None), ("trained", "trained", adapter)):
         model, tokenizer = load_model(base, own, evaluation.loading)
+        if other := on_another_base(own, base, model, evaluation.loading):
+            logger.warning("%s", other)
         folder, ratio_format = output / "measures" / name, ratio_format.fitted(tokenizer, prompts)
         conditions = ratio_conditions(ratio_format, evaluation.ratios)
         outcomes = sweep_ratios(model, tokenizer, questions, conditions, sampling=sampling, folder=folder)
@@ -235,7 +240,7 @@ def evaluate_ratios(evaluation: RatioEvaluation, questions: list[dict], output: 
     trained = {"trained_ratios": arguments["ratios"] if asked else [1.0]}
     result = Result("ratios", {**about, **told, **trained}, blocks)
     write_result(result, output)
-    write_result(adherence(about, stages), output)
+    write_result(adherence(about, stages, details={"warnings": [other] if other else None}), output)
     return result
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from string import ascii_uppercase as LETTERS
 from typing import NamedTuple
 
-from rlred.data.golds import from_json_text, is_missing, solution_of
+from rlred.data.golds import from_json_text, gold_list, is_missing, solution_of
 
 OPTION_COLUMNS = (
     ("options", "choices", "answer_choices", "answer_options", "option_list", "endings")
@@ -247,7 +247,7 @@ def letter_of(gold: object, options: Sequence[Option], numbering: int | None) ->
     >>> [letter_of(gold, options, 0) for gold in (1, "(b)", "B) 59", "C", 2)], letter_of(59, options, None)
     (['B', 'B', 'B', None, None], 'B')
     """
-    gold = from_json_text(gold)
+    gold = from_json_text(gold_list(gold))
     if isinstance(gold, list | tuple):
         found = [letter_of(one, options, numbering) for one in gold]
         return None if None in found or not found else ", ".join(sorted(set(found)))

@@ -5,6 +5,7 @@ solution_of(["7.06", "7.1"])           ['7.06', '7.1']: alternatives, any of whi
 solution_of(None)                      None: nothing to compare with
 """
 
+import ast
 import json
 import math
 import re
@@ -28,6 +29,12 @@ STATEMENT = re.compile(
     r"(?P<answer>[^\n]+?)(?=\.[*]*(?:\s|$)|\n|$)",
     re.IGNORECASE | re.MULTILINE,
 )
+
+LONGEST_LIST = 2**20  # characters of a text that is read as a list
+_TEXT = r"""(?:'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")"""
+_ITEM = rf"(?:{_TEXT}|[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|True|False|None|true|false|null)"
+_LIST = re.compile(rf"\[\s*{_ITEM}(?:\s*,\s*{_ITEM})*\s*,?\s*\]", re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:[\\'\"nrt]|x[0-9a-f]{2}|u[0-9a-fA-F]{4}|U[0-9a-f]{8})")  # as both languages write them
 
 
 def is_missing(value: object) -> bool:
@@ -74,6 +81,37 @@ def from_json_text(value: object) -> object:
         except (ValueError, RecursionError):
             pass
     return value
+
+
+def list_in(value: object) -> list | None:
+    r"""The list that a text is as a whole: in JSON, or as Python writes one (`str(list)`, in a CSV); None for others.
+
+    Its items are texts, numbers, true, false and null. Backslashes that nobody doubled are taken as they stand.
+
+    >>> list_in("['2', 'two']"), list_in('["a", 1]'), list_in("[0, 1]"), list_in("so ['2']"), list_in("['2' 'two']")
+    (['2', 'two'], ['a', 1], [0, 1], None, None)
+    """
+    text = value.strip() if isinstance(value, str) and len(value) <= LONGEST_LIST else ""
+    if not text.startswith("[") or not _LIST.fullmatch(text):
+        return None
+    if "\\" in _ESCAPE.sub("", text):
+        text = text.replace("\\", "\\\\")
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            pass
+    return None
+
+
+def gold_list(value: object) -> object:
+    """A gold field that is a list kept as text, with a text in it, as that list; any other value as it is.
+
+    >>> gold_list("['2', 'two']"), gold_list("[0, 1]"), gold_list("(1, 2)")
+    (['2', 'two'], '[0, 1]', '(1, 2)')
+    """
+    found = list_in(value)
+    return found if found and any(isinstance(one, str) for one in found) else value
 
 
 def worked_answer(text: str) -> str | None:
@@ -129,7 +167,7 @@ def solution_of(value: object, *, all_needed: bool = False) -> str | list[str] |
     >>> solution_of(["12"]), solution_of(["7.06\n", "7.1"]), solution_of(["3", "8"], all_needed=True), solution_of("")
     ('12', ['7.06', '7.1'], '3, 8', None)
     """
-    value = from_json_text(value)
+    value = from_json_text(gold_list(value))
     if is_missing(value) or isinstance(value, bool | bytes):
         return None
     if isinstance(value, dict):

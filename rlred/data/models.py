@@ -74,6 +74,24 @@ class Loading:
         return Loading(**({name: value for name, value in told.items() if name in names} | changes))
 
 
+def check_model(name: str, field: str = "model") -> None:
+    """Raises `ValueError`, which calls the name `field`, for a folder that is not there, and for one of an adapter."""
+    folder = Path(resolve_adapter(name)).expanduser()
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ValueError(f"{field}={name!r} cannot be loaded: it is an adapter, and no model; name it with --adapter")
+    if is_path(name) and not folder.is_dir():
+        raise ValueError(f"{field}={name!r} cannot be loaded: there is no such folder")
+
+
+def is_path(name: str) -> bool:
+    """Whether a name can only be that of a folder, and is no Hub id.
+
+    >>> is_path("/nope"), is_path("./here"), is_path("outputs/run/base"), is_path("org/model"), is_path("gpt2")
+    (True, True, True, False, False)
+    """
+    return name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
+
+
 def vllm_rank(rank: int) -> int:
     """The least rank of an adapter that vLLM makes room for and that holds this one.
 
@@ -105,6 +123,7 @@ def load_model(
 
     from rlred.data.prompts import with_pad_token
 
+    check_model(name, field)
     path, loading = resolve_model(name), loading or Loading()
     kind, reader = (AutoModelForImageTextToText, AutoProcessor) if pictures else (AutoModelForCausalLM, AutoTokenizer)
     shared = {"revision": loading.model_revision or "main", "trust_remote_code": loading.trust_remote_code}
@@ -133,6 +152,7 @@ def load_outline(name: str, loading: Loading | None = None, *, pictures: bool = 
 
     from rlred.data.prompts import with_pad_token
 
+    check_model(name, field)
     path, loading = resolve_model(name), loading or Loading()
     kind, reader = (AutoModelForImageTextToText, AutoProcessor) if pictures else (AutoModelForCausalLM, AutoTokenizer)
     shared = {"revision": loading.model_revision or "main", "trust_remote_code": loading.trust_remote_code}
@@ -151,6 +171,8 @@ def load_tokenizer(name: str, trust_remote_code: bool = False, field: str = "--t
     """A tokenizer alone. Raises `ValueError`, which calls the name `field`, where it cannot be loaded."""
     from transformers import AutoTokenizer
 
+    if is_path(name) and not Path(name).expanduser().exists():
+        raise ValueError(f"{field} {name!r} cannot be loaded: there is no such folder")
     try:
         return AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -167,6 +189,8 @@ def local_adapter(name: str, field: str = "--adapter") -> str:
     folder = resolve_adapter(name)
     if Path(folder).is_dir():
         return folder
+    if is_path(name):
+        raise ValueError(f"{field} {name!r} cannot be loaded: there is no such folder")
     try:
         return snapshot_download(folder, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"])
     except Exception as error:  # whatever the Hub or the network raises

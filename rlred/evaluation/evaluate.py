@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlred.data.budgets import Wording, make_wording, wording_flag
-from rlred.data.models import Loading, load_model, local_adapter
+from rlred.data.models import Loading, fingerprint, load_model, local_adapter
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
@@ -31,8 +31,9 @@ from rlred.evaluation.settings import Evaluation
 from rlred.evaluation.stage_evaluation import examples
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import read_record, write_json
+from rlred.publish.names import Base
 from rlred.rewards import Correctness
-from rlred.tiny import QUESTIONS, TINY_REASONER
+from rlred.tiny import QUESTIONS, TINY_REASONER, is_embedded, resolve_model
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,49 @@ def base_of(adapter: str | None, named: list[str]) -> str:
     config = Path(adapter or "") / "adapter_config.json"
     recorded = json.loads(config.read_text()).get("base_model_name_or_path") if config.is_file() else None
     return named[0] if named else recorded or TINY_REASONER
+
+
+def on_another_base(adapter: str | None, name: str, model, loading: Loading | None = None) -> str | None:
+    """A sentence where an adapter was trained on another model than the one `name`, which is `model`; None otherwise.
+
+    The fingerprint of the weights in the adapter's run.json tells, whatever the two are called. Where there is none,
+    and with quantised weights or float16, names do: of embedded models and Hub ids, others of which may be copies.
+    """
+    config, record = Path(adapter or "") / "adapter_config.json", Path(adapter or "") / "run.json"
+    trained_on = json.loads(config.read_text()).get("base_model_name_or_path") if config.is_file() else None
+    if not trained_on or _place(name) == _place(trained_on):
+        return None
+    told = read_record(record) if record.is_file() else {}
+    ways = [Loading.of(loading or Loading()), Loading.of(told.get("model") or {})]
+    exact = not any(way.load_in_4bit or way.load_in_8bit or way.dtype == "float16" for way in ways)
+    before, now = told.get("weights"), fingerprint(model) if exact else None
+    if before and now:
+        other = before != now
+    else:
+        public = [known_name(one) for one in (trained_on, name)]
+        other = None not in public and public[0] != public[1]
+    return f"`{adapter}` was trained on `{trained_on}` and is measured on `{name}`" if other else None
+
+
+def _place(name: str) -> Path:
+    """The folder of a model; of a Hub id a path that tells it from others."""
+    try:
+        return Path(resolve_model(name)).expanduser().resolve()
+    except ValueError:  # an embedded model that is not here, or was called otherwise
+        return Path(name)
+
+
+def known_name(name: str) -> str | None:
+    """What everybody calls a model: the name of an embedded one, or a Hub id; None for a folder.
+
+    >>> known_name("data/tiny_sorter"), known_name("/root/hub/models--org--Model/snapshots/1a2b"), known_name("/a/b")
+    ('tiny_sorter', 'org/model', None)
+    """
+    base = Base.of(name)
+    if base.public:
+        return base.name.lower()
+    embedded = base.name.startswith("data/") and is_embedded(base.name)
+    return base.name.removeprefix("data/") if embedded else None
 
 
 def prompts_of(adapter: str | None) -> Prompts:
@@ -140,9 +184,12 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
         "temperature": settings.temperature,
         "per_prompt_cap": settings.per_prompt_cap,
     }
-    found, interrupted = {}, {}
+    found, interrupted, warned = {}, {}, []
     for number, candidate in enumerate(candidates):
         model, tokenizer = _load(candidate, settings)
+        if told := on_another_base(candidate.adapter, candidate.model, model, Loading.of(settings)):
+            logger.warning("%s", told)
+            warned.append(told)
         candidate = dataclasses.replace(candidate, prompts=candidate.prompts.fitted(tokenizer))
         longest = found.get("baseline", {}).get("natural_maximum")
         run = Measuring(settings, output / "measures", candidate, model, tokenizer, longest)
@@ -166,7 +213,7 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
             found |= _elsewhere(run, questions, families)
     if interrupted:
         write_result(Result("interruptions", labels, interrupted), output)
-    result = adherence(labels, found)
+    result = adherence(labels, found, details={"warnings": warned or None})
     write_result(result, output)
     if settings.interruptions and not interrupted:
         raise ValueError("--interruptions: no model has ended its thinking (see the log); adherence.* is written")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlred.data.choices import match_columns
-from rlred.data.golds import from_json_text, is_missing
+from rlred.data.golds import from_json_text, is_missing, list_in
 from rlred.data.questions import QUESTION_COLUMNS, SOLUTION_COLUMNS
 from rlred.data.table_files import kind_of, names_of
 
@@ -227,18 +227,20 @@ def samples_of(values: dict) -> list[dict]:
     if "completion" not in values:
         return [values]
     raw = values["completion"]
+    if (kept := list_in(raw)) and all(isinstance(one, str) for one in kept):  # a list of numbers is an answer
+        beside = {name: list_in(values[name]) for name in BESIDE if name in values}
+        values = values | {name: own for name, own in beside.items() if own is not None}
+        raw = kept
     if isinstance(raw, int | float) and not isinstance(raw, bool) and not is_missing(raw):
         raw = str(raw)  # as CSV and JSON keep a bare answer; inside a list they are log-likelihoods
-    made = _completions(raw)
-    if not made:
-        return [{**values, "completion": None}]
+    made = _completions(raw) or [{"completion": None}]
     apart = isinstance(raw, list) and not _is_conversation(raw)
     listed = [name for name in BESIDE if isinstance(values.get(name), list) and len(values[name]) == len(made)]
     samples = []
     for number, one in enumerate(made):
         own = {name: values[name][number] for name in listed} if apart else {}
-        if len(made) > 1 and "length" in values and "length" not in own:
-            own["length"] = None
+        if len(made) > 1:
+            own |= {name: None for name in ("length", "thinking_length") if name in values and name not in own}
         sample = {**values, **own, **one}
         if sample.get("reasoning") and isinstance(sample["completion"], str):
             sample["completion"] = _with_reasoning(sample["completion"], sample["reasoning"])
@@ -247,7 +249,10 @@ def samples_of(values: dict) -> list[dict]:
 
 
 def _completions(value: object) -> list[dict]:
-    """What was generated, whatever holds it: text, a message, a conversation, an API's answer, a list of these."""
+    """What was generated, whatever holds it: text, a message, a conversation, an API's answer, a list of these.
+
+    Empty for an empty list. What cannot be read is `unreadable`; null and empty text are nothing generated.
+    """
     if isinstance(value, str):
         return [{"completion": value}]
     if isinstance(value, list):
@@ -255,8 +260,10 @@ def _completions(value: object) -> list[dict]:
             last = value[-1]
             return [{"completion": _text_of(last) if last.get("role") == "assistant" else ""}]  # a tool answers nothing
         return [made for one in value for made in _completions(one) or [{"completion": None}]]
+    if value is None or isinstance(value, float) and is_missing(value):
+        return [{"completion": None}]
     if not isinstance(value, dict):
-        return []
+        return [{"completion": None, "unreadable": True}]
     for name in ("choices", "outputs", "output"):
         if isinstance(value.get(name), list):
             return _completions(value[name])
@@ -268,7 +275,7 @@ def _completions(value: object) -> list[dict]:
         return [{"completion": _text_of(value["message"]), **more}]
     if "content" in value or "role" in value:
         return [{"completion": _text_of(value), **more}]
-    text = value.get("text", value.get("generated_text"))
+    text = next((value[name] for name in ("text", "generated_text") if name in value), True)
     return [{**made, **more} for made in _completions(text)]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rlred.data.budgets import MODES, check_budget
-from rlred.data.golds import is_missing, solution_of
+from rlred.data.golds import gold_list, is_missing, solution_of
 from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.measures import measure
 from rlred.evaluation.prediction_files import (
@@ -77,7 +77,7 @@ def measure_predictions(
             **settings,
         )
         outcomes += [{**outcome, "file": number} for outcome in found]
-        notes.append({**note, "lost": {}})
+        notes.append({**note, "n_questions": len({outcome["question"] for outcome in found}), "lost": {}})
     outcomes, lost = budgets_of_ratios(outcomes)
     for number, count in Counter(outcome["file"] for outcome in lost).items():
         notes[number]["lost"] = {NO_FULL_LENGTH: count}
@@ -85,7 +85,9 @@ def measure_predictions(
     ids: dict[str, int] = {}
     outcomes = [{**o, "question_id": ids.setdefault(o["question"], len(ids))} for o in outcomes]
     labels = {"model": ", ".join(map(str, files)), "adapter": None, "seed": None, "n_questions": len(ids)}
-    return adherence(labels, _blocks(outcomes, files), details={"files": notes}), outcomes
+    blocks = _blocks(outcomes, files)
+    first = next(iter(blocks)) if len(blocks) > 1 else None
+    return adherence(labels, blocks, details={"files": notes, "held_against": first}), outcomes
 
 
 def _blocks(outcomes: list[dict], files: Sequence[Path]) -> dict[str, dict]:
@@ -94,9 +96,10 @@ def _blocks(outcomes: list[dict], files: Sequence[Path]) -> dict[str, dict]:
         return {"predictions": measure(outcomes)}
     apart = [[outcome for outcome in outcomes if outcome["file"] == number] for number in range(len(files))]
     longest = measure(apart[0])["natural_maximum"]
-    names = ["baseline", *(f"file-{number}" for number in range(2, len(files) + 1))]
+    measured = ({**measure(own, longest), "n_questions": len({one["question_id"] for one in own})} for own in apart)
     return {
-        name: {**measure(own, longest), "title": str(file)} for name, own, file in zip(names, apart, files, strict=True)
+        f"file-{number}": {"title": str(file), **block}
+        for number, (file, block) in enumerate(zip(files, measured, strict=True), start=1)
     }
 
 
@@ -183,6 +186,7 @@ class _Reader:
 
     def samples(self, row: dict) -> list[dict]:
         values = {name: at(row, column) for name, column in self.found.items()}
+        values |= {name: gold_list(values[name]) for name in ("solution", "prediction") if name in values}
         if self.found.get("question") in ("instruction", "prompt") and isinstance(row.get("input"), str):
             values["question"] = f"{question_of(values['question'], 0)}\n{row['input']}"  # Alpaca's two halves
         if self.found.get("length") == "total_tokens" and not is_missing(row.get("prompt_tokens")):
@@ -195,6 +199,8 @@ class _Reader:
         text = values.get("completion")
         if not is_missing(values.get("error")) and not isinstance(text, str):
             return "that report an error"
+        if values.get("unreadable") and is_missing(values.get("prediction")):
+            return "whose completion cannot be read"
         length = self.length(values.get("length"), "length")
         if length == 0 and text:
             length = None  # an API that returns no ids

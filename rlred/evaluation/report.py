@@ -8,7 +8,7 @@ from rlred.evaluation.efficiency import CAPS, aes
 from rlred.evaluation.markdown import filled, table
 from rlred.evaluation.measures import MEASURES, amount, paired_difference
 from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, set_ink
-from rlred.evaluation.summary import summary
+from rlred.evaluation.summary import share_of_tokens, summary
 
 STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
 TITLES = {
@@ -125,15 +125,17 @@ def _provenance(result: Result) -> list[str]:
             f"Model `{told['model']}`, adapter `{told.get('adapter')}`, seed {told.get('seed')}, "
             f"{told['n_questions']} held-out questions per row, temperature {told.get('temperature', 1.0):g}."
         ]
-    lines = [f"Saved predictions, {told['n_questions']} questions."]
+    together = " in all of the files together" if len(result.details["files"]) > 1 else ""
+    lines = [f"Saved predictions, {told['n_questions']} questions{together}."]
     for note in result.details["files"]:
         columns = ", ".join(f"{name} from `{column}`" for name, column in note["columns"].items())
         recorded = note["recorded_accuracy"]
         own = f" (its own record: {percent(recorded)} %)" if recorded is not None else ""
         layout = f" ({note['layout']})" if note.get("layout") else ""
         cut = "" if note.get("cut") is None else f", {note['cut']} cut before their end"
+        of = f" of {note['n_questions']} questions" if together and "n_questions" in note else ""
         lines.append(
-            f"- `{note['file']}`{layout}: {note['n']} predictions, {_left_out(note)}, accuracy "
+            f"- `{note['file']}`{layout}: {note['n']} predictions{of}, {_left_out(note)}, accuracy "
             f"{percent(note['accuracy'])} %{own}{cut}; {columns}"
         )
     return [*lines, ""]
@@ -187,8 +189,8 @@ def _efficiency(result: Result) -> list[str]:
 
 
 def _efficiency_cells(result: Result, block: dict, row: dict, several: bool) -> list:
-    base = next((one for one in result.rows("baseline") if _asked(one) == _asked(row)), None)
-    held = base is not None and block is not result.blocks["baseline"] and block.get("comparable", True)
+    base = next((one for one in result.rows(result.reference) if _asked(one) == _asked(row)), None)
+    held = base is not None and block is not result.blocks[result.reference] and block.get("comparable", True)
     lengths = (row[name] for name in ("correct_length", "incorrect_length", "tokens_per_correct"))
     cells = [block["title"], row["mode"], _level(row), *(number(length, 1) for length in lengths)]
     cells += [number(row["ock_score"]), number(aes(base, row)) if held else "-", percent(row["repetition"])]
@@ -242,19 +244,33 @@ def _at_full_length(result: Result) -> list[str]:
 
 def _paired(result: Result) -> list[str]:
     """Accuracy over the whole sweep, less the base's, question by question; and the share of its tokens."""
-    first, lines = result.blocks.get("baseline", {}), []
-    base, spent = first.get("by_question"), {mode: row["mean_length"] for mode, row in first.get("overall", {}).items()}
+    first, lines = result.blocks.get(result.reference, {}), []
+    base, of_files = first.get("by_question"), result.reference != "baseline"
     for name, block in result.blocks.items():
-        if name == "baseline" or not block.get("comparable", True) or not ("by_question" in block and base):
+        if name == result.reference or not block.get("comparable", True) or not ("by_question" in block and base):
             continue
         if pair := paired_difference(base, block["by_question"]):
             low, difference, high = (f"{100 * pair[name]:+.1f}" for name in ("low", "difference", "high"))
-            lengths = {mode: row["mean_length"] for mode, row in block["overall"].items() if spent.get(mode)}
-            shares = ", ".join(f"{mode} {percent(length / spent[mode], 0)} %" for mode, length in lengths.items())
+            shares = _shares_of_questions(first, block) if of_files else _shares_of_modes(first, block)
             told = f"{difference} points ({low} to {high}), {pair['n']} questions; of its tokens: {shares or '-'}"
             lines.append(f"- {block['title']}: {told}")
     title = "## Accuracy over all budgets, less the base's, paired by question (95 % interval)"
+    if of_files:
+        title = f"## Accuracy, less that of `{first['title']}`, paired by question (95 % interval)"
     return [title, "", *lines] if lines else []
+
+
+def _shares_of_modes(first: dict, block: dict) -> str:
+    """Tokens of each mode as a share of the base's."""
+    spent = {mode: row["mean_length"] for mode, row in first["overall"].items()}
+    lengths = {mode: row["mean_length"] for mode, row in block["overall"].items() if spent.get(mode)}
+    return ", ".join(f"{mode} {percent(length / spent[mode], 0)} %" for mode, length in lengths.items())
+
+
+def _shares_of_questions(first: dict, block: dict) -> str:
+    """Tokens as a share of the first file's, of the questions that both have."""
+    share = share_of_tokens(first["by_question"], block["by_question"])
+    return "" if share is None else f"{percent(share, 0)} %"
 
 
 def _what_rl_added(result: Result) -> list[str]:
@@ -322,7 +338,9 @@ def draw(result: Result, ink: str = "black") -> Figure:
         set_ink(axes, ink)
     told = result.labels
     seed = f", seed {told['seed']}" if told.get("seed") is not None else ""
-    figure.suptitle(f"{told['model']}{seed}, {told['n_questions']} questions per point", fontsize=9, color=ink)
+    counted = sorted({result.questions(name) for name in result.blocks})
+    each = f"{counted[0]} to {counted[-1]}" if len(counted) > 1 else told["n_questions"] if not counted else counted[0]
+    figure.suptitle(f"{told['model']}{seed}, {each} questions per point", fontsize=9, color=ink)
     return figure
 
 

@@ -9,6 +9,7 @@ to_markdown     the page of a result
 docs/measures.md, "One form of results", describes the JSON.
 """
 
+import dataclasses
 import itertools
 import pkgutil
 from collections.abc import Callable
@@ -66,6 +67,15 @@ class Result:
     def rows(self, block: str) -> list[dict]:
         """The rows of a block; none where it was not measured."""
         return self.blocks.get(block, {"rows": []})["rows"]
+
+    @property
+    def reference(self) -> str:
+        """The block that the others are held against: the base's, or the first of several files of predictions."""
+        return self.details.get("held_against", "baseline")
+
+    def questions(self, block: str) -> int:
+        """How many questions a block answers; those of the whole result where the block does not say."""
+        return self.blocks[block].get("n_questions", self.labels["n_questions"])
 
     def plain(self) -> dict:
         """What the JSON file holds."""
@@ -166,7 +176,7 @@ def read_result(folder: Path, kind: str = "adherence") -> Result:
 def _result_of(told: dict, kind: str) -> Result:
     if "format" not in told:
         try:
-            return pkgutil.resolve_name(KINDS[kind]).upgrade(told)
+            return _named_by_file(pkgutil.resolve_name(KINDS[kind]).upgrade(told))
         except (KeyError, TypeError, AttributeError, IndexError) as problem:
             raise ValueError(f"is no result of this version or an older one ({problem!r})") from None
     if told["format"] != FORMAT:
@@ -176,7 +186,17 @@ def _result_of(told: dict, kind: str) -> Result:
     missing = [name for name in FIELDS if name not in told]
     if missing:
         raise ValueError(f"{missing[0]!r} is missing")
-    return Result(kind, **{name: told[name] for name in FIELDS})
+    return _named_by_file(Result(kind, **{name: told[name] for name in FIELDS}))
+
+
+def _named_by_file(result: Result) -> Result:
+    """A result in which the first of several files of predictions is called `file-1`; once it was `baseline`."""
+    if "files" not in result.details or "baseline" not in result.blocks:
+        return result
+    blocks = {("file-1" if name == "baseline" else name): block for name, block in result.blocks.items()}
+    for block in blocks.values():
+        block.setdefault("n_questions", len(block.get("by_question") or {}) or result.labels["n_questions"])
+    return dataclasses.replace(result, blocks=blocks, details={**result.details, "held_against": "file-1"})
 
 
 def results_in(folder: Path) -> list[Result]:

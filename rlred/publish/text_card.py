@@ -17,11 +17,12 @@ from rlred.data.budgets import EFFORTS, asks_tokens, effort_of, make_wording
 from rlred.data.markers import Markers
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
 from rlred.evaluation.evaluate import range_of_record
-from rlred.evaluation.results import read_result
+from rlred.evaluation.results import read_result, results_in
 from rlred.files import read_record
 from rlred.publish.measured import eval_results, measured
 from rlred.publish.names import Base
 from rlred.publish.serving import Served, runs_code, served, vllm
+from rlred.tiny import QUESTIONS
 
 
 def model_card(run: Path, name: str, base: Base, template: Served | None) -> str:
@@ -40,7 +41,7 @@ def model_card(run: Path, name: str, base: Base, template: Served | None) -> str
         *about.asking,
         *(served(template, name, base, rank) if template else []),
         "## How to load",
-        usage(asked.fitted(tokenizer), about.prompts[0], name, base, rank, cap_of(settings)),
+        usage(asked.fitted(tokenizer), prompt_of(run, about, settings), name, base, rank, cap_of(settings)),
         *measured(run, name),
         "## How it was trained",
         training_of(settings),
@@ -197,6 +198,15 @@ def cap_of(settings: dict) -> int:
     told = [part.get("max_completion_length") for part in (settings.get("training") or {}, settings["arguments"])]
     largest = range_of_record(settings)
     return next((cap for cap in told if isinstance(cap, int)), 2 * largest[1] if largest else 2048)
+
+
+def prompt_of(run: Path, about: About, settings: dict) -> str:
+    """The first prompt of a card with a question in it: the shortest of those that the run has kept as examples."""
+    blocks = [block for result in results_in(run) for block in result.blocks.values()]
+    asked = [example["question"] for block in blocks for example in block.get("examples") or []]
+    if not asked and (source := source_of(settings["arguments"])) in QUESTIONS:
+        asked = [row["question"] for row in QUESTIONS[source](1, "test", 0)]
+    return about.prompts[0].replace("{question}", min(asked, key=len, default="What is 2+2?"))
 
 
 def usage(asked: Prompts, prompt: str, name: str, base: Base, rank: int, cap: int) -> str:

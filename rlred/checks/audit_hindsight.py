@@ -6,7 +6,7 @@ from rlred.checks.findings import Finding, error, warning
 
 
 def audit_hindsight(settings, modes: Mapping[str, float], processes: int) -> Iterator[Finding]:
-    """Findings about a start (rlred/training/hindsight_settings.py) before a run of these modes, on so many processes."""
+    """Findings about a start (rlred/training/hindsight_settings.py) before a run of these modes, over all processes."""
     own = modes if settings.modes is None else settings.modes
     asked, taught = asking(modes), asking(own)
     if not taught:

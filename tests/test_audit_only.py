@@ -82,7 +82,8 @@ def test_all_findings_are_said_at_once(yaml, monkeypatch, capsys):
         "error: max_completion_length=4000: with prompts of up to",
         "warning: chat_template_kwargs.enable_thinkin=False: ",
         "error: easy_first.share=0.5: dynamic_sampling draws from all rows",
-        "3 errors, 2 warnings: this run would be refused",
+        "warning: dynamic_sampling.by='grade': drops the groups where all are correct",
+        "3 errors, 3 warnings: this run would be refused",
     ):
         assert line in told.out
     [line] = told.err.splitlines()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -256,10 +257,13 @@ def test_what_a_colocated_engine_has_no_room_for_is_one_line(random_model, tmp_p
 @pytest.mark.slow
 @needs_requests
 def test_what_the_server_has_no_room_for_is_one_line(random_model, tmp_path):
-    port = free_port()
+    port, served = free_port(), tmp_path / "served"
     flags = {"hindsight": False, "model_name_or_path": random_model, "output_dir": tmp_path / "run"}
-    with serving(random_model, port, tmp_path / "log.jsonl"):
-        status, [line] = beside(port, **flags, eval_budgets="300")  # the sweep's cap is 600, the model's context 512
+    shutil.copytree(random_model, served)  # as `vllm serve --max-model-len 100`, of which the run knows nothing
+    config = json.loads((served / "config.json").read_text())
+    (served / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 100}))
+    with serving(served, port, tmp_path / "log.jsonl"):
+        status, [line] = beside(port, **flags)
     assert status == 2 and f"http://127.0.0.1:{port} refuses a prompt" in line and "context length" in line
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from rlred.checks.findings import Finding, error, warning
-from rlred.training.hindsight_settings import Hindsight
 
 
-def audit_hindsight(settings: Hindsight, modes: Mapping[str, float], processes: int) -> Iterator[Finding]:
-    """Findings about a start before a run of these modes, over so many processes."""
+def audit_hindsight(settings, modes: Mapping[str, float], processes: int) -> Iterator[Finding]:
+    """Findings about a start (rlred/training/hindsight_settings.py) before a run of these modes, over all processes."""
     own = modes if settings.modes is None else settings.modes
     asked, taught = asking(modes), asking(own)
     if not taught:

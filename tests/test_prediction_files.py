@@ -114,6 +114,7 @@ LAYOUTS = [
     ("total tokens", [{**GOLD, "text": RIGHT, "total_tokens": 30, "prompt_tokens": 18}], [(12, 1)]),
     ("reasoning tokens alone", [{**GOLD, "text": RIGHT, "reasoning_tokens": 30}], [(30, 1)]),
     ("token ids", [{**GOLD, "output": RIGHT, "completion_ids": [1, 2, 3]}], [(3, 1)]),
+    ("token ids as text", [{**GOLD, "output": RIGHT, "completion_ids": "[1, 2, 3]"}], [(3, 1)]),
     ("length as text", [{**GOLD, "output": RIGHT, "length": "17"}], [(17, 1)]),
     ("an answer as the prediction", [{**GOLD, "prediction": "20", "length": 1}], [(1, 1)]),
     ("a number as the completion", [{**GOLD, "completion": 20, "length": 1}], [(1, 1)]),

@@ -12,12 +12,13 @@ Everything that is generated is kept in the output folder as it comes, so an int
 import dataclasses
 import json
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlred.data.budgets import Wording, make_wording, wording_flag
-from rlred.data.models import Loading, fingerprint, load_model, local_adapter
+from rlred.data.models import Loading, fingerprint, is_path, load_model, local_adapter
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
@@ -31,11 +32,12 @@ from rlred.evaluation.settings import Evaluation
 from rlred.evaluation.stage_evaluation import examples
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import read_record, write_json
-from rlred.publish.names import Base
 from rlred.rewards import Correctness
 from rlred.tiny import QUESTIONS, TINY_REASONER, is_embedded, resolve_model
 
 logger = logging.getLogger(__name__)
+
+CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+?)[/\\]snapshots[/\\]")  # a folder of the Hub's cache
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,12 @@ def known_name(name: str) -> str | None:
     >>> known_name("data/tiny_sorter"), known_name("/root/hub/models--org--Model/snapshots/1a2b"), known_name("/a/b")
     ('tiny_sorter', 'org/model', None)
     """
-    base = Base.of(name)
-    if base.public:
-        return base.name.lower()
-    embedded = base.name.startswith("data/") and is_embedded(base.name)
-    return base.name.removeprefix("data/") if embedded else None
+    if cached := CACHED.search(name):
+        return f"{cached[1]}/{cached[2]}".lower()
+    folder = Path(name).expanduser()
+    if is_embedded(name) or is_embedded(folder.name) and _place(folder.name) == folder.resolve():
+        return folder.name
+    return None if folder.exists() or is_path(name) else name.lower()
 
 
 def prompts_of(adapter: str | None) -> Prompts:

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rlred.data.budgets import MODES, check_budget
-from rlred.data.golds import gold_list, is_missing, solution_of
+from rlred.data.golds import gold_list, is_missing, list_in, solution_of
 from rlred.data.table_files import names_of, read_rows
 from rlred.evaluation.measures import measure
 from rlred.evaluation.prediction_files import (
@@ -226,6 +226,7 @@ class _Reader:
         }
 
     def length(self, value: object, name: str) -> int | None:
+        value = value if (kept := list_in(value)) is None else kept
         if isinstance(value, list) and all(isinstance(one, int) for one in value):
             return len(value)  # the ids of the tokens
         return whole_in(value, name, 0)

@@ -36,7 +36,7 @@ RECIPES = {
     "forking_tokens": TEXT,
     "l1_exact": HINDSIGHT,
     "l1_maxlen": HINDSIGHT,
-    "laser": f'{TEXT} --target_search {{"num_questions":4,"every":1}}',
+    "laser": f'{TEXT} --target_search {{"num_questions":4,"every":1,"low":16,"step":16}}',
     "o1_pruner": REFERENCE,
     "rho1": f"{SFT} --num_rows 16 --num_clean_rows 16 --reference_steps 1 --num_eval_questions 2"
     " --max_completion_length 8 --eval_strategy no --variants base plain",

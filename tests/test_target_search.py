@@ -116,11 +116,11 @@ class TestTargets:
 
     def test_a_search_is_for_the_rows_without_a_budget_wherever_their_reward_stands(self):
         search, reward = TargetSearch(num_questions=4), LengthBonus(targets=(1, 2, 3))
-        search.check(reward, 64)
-        search.check(ByMode(free=reward), 64)
+        search.check(reward, 64, 4096)
+        search.check(ByMode(free=reward), 64, 4096)
         for other in (ByMode(exact=reward), ByMode(free=LengthBonus(targets=(9,))), MaxLength(), think_format_reward):
             with pytest.raises(ValueError, match="needs the reward length_bonus with three targets"):
-                search.check(other, 64)
+                search.check(other, 64, 4096)
 
     def test_a_resumed_run_goes_on_with_its_targets_and_does_not_search_again(self):
         asked = []

@@ -145,7 +145,7 @@ def log_probs_of(loop, inputs):
 def test_half_of_each_group_skips_and_the_first_tokens_weights_are_against_the_mixture(random_model, tmp_path):
     loop = trainer(random_model, tmp_path, ThinkOrNot())
     inputs = inputs_of(loop)
-    ids, mask, (end, _) = inputs["completion_ids"], inputs["completion_mask"], loop.parts[0].tokens(loop)
+    ids, mask, (end, _) = inputs["completion_ids"], inputs["completion_mask"], loop.parts[0].tokens(loop._tokenizer)
     skips = torch.tensor([True, True, False, False] * 2)
     assert ((ids[:, 0] == end) == skips).all()
     assert 2 <= mask.sum(1).max() <= 6

@@ -59,6 +59,11 @@ IMPORTS = [
     ("transformers.hf_argparser", "string_to_bool", "read 'true' and 'false' by hand"),
     ("transformers.utils", "is_torch_bf16_gpu_available", "ask torch.cuda.is_bf16_supported()"),
     ("transformers.utils", "is_torch_xla_available", "ask importlib.util.find_spec for torch_xla"),
+    (
+        "transformers.cli.serving.utils",
+        "get_response_template",
+        "write the template of <think> and </think> in rlred/publish/server.py",
+    ),
     ("transformers.cli.serve", "Serve", "start `transformers serve` as a program, and refuse nothing"),
     ("transformers.generation.streamers", "BaseStreamer", "stream with TextIteratorStreamer, and count its texts"),
     ("transformers.utils.chat_template_utils", "_compile_jinja_template", "compile the template by jinja2's sandbox"),

@@ -104,7 +104,7 @@ def _part(key: str, value):
     """The object that counts the length or grades the answers, of its parameters or as it is."""
     if isinstance(value, str) and key == "correctness":
         return make_reward(value)
-    if isinstance(value, PARTS[key] if key == "length" else Reward):
+    if isinstance(value, Length | Reward):
         return value
     if not isinstance(value, dict):
         such = "{count: thinking}" if key == "length" else "{require_end_of_thinking: true}"

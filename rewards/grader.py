@@ -177,7 +177,6 @@ class _Server:
     """This process's connection to its grading server, restarted when it stops answering."""
 
     START_SECONDS = 600  # importing sympy on a busy machine, or from a file system behind a network
-
     SILENT_SECONDS = 10  # beyond a question's own time: a server that stands still may go on, as this process does
 
     def __init__(self):
@@ -201,6 +200,7 @@ class _Server:
                 if reply is not None:
                     _spending.seconds = _spent() + reply["spent"]
                     return reply["verdict"]
+                _spending.seconds = _spent() + seconds
                 self.stop()  # stopped from outside, or out of memory: a child's own limits end it long before
         raise NoAnswer
 

@@ -160,7 +160,7 @@ from rlred.tiny import resolve_model
 vocabulary, length, rows, folder = *map(int, sys.argv[1:4]), sys.argv[4]
 shape = Shape(4, 256, 768, 4, 2, 64, vocabulary, True)
 words = f"--max_steps 2 --per_device_train_batch_size {rows} --num_generations 4 --max_completion_length {length}"
-words += f" --use_peft false --save_strategy no --output_dir {folder}"
+words += f" --use_peft false --hindsight false --save_strategy no --output_dir {folder}"
 arguments, training, model_config = parse(Path("recipes/l1_maxlen.yaml"), words.split(" "))
 tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny_reasoner"))
 model = Qwen3ForCausalLM(Qwen3Config(

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 
+from rlred.checks.audit import sampled_modes
 from rlred.checks.findings import Finding, error, warning
+from rlred.data.budgets import BudgetSampler
 
 
 def audit_hindsight(settings, modes: Mapping[str, float], processes: int) -> Iterator[Finding]:
     """Findings about a start (rlred/training/hindsight_settings.py) before a run of these modes, over all processes."""
     own = modes if settings.modes is None else settings.modes
-    asked, taught = asking(modes), asking(own)
+    asked, taught = (sampled_modes(BudgetSampler(modes=one)) - {"free"} for one in (modes, own))
     if not taught:
         # Relabelling writes a trace's length into its request: rows of mode free have none to write it into.
         name = "modes" if settings.modes is None else "hindsight_settings.modes"
@@ -24,12 +26,3 @@ def audit_hindsight(settings, modes: Mapping[str, float], processes: int) -> Ite
         # An update's rows are shared out evenly (rlred/training/sft.py), and that is asked after the sampling.
         advice = f"the {processes} processes do not divide it; set it to a multiple of {processes}"
         yield error("hindsight_settings.batch_size", settings.batch_size, advice)
-
-
-def asking(modes: Mapping[str, float]) -> set[str]:
-    """The modes that can be drawn and ask for a length.
-
-    >>> sorted(asking({"exact": 1, "max": 0, "free": 2}))
-    ['exact']
-    """
-    return {mode for mode, weight in modes.items() if weight > 0} - {"free"}

@@ -1,6 +1,6 @@
 """Findings about the weight of length beside correctness: nothing, next to nothing, or more than any answer.
 
-What a reward declares is what is asked: `length_factor` and `token_cost` (rewards/base.py).
+A reward declares what is asked here: `length_factor`, `acts_from` and `token_cost` (rewards/base.py).
 """
 
 from collections.abc import Iterable, Iterator

@@ -17,7 +17,7 @@ from typing import Any
 from transformers import AutoConfig
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from rlred.checks.audit import rollouts_per_step
+from rlred.checks.audit import rollouts_per_step, sampled_modes
 from rlred.data.budgets import BudgetSampler, asks_tokens
 from rlred.evaluation.markdown import table
 from rlred.tiny import resolve_model
@@ -223,7 +223,7 @@ class Plan:
         if not hasattr(self.arguments, "make_sampler"):
             return None
         sampler = self.arguments.make_sampler()
-        if not asks_tokens(mode for mode, weight in sampler.modes.items() if weight > 0):
+        if not asks_tokens(sampled_modes(sampler)):
             return None
         return round(self.rollouts * mean_budget(sampler))
 

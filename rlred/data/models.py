@@ -6,16 +6,19 @@ This file imports no torch by itself: the flags of commands are made from `Loadi
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlred.flags import option
-from rlred.tiny import resolve_adapter, resolve_model
+from rlred.tiny import is_embedded, resolve_adapter, resolve_model
 
 if TYPE_CHECKING:
     from trl import ModelConfig
 
+# A folder of the Hub's cache: owner, name, revision.
+CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+?)[/\\]snapshots[/\\]([^/\\]+)")
 
 # What a model's own generation_config may ask for, and a policy that is trained or measured must not do: TRL's rollouts
 # are drawn without it, and so is what is sampled here.
@@ -90,6 +93,28 @@ def is_path(name: str) -> bool:
     (True, True, True, False, False)
     """
     return name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
+
+
+def place_of(name: str) -> Path:
+    """The folder of a model; of a Hub id a path that tells it from others."""
+    try:
+        return Path(resolve_model(name)).expanduser().resolve()
+    except ValueError:  # an embedded model that is not here, or was called otherwise
+        return Path(name)
+
+
+def known_name(name: str) -> str | None:
+    """What everybody calls a model: the name of an embedded one, or a Hub id; None for a folder.
+
+    >>> known_name("data/tiny_sorter"), known_name("/root/hub/models--org--Model/snapshots/1a2b"), known_name("/a/b")
+    ('tiny_sorter', 'org/model', None)
+    """
+    if cached := CACHED.search(name):
+        return f"{cached[1]}/{cached[2]}".lower()
+    folder = Path(name).expanduser()
+    if is_embedded(name) or is_embedded(folder.name) and place_of(folder.name) == folder.resolve():
+        return folder.name
+    return None if folder.exists() or is_path(name) else name.lower()
 
 
 def vllm_rank(rank: int) -> int:

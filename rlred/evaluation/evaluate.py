@@ -12,13 +12,12 @@ Everything that is generated is kept in the output folder as it comes, so an int
 import dataclasses
 import json
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlred.data.budgets import Wording, make_wording, wording_flag
-from rlred.data.models import Loading, fingerprint, is_path, load_model, local_adapter
+from rlred.data.models import Loading, fingerprint, known_name, load_model, local_adapter, place_of
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
@@ -33,11 +32,9 @@ from rlred.evaluation.stage_evaluation import examples
 from rlred.evaluation.sweep import sample_of, sweep
 from rlred.files import read_record, write_json
 from rlred.rewards import Correctness
-from rlred.tiny import QUESTIONS, TINY_REASONER, is_embedded, resolve_model
+from rlred.tiny import QUESTIONS, TINY_REASONER
 
 logger = logging.getLogger(__name__)
-
-CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+?)[/\\]snapshots[/\\]")  # a folder of the Hub's cache
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def on_another_base(adapter: str | None, name: str, model, loading: Loading | No
     """
     config, record = Path(adapter or "") / "adapter_config.json", Path(adapter or "") / "run.json"
     trained_on = json.loads(config.read_text()).get("base_model_name_or_path") if config.is_file() else None
-    if not trained_on or _place(name) == _place(trained_on):
+    if not trained_on or place_of(name) == place_of(trained_on):
         return None
     told = read_record(record) if record.is_file() else {}
     ways = [Loading.of(loading or Loading()), Loading.of(told.get("model") or {})]
@@ -93,28 +90,6 @@ def on_another_base(adapter: str | None, name: str, model, loading: Loading | No
         public = [known_name(one) for one in (trained_on, name)]
         other = None not in public and public[0] != public[1]
     return f"`{adapter}` was trained on `{trained_on}` and is measured on `{name}`" if other else None
-
-
-def _place(name: str) -> Path:
-    """The folder of a model; of a Hub id a path that tells it from others."""
-    try:
-        return Path(resolve_model(name)).expanduser().resolve()
-    except ValueError:  # an embedded model that is not here, or was called otherwise
-        return Path(name)
-
-
-def known_name(name: str) -> str | None:
-    """What everybody calls a model: the name of an embedded one, or a Hub id; None for a folder.
-
-    >>> known_name("data/tiny_sorter"), known_name("/root/hub/models--org--Model/snapshots/1a2b"), known_name("/a/b")
-    ('tiny_sorter', 'org/model', None)
-    """
-    if cached := CACHED.search(name):
-        return f"{cached[1]}/{cached[2]}".lower()
-    folder = Path(name).expanduser()
-    if is_embedded(name) or is_embedded(folder.name) and _place(folder.name) == folder.resolve():
-        return folder.name
-    return None if folder.exists() or is_path(name) else name.lower()
 
 
 def prompts_of(adapter: str | None) -> Prompts:

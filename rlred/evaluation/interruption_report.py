@@ -47,7 +47,8 @@ def _cut_in_the_middle(title: str, rows: list[dict]) -> list[str]:
     said += f"with {percent(cut['fraction'], 0)} % of the thinking "
     if None not in (cut["accuracy"], whole["accuracy"]):
         said += f"{percent(cut['accuracy'])} % are correct, with all of it {percent(whole['accuracy'])} %; "
-    longer = "as long as" if abs(cut["leak"]) < 0.05 else f"{number(cut['leak'], 1)} tokens longer than"
+    longer = f"{number(abs(cut['leak']), 1)} tokens {'longer' if cut['leak'] > 0 else 'shorter'} than"
+    longer = "as long as" if abs(cut["leak"]) < 0.05 else longer
     return [f"{said}the answer is {longer} behind the whole thinking."]
 
 

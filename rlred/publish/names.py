@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from rlred.data.models import CACHED
 from rlred.tiny import is_embedded, resolve_model
 
 # Keys of a record whose values a model reads or writes, or that find something in what it writes.
@@ -39,7 +40,6 @@ _WITHIN = re.compile(
     rf"(?:\b{_FILE}|(?<![^\s\"'`=:,;(\[{{])(?!//))(?:(?:/{_NAME}){{2,}}|/(?:{_ROOTS}))/?{_END}"
     rf"|(?:\b{_FILE}/|(?<![^\s\"'`=,;(\[{{])){_DRIVE}{_NAME}(?:[/\\]{_NAME})*[/\\]?{_END}"
 )
-_CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+?)[/\\]snapshots[/\\]([^/\\]+)")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ELSEWHERE = re.compile(r"^file://|^[A-Za-z]:|\\")  # a URL of a file, a drive, a path of Windows
 
@@ -71,7 +71,7 @@ class Base:
             raise ValueError(
                 f"--base_model {given}: is no Hub id, by which others find the base; name it as OWNER/NAME"
             )
-        cached, revision = _CACHED.search(trained_on), None if revision == "main" else revision
+        cached, revision = CACHED.search(trained_on), None if revision == "main" else revision
         own = f"{cached[1]}/{cached[2]}" if cached else trained_on
         if given or cached:
             told = revision or (cached and cached[3])

@@ -213,11 +213,12 @@ def checked_server(defaults: dict, ready: Callable) -> type:
     from transformers.cli.serve import Serve
     from transformers.cli.serving.utils import get_response_template
 
-    def refused(message: str) -> dict:
-        return {"message": message, "type": "invalid_request_error", "param": "chat_template_kwargs", "code": None}
+    def refused(message: str, param: str | None = "chat_template_kwargs") -> JSONResponse:
+        told = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
+        return JSONResponse({"error": told}, status_code=400)
 
     async def template_refuses(_, error: TemplateError) -> JSONResponse:
-        return JSONResponse({"error": refused(str(error))}, status_code=400)
+        return refused(str(error))
 
     class Checked(Serve):
         def start_server(self):
@@ -234,9 +235,12 @@ def checked_server(defaults: dict, ready: Callable) -> type:
             async def checked(body: dict, request_id: str):
                 try:
                     check_request(body)
+                except ValueError as error:
+                    return refused(str(error), param=None)
+                try:
                     body["chat_template_kwargs"] = asked(body, loaded.processor.chat_template, defaults)
                 except ValueError as error:
-                    return JSONResponse({"error": refused(str(error))}, status_code=400)
+                    return refused(str(error))
                 return await handle(body, request_id)
 
             self._chat_handler.handle_request = checked

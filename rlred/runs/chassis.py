@@ -168,7 +168,24 @@ def add_to_record(output: Path, **found) -> None:
 
 def use_all_cores() -> None:
     """Shares this machine's cores among its processes: `accelerate launch` gives each one thread unless told."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    cores = len(os.sched_getaffinity(0))
+    threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    torch.set_num_threads(threads)
+    if PartialState().is_main_process and threads > 1 and (said := crowded(os.getloadavg()[0], cores)):
+        logger.info(said)
+
+
+def crowded(load: float, cores: int) -> str | None:
+    """What to do where other programs use the cores of a run: threads spin while they wait for one that has no core.
+
+    >>> crowded(load=4.0, cores=2)
+    'the load of this machine is 4.0 on 2 cores: `taskset -c 0 COMMAND` is faster here (docs/performance.md)'
+    >>> crowded(load=0.6, cores=2)
+    """
+    if load <= cores / 2:
+        return None
+    found = f"the load of this machine is {load:.1f} on {cores} cores"
+    return f"{found}: `taskset -c 0 COMMAND` is faster here (docs/performance.md)"
 
 
 def command(

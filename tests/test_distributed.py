@@ -129,11 +129,11 @@ def finished(process, output):
     return output
 
 
-def killed_after(process, output, step):
-    """Kills a run, and all of its processes, once it has logged a step."""
-    while (record := read(output) or {}).get("stage") != "training" or record["step"] < step:
+def killed_in(process, output, stage, step=0):
+    """Kills a run, and all of its processes, once it has begun a stage, and logged a step of it."""
+    while (record := read(output) or {}).get("stage") != stage or record.get("step", 0) < step:
         assert process.poll() is None, log_of(output)[-3000:]
-        time.sleep(0.5)
+        time.sleep(0.05)
     launcher = psutil.Process(process.pid)
     everything = [*launcher.children(recursive=True), launcher]  # torch starts its workers in sessions of their own
     for one in everything:
@@ -172,16 +172,38 @@ def differences(one, two):
     }
 
 
+def with_traces_of(one_process, output):
+    """Traces are drawn from the random state of each process; the start of both learns from the same ones."""
+    (output / "hindsight").mkdir(parents=True)
+    shutil.copy(one_process / "hindsight" / "traces.jsonl", output / "hindsight")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_start_and_a_sweep_that_are_killed_go_on_as_one_process(wrapper, one_process, tmp_path):
+    if wrapper.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
+    output, flags = tmp_path / "run", [*WRAPPERS[wrapper].split(), "--resume_from_checkpoint", "true"]
+    with_traces_of(one_process, output)
+    for stage, step in (("measuring: baseline", 0), ("hindsight start", 3), ("measuring: trained", 0)):
+        killed_in(start(f"{wrapper}_cpu", output, 8, *flags), output, stage, step)
+        assert not (output / "measures" / f"{stage.rpartition(' ')[2]}.json").exists()
+        assert (output / "hindsight" / "checkpoint-2").exists() == (stage != "measuring: baseline")
+    finished(start(f"{wrapper}_cpu", output, 8, *flags), output)
+    assert (output / "adherence.md").exists()
+    found = differences(one_process, output)
+    print(f"{wrapper}, killed three times:", json.dumps({name: f"{d:.1e}" for name, d in found.items()}))
+    assert found["start"] < 1e-4 and found["loss"] < 1e-4 and found["reward"] < 1e-4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_whole_run_of_two_processes_that_is_killed_and_resumed_is_that_of_one(wrapper, one_process, tmp_path):
     if wrapper.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed")
     output, flags = tmp_path / "run", WRAPPERS[wrapper].split()
-    (output / "hindsight").mkdir(parents=True)
-    # Traces are drawn from the random state of each process; the start of both learns from the same ones.
-    shutil.copy(one_process / "hindsight" / "traces.jsonl", output / "hindsight")
-    killed_after(start(f"{wrapper}_cpu", output, 8, *flags), output, 6)
+    with_traces_of(one_process, output)
+    killed_in(start(f"{wrapper}_cpu", output, 8, *flags), output, "training", 6)
     assert not (output / "adapter_model.safetensors").exists() and (output / "checkpoint-5").exists()
     finished(start(f"{wrapper}_cpu", output, 8, *flags, "--resume_from_checkpoint", "true"), output)
     told = {"asked": wrapper, "found": wrapper, "processes": 2, "device": "cpu"}

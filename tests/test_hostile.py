@@ -54,10 +54,10 @@ mathematics = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=3
 anything = st.text() | mathematics
 
 
-def fuzz(test, cases):
-    """Runs a hypothesis test with this many cases."""
+def fuzz(test, drawn, cases):
+    """Runs a test with this many cases of what `given` draws: anew each time, as settings can be put on only once."""
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-    settings(max_examples=cases, deadline=None, suppress_health_check=checks, database=None)(test)()
+    settings(max_examples=cases, deadline=None, suppress_health_check=checks, database=None)(drawn(test))()
 
 
 solutions = anything | st.none() | st.floats() | st.integers() | st.lists(anything | st.none(), max_size=2)
@@ -72,7 +72,6 @@ SHAPES = [
 ]
 
 
-@given(gold=solutions, before=anything, answer=mathematics, shape=st.sampled_from(SHAPES))
 def a_grade_is_a_grade(gold, before, answer, shape):
     begin = time.monotonic()
     [grade] = Correctness()([shape(f"{before}</think>\\boxed{{{answer}}}")], solution=[gold])
@@ -83,7 +82,8 @@ def a_grade_is_a_grade(gold, before, answer, shape):
 def check_grader(cases):
     grader.verdict.cache_clear()
     grader.equal("x", "y+1")  # the server is up
-    fuzz(a_grade_is_a_grade, cases)
+    drawn = given(gold=solutions, before=anything, answer=mathematics, shape=st.sampled_from(SHAPES))
+    fuzz(a_grade_is_a_grade, drawn, cases)
     with open(f"/proc/{grader._server(os.getpid())._process.pid}/status") as file:
         [peak] = [int(line.split()[1]) for line in file if line.startswith("VmHWM")]
     print(f"{cases} cases: none above 2.5 s for each alternative; the grading server's peak is {peak / 1024:.0f} MiB")
@@ -145,7 +145,7 @@ templates = st.text() | st.lists(
 ).map("".join)
 
 
-@given(
+asked = given(
     spec=st.text(max_size=12)
     | st.dictionaries(st.sampled_from(MODES) | st.text(max_size=5), templates, max_size=3)
     | st.just({}),
@@ -153,6 +153,8 @@ templates = st.text() | st.lists(
     budget=numbers | st.integers(1, 10**9) | st.floats(0, 1) | st.text(max_size=6),
     mode=st.sampled_from(MODES) | st.text(max_size=5),
 )
+
+
 def a_budget_is_worded_or_refused(spec, question, budget, mode):
     try:
         text = make_wording(spec).ask(question, budget, mode)
@@ -163,7 +165,7 @@ def a_budget_is_worded_or_refused(spec, question, budget, mode):
         assert question in text and (mode == "free" or str(asked) in text)
 
 
-@given(
+sampled = given(
     low=numbers,
     high=numbers,
     distribution=st.sampled_from(["uniform", "log_uniform", "choices"]) | st.text(max_size=5),
@@ -172,6 +174,8 @@ def a_budget_is_worded_or_refused(spec, question, budget, mode):
     efforts=st.just(()) | st.lists(numbers | st.floats(0, 1), max_size=2).map(tuple),
     random=st.randoms(use_true_random=False),
 )
+
+
 def budgets_are_drawn_or_refused(low, high, distribution, choices, modes, efforts, random):
     told = {"low": low, "high": high, "distribution": distribution, "choices": choices}
     try:
@@ -186,15 +190,18 @@ def budgets_are_drawn_or_refused(low, high, distribution, choices, modes, effort
     assert budget is None or (least <= budget <= most and budget > 0)
 
 
-@pytest.mark.parametrize("target", [a_budget_is_worded_or_refused, budgets_are_drawn_or_refused])
-def test_fuzzed_budgets_are_worded_and_drawn_or_refused(target):
-    fuzz(target, 1000)
+OF_BUDGETS = [(a_budget_is_worded_or_refused, asked), (budgets_are_drawn_or_refused, sampled)]
+
+
+@pytest.mark.parametrize("target, drawn", OF_BUDGETS)
+def test_fuzzed_budgets_are_worded_and_drawn_or_refused(target, drawn):
+    fuzz(target, drawn, 1000)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [a_budget_is_worded_or_refused, budgets_are_drawn_or_refused])
-def test_ten_thousand_fuzzed_budgets_are_worded_and_drawn_or_refused(target):
-    fuzz(target, SLOW_CASES)
+@pytest.mark.parametrize("target, drawn", OF_BUDGETS)
+def test_ten_thousand_fuzzed_budgets_are_worded_and_drawn_or_refused(target, drawn):
+    fuzz(target, drawn, SLOW_CASES)
 
 
 values = st.recursive(
@@ -217,7 +224,6 @@ files = st.one_of(
 
 
 def check_loader(path, cases):
-    @given(content=files)
     def a_file_is_loaded_or_refused(content):
         path.write_bytes(content)
         begin = time.monotonic()
@@ -232,7 +238,7 @@ def check_loader(path, cases):
                 assert row["question"].strip() and solutions and all(text.strip() for text in solutions)
         assert time.monotonic() - begin <= 2
 
-    fuzz(a_file_is_loaded_or_refused, cases)
+    fuzz(a_file_is_loaded_or_refused, given(content=files), cases)
 
 
 def test_fuzzed_files_are_loaded_or_refused(tmp_path):

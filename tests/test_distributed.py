@@ -188,7 +188,7 @@ def test_a_start_and_a_sweep_that_are_killed_go_on_as_one_process(wrapper, one_p
     for stage, step in (("measuring: baseline", 0), ("hindsight start", 3), ("measuring: trained", 0)):
         killed_in(start(f"{wrapper}_cpu", output, 8, *flags), output, stage, step)
         assert not (output / "measures" / f"{stage.rpartition(' ')[2]}.json").exists()
-        assert (output / "hindsight" / "checkpoint-2").exists() == (stage != "measuring: baseline")
+        assert stage != "hindsight start" or (output / "hindsight" / "checkpoint-2").exists()
     finished(start(f"{wrapper}_cpu", output, 8, *flags), output)
     assert (output / "adherence.md").exists()
     found = differences(one_process, output)

@@ -439,10 +439,10 @@ def test_a_recipe_of_efforts_takes_one_own_length_and_measures_its_names(name):
 # --- published --------------------------------------------------------------------------------------------------------
 
 
-def rendered(settings, modes=("effort", "max"), base=CHAT) -> str:
+def rendered(settings, modes=("effort", "max"), base=CHAT, **changes) -> str:
     """What a server renders of a short question, or the words in which the template refuses."""
     tokenizer = byte_tokenizer(base)
-    made = budget_template(base, Prompts().fitted(tokenizer), modes)
+    made = budget_template(base, Prompts().fitted(tokenizer), modes, **changes)
     return text_of(tokenizer, made, [{"role": "user", "content": "1+1?"}], settings)
 
 
@@ -463,10 +463,24 @@ def test_without_an_effort_and_where_none_was_trained_the_template_is_the_bases(
     assert (name == "reasoning_effort") == (base == CHAT)
 
 
-@pytest.mark.parametrize("effort", [0, -5, "many", "extreme", 2, 10**9, True, "", [0.5]], ids=repr)
+@pytest.mark.parametrize(
+    "effort", [0, -5, "many", "extreme", 2, 10**9, 1.5, True, "", [0.5], float("nan"), float("inf")], ids=repr
+)
 def test_the_template_refuses_what_is_no_effort(effort):
-    said = rendered({"reasoning_effort": effort})
-    assert f"reasoning_effort={json.dumps(effort)} is no effort" in said and "low, medium, high, or a number" in said
+    said = rendered({"reasoning_effort": effort}, efforts=(0.2, 1.0))
+    assert f"reasoning_effort={json.dumps(effort)} is no effort" in said
+    assert said.endswith("give low, medium, high, or a number above 0 and at most 1 (trained: 0.2 to 1)")
+
+
+@pytest.mark.parametrize("budget", [64, 0, "many", float("nan")], ids=repr)
+@pytest.mark.parametrize("beside", [{}, {"budget_mode": "max"}, {"budget_mode": "free"}, {"reasoning_effort": "low"}])
+def test_trap_where_efforts_alone_were_trained_a_number_of_tokens_is_told_so(budget, beside):
+    for name in ("thinking_budget", "thinking_token_budget"):
+        assert rendered({name: budget, **beside}, modes=("effort", "free"), efforts=(0.2, 1.0)).endswith(
+            f"{name}={json.dumps(budget)}: this model was trained for efforts, not for numbers of tokens; leave it out "
+            "and give reasoning_effort, low, medium, high, or a number above 0 and at most 1 (trained: 0.2 to 1)"
+        )
+        assert rendered({name: None, "reasoning_effort": "low"}, modes=("effort",)).count("effort 25 of 100") == 1
 
 
 @pytest.mark.parametrize(

@@ -87,15 +87,18 @@ def test_a_base_that_a_space_could_not_load_is_refused(name, public, message, tm
             write_space(ADAPTER, tmp_path / "space", Base(name, public), template, "mine")
 
 
-def test_an_adapter_without_budgets_has_no_page_and_is_not_merged_first(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "modes, message", [({"free": 1}, "no budget was trained"), ({"effort": 1}, "efforts were trained, and no number")]
+)
+def test_an_adapter_without_budgets_has_no_page_and_is_not_merged_first(modes, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rlred.publish.export.merge_adapter", lambda *_: pytest.fail("it was merged"))
     folder = tmp_path / "run"
     shutil.copytree(ADAPTER, folder)
     record = json.loads((folder / "run.json").read_text())
-    record["arguments"] |= {"modes": {"free": 1}, "hindsight": False}
+    record["arguments"] |= {"modes": modes, "hindsight": False}
     (folder / "run.json").write_text(json.dumps(record))
     assert rlred(["export", str(folder), "--output", str(tmp_path / "out"), "--merge", "--space"]) == 2
-    assert "--space: out: no budget was trained, and the page asks for budgets" in capsys.readouterr().err
+    assert f"--space: out: {message}" in (said := capsys.readouterr().err) and "the page asks for budgets" in said
     assert not (tmp_path / "out").exists()
 
 

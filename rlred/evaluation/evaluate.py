@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlred.data.budgets import Wording, make_wording, wording_flag
+from rlred.data.budgets import Wording, effort_of, make_wording, wording_flag
 from rlred.data.models import Loading, fingerprint, known_name, load_model, local_adapter, place_of
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
@@ -128,6 +128,21 @@ def range_of_record(record: dict) -> tuple[int, int] | None:
         drawn = arguments["budget_choices"]
     left = record.get("trained_budgets") or drawn
     return min(left), max(left)
+
+
+def efforts_of_record(record: dict) -> tuple[float, float] | None:
+    """The smallest and the largest effort of a run from its run.json; None for a run that draws none.
+
+    >>> efforts_of_record({"arguments": {"modes": {"effort": 1}, "effort_low": 0.2}})
+    (0.2, 1.0)
+    >>> efforts_of_record({"arguments": {"modes": {"effort": 1}, "efforts": ["medium", "low"]}})
+    (0.25, 0.5)
+    """
+    arguments = record.get("arguments") or {}
+    if not (arguments.get("modes") or {}).get("effort"):
+        return None
+    drawn = [effort_of(effort) for effort in arguments.get("efforts") or [arguments.get("effort_low", 1.0), 1.0]]
+    return min(drawn), max(drawn)
 
 
 def claim(settings: Evaluation, output: Path) -> None:

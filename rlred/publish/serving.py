@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from rlred.data.budgets import EFFORTS, asks_tokens
 from rlred.data.models import vllm_rank
 from rlred.data.prompts import prompts_of_record
-from rlred.evaluation.evaluate import range_of_record
+from rlred.evaluation.evaluate import efforts_of_record, range_of_record
 from rlred.files import read_record
 from rlred.publish.names import Base
 from rlred.publish.template import Variables, base_template, budget_template, context_length, default_mode
@@ -47,10 +47,8 @@ class Served:
         low, high = range_of_record(record)
         trained = (low, high) if asks_tokens(modes) else None
         largest = max(context_length(trained_on, runs_code(record)), high)
-        made = {
-            name: budget_template(text, prompts, modes, largest=largest, trained=trained)
-            for name, text in bases.items()
-        }
+        told = {"largest": largest, "trained": trained, "efforts": efforts_of_record(record)}
+        made = {name: budget_template(text, prompts, modes, **told) for name, text in bases.items()}
         variables = Variables.beside(next(iter(bases.values())))
         return cls(made, variables, modes, trained, prompts.chat_template_kwargs)
 

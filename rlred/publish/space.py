@@ -50,13 +50,19 @@ def check_space(base: Base, template: Served | None, name: str) -> None:
     if not (base.public or is_embedded(base.name)):
         raise ValueError(f"--space: nobody else has the base {base.name!r}; name it on the Hub with --base_model")
     if template is None or template.trained is None:
-        raise ValueError(f"--space: {name}: no budget was trained, and the page asks for budgets; leave it out")
+        raise ValueError(f"--space: {name}: {no_budgets(template)}; leave it out")
+
+
+def no_budgets(template: Served | None) -> str:
+    """Why there is no page for an adapter that was trained on no number of tokens."""
+    trained = "no budget was trained" if template is None else "efforts were trained, and no number of tokens"
+    return f"{trained}, and the page asks for budgets"
 
 
 def write_page(exported: Path, folder: Path, template: Served | None, *, base: Base | None, name: str) -> None:
     """The same without a copy of the base: of the Hub, a folder of this machine, or None for base/ beside app.py."""
     if template is None or template.trained is None:
-        raise ValueError(f"{name}: no budget was trained, and the page asks for budgets")
+        raise ValueError(f"{name}: {no_budgets(template)}")
     record = read_record(exported / "run.json")
     asked, arguments = prompts_of_record(record), record["arguments"]
     # Those that take a number of tokens, the one that a server would choose first.

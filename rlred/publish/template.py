@@ -26,7 +26,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from rlred.data.budgets import EFFORTS, Wording
+from rlred.data.budgets import EFFORTS, Wording, asks_tokens
 from rlred.data.prompts import Prompts
 
 LARGEST = 2**20  # where nobody knows the context of the base
@@ -40,7 +40,7 @@ _BLOCK = (
     + r"""; without @FIELDS@ and @MODE@ nothing changes. -#}
 {%- set rlred = namespace(field="", budget=none, effort=none, mode=none, words="", last=-1, head="") -%}
 {%- set rlred.turns = [] -%}
-@TAKE@@EFFORT@
+@TAKE@@EFFORT@@NO_TOKENS@
 {%- if @MODE@ is defined and @MODE@ is not none -%}
     {%- set rlred.mode = @MODE@ -%}
 {%- elif rlred.field -%}
@@ -211,20 +211,22 @@ def budget_template(
     *,
     largest: int = LARGEST,
     trained: tuple[int, int] | None = None,
+    efforts: tuple[float, float] | None = None,
 ) -> str:
     """The chat template `base` behind the block that words a budget.
 
     `prompts` are the run's, fitted to its tokenizer; `modes` those that were trained (free is always there); `largest`
-    is the largest number of tokens that is taken, and `trained` the range that an error names.
+    is the largest number of tokens that is taken; `trained` and `efforts` are the ranges that an error names.
     """
     names, asking = Variables.beside(base), [mode for mode in modes if mode != "free"]
     known = [f'"{mode}" with {names.effort if mode == "effort" else names.budgets[0]}' for mode in asking]
-    known, efforts = [*known, '"free" without'], "effort" in modes
+    known, takes_efforts = [*known, '"free" without'], "effort" in modes
     told = {
-        "ASK_EFFORT": _ASK_EFFORT if efforts else "",
+        "ASK_EFFORT": _ASK_EFFORT if takes_efforts else "",
+        "NO_TOKENS": _NO_TOKENS if takes_efforts and not asks_tokens(asking) else "",
         "NAME": names.effort,
-        "TAKES": _TAKES,
-        "FIELDS": " or ".join([*names.budgets, *([names.effort] if efforts else [])]),
+        "TAKES": _TAKES + ("" if efforts is None else f" (trained: {efforts[0]:g} to {efforts[1]:g})"),
+        "FIELDS": " or ".join([*names.budgets, *([names.effort] if takes_efforts else [])]),
         "FIELD": names.budgets[0],
         "MODE": names.mode,
         "DEFAULT": default_mode(modes),
@@ -234,7 +236,7 @@ def budget_template(
         "FOLDS": str(prompts.folds_system).lower(),
         "IN_PARTS": str(prompts.in_parts).lower(),
         "TAKE": _take(names.budgets),
-        "EFFORT": _effort(names.effort) if efforts else "",
+        "EFFORT": _effort(names.effort) if takes_efforts else "",
         # Last: what a wording says is not searched for names.
         "WORDS": _words(prompts.wording, (*asking, "free")),
     }
@@ -290,10 +292,18 @@ def _take(names: tuple[str, ...]) -> str:
     return "\n".join([*lines, "{%- endif -%}"])
 
 
+# Where efforts alone were trained, a number of tokens is refused in words that say so.
+_NO_TOKENS = r"""
+{%- if rlred.field -%}
+    {{- raise_exception(rlred.field ~ "=" ~ (rlred.budget | tojson) ~
+        ": this model was trained for efforts, not for numbers of tokens; leave it out and give @NAME@, @TAKES@") -}}
+{%- endif -%}"""
+
 # What the mode effort does with its words; a wrong effort is an error where it is used, not where another value wins.
 _ASK_EFFORT = r"""{%- if rlred.effort is none or rlred.field -%}
             {{- raise_exception("@MODE@=\"effort\" needs @NAME@, @TAKES@, and no number of tokens") -}}
-        {%- elif rlred.effort is boolean or rlred.effort is not number or rlred.effort <= 0 or rlred.effort > 1 -%}
+        {%- elif rlred.effort is boolean or rlred.effort is not number or
+                not (rlred.effort > 0 and rlred.effort <= 1) -%}
             {{- raise_exception("@NAME@=" ~ (rlred.told | tojson) ~ " is no effort; give @TAKES@") -}}
         {%- endif -%}
         {%- set rlred.effort = (100 * rlred.effort + 0.5) | int -%}

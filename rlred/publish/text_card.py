@@ -13,10 +13,10 @@ from transformers import AutoTokenizer
 
 from rlred.compression.arguments import UNASKED
 from rlred.compression.rows import make_ratio_format
-from rlred.data.budgets import EFFORTS, asks_tokens, effort_of, make_wording
+from rlred.data.budgets import EFFORTS, asks_tokens, make_wording
 from rlred.data.markers import Markers
 from rlred.data.prompts import Prompts, prompts_of_record, snippet
-from rlred.evaluation.evaluate import range_of_record
+from rlred.evaluation.evaluate import efforts_of_record, range_of_record
 from rlred.evaluation.results import read_result, results_in
 from rlred.files import read_record
 from rlred.publish.measured import eval_results, measured
@@ -147,14 +147,12 @@ def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
 
 def trained_budgets(settings: dict) -> str:
     """The range of budgets, in tokens, and of efforts."""
-    arguments, (low, high) = settings["arguments"], range_of_record(settings)
-    modes = [mode for mode, weight in arguments["modes"].items() if weight > 0]
-    efforts = [effort_of(effort) for effort in arguments.get("efforts") or [arguments.get("effort_low", 1.0), 1.0]]
-    told = f"Efforts from {min(efforts):g} to {max(efforts):g} were trained."
-    if "effort" in modes and not asks_tokens(modes):
-        return told
-    told = f" {told}" if "effort" in modes else ""
-    return f"Budgets from {low} to {high} tokens were trained.{told}"
+    (low, high), efforts = range_of_record(settings), efforts_of_record(settings)
+    modes = [mode for mode, weight in settings["arguments"]["modes"].items() if weight > 0]
+    told = [f"Efforts from {efforts[0]:g} to {efforts[1]:g} were trained."] if efforts else []
+    if asks_tokens(modes) or not efforts:
+        told = [f"Budgets from {low} to {high} tokens were trained.", *told]
+    return " ".join(told)
 
 
 def asked_otherwise(arguments: dict) -> tuple[str, list[str], str]:

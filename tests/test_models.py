@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from trl import ModelConfig
 from rlred.cli.generate import Generate
 from rlred.data.models import Loading, check_model, load_model, load_tokenizer, local_adapter
 from rlred.evaluation.sweep import merged_adapter
+from rlred.tiny import ADAPTERS, EMBEDDED
 from tests.paths import ROOT
 
 
@@ -25,6 +27,14 @@ def test_the_fields_are_those_of_a_model_config():
         Loading(load_in_4bit=True, load_in_8bit=True)
     with pytest.raises(ValueError, match="dtype must be float32, bfloat16, float16, auto, got 'float31'"):
         Loading("float31")
+
+
+def test_every_embedded_model_and_adapter_is_in_the_wheel():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = told["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    published = {path.parent.name for path in (ROOT / "data").glob("*/*.safetensors")}
+    assert published == {*EMBEDDED, *ADAPTERS}
+    assert all(included[f"data/{name}"] == f"rlred/tiny/{name}" for name in published)
 
 
 def test_a_folder_that_is_not_there_and_one_of_an_adapter_are_named_as_such(tmp_path):

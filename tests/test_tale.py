@@ -1,6 +1,7 @@
 """TALE on the embedded model: the search keeps what was right, the training moves the adapter, and nothing is lost."""
 
 import json
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -13,7 +14,7 @@ from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.sampling import Sampling
 from rlred.rewards import Correctness
 from rlred.runs.tale import Search, TaleArguments, run, search_budgets, sft_rows
-from rlred.tiny import resolve_adapter, resolve_model
+from rlred.tiny import ADAPTERS, resolve_adapter, resolve_model
 from rlred.tiny.makers.tiny_overthinking import make_overthinking
 
 BUDGETS = [24, 48, 72]
@@ -56,6 +57,7 @@ def test_the_base_of_a_published_adapter_is_the_embedded_one_in_every_folder(tmp
     (tmp_path / "data" / "tiny_reasoner").mkdir(parents=True)
     assert resolve_model("data/tiny_reasoner") == "data/tiny_reasoner"  # somebody's own
     assert resolve_model("mine/tiny_reasoner") == "mine/tiny_reasoner" and resolve_adapter("mine") == "mine"
+    assert all(Path(resolve_adapter(name)).is_dir() for name in ADAPTERS)
 
 
 @pytest.mark.parametrize(

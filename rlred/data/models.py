@@ -205,7 +205,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False, field: str = "--t
 
 
 def local_adapter(name: str, field: str = "--adapter") -> str:
-    """The folder of an adapter: `name` itself, the embedded `l1_maxlen`, or what is downloaded of a Hub id.
+    """The folder of an adapter: `name` itself, that of an embedded one, or what is downloaded of a Hub id.
 
     Raises `ValueError`, which calls the name `field`, where there is none.
     """

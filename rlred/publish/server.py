@@ -40,7 +40,7 @@ from rlred.files import read_record
 from rlred.publish.export import export
 from rlred.publish.serving import Served, runs_code
 from rlred.publish.template import LARGEST, Variables, base_template
-from rlred.tiny import resolve_adapter
+from rlred.tiny import adapter_folder, resolve_adapter
 
 NEEDS = "rlred serve needs fastapi, openai and uvicorn; install them with: pip install 'rlred[serve]'"
 CLOSED = ("/reset", "/load_model")
@@ -130,9 +130,7 @@ def whole_weights(adapter: str) -> Iterator[tuple[Path, dict]]:
 
     Merged weights that an export has made are taken as they are; others are made for as long as the context lasts.
     """
-    given = Path(resolve_adapter(adapter))
-    if not given.is_dir():
-        raise ValueError(f"{adapter}: there is no such folder; name an adapter's, or l1_maxlen for the embedded one")
+    given = adapter_folder(adapter)
     name = given.resolve().name.replace("@", "-")  # behind an @ the server reads a revision
     with tempfile.TemporaryDirectory(prefix="rlred-serve-") as temporary:
         whole = next((one for one in (given, given / "merged") if (one / "config.json").is_file()), None)

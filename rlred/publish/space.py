@@ -121,11 +121,9 @@ def front_matter(title: str) -> str:
 def played(adapter: str) -> Iterator[Path]:
     """The folder of the page over an adapter of this machine, for as long as the context lasts."""
     from rlred.publish.export import base_of, export
-    from rlred.tiny import resolve_adapter
+    from rlred.tiny import adapter_folder
 
-    given = Path(resolve_adapter(adapter))
-    if not given.is_dir():
-        raise ValueError(f"{adapter}: there is no such folder; name an adapter's, or l1_maxlen for the embedded one")
+    given = adapter_folder(adapter)
     name = given.resolve().name
     with tempfile.TemporaryDirectory(prefix="rlred-play-") as temporary:
         exported = export(given, Path(temporary) / name)

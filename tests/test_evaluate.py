@@ -1,6 +1,7 @@
 """`rlred evaluate`: several models on the same questions, and one outside what it was trained on."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -97,6 +98,17 @@ RANGES = [
     ({"budget_distribution": "log_uniform"}, {"trained_budgets": [20, 33]}, (20, 33)),  # what a start has left
     ({"budget_distribution": "choices", "budget_choices": [24, 8]}, {"trained_budgets": [24, 24]}, (24, 24)),
 ]
+
+
+COMMANDS = (["evaluate", "--num_questions", "2"], ["generate", "1+2+3=?"])
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_more_tokens_than_a_model_has_positions_are_one_line(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert rlred([*words, "--model", "tiny_reasoner", "--budgets", "1000000000"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(r"error: --budgets 1000000000: tiny_reasoner has \d+ positions; ask for fewer tokens", said)
 
 
 @pytest.mark.parametrize("changes, found, wanted", RANGES)

@@ -92,6 +92,14 @@ def on_another_base(adapter: str | None, name: str, model, loading: Loading | No
     return f"`{adapter}` was trained on `{trained_on}` and is measured on `{name}`" if other else None
 
 
+def check_positions(model, budgets: list[int], name: str) -> None:
+    """Raises `ValueError` for a budget of more tokens than a model has positions; an engine has none to ask for."""
+    config = getattr(model, "config", None)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) if config is not None else None
+    if context and budgets and max(budgets) > context:
+        raise ValueError(f"--budgets {max(budgets)}: {name} has {context} positions; ask for fewer tokens")
+
+
 def prompts_of(adapter: str | None) -> Prompts:
     """How an adapter was asked in training; in L1's words, without system prompt, where that is not known."""
     run = Path(adapter or "") / "run.json"
@@ -180,6 +188,7 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
     found, interrupted, warned = {}, {}, []
     for number, candidate in enumerate(candidates):
         model, tokenizer = _load(candidate, settings)
+        check_positions(model, settings.budgets, candidate.model)
         if told := on_another_base(candidate.adapter, candidate.model, model, Loading.of(settings)):
             logger.warning("%s", told)
             warned.append(told)

@@ -89,7 +89,7 @@ def find(argv: list[str]) -> tuple[str, list[str]]:
 def call(argv: list[str]) -> int:
     """Runs the command that is called, or lists the commands."""
     if argv[:1] == ["completion"] and (words := completion.asked()) is not None:
-        print("\n".join(words))
+        print(*words, sep="\n", end="\n" if words else "")  # an empty line would be a word, and no file be offered
         return 0
     if argv[:1] in (["-h"], ["--help"]):
         print(listing())

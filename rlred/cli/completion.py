@@ -7,14 +7,27 @@ from rlred.flags import choices_of, flags_of, required
 
 TRAIN = ("--config", "--config_file", "--num_processes", "--audit_only", "--print_config", "--output_dir", "--seed")
 LINE = 'complete -o default -C "rlred completion bash" rlred'
-SHELLS = {"bash": LINE, "zsh": f"autoload -Uz bashcompinit && bashcompinit\n{LINE}"}
+# bashcompinit needs compinit, which a new zsh has not run. fish has no such function; it offers files where rlred is silent.
+ZSH = f"""(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}
+autoload -Uz bashcompinit && bashcompinit
+{LINE}"""
+FISH = """function __rlred_words
+    set -l words (COMP_LINE=(commandline -cp) rlred completion fish)
+    if set -q words[1]
+        printf '%s\\n' $words
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete -c rlred -f -a '(__rlred_words)'"""
+SHELLS = {"bash": LINE, "zsh": ZSH, "fish": FISH}
 
 
 @dataclass(frozen=True)
 class Completion:
-    """The line for a shell's own file that makes Tab complete commands, recipes and flags.
+    """The lines for a shell's own file that make Tab complete commands, recipes and flags.
 
-    Append it: >> ~/.bashrc, or >> ~/.zshrc.
+    Append it: >> ~/.bashrc, >> ~/.zshrc or >> ~/.config/fish/config.fish.
 
     rlred completion bash
     rlred completion zsh

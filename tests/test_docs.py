@@ -22,6 +22,7 @@ import yaml
 
 from rlred.checks import probe_report
 from rlred.cli import command_of, find
+from rlred.evaluation.page import write_page
 from rlred.evaluation.results import read_result, to_markdown
 from rlred.flags import parse
 from rlred.rewards import REWARDS
@@ -189,6 +190,18 @@ def test_the_board_against_the_base_is_that_of_both_files():
 @pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "data").glob("*/adherence.json")))
 def test_a_published_table_is_made_from_its_file(folder):
     assert to_markdown(read_result(folder)).strip() == (folder / "adherence.md").read_text().strip()
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("reports/*/report.html")), ids=lambda path: path.parent.name)
+def test_a_published_page_is_what_report_makes(path, tmp_path):
+    """Its words and figures; the drawing of a chart follows the version of matplotlib."""
+
+    def told(page) -> str:
+        return re.sub(r"<svg.*?</svg>", "", page.read_text(), flags=re.S)
+
+    name = path.parent.name
+    made = write_page([ROOT / "data" / name], tmp_path)
+    assert told(path) == told(made), f"rlred report data/{name} --output FOLDER makes it anew"
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in DOCS.glob("probes/*/probe.json")), ids=str)

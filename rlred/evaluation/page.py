@@ -122,9 +122,9 @@ def section(name: str, folder: Path, results: list[Result], stem: Path) -> list[
         caption = f"Training: the {steps} steps, as the trainer logged them."
         parts.append(figure_of(draw_curves(curves), Path(f"{stem}-training.png"), caption))
     for result in results:
-        heard = (result.details.get("hindsight_start") or {}).get("rank_correlation")
-        if heard:
-            said = ", ".join(f"{value:.2f} after {update}" for update, value in heard)
+        measured = (result.details.get("hindsight_start") or {}).get("rank_correlation")
+        if measured:
+            said = ", ".join(f"{value:.2f} after {update}" for update, value in measured)
             parts.append(f"<p>Rank correlation during the hindsight start, by updates: {said}.</p>")
         parts += examples_of(result)
     settings = folder / "run.json"

@@ -66,7 +66,8 @@ def started(shell: str, home) -> tuple[int, int]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(home)
-        os.execvpe(shell, [shell, *without, "-i"], {**os.environ, **own, "TERM": "xterm" if shell == "fish" else "dumb"})
+        own["TERM"] = "xterm" if shell == "fish" else "dumb"
+        os.execvpe(shell, [shell, *without, "-i"], {**os.environ, **own})
     return pid, terminal
 
 

@@ -55,7 +55,7 @@ def load(name: str):
     return module
 
 
-pages, formula = load("pages"), load("formula")
+pages, formula, colab = load("pages"), load("formula"), load("colab")
 
 
 def rows_of(text: str, header: str) -> list[list[str]]:
@@ -482,16 +482,42 @@ def test_a_formula_is_drawn():
 
 @pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_opens_anywhere(path):
-    """It finds the clone that it lies in, or clones the address of pyproject.toml, whose Colab link is its badge."""
+    """It finds the clone that it lies in, or clones an address, which has its Colab link in a badge."""
     text = path.read_text()
-    assert pages.with_address(path.stem, text, pages.address()) == text, "python docs/hooks/pages.py writes it anew"
-    moved = pages.with_address(path.stem, text, "https://github.com/me/it")
+    held = re.search(r'REPOSITORY = \\"(.*?)\\"', text)[1]
+    assert colab.with_address(path.stem, text, held) == text, "python docs/hooks/pages.py writes it anew"
+    assert held == (colab.declared() or held)
+    moved = colab.with_address(path.stem, text, "https://github.com/me/it")
     link = f"https://colab.research.google.com/github/me/it/blob/main/docs/notebooks/{path.stem}.ipynb"
     first = json.loads(moved)["cells"][0]["source"]
     assert first[0].startswith("# ") and link in first[2] and 'REPOSITORY = \\"https://github.com/me/it\\"' in moved
-    assert pages.with_address(path.stem, moved, "https://github.com/me/it") == moved
-    assert pages.with_address(path.stem, moved, pages.address()) == text
-    assert "Open in Colab" not in pages.with_address(path.stem, text, "https://git.example.org/me/it")
+    assert colab.with_address(path.stem, moved, "https://github.com/me/it") == moved
+    assert colab.with_address(path.stem, moved, held) == text
+    assert "Open in Colab" not in colab.with_address(path.stem, text, "https://git.example.org/me/it")
+
+
+@pytest.mark.parametrize(
+    "origin, address",
+    [
+        ("https://github.com/me/it", "https://github.com/me/it"),
+        ("git@github.com:me/it.git", "https://github.com/me/it"),
+        ("https://git.example.org/me/it", ""),
+        (None, ""),
+    ],
+)
+def test_a_clone_from_github_knows_its_address(origin, address, tmp_path):
+    """Its page of notebooks has a link to Colab for each, and a clone from elsewhere has none."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "it"\n')
+    assert colab.address(tmp_path) == ""
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    if origin:
+        subprocess.run(["git", "remote", "add", "origin", origin], cwd=tmp_path, check=True)
+    assert colab.address(tmp_path) == address
+    page = colab.with_links((DOCS / "notebooks" / "index.md").read_text(), address)
+    links = page.count("https://colab.research.google.com/github/me/it/blob/main/docs/notebooks/")
+    assert links == (len(list((DOCS / "notebooks").glob("*.ipynb"))) if address else 0)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "it"\n[project.urls]\nRepository = "https://github.com/they/it.git"\n')
+    assert colab.address(tmp_path) == "https://github.com/they/it"
 
 
 def test_every_recipe_has_a_page_with_its_yaml():

@@ -1,18 +1,18 @@
 """The pages that are made from the code: recipes, rewards, commands, findings of the audit, the table of methods.
 
 `python docs/hooks/pages.py` writes the table of methods from docs/board.json into docs/choose-a-method.md, and the
-address of the repository (pyproject.toml, `[project.urls]`, `Repository`) into the notebooks. All other pages are made
-by docs/hooks/site.py while `make docs` builds, and lie nowhere.
+address of the repository into the notebooks (docs/hooks/colab.py). All other pages are made by docs/hooks/site.py while
+`make docs` builds, and lie nowhere.
 """
 
 import ast
 import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from statistics import fmean
 
+import colab
 import yaml
 from formula import block
 
@@ -359,59 +359,7 @@ def audit() -> str:
     return "\n\n".join(made) + "\n"
 
 
-NOTEBOOKS = ROOT / "docs" / "notebooks"
-COLAB = "https://colab.research.google.com"
-SETUP = """import os
-import subprocess
-import sys
-from pathlib import Path
-
-REPOSITORY = "{address}"  # what is cloned where this notebook does not lie in a clone, as in Colab
-ROOT = next((place for place in (Path.cwd(), *Path.cwd().parents) if (place / "recipes").is_dir()), None)
-if ROOT is None:
-    if not REPOSITORY:
-        raise SystemExit("Set REPOSITORY to the address of the repository, and run this cell again.")
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, "rlred"], check=True)
-    ROOT = Path("rlred").resolve()
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--editable", str(ROOT)], check=True)
-    sys.path.insert(0, str(ROOT))
-os.chdir(ROOT)
-"""
-
-
-def address() -> str:
-    """Where the repository is, as pyproject.toml says; "" where it says nothing."""
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
-    return told.get("Repository", "").removesuffix("/").removesuffix(".git")
-
-
-def colab(name: str, address: str) -> str:
-    """The line that opens a notebook in Colab; "" for a repository that is not on GitHub.
-
-    >>> colab("a", "https://github.com/me/it").partition("](")[2].partition("](")[2]
-    'https://colab.research.google.com/github/me/it/blob/main/docs/notebooks/a.ipynb)'
-    >>> colab("a", "")
-    ''
-    """
-    place = address.partition("https://github.com/")[2]
-    link = f"{COLAB}/github/{place}/blob/main/docs/notebooks/{name}.ipynb"
-    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})" if place else ""
-
-
-def with_address(name: str, text: str, address: str) -> str:
-    """The text of a notebook that knows where the repository is: its first line of Markdown, its first cell of code."""
-    book = json.loads(text)
-    about = next(cell for cell in book["cells"] if cell["cell_type"] == "markdown")
-    code = next(cell for cell in book["cells"] if cell["cell_type"] == "code")
-    lines = re.sub(r"\[!\[Open in Colab\].*\n\n?", "", "".join(about["source"])).split("\n")
-    badge = colab(name, address)
-    about["source"] = "\n".join([lines[0], "", badge, *lines[1:]] if badge else lines).splitlines(keepends=True)
-    own = "".join(code["source"]).partition("os.chdir(ROOT)\n")[2]
-    code["source"] = (SETUP.format(address=address) + own).removesuffix("\n").splitlines(keepends=True)
-    return json.dumps(book, indent=1, ensure_ascii=False) + "\n"
-
-
 if __name__ == "__main__":
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        path.write_text(with_address(path.stem, path.read_text(), address()))
+    for path in sorted(colab.NOTEBOOKS.glob("*.ipynb")):
+        path.write_text(colab.with_address(path.stem, path.read_text(), colab.address()))
     CHOICE.write_text(with_table(CHOICE.read_text()))

@@ -7,6 +7,7 @@ import posixpath
 import re
 from pathlib import Path
 
+import colab
 import pages
 import plots
 from mkdocs.structure.files import File
@@ -45,7 +46,9 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Replaces links to files outside docs/ by the files' names."""
+    """Replaces links to files outside docs/ by the files' names, and adds the links to Colab."""
+    if page.file.src_uri == "notebooks/index.md":
+        markdown = colab.with_links(markdown, colab.address())
     folder = posixpath.dirname(page.file.src_uri)
 
     def replaced(match):

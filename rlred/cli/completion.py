@@ -7,7 +7,7 @@ from rlred.flags import choices_of, flags_of, required
 
 TRAIN = ("--config", "--config_file", "--num_processes", "--audit_only", "--print_config", "--output_dir", "--seed")
 LINE = 'complete -o default -C "rlred completion bash" rlred'
-# bashcompinit needs compinit, which a new zsh has not run. fish has no such function; it offers files where rlred is silent.
+# bashcompinit needs compinit, which a new zsh has not run. fish has no `complete -C` of bash's kind.
 ZSH = f"""(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}
 autoload -Uz bashcompinit && bashcompinit
 {LINE}"""

@@ -12,9 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
-from html.parser import HTMLParser
 from statistics import fmean
-from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -55,7 +53,7 @@ def load(name: str):
     return module
 
 
-pages, formula, colab = load("pages"), load("formula"), load("colab")
+pages, formula, colab, links = (load(name) for name in ("pages", "formula", "colab", "links"))
 
 
 def rows_of(text: str, header: str) -> list[list[str]]:
@@ -514,9 +512,11 @@ def test_a_clone_from_github_knows_its_address(origin, address, tmp_path):
         subprocess.run(["git", "remote", "add", "origin", origin], cwd=tmp_path, check=True)
     assert colab.address(tmp_path) == address
     page = colab.with_links((DOCS / "notebooks" / "index.md").read_text(), address)
-    links = page.count("https://colab.research.google.com/github/me/it/blob/main/docs/notebooks/")
-    assert links == (len(list((DOCS / "notebooks").glob("*.ipynb"))) if address else 0)
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "it"\n[project.urls]\nRepository = "https://github.com/they/it.git"\n')
+    count = page.count("https://colab.research.google.com/github/me/it/blob/main/docs/notebooks/")
+    assert count == (len(list((DOCS / "notebooks").glob("*.ipynb"))) if address else 0)
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "it"\n[project.urls]\nRepository = "https://github.com/they/it.git"\n'
+    )
     assert colab.address(tmp_path) == "https://github.com/they/it"
 
 
@@ -558,44 +558,14 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         "reference/cli/index.html",
     ):
         assert (tmp_path / "site" / name).is_file()
-    assert dead_links(tmp_path / "site") == []
-
-
-class Links(HTMLParser):
-    """The addresses and the anchors of a page."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.to, self.anchors = [], set()
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        told = dict(attrs)
-        self.to += [told[name] for name in ("href", "src") if told.get(name)]
-        self.anchors |= {told[name] for name in ("id", "name") if told.get(name)}
-
-
-def dead_links(site) -> list[str]:
-    """The links of a built site, its made pages and pictures among them, that lead to no file and to no anchor."""
-    pages = {path: Links(path.read_text()) for path in site.rglob("*.html") if path.name != "404.html"}
-    dead = []
-    for path, page in pages.items():
-        for link in page.to:
-            target, _, anchor = unquote(link).partition("#")
-            if re.match(r"\w+:|//", target) or target.startswith("/"):
-                continue
-            place = (path.parent / target).resolve() if target else path
-            place = place / "index.html" if place.is_dir() else place
-            if not place.is_file() or (anchor and place in pages and anchor not in pages[place].anchors):
-                dead.append(f"{path.relative_to(site)}: {link}")
-    return dead
+    assert links.dead_links(tmp_path / "site") == []
 
 
 def test_a_dead_link_of_a_site_is_found(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "index.html").write_text('<h1 id="top">A</h1><img src="../b.png"><a href="#top">up</a>')
     (tmp_path / "index.html").write_text('<a href="a/#top">A</a><a href="a/#low">A</a><a href="c/">C</a>')
-    assert sorted(dead_links(tmp_path)) == ["a/index.html: ../b.png", "index.html: a/#low", "index.html: c/"]
+    assert sorted(links.dead_links(tmp_path)) == ["a/index.html: ../b.png", "index.html: a/#low", "index.html: c/"]
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Where the repository is, and the links that open its notebooks in Colab, which opens what is on GitHub.
 
-The address is that of pyproject.toml (`[project.urls]`, `Repository`). Where pyproject.toml has none, the address is the
-`origin` of the clone, if that is on GitHub. `python docs/hooks/pages.py` writes the address into the notebooks, and the
-site has the links on its page of notebooks.
+The address is that of pyproject.toml (`[project.urls]`, `Repository`). Where pyproject.toml has none, the address is
+the `origin` of the clone, if that is on GitHub. `python docs/hooks/pages.py` writes the address into the notebooks, and
+the site has the links on its page of notebooks.
 """
 
 import json

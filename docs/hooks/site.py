@@ -1,13 +1,15 @@
-"""MkDocs' hooks: the pages and pictures that are made while the site is built, and links to files beside docs/.
+"""MkDocs' hooks: the pages and pictures that are made while the site is built, links to files beside docs/, dead links.
 
 A link to a file of the repository that is not in docs/ would be dead on the site: it becomes the file's name.
 """
 
+import logging
 import posixpath
 import re
 from pathlib import Path
 
 import colab
+import links
 import pages
 import plots
 from mkdocs.structure.files import File
@@ -58,3 +60,9 @@ def on_page_markdown(markdown, page, config, files):
         return f"{text} (`{place.lstrip('./')}` of the repository)" if outside else match[0]
 
     return LINK.sub(replaced, markdown)
+
+
+def on_post_build(config):
+    """Warns of each dead link of the built site; with `--strict` the build then fails."""
+    for dead in links.dead_links(Path(config.site_dir)):
+        logging.getLogger("mkdocs.hooks.links").warning("dead link: %s", dead)

@@ -155,12 +155,12 @@ def test_bad_flags_are_one_clear_line(flags, message, tmp_path, capsys):
 @pytest.mark.parametrize("flag", ["--num_samples 4", "--baselines brevity", "--vllm", "--budgets 16", "--wording l1"])
 def test_what_is_asked_of_budgets_is_refused_beside_ratios_and_files(files, flag, capsys):
     assert rlred(["evaluate", *files.split(), *flag.split()]) == 2
-    assert f"{flag.split()[0]}: goes without {files.split()[0]}" in capsys.readouterr().err
+    assert f"{flag.split()[0]}: changes nothing with {files.split()[0]}" in capsys.readouterr().err
 
 
 UNREAD = ("--num_questions 3", "--questions q.csv", "--temperature 0", "--model m", "--max_completion_length 9")
 UNREAD += ("--adapter a", "--seed 4", "--split train", "--dtype bfloat16", "--system_prompt x")
-OF_FILES = [(f"p.jsonl {flag}", f"{flag.split()[0]}: goes without --predictions") for flag in UNREAD] + [
+OF_FILES = [(f"p.jsonl {flag}", f"{flag.split()[0]}: changes nothing with --predictions") for flag in UNREAD] + [
     ("p.jsonl --modes exact max", "--modes exact max: files were asked in one mode"),
     ("p.jsonl --modes effort", "--modes effort: saved predictions have budgets or ratios"),
     ("p.jsonl --modes max", "--modes max: no file has a budget"),

@@ -147,7 +147,7 @@ def test_they_stand_in_a_result_of_their_own(tmp_path, capsys):
         ("--interruptions 1.0", "--interruptions must be shares of the thinking, 0 to below 1, got 1.0"),
         ("--interruptions 0.5 -0.1", "--interruptions must be shares of the thinking, 0 to below 1, got -0.1"),
         ("--interruptions 50", "got 50.0"),
-        ("--interruptions 0.5 --ratios 0.5 --adapter x", "--interruptions: goes without --ratios"),
+        ("--interruptions 0.5 --ratios 0.5 --adapter x", "--interruptions: changes nothing with --ratios"),
     ],
 )
 def test_a_wrong_share_is_one_line(words, message, tmp_path, capsys):

@@ -390,9 +390,18 @@ def test_the_neighbours_as_commands(tmp_path, capsys):
     for words, message in (
         (f"rows --traces {traces} --output {x}", "give either --scores, to cut by them, or --levels"),
         (f"rows --traces {traces} --levels 1 1 --output {x}", "levels must be 5 probabilities"),
-        (f"rows --traces {traces} --levels 1 0 0 0 0 --short_share 0.5 --output {x}", "goes without --difficulty"),
-        (f"rows --traces {traces} --levels 1 0 0 0 0 --ratios 1.0 0.5 --output {x}", "--levels: goes without --ratios"),
-        (f"rows --traces {traces} --levels 1 0 0 0 0 --unasked --output {x}", "--levels: goes without --ratios"),
+        (
+            f"rows --traces {traces} --levels 1 0 0 0 0 --short_share 0.5 --output {x}",
+            "--levels: leave out --difficulty",
+        ),
+        (
+            f"rows --traces {traces} --levels 1 0 0 0 0 --ratios 1.0 0.5 --output {x}",
+            "--levels: these rows have no ratio; leave out --ratios",
+        ),
+        (
+            f"rows --traces {traces} --levels 1 0 0 0 0 --unasked --output {x}",
+            "--levels: these rows have no ratio; leave out --ratios",
+        ),
         (f"rows --traces {traces} --scores {scores} --short_share 2 --output {x}", "short_share must be above 0"),
         (f"shots --traces {traces} --scores {scores} --budget 3 --output {x}", "no example fits 3 tokens"),
         (f"shots --traces {traces} --scores {scores} --budget 99 --output {tmp_path / 'shots.json'}", "exists"),

@@ -130,10 +130,10 @@ def test_as_commands(tmp_path, capsys):
     assert report["rows"] == 2 * len(kept.read_text().splitlines()) and 0 < report["achieved"] < 1
     capsys.readouterr()
     for words, message in (
-        (f"--alpaca {tmp_path / 'a.json'}", "--cut: goes without"),
-        ("--difficulty length", "--cut: goes without"),
-        ("--ratios 1.0 0.5", "--cut: goes without --ratios, --tolerance and --unasked"),
-        ("--tolerance 0.1", "--cut: goes without --ratios, --tolerance and --unasked"),
+        (f"--alpaca {tmp_path / 'a.json'}", "--cut: leave out"),
+        ("--difficulty length", "--cut: leave out"),
+        ("--ratios 1.0 0.5", "--cut: these rows have no ratio; leave out --ratios, --tolerance and --unasked"),
+        ("--tolerance 0.1", "--cut: these rows have no ratio; leave out --ratios, --tolerance and --unasked"),
         ("--levels 1 0 0 0 0", "give either --scores, to cut by them, or --levels, or --cut random"),
     ):
         assert rlred([*base.split(), *words.split(), "--output", str(tmp_path / "x")]) == 2

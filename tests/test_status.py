@@ -156,7 +156,7 @@ def test_a_run_on_another_host_is_not_cleaned_from_here(tmp_path):
     record = json.loads((tmp_path / heartbeat.NAME).read_text())
     (tmp_path / heartbeat.NAME).write_text(json.dumps({**record, "host": "elsewhere"}))
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match="may be at work on elsewhere, which cannot be asked from here"):
+    with pytest.raises(ValueError, match="may be at work on elsewhere, which this machine cannot ask"):
         rlred_of("clean", tmp_path, "--yes")
 
 

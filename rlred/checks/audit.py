@@ -1,4 +1,4 @@
-"""The audit: before the first step, the known ways in which a length-control run fails, said out loud.
+"""The audit: before the first step, the known ways in which a length-control run fails.
 
 Each check reads configuration and data alone and yields findings: the field, its value and what to do. Errors stop
 the run; warnings are logged. The evidence for a trap stands beside its check.
@@ -105,12 +105,12 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
             yield error("per_device_train_batch_size", training.per_device_train_batch_size, advice)
     for name in names_twice(declared(reward).__name__ for reward in rewards):
         # TRL 1.16 logs a reward as rewards/NAME/mean.
-        yield error("reward", name, "two rewards of the run are called that, and would be logged as one; rename one")
+        yield error(
+            "reward", name, "two rewards of the run have this name, and would be logged as one; rename one of them"
+        )
     for part in [part for reward in rewards for part in masking(reward) if len(rewards) > 1]:
         # TRL 1.16 adds the rewards up by nansum, in which a None beside a number is a 0.
-        advice = (
-            "masks completions by None, and another reward's opinion would bring them back as a 0; train on it alone"
-        )
+        advice = "masks completions by None, which counts as 0 beside another reward; train on this reward alone"
         yield error("reward", part.__name__, advice)
     yield from audit_weights(scoring, training.max_completion_length)
     for part in dict.fromkeys(part for reward in scoring for part in find(reward, LengthMask)):
@@ -119,7 +119,7 @@ def audit_rewards(training: GRPOConfig, rewards: Sequence[Callable], modes: Coll
         for name in dict.fromkeys(part.__name__ for reward in scoring for part in find(reward, Laconic, Lead)):
             # They go on from what the log holds last (rewards/logged.py): an entry for each optimiser step, not batch.
             advice = (
-                f"{name} adapts once a batch, by its optimiser steps, and here several steps train on one batch; set "
+                f"{name} adapts once for each batch, and here several optimiser steps train on one batch; set "
                 "num_iterations to 1 and steps_per_generation to gradient_accumulation_steps"
             )
             yield error("num_iterations", training.num_iterations, advice)
@@ -158,7 +158,7 @@ def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]
     if sampled_modes(sampler) - {"free"}:
         if training.mask_truncated_completions:
             # TRL zeroes the loss of truncated rows: exactly the gradient that a length penalty needs.
-            advice = "removes the gradient of every overlong completion; set it to false"
+            advice = "every overlong completion would lose its gradient; set it to false"
             yield error("mask_truncated_completions", True, advice)
     if training.shuffle_dataset:
         # `training_rows` puts the budgets of one visit side by side, so that one batch compares a question at several.
@@ -166,7 +166,7 @@ def _rollouts(training: GRPOConfig, sampler: BudgetSampler) -> Iterator[Finding]
         yield error("shuffle_dataset", True, advice)
     if training.temperature <= 0:
         # The advantage is a rollout's reward less its group's mean: 0 for all of them where all are the same.
-        yield error("temperature", training.temperature, "the rollouts of a group would all be the same; use 1.0")
+        yield error("temperature", training.temperature, "all rollouts of a group would be the same; use 1.0")
 
 
 def _scaling(training: GRPOConfig, rewards: Sequence[Callable], modes: Collection[str]) -> Iterator[Finding]:
@@ -197,15 +197,15 @@ def _mask(reward: LengthMask) -> Iterator[Finding]:
 def _exact(reward: ExactLength, modes: set[str], sampler: BudgetSampler) -> Iterator[Finding]:
     if "max" in modes:
         # |n - N| is as large for n = N - 100, which a maximum allows, as for n = N + 100.
-        advice = "scores rows that ask for a maximum, and would punish them for being short; use by_mode or max_length"
+        advice = "rows that ask for a maximum would be penalised for being short; use by_mode or max_length"
         yield error("reward", "exact_length", advice)
     low, high = sampler.bounds
     price = reward.alpha * (1.0 if reward.deviation == "relative" else high - low)
     if "exact" in modes and low != high and price < 0.05:
         # The reward of a correct answer is 1: this is the share of it that the whole range of lengths is worth.
         advice = (
-            f"the worst deviation inside the budgets {low}..{high} costs {price:.3f}, next to nothing beside "
-            "correctness; a budget is kept only where alpha exceeds the accuracy gained per token over it"
+            f"the worst deviation inside the budgets {low}..{high} costs {price:.3f}, and a correct answer is worth 1; "
+            "raise alpha above the accuracy that a token over the budget gains, or budgets will not be kept"
         )
         yield warning("reward.alpha", reward.alpha, advice)
 
@@ -213,7 +213,7 @@ def _exact(reward: ExactLength, modes: set[str], sampler: BudgetSampler) -> Iter
 def _maximum(reward: MaxLength, modes: set[str], sampler: BudgetSampler) -> Iterator[Finding]:
     if "exact" in modes:
         # clip(alpha * (N - n) + delta, 0, 1) is largest for the shortest completion.
-        advice = "scores rows that ask for an exact length, and would not mind short ones; use by_mode or exact_length"
+        advice = "rows that ask for an exact length would not be penalised for being short; use by_mode or exact_length"
         yield error("reward", "max_length", advice)
     high = sampler.bounds[1]
     drop = reward.alpha * (1.0 if reward.deviation == "relative" else high)
@@ -224,8 +224,8 @@ def _maximum(reward: MaxLength, modes: set[str], sampler: BudgetSampler) -> Iter
     if "max" in modes and reward.over_penalty > 1:
         # L1 (2503.04697), appendix A.7: what is added to correctness rewards the short incorrect completion.
         advice = (
-            "an overrun costs more than a correct answer gives, so a short incorrect completion is rewarded over every "
-            "long one; 1 or less holds back overruns"
+            "an overrun costs more than a correct answer gives, so a short incorrect completion gets more than every "
+            "overlong correct one; use 1 or less"
         )
         yield warning("reward.over_penalty", reward.over_penalty, advice)
 
@@ -254,8 +254,8 @@ def _rollouts_without_start(rollouts: int) -> Iterator[Finding]:
     if 0 < rollouts < 200_000:
         # GRPO improves a control that is faintly there (docs/how-it-works.md); what was counted is in the text.
         advice = (
-            f"{rollouts:,} rollouts from a base that may ignore budgets: GRPO found no length control in a prototype's "
-            "19,200, nor in a public replication, and L1 used 1.4 million; expect one constant length"
+            f"{rollouts:,} rollouts of a base that may ignore budgets: expect one constant length, for GRPO found no "
+            "length control in a prototype's 19,200 rollouts, nor in a public replication; L1 used 1.4 million"
         )
         yield warning("hindsight", False, advice)
 
@@ -265,7 +265,7 @@ def _sweep(sampler: BudgetSampler, budgets: Sequence[int]) -> Iterator[Finding]:
     low, high = sampler.bounds
     if outside := [budget for budget in budgets if asks_tokens(sampled_modes(sampler)) and not low <= budget <= high]:
         # What is asked for beyond the range was not trained, and its errors are averaged with those of the range.
-        advice = f"{outside} are outside the trained range of {low} to {high}; change them with it, or leave them out"
+        advice = f"{outside} are outside the trained range of {low} to {high}; leave them out, or change the range"
         yield warning("eval_budgets", list(budgets), advice)
 
 
@@ -297,11 +297,17 @@ def audit_rows(
     yield from audit_columns(rewards, rows, sampled_modes(sampler), sampled)
     if tokenizer.chat_template is None:
         # Rows are conversations, and TRL renders them by the template: a base model has none.
-        yield error("model_name_or_path", tokenizer.name_or_path, "its tokenizer has no chat template")
+        yield error(
+            "model_name_or_path",
+            tokenizer.name_or_path,
+            "the tokenizer has no chat template; name a model that has one",
+        )
         return
     if tokenizer.eos_token_id is None:
         # A completion that does not end is as long as the cap, whatever was asked for.
-        yield error("eos_token", None, "the tokenizer has none, so a completion could never end")
+        yield error(
+            "eos_token", None, "the tokenizer has none, so a completion could never end; name a model that has one"
+        )
     sample = rows.select(range(min(len(rows), SAMPLED_ROWS)))
     prompts = prompts or Prompts(chat_template_kwargs=training.chat_template_kwargs or {}).fitted(tokenizer)
     asked = [prompts.asked(row["prompt"]) for row in sample]
@@ -314,7 +320,7 @@ def audit_rows(
     system = next((row["system"] for row in sample if row.get("system")), prompts.system_prompt)
     if prompts.folds_system and system:
         # Gemma 2 and the Mistral 7B models refuse a system turn, or drop it.
-        advice = "the chat template takes no system turn; the text stands at the head of the user turn"
+        advice = "the chat template takes no system turn; the text is put at the head of the user turn"
         yield warning("system_prompt", system[:80], advice)
     yield from _template(prompts, tokenizer, asked, texts, rewards)
 
@@ -322,7 +328,11 @@ def audit_rows(
     low, high = sampler.bounds
     if low != high and tokenizer(f" {low} tokens")["input_ids"] == tokenizer(f" {high} tokens")["input_ids"]:
         # A tokenizer without these digits writes the unknown token for both, and the model cannot tell them apart.
-        yield error("model_name_or_path", tokenizer.name_or_path, f"its tokenizer encodes {low} and {high} alike")
+        yield error(
+            "model_name_or_path",
+            tokenizer.name_or_path,
+            f"the tokenizer encodes {low} and {high} alike, so the model cannot tell them apart",
+        )
     if prompts.markers:
         try:
             marker_ids(tokenizer, prompts.markers.write(0, 123456789))
@@ -334,7 +344,7 @@ def audit_rows(
     if context is not None and longest + training.max_completion_length > context:
         # Beyond its positions a model writes without sense, and an engine refuses the prompt.
         advice = (
-            f"with prompts of up to {longest} tokens it exceeds the model's context of {context}; set it to "
+            f"with prompts of up to {longest} tokens, completions exceed the model's context of {context}; set it to "
             f"{max(1, context - longest)} or less, and budgets well below it"
         )
         yield error("max_completion_length", training.max_completion_length, advice)
@@ -342,7 +352,9 @@ def audit_rows(
         end = reward.length.end_of_thinking
         if any(not 0 <= token < len(tokenizer) for ids in reward.length.ends for token in ids):
             # Thinking that is never seen to end counts to the end of the completion.
-            yield error("reward.length.end_of_thinking", end, f"is no token of this tokenizer of {len(tokenizer)}")
+            yield error(
+                "reward.length.end_of_thinking", end, f"this tokenizer of {len(tokenizer)} tokens has no such id"
+            )
 
 
 def context_of(model) -> int | None:
@@ -362,16 +374,20 @@ def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> 
     for turn in asked[0].turns:
         if text_in(turn).strip() not in texts[0]:  # many templates trim a turn
             # L1 issue 14: the control is bound to the wording, so a template that edits the turn breaks it.
-            yield error("chat_template", texts[0][:80], f"does not keep the text of the {turn['role']} turn as it is")
+            yield error(
+                "chat_template",
+                texts[0][:80],
+                f"the template changes the text of the {turn['role']} turn; use one that keeps it",
+            )
     for name, value in prompts.chat_template_kwargs.items():
         if not re.search(rf"\b{re.escape(name)}\b", template):
             # Jinja takes every variable, and says nothing of those that no line reads.
-            advice = "the chat template names no such setting, and it changes nothing; check its spelling"
+            advice = "the chat template reads no setting of this name, so it changes nothing; check the spelling"
             yield warning(f"chat_template_kwargs.{name}", value, advice)
     if "strftime_now" in template and "date_string" not in prompts.chat_template_kwargs:
         # Llama 3's template writes "Today Date: ...": the prompt of a later day is another than that of training.
         advice = (
-            "writes today's date into every prompt; give chat_template_kwargs a date_string, if the template takes it"
+            "writes today's date into every prompt; set date_string in chat_template_kwargs, if the template reads it"
         )
         yield warning("chat_template", "strftime_now", advice)
     opened = texts[0].rpartition(text_in(asked[0].turns[-1]))[2]
@@ -379,6 +395,6 @@ def _template(prompts: Prompts, tokenizer, asked, texts: list[str], rewards) -> 
         for part in parts_of(reward):
             if prompts.end and prompts.end in opened and getattr(part, "require_end_of_thinking", False):
                 # Qwen3 with enable_thinking=False: no completion ends what the prompt has ended already.
-                advice = "the prompt ends the thinking itself, and every completion would be incorrect; set it to false"
+                advice = "the prompt already ends the thinking, so every completion would be incorrect; set it to false"
                 yield error("correctness.require_end_of_thinking", True, advice)
                 return

@@ -6,7 +6,7 @@ from rlred.flags import option, required
 
 @dataclass(frozen=True)
 class Clean:
-    """What a run's folder holds that is not needed any more, and with --yes its removal.
+    """List what a run's folder no longer needs; remove it with --yes.
 
     The adapter, run.json, results, their completions, best/ and the checkpoint to go on from always stay.
 
@@ -26,11 +26,9 @@ class Clean:
         folder = run_of(self.run_folder)
         record = read(folder)
         if record and record.get("state") == "running" and (there := alive(record)) is not False:
-            where = (
-                "is at work" if there else f"may be at work on {record.get('host')}, which cannot be asked from here"
-            )
+            where = "is at work" if there else f"may be at work on {record.get('host')}, which this machine cannot ask"
             raise ValueError(
-                f"{folder}: the run {where} (process {record['pid']}); clean it when it has ended, and there"
+                f"{folder}: the run {where} (process {record['pid']}); clean the folder after the run has ended"
             )
         found = removable(folder)
         left = []
@@ -39,7 +37,9 @@ class Clean:
             if self.yes and not one.remove():
                 left.append(one.path)
         if left:
-            raise ValueError(f"{left[0]}: cannot be removed, and {len(left) - 1} more; may this user write there?")
+            raise ValueError(
+                f"{left[0]}: cannot be removed, and {len(left) - 1} more; check that this user may write there"
+            )
         total = in_words(sum(one.size for one in found))
-        done = "removed" if self.yes else "can go; --yes removes them" if found else "nothing can go"
-        print(f"{folder}: {len(found)} of them, {total}: {done}" if found else f"{folder}: {done}")
+        done = "removed" if self.yes else "can be removed with --yes" if found else "nothing to remove"
+        print(f"{folder}: {len(found)} files and folders, {total}: {done}" if found else f"{folder}: {done}")

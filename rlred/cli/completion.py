@@ -33,7 +33,7 @@ class Completion:
     rlred completion zsh
     """
 
-    shell: str = required("Of which shell", positional=True, choices=tuple(SHELLS), metavar="SHELL")
+    shell: str = required("The shell", positional=True, choices=tuple(SHELLS), metavar="SHELL")
 
     def run(self) -> None:
         """Prints the lines that belong into the shell's own file."""

@@ -21,14 +21,18 @@ class Rows(AskedByRatio):
     rlred compress rows --traces work/traces.jsonl --cut random --output work/rows.jsonl
     """
 
-    traces: Path = required("Of `rlred compress traces`.", metavar="FILE")
-    scores: Path | None = option(None, "Of `rlred compress scores`; needed without --levels and --cut.", metavar="FILE")
+    traces: Path = required("File of `rlred compress traces`.", metavar="FILE")
+    scores: Path | None = option(
+        None, "File of `rlred compress scores`; needed without --levels and --cut.", metavar="FILE"
+    )
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
-    tokenizer: str = option(TINY_VERBOSE, "The target model's; ratios are shares of its tokens.")
+    tokenizer: str = option(TINY_VERBOSE, "Tokenizer of the target model; ratios are shares of its tokens.")
     ratios: list[float] = option(RATIOS, "Shares of the thinking to keep.")
-    ratios_per_question: int = option(1, "Rows that a trace gives.", metavar="N")
+    ratios_per_question: int = option(1, "Rows made of each trace.", metavar="N")
     difficulty: str | None = option(None, "Cut easy questions shorter (LiteCoT)", choices=DIFFICULTIES, metavar="BY")
-    short_share: float | None = option(None, "Share of the rows that are cut, the rest whole (TL;DR).", metavar="SHARE")
+    short_share: float | None = option(
+        None, "Share of the rows that are cut; the rest stay whole (TL;DR).", metavar="SHARE"
+    )
     unasked: bool = option(False, "Leave the ratio out of the prompt.")
     levels: list[float] = option(
         [], "In place of ratios: drop levels 0 to 4 of a trace with these probabilities (Dualformer).", metavar="P"
@@ -36,29 +40,27 @@ class Rows(AskedByRatio):
     cut: str | None = option(
         None, "In place of ratios: end the thinking somewhere, as a server's hard cut does", choices=CUTS, metavar="HOW"
     )
-    tolerance: float = option(0.05, "Leave out what misses its ratio by more.", metavar="X")
-    unprotected: bool = option(False, "Let numbers and operators go like words: a control.")
+    tolerance: float = option(0.05, "Leave out rows that miss their ratio by more.", metavar="X")
+    unprotected: bool = option(False, "Also drop numbers and operators: a control.")
     alpaca: Path | None = option(None, "Also write LLaMA-Factory's format here.", metavar="FILE")
-    seed: int = option(0, "Of what is drawn.", metavar="N")
+    seed: int = option(0, "Seed of what is drawn.", metavar="N")
 
     def __post_init__(self):
         check_output(self.output)
         must_not_exist("alpaca", self.alpaca)
         if sum(map(bool, (self.scores, self.levels, self.cut))) != 1:
-            raise ValueError("rows: give either --scores, to cut by them, or --levels, or --cut random")
+            raise ValueError("rows: give one of --scores, --levels and --cut random")
         if (self.levels or self.cut) and (self.ratios != RATIOS or self.tolerance != 0.05 or self.unasked):
             raise ValueError(
-                f"--{'levels' if self.levels else 'cut'}: goes without --ratios, --tolerance and --unasked: its rows "
-                "have no ratio to keep or to ask for"
+                f"--{'levels' if self.levels else 'cut'}: these rows have no ratio; leave out --ratios, --tolerance "
+                "and --unasked"
             )
         if self.levels and (self.difficulty or self.short_share is not None or self.unprotected):
-            raise ValueError(
-                "--levels: goes without --difficulty, --short_share and --unprotected, which are for ratios"
-            )
+            raise ValueError("--levels: leave out --difficulty, --short_share and --unprotected, which are for ratios")
         if self.cut and (self.difficulty or self.unprotected or self.alpaca):
             raise ValueError(
-                "--cut: goes without --difficulty and --unprotected, which are for ratios, and without --alpaca, a "
-                "format that cannot leave the inserted end of thinking out of the loss"
+                "--cut: leave out --difficulty and --unprotected, which are for ratios, and --alpaca, whose "
+                "format cannot keep the inserted end of thinking out of the loss"
             )
 
     def run(self) -> None:

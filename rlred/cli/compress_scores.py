@@ -14,14 +14,14 @@ class Scores:
     rlred compress scores --traces work/traces.jsonl --scorer random --seed 1 --output work/random.jsonl
     """
 
-    traces: Path = required("Of `rlred compress traces`.", metavar="FILE")
+    traces: Path = required("File of `rlred compress traces`.", metavar="FILE")
     output: Path = required("JSONL file to make, or to go on with.", metavar="FILE")
     scorer: str = required("Such as llmlingua2, self_information, conditional, question, random.")
     scorer_model: str | None = option(None, "Folder or Hub id (default for llmlingua2: its published model).")
-    dtype: str = option("float32", "Precision of its weights.")
-    seed: int = option(0, "Of the scorer `random`.", metavar="N")
+    dtype: str = option("float32", "Precision of the scorer's weights.")
+    seed: int = option(0, "Seed of the scorer `random`.", metavar="N")
     share: str | None = option(
-        None, "Score this share of many traces only, for a last run without it to read.", metavar="K/N"
+        None, "Score the K-th of N shares of the traces; a last run without --share joins them.", metavar="K/N"
     )
 
     def run(self) -> None:
@@ -37,6 +37,6 @@ class Scores:
             scorer = make_scorer(self.scorer, self.scorer_model, seed=self.seed, dtype=self.dtype)
             scores_stage(self.output, traces, scorer, name, share)
         if share:
-            print(f"share {share.text}: scored; without --share, all are read into {self.output}")
+            print(f"share {share.text}: scored; a run without --share joins all shares in {self.output}")
         else:
             print(f"{self.output}: scores of {len(traces)} texts")

@@ -34,7 +34,7 @@ class AskedByRatio(PromptSettings):
 def check_output(path: Path) -> None:
     """Raises `ValueError` for a JSONL file to make that is there, or whose report, FILE.json, would take its place."""
     if path.suffix == ".json":
-        raise ValueError(f"--output {path}: the report is written there; name the rows {path}l")
+        raise ValueError(f"--output {path}: the report has this name; name the rows {path}l")
     for one in (path, path.with_suffix(".json")):
         must_not_exist("output", one)
 

@@ -15,13 +15,13 @@ class Shots:
     rlred compress shots --traces work/traces.jsonl --scores work/scores.jsonl --budget 512 --output short.json
     """
 
-    traces: Path = required("Of `rlred compress traces`.", metavar="FILE")
-    scores: Path = required("Of `rlred compress scores`.", metavar="FILE")
+    traces: Path = required("File of `rlred compress traces`.", metavar="FILE")
+    scores: Path = required("File of `rlred compress scores`.", metavar="FILE")
     output: Path = required("Wording for `rlred evaluate`; must not exist.", metavar="FILE")
-    tokenizer: str = option(TINY_VERBOSE, "The target model's; the budget is in its tokens.")
-    budget: int = required("Of all examples together.", metavar="TOKENS")
+    tokenizer: str = option(TINY_VERBOSE, "Tokenizer of the target model; the budget is in its tokens.")
+    budget: int = required("Tokens of all examples together.", metavar="TOKENS")
     keep: float = option(0.5, "Examples are chosen as if each were cut to this ratio.", metavar="RATIO")
-    num_shots: int | None = option(None, "At most that many.", metavar="N")
+    num_shots: int | None = option(None, "Largest number of examples.", metavar="N")
 
     def __post_init__(self):
         for path in (self.output, self.output.with_suffix(".report.json")):

@@ -20,21 +20,23 @@ class Traces(Loading, AskedByRatio, ManyQuestions):
 
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
     from_file: Path | None = option(None, "Read completions from this file instead of sampling them.", metavar="FILE")
-    columns: list[str] = option([], "Of that file.", metavar="NAME=COLUMN")
+    columns: list[str] = option(
+        [], "Columns of --from_file under other names, as answer=solution.", metavar="NAME=COLUMN"
+    )
     model: str = option(TINY_VERBOSE, "A folder, a Hub id, or an embedded model.")
     questions: str = option("short_sums", "Embedded, a JSON/JSONL/Parquet/CSV file, or a Hub id.")
-    num_questions: int | None = option(None, "Default: all; 4,096 embedded ones.", metavar="N")
+    num_questions: int | None = option(None, "Number of questions (default: all; 4,096 embedded ones).", metavar="N")
     num_samples: int = option(1, "Completions of each question.", metavar="N")
     max_completion_length: int = option(512, "Where a completion is cut.", metavar="TOKENS")
     temperature: float = option(0.0, "0 is greedy.", metavar="T")
     batch_size: int = option(128, "Completions generated at once.", metavar="N")
-    seed: int = option(0, "Of questions and sampling.", metavar="N")
+    seed: int = option(0, "Seed of questions and sampling.", metavar="N")
 
     def __post_init__(self):
         super().__post_init__()
         check_output(self.output)
         if self.share and self.from_file:
-            raise ValueError("--share: nothing is sampled from --from_file; leave one of them out")
+            raise ValueError("--share: with --from_file nothing is sampled; leave out --share or --from_file")
         for pair in self.columns:
             if "=" not in pair.strip("="):
                 raise ValueError(f"--columns must be NAME=COLUMN, such as answer=solution, got {pair!r}")

@@ -5,7 +5,7 @@ from rlred.flags import option
 
 @dataclass(frozen=True)
 class Doctor:
-    """Versions, devices, what is missing for which extra, and the traps of this machine that are known.
+    """Versions, devices, missing packages of each extra, and known problems of this machine.
 
     The exit status is 1 where something would stop a run, else 0.
 
@@ -13,7 +13,7 @@ class Doctor:
     rlred doctor --traps_only
     """
 
-    traps_only: bool = option(False, "Check the traps alone, without importing torch.")
+    traps_only: bool = option(False, "Check the known problems alone, without importing torch.")
 
     def run(self) -> int:
         """Prints what is here and what is the matter with it."""

@@ -13,10 +13,14 @@ from rlred.flags import option
 class SavedPredictions:
     """Files of completions, in place of a model."""
 
-    predictions: list[Path] = option([], "JSON Lines, JSON, CSV or Parquet, also .gz.", metavar="FILE")
-    columns: list[str] = option([], "As length=cot_length solution=doc.target.", metavar="NAME=COLUMN")
-    ratios: list[float] = option([], "Shares of the length at ratio 1: to ask for, or one per file.")
-    prediction_budgets: list[int] = option([], "Tokens, one per file.", metavar="N")
+    predictions: list[Path] = option(
+        [], "Saved completions: JSON Lines, JSON, CSV or Parquet, also .gz.", metavar="FILE"
+    )
+    columns: list[str] = option(
+        [], "Columns with other names: length=cot_length solution=doc.target.", metavar="NAME=COLUMN"
+    )
+    ratios: list[float] = option([], "Shares of the length at ratio 1: those to ask for, or one per file.")
+    prediction_budgets: list[int] = option([], "Tokens that were asked for, one per file.", metavar="N")
     tokenizer: str | None = option(None, "Counts tokens where a file does not.")
 
 
@@ -29,14 +33,16 @@ OF_FILES = ("modes", "require_end_of_thinking", "end_of_thinking", "trust_remote
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Evaluation, SavedPredictions):
-    """Sweep budgets with a model and its adapters; with --ratios, shares of its length; with --predictions, nothing.
+    """Measure length control: of a model and its adapters, or of saved completions with --predictions.
 
     rlred evaluate --adapter outputs/l1_exact --budgets 16 32 64 --output outputs/again
     rlred evaluate --predictions a.jsonl b.jsonl --ratios 0.5 1.0 --output outputs/theirs
     """
 
     output: Path | None = option(None, "Folder for the report (default: the adapter's, if it has none).")
-    as_task: str | None = option(None, "Only write a task for it", choices=("lm_eval", "lighteval"), metavar="HARNESS")
+    as_task: str | None = option(
+        None, "Measure nothing: write a task for another harness", choices=("lm_eval", "lighteval"), metavar="HARNESS"
+    )
 
     def __post_init__(self):
         if not (self.predictions or self.ratios):
@@ -52,7 +58,7 @@ class Evaluate(Evaluation, SavedPredictions):
         given += ["budgets"] if self.budgets else []
         given += ["require_end_of_thinking"] if self.require_end_of_thinking and not self.predictions else []
         if given:
-            raise ValueError(f"--{given[0]}: goes without {said}, where nothing is measured by it; leave it out")
+            raise ValueError(f"--{given[0]}: changes nothing with {said}; leave it out")
         if self.predictions:
             self.check_files()
         for name in ("num_questions", "batch_size"):
@@ -62,9 +68,11 @@ class Evaluate(Evaluation, SavedPredictions):
     def check_files(self) -> None:
         """Raises `ValueError` for what cannot be said of files of predictions, before one is read."""
         if "effort" in self.modes:
-            raise ValueError("--modes effort: saved predictions have budgets or ratios; leave it out")
+            raise ValueError(
+                "--modes effort: saved predictions have budgets or ratios, and no efforts; leave --modes out"
+            )
         if len(self.modes) > 1:
-            raise ValueError(f"--modes {' '.join(self.modes)}: files were asked in one mode; name the one")
+            raise ValueError(f"--modes {' '.join(self.modes)}: files were asked in one mode; name only that mode")
         for budget in self.prediction_budgets:
             if budget < 1:
                 raise ValueError(f"--prediction_budgets must be 1 or more, got {budget}")
@@ -107,7 +115,7 @@ class Evaluate(Evaluation, SavedPredictions):
         """Writes a harness's task and prints the command that runs it."""
         for name in ("predictions", "ratios"):
             if getattr(self, name):
-                raise ValueError(f"--{name}: a task asks a model for budgets; leave it out beside --as_task")
+                raise ValueError(f"--{name}: a task asks a model for budgets; leave this flag out with --as_task")
         if self.output is None:
             raise ValueError("--output: name the folder that the task is written into")
         from rlred.evaluation.harness import write_task
@@ -123,9 +131,11 @@ class Evaluate(Evaluation, SavedPredictions):
             )
         for item in dataclasses.fields(PromptSettings):
             if getattr(self, item.name) is not None:
-                raise ValueError(f"--{item.name}: with --ratios an adapter is asked as its run.json says; leave it out")
+                raise ValueError(
+                    f"--{item.name}: with --ratios the prompts follow the adapter's run.json; leave this flag out"
+                )
         if len(self.adapter) > 1 or len(self.model) > 1:
-            raise ValueError("--adapter: --ratios measures one adapter and its base; name one")
+            raise ValueError("--adapter: --ratios measures one adapter and its base; name one adapter and one model")
         from rlred.compression.evaluate import RatioEvaluation, evaluate_ratios
         from rlred.evaluation.sweep import sample_of
 
@@ -157,7 +167,9 @@ class Evaluate(Evaluation, SavedPredictions):
             correctness=tell_end(correctness, self.end_of_thinking, tokenizer=None),
         )
         if self.modes == ["max"] and all(outcome["budget"] is None for outcome in outcomes):
-            raise ValueError("--modes max: no file has a budget; name it with --prediction_budgets, or leave it out")
+            raise ValueError(
+                "--modes max: no file has a budget; give budgets with --prediction_budgets, or leave --modes out"
+            )
         if any(outcome["ratio"] is not None for outcome in outcomes):
             from rlred.compression.evaluate import report_predictions
 

@@ -14,9 +14,9 @@ class Export:
 
     of: Path = required("Output folder of a finished recipe.", positional=True, metavar="RUN")
     output: Path | None = option(None, "Folder to make (default: exports/<name of the run>).")
-    base_model: str | None = option(None, "Hub id of the base (default: the one that it was trained on).")
+    base_model: str | None = option(None, "Hub id of the base (default: the base of the training).")
     merge: bool = option(False, "Also save base and adapter as one model.")
-    space: bool = option(False, "Also a Hub Space that asks it for budgets, in space/.")
+    space: bool = option(False, "Also make a Hub Space that asks the adapter for budgets, in space/.")
     push: str | None = option(None, "Upload to this Hub repository, name/of-it.", metavar="REPO")
     private: bool = option(False, "Make the repository private.")
 
@@ -27,8 +27,8 @@ class Export:
         output = self.output or Path("exports") / self.of.resolve().name
         if self.push and base_is_local(self.of, self.base_model):
             raise ValueError(
-                "--push: nobody else has the base that the adapter was trained on; name its base on the Hub with "
-                "--base_model"
+                "--push: the base of this adapter is a local folder, which nobody else can load; name the base on the "
+                "Hub with --base_model"
             )
         folder = export(self.of, output, base_model=self.base_model, merge=self.merge, space=self.space)
         print(folder)

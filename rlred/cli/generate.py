@@ -21,17 +21,17 @@ class Generate(Loading, PromptSettings):
     model: str | None = option(None, "Folder or Hub id (default: the adapter's base, or tiny_reasoner).")
     adapter: str | None = option(None, "Folder or Hub id of a PEFT adapter.")
     budgets: list[int] = option([16, 32, 64], "Tokens to ask for.", metavar="TOKENS")
-    efforts: list[str] = option([], "Efforts in their place: low, medium, high or numbers.", metavar="EFFORT")
-    mode: str = option("max", "How they are asked for", choices=MODES)
+    efforts: list[str] = option([], "Efforts in place of budgets: low, medium, high or numbers.", metavar="EFFORT")
+    mode: str = option("max", "How a length is asked for", choices=MODES)
     wording: str | None = option(None, "Preset, or templates as JSON (default: the adapter's, or l1).")
     max_completion_length: int | None = option(None, "Default: twice the largest budget.", metavar="TOKENS")
     temperature: float = option(1.0, "0 is greedy.", metavar="T")
-    seed: int = option(0, "Of the sampling.", metavar="N")
+    seed: int = option(0, "Seed of the sampling.", metavar="N")
 
     def __post_init__(self):
         super().__post_init__()
         if not self.question.strip():
-            raise ValueError("QUESTION is empty; say what to ask")
+            raise ValueError("QUESTION is empty; give the text of a question")
         if self.max_completion_length is not None and self.max_completion_length < 1:
             raise ValueError(f"--max_completion_length must be 1 or more, got {self.max_completion_length}")
         if min(self.budgets) < 1:
@@ -42,7 +42,9 @@ class Generate(Loading, PromptSettings):
             raise ValueError(f"--efforts: {problem}") from None
         object.__setattr__(self, "efforts", efforts)
         if self.max_completion_length is None and (efforts or self.mode == "free"):
-            raise ValueError(f"--max_completion_length: name it; --mode {self.mode} asks for no number of tokens")
+            raise ValueError(
+                f"--max_completion_length is missing; --mode {self.mode} asks for no number of tokens, so give a cap"
+            )
         if self.temperature < 0:
             raise ValueError(f"--temperature must be 0 or more, got {self.temperature}")
 

@@ -14,10 +14,10 @@ class PlanRun:
 
     config: Path = required("The recipe's YAML.", metavar="FILE")
     model: str | None = option(None, "1.5B, 7B, 32B, a folder or a Hub id (default: the recipe's).")
-    devices: int = option(1, "How many.", metavar="N")
+    devices: int = option(1, "Number of devices.", metavar="N")
     strategy: str = option("ddp", "One of ddp, zero2 and zero3 (FSDP2 that reshards counts as zero3).")
-    prompt_length: int = option(256, "Of a prompt.", metavar="TOKENS")
-    tflops: float = option(100.0, "What a device achieves; an assumption.", metavar="X")
+    prompt_length: int = option(256, "Tokens of a prompt.", metavar="TOKENS")
+    tflops: float = option(100.0, "Teraflops that a device achieves; an assumption.", metavar="X")
 
     def run(self) -> None:
         """Prints what a recipe's run will take."""

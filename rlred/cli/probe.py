@@ -22,23 +22,29 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
         --max_completion_length 512 --config recipes/l1_exact_qwen2.5_0.5b.yaml --output outputs/probe
     """
 
-    output: Path = required("Folder; one that was interrupted goes on.", metavar="FOLDER")
+    output: Path = required("Folder to make; an interrupted probe goes on in its folder.", metavar="FOLDER")
     model: str = option("tiny_reasoner", "A folder, a Hub id, or an embedded model.")
-    num_questions: int = option(32, "Questions.", metavar="N")
-    num_samples: int = option(4, "Free completions of each.", metavar="N")
-    num_traces: int | None = option(None, "Brief, stopped and continued ones, each (default: as many).", metavar="N")
+    num_questions: int = option(32, "Number of questions.", metavar="N")
+    num_samples: int = option(4, "Completions of each question without a budget.", metavar="N")
+    num_traces: int | None = option(
+        None, "Brief, stopped and continued completions, of each kind (default: as many).", metavar="N"
+    )
     max_completion_length: int = required("Where a completion is cut.", metavar="TOKENS")
     shortest: int = option(16, "Smallest budget of interest.", metavar="TOKENS")
-    num_bins: int = option(8, "Bins from there to the cut, equally wide in the logarithm.", metavar="N")
-    min_correct: int = option(4, "Correct completions that make a bin one to learn.", metavar="N")
-    counts: list[int] = option([4, 8, 16, 32], "Ask to write a word so many times.", metavar="N")
-    count_word: str = option("check", "That word.", metavar="WORD")
-    count_request: str = option(REQUEST, "How that is asked.", metavar="TEXT")
+    num_bins: int = option(8, "Bins of lengths from --shortest to the cut, equally wide in the logarithm.", metavar="N")
+    min_correct: int = option(4, "A bin with this many correct completions can be learned.", metavar="N")
+    counts: list[int] = option(
+        [4, 8, 16, 32], "Also ask for a word these numbers of times: can the model count?", metavar="N"
+    )
+    count_word: str = option("check", "The word of --counts.", metavar="WORD")
+    count_request: str = option(REQUEST, "The request of --counts.", metavar="TEXT")
     wording: str = option("l1", "Preset, or templates as JSON.")
     temperature: float = option(0.7, "0 is greedy.", metavar="T")
     batch_size: int = option(64, "Completions generated at once.", metavar="N")
-    seed: int = option(0, "Of questions and sampling.", metavar="N")
-    config: Path | None = option(None, "A length-control recipe, to say what it would take.", metavar="FILE")
+    seed: int = option(0, "Seed of questions and sampling.", metavar="N")
+    config: Path | None = option(
+        None, "A length-control recipe: print the memory and time that it would take.", metavar="FILE"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -101,7 +107,9 @@ class ProbeModel(Loading, PromptSettings, QuestionSource):
 
         found = read_recipe(self.config)
         if not hasattr(found[0], "hindsight_settings"):
-            raise ValueError(f"--config {self.config}: is no recipe that asks for budgets; name one, or leave it out")
+            raise ValueError(
+                f"--config {self.config}: is no recipe that asks for budgets; name one that does, or leave --config out"
+            )
         from rlred.checks.plan import shape_of
 
         shape_of(self.model)  # what cannot be planned is an error before anything is sampled

@@ -17,13 +17,13 @@ class Reference(Loading, PromptSettings, ManyQuestions):
 
     output: Path = required("JSONL file to make; must not exist.", metavar="FILE")
     model: str = option("tiny_reasoner", "A folder, a Hub id, or an embedded model.")
-    num_questions: int | None = option(None, "Default: all; 4,096 embedded ones.", metavar="N")
+    num_questions: int | None = option(None, "Number of questions (default: all; 4,096 embedded ones).", metavar="N")
     num_samples: int = option(8, "Completions of each question.", metavar="N")
     max_completion_length: int = required("Where a completion is cut.", metavar="TOKENS")
     wording: str = option("l1", "Preset, or templates as JSON.")
     temperature: float = option(1.0, "0 is greedy.", metavar="T")
     batch_size: int = option(128, "Completions generated at once.", metavar="N")
-    seed: int = option(0, "Of questions and sampling.", metavar="N")
+    seed: int = option(0, "Seed of questions and sampling.", metavar="N")
 
     def __post_init__(self):
         super().__post_init__()

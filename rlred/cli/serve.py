@@ -16,7 +16,7 @@ class ServeAdapter:
     port: int = option(8000, "Port to listen on.", metavar="N")
     device: str = option("auto", "auto, cpu or cuda:0.")
     chat_template_kwargs: str | None = option(
-        None, 'For requests that do not say, as {"thinking_budget": 64}.', metavar="JSON"
+        None, 'Template settings of requests without their own, as {"thinking_budget": 64}.', metavar="JSON"
     )
 
     def __post_init__(self):

@@ -48,11 +48,11 @@ class Loading:
     `ValueError` for an unknown `dtype`, and where 4 and 8 bits are both asked for.
     """
 
-    dtype: str | None = option("float32", "float32, bfloat16, float16 or auto.")
+    dtype: str | None = option("float32", "Precision: float32, bfloat16, float16 or auto.")
     model_revision: str | None = option(None, "Branch, tag or commit on the Hub.", metavar="REVISION")
-    trust_remote_code: bool = option(False, "Run the code that a model brings along.")
-    load_in_4bit: bool = option(False, "4 bits (bitsandbytes).")
-    load_in_8bit: bool = option(False, "8 bits (bitsandbytes).")
+    trust_remote_code: bool = option(False, "Run the code of the model's repository.")
+    load_in_4bit: bool = option(False, "Load the weights in 4 bits (bitsandbytes).")
+    load_in_8bit: bool = option(False, "Load the weights in 8 bits (bitsandbytes).")
     attn_implementation: str | None = None
     bnb_4bit_quant_type: str = "nf4"
     use_bnb_nested_quant: bool = False

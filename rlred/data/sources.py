@@ -9,11 +9,15 @@ from rlred.flags import option
 class QuestionSource:
     """Questions."""
 
-    questions: str = option("sums", "Embedded, a JSON/JSONL/Parquet/CSV file, or a Hub id.")
+    questions: str = option("sums", "An embedded family, a JSON/JSONL/Parquet/CSV file, or a Hub id.")
     questions_config: str | None = option(None, "Configuration of a Hub dataset.", metavar="NAME")
     split: str = option("train", "Split of the questions.")
-    question_column: str | None = option(None, "Default: found by its usual names.", metavar="NAME")
-    solution_column: str | None = option(None, "Likewise.", metavar="NAME")
+    question_column: str | None = option(
+        None, "Column of the questions (default: found by its usual names).", metavar="NAME"
+    )
+    solution_column: str | None = option(
+        None, "Column of the answers (default: found by its usual names).", metavar="NAME"
+    )
 
     def load(self, limit: int | None = None, seed: int = 0):
         """The question rows, at most `limit` of them."""
@@ -34,7 +38,7 @@ class ManyQuestions(QuestionSource):
 
     streaming: bool = option(False, "Read --num_questions rows of a Hub dataset or folder, and download no more.")
     share: str | None = option(
-        None, "Sample this share of the questions only, for a last run without it to read.", metavar="K/N"
+        None, "Sample the K-th of N shares of the questions; a last run without --share joins them.", metavar="K/N"
     )
 
     def more_settings(self) -> dict:
@@ -45,8 +49,12 @@ class ManyQuestions(QuestionSource):
 class PromptSettings:
     """Prompts."""
 
-    system_prompt: str | None = option(None, "Of questions that bring none of their own ('' for none).", metavar="TEXT")
-    chat_template_kwargs: str | None = option(None, 'As {"enable_thinking": false}.', metavar="JSON")
+    system_prompt: str | None = option(
+        None, "System prompt of questions without one of their own ('' for none).", metavar="TEXT"
+    )
+    chat_template_kwargs: str | None = option(
+        None, 'Settings of the chat template, as {"enable_thinking": false}.', metavar="JSON"
+    )
     end_of_thinking: str | None = option(None, "What ends the thinking ('' for a model without).", metavar="TEXT")
 
     def given(self) -> dict:

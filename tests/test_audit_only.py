@@ -285,3 +285,9 @@ GPU |= {"budget_high": 1200, "reward": {"name": "exact_length", "deviation": "re
 def test_room_is_asked_for_the_sweep_as_well(over, expected, tmp_path):
     report = findings(tmp_path, "l1_exact", **{**GPU, **over})
     assert (expected in report) if expected else "error: " not in report, report
+
+
+def test_a_mapping_that_is_no_json_is_told_how_to_be_written(tmp_path):
+    """`{free: 1}` is YAML, which a flag is not."""
+    with pytest.raises(ValueError, match=r"^modes='\{free: 1\}': not JSON \(.*\); write it as \{\"key\": 1\}$"):
+        parse(tmp_path / "none.yaml", ["--output_dir", str(tmp_path), "--modes", "{free: 1}"])

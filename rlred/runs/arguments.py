@@ -138,7 +138,8 @@ class LengthControlArguments:
                 try:
                     setattr(self, name, json.loads(value))
                 except json.JSONDecodeError as error:
-                    raise ValueError(f"{name}: not JSON: {error}") from None
+                    said = f'{name}={value!r}: not JSON ({error}); write it as {{"key": 1}}'
+                    raise ValueError(said) from None
         for name in mappings:
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r}")

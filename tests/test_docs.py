@@ -30,6 +30,7 @@ from tests.paths import ROOT
 DOCS = ROOT / "docs"
 README, RESULTS = ROOT / "README.md", DOCS / "results.md"
 MOST_WORDS = 900
+BADGE = re.compile(r"badge/(Python|TRL)-([\d.]+)")
 # Pages that are written in the field's words only. The glossary and docs/style.md show the others.
 PLAIN = ("README.md", *(f"docs/{name}.md" for name in ("index", "get-started", "how-it-works", "choose-a-method")))
 PLAIN += tuple(f"docs/{name}.md" for name in ("results", "commands", "comparison", "log-index", "notebooks/index"))
@@ -252,6 +253,12 @@ def prose(path) -> str:
 
 def test_the_readme_is_short():
     assert len(README.read_text().split()) <= MOST_WORDS
+
+
+def test_the_badges_name_the_versions_of_pyproject():
+    told = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = dict(BADGE.findall(README.read_text(encoding="utf-8")))
+    assert f'requires-python = ">={found["Python"]}"' in told and f'"trl>={found["TRL"]},' in told
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -8,10 +8,13 @@ import yaml
 from rlred.names import SETTINGS, refuse
 from rlred.train import shipped
 
+FIELD_BY_FIELD = ("hindsight_settings",)  # a start that is changed in one field is still that of its defaults
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """The settings of a YAML file over those of the files that its `defaults` names, in their order.
 
+    A later file replaces a setting whole; of `hindsight_settings` it replaces the fields that it names, and keeps the rest.
     Defaults lie beside the file, in its folder defaults/, or in that of the shipped recipes. They have no defaults of
     their own: one level, so that two files say all. Raises `ValueError` for a file that is missing or no mapping.
     """
@@ -26,8 +29,24 @@ def read_config(path: Path) -> dict[str, Any]:
         settings = _mapping(found)
         if "defaults" in settings:
             raise ValueError(f"{found}: defaults of defaults; {path} can name both files instead")
-        merged |= settings
-    return merged | own
+        merged = _over(merged, settings)
+    return _over(merged, own)
+
+
+def _over(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of a later file over them.
+
+    >>> _over({"hindsight_settings": {"max_updates": 1, "batch_size": 8}}, {"hindsight_settings": {"max_updates": 2}})
+    {'hindsight_settings': {'max_updates': 2, 'batch_size': 8}}
+    >>> _over({"modes": {"max": 1}}, {"modes": {"exact": 1}})
+    {'modes': {'exact': 1}}
+    """
+    found = settings | later
+    for name in FIELD_BY_FIELD:
+        groups = [one[name] for one in (settings, later) if isinstance(one.get(name), dict)]
+        if len(groups) == 2:
+            found[name] = groups[0] | groups[1]
+    return found
 
 
 def _mapping(path: Path) -> dict[str, Any]:

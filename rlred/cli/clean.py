@@ -41,5 +41,5 @@ class Clean:
                 f"{left[0]}: cannot be removed, and {len(left) - 1} more; check that this user may write there"
             )
         total = in_words(sum(one.size for one in found))
-        done = "removed" if self.yes else "can be removed with --yes" if found else "nothing to remove"
+        done = "removed" if self.yes else "--yes removes them" if found else "nothing to remove"
         print(f"{folder}: {len(found)} files and folders, {total}: {done}" if found else f"{folder}: {done}")

@@ -222,6 +222,14 @@ def test_the_effort_of_a_trace_is_its_share_of_the_questions_own_length(traces, 
     assert efforts_of(traces, lengths, Hindsight(effort_quantile=quantile, batch_size=1)) == efforts
 
 
+def test_a_little_more_than_the_own_length_is_effort_1_with_slack():
+    traces = [{"question": "a", "reference_correct_lengths": [40]}] * 4
+    settings = Hindsight(effort_slack=0.25, batch_size=1)
+    assert efforts_of(traces, [20, 40, 50, 51], settings) == [0.5, 1, 1, None]
+    with pytest.raises(ValueError, match="hindsight.effort_slack must be 0 or more, got -0.1"):
+        Hindsight(effort_slack=-0.1)
+
+
 def test_trap_a_start_whose_traces_are_alone_would_teach_one_effort():
     alone, both = [{"question": str(n)} for n in range(4)], [{"question": "a"}] * 4
     with pytest.raises(ValueError, match="hindsight.samples_per_question=1: 4 of 4 traces are the only one"):

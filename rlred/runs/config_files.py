@@ -14,7 +14,7 @@ FIELD_BY_FIELD = ("hindsight_settings",)  # a start that is changed in one field
 def read_config(path: Path) -> dict[str, Any]:
     """The settings of a YAML file over those of the files that its `defaults` names, in their order.
 
-    A later file replaces a setting whole; of `hindsight_settings` it replaces the fields that it names, and keeps the rest.
+    A later file replaces a setting whole; of `hindsight_settings` it replaces the fields that it names.
     Defaults lie beside the file, in its folder defaults/, or in that of the shipped recipes. They have no defaults of
     their own: one level, so that two files say all. Raises `ValueError` for a file that is missing or no mapping.
     """

@@ -1,5 +1,6 @@
 """The settings of the hindsight start (rlred/training/hindsight.py)."""
 
+import math
 from dataclasses import dataclass, field
 
 from rlred.data.budgets import BudgetSampler
@@ -47,6 +48,9 @@ class Hindsight:
     effort_quantile: float | None = 0.75
     """An effort is the length of a trace as a share of the question's own length: of this quantile of its correct
     answers' lengths, or their mean (None). The same as the reward's, or RL moves what the start has taught."""
+    effort_slack: float = 0.0
+    """Traces that are longer than the question's own length by up to this share ask for effort 1; others are left out.
+    For tokenizers that write 100, and no other hundredth, as three tokens, which few rows show otherwise."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     only_correct: bool = False
@@ -103,6 +107,8 @@ class Hindsight:
             raise ValueError(f"hindsight.empty_bins must be stop, warn or shrink, got {self.empty_bins!r}")
         if self.effort_quantile is not None and not 0 <= self.effort_quantile <= 1:
             raise ValueError(f"hindsight.effort_quantile must be in [0, 1], got {self.effort_quantile}")
+        if not 0 <= self.effort_slack < math.inf:
+            raise ValueError(f"hindsight.effort_slack must be 0 or more, got {self.effort_slack}")
         if self.markers and (self.modes or {}).get("effort"):
             raise ValueError("hindsight.markers: counts say how much of a number is left, and an effort is none")
         for name in ("max_slack", "cooldown_updates"):

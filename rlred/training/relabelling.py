@@ -191,14 +191,14 @@ def efforts_of(traces, lengths: Sequence[int], settings: Hindsight) -> list[floa
     """
     owns = own_lengths(traces, lengths, settings.effort_quantile)
     shares = [hundredths(n / max(own, 1)) / 100 for n, own in zip(lengths, owns, strict=True)]
-    longer = sum(share > 1 for share in shares)
-    logger.info("hindsight: %d of %d traces are longer than their question's own length", longer, len(traces))
+    longer = sum(share > 1 + settings.effort_slack for share in shares)
+    logger.info("hindsight: %d of %d traces are too long for an effort of their question", longer, len(traces))
     if len(traces) - longer < settings.batch_size:
         raise ValueError(
             f"hindsight.effort_quantile={settings.effort_quantile}: only {len(traces) - longer} of {len(traces)} "
             f"traces are within their question's own length, and an update takes {settings.batch_size}; raise it"
         )
-    return [share if share <= 1 else None for share in shares]
+    return [min(share, 1) if share <= 1 + settings.effort_slack else None for share in shares]
 
 
 @dataclass

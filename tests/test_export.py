@@ -460,7 +460,7 @@ def test_a_push_that_fails_is_one_clear_line_and_loses_nothing(run, tmp_path, ch
 BAD = [
     ("export {tmp}/nothing", "there is no adapter_model.safetensors"),
     ("export {run} --output {run}", "exists and is not written over"),
-    ("export {run} --output {tmp}/out --push me/adapter", "name its base on the Hub with --base_model"),
+    ("export {run} --output {tmp}/out --push me/adapter", "name the base on the Hub with --base_model"),
 ]
 
 

@@ -675,7 +675,7 @@ def test_the_record_of_a_run_is_read_whatever_its_age(record, expected):
     [
         (["evaluate", "--budgets", "8", "--chat_template_kwargs", "{enable"], "chat_template_kwargs: not JSON"),
         (["generate", "1+1?", "--chat_template_kwargs", '{"tokenize": true}'], "'tokenize' is no setting"),
-        (["evaluate", "--ratios", "0.5", "--adapter", "x", "--system_prompt", "S"], "the prompts follow the adapter's run.json"),
+        (["evaluate", "--ratios", "0.5", "--adapter", "x", "--system_prompt", "S"], "the prompts follow the adapter"),
     ],
 )
 def test_wrong_flags_are_one_clear_line(words, message, capsys, tmp_path):

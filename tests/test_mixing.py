@@ -388,7 +388,7 @@ def test_the_neighbours_as_commands(tmp_path, capsys):
     capsys.readouterr()
     x = tmp_path / "x"
     for words, message in (
-        (f"rows --traces {traces} --output {x}", "give either --scores, to cut by them, or --levels"),
+        (f"rows --traces {traces} --output {x}", "give one of --scores, --levels and --cut random"),
         (f"rows --traces {traces} --levels 1 1 --output {x}", "levels must be 5 probabilities"),
         (
             f"rows --traces {traces} --levels 1 0 0 0 0 --short_share 0.5 --output {x}",

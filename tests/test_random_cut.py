@@ -134,7 +134,7 @@ def test_as_commands(tmp_path, capsys):
         ("--difficulty length", "--cut: leave out"),
         ("--ratios 1.0 0.5", "--cut: these rows have no ratio; leave out --ratios, --tolerance and --unasked"),
         ("--tolerance 0.1", "--cut: these rows have no ratio; leave out --ratios, --tolerance and --unasked"),
-        ("--levels 1 0 0 0 0", "give either --scores, to cut by them, or --levels, or --cut random"),
+        ("--levels 1 0 0 0 0", "give one of --scores, --levels and --cut random"),
     ):
         assert rlred([*base.split(), *words.split(), "--output", str(tmp_path / "x")]) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "x").exists()

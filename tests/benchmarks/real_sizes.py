@@ -121,7 +121,7 @@ class Meter:
         outer = self.base if self.open else None
         self._close()
         self.open.append(name)
-        self._begin()
+        self._begin(None if outer is None else resident("VmRSS"))  # collected once: not at each inner call
         try:
             yield
         finally:

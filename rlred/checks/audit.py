@@ -17,6 +17,7 @@ from rlred.checks.findings import Finding, error, warning
 from rlred.data.asked import lacking
 from rlred.data.budgets import BudgetSampler, asks_tokens, check_headroom
 from rlred.data.markers import marker_ids
+from rlred.data.models import context_of
 from rlred.data.prompts import Prompts, parts_of, prompt_ids, prompt_text, text_in
 from rlred.rewards import EffortLength, ExactLength, Laconic, Lead, LengthMask, MaxLength
 from rlred.rewards.base import Foreign, Reward, declared, find, masking, names_twice
@@ -340,7 +341,7 @@ def audit_rows(
             advice = str(problem).removeprefix("markers.text: ")
             # A marker that is cut into a token with its neighbours could not be told from other text.
             yield error("hindsight_settings.markers.text", prompts.markers.text, advice)
-    longest, context = max(len(prompt_ids(tokenizer, one)) for one in asked), context_of(model)
+    longest, context = max(len(prompt_ids(tokenizer, one)) for one in asked), context_of(model.config)
     if context is not None and longest + training.max_completion_length > context:
         # Beyond its positions a model writes without sense, and an engine refuses the prompt.
         advice = (
@@ -355,11 +356,6 @@ def audit_rows(
             yield error(
                 "reward.length.end_of_thinking", end, f"this tokenizer of {len(tokenizer)} tokens has no such id"
             )
-
-
-def context_of(model) -> int | None:
-    """The positions that a model has; None where it does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def longest_prompt(rows, tokenizer, prompts: Prompts) -> int:

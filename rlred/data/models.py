@@ -95,6 +95,11 @@ def is_path(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
 
 
+def context_of(config) -> int | None:
+    """The positions that a model's config has; None where it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def place_of(name: str) -> Path:
     """The folder of a model; of a Hub id a path that tells it from others."""
     try:

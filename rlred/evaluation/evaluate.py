@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlred.data.budgets import Wording, effort_of, make_wording, wording_flag
-from rlred.data.models import Loading, fingerprint, known_name, load_model, local_adapter, place_of
+from rlred.data.models import Loading, context_of, fingerprint, known_name, load_model, local_adapter, place_of
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
@@ -95,7 +95,7 @@ def on_another_base(adapter: str | None, name: str, model, loading: Loading | No
 def check_positions(model, budgets: list[int], name: str) -> None:
     """Raises `ValueError` for a budget of more tokens than a model has positions; an engine has none to ask for."""
     config = getattr(model, "config", None)
-    context = getattr(config.get_text_config(), "max_position_embeddings", None) if config is not None else None
+    context = context_of(config) if config is not None else None
     if context and budgets and max(budgets) > context:
         raise ValueError(f"--budgets {max(budgets)}: {name} has {context} positions; ask for fewer tokens")
 

@@ -34,7 +34,7 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import _compile_jinja_template
 from transformers.utils.import_utils import is_serve_available
 
-from rlred.data.models import NEUTRAL
+from rlred.data.models import NEUTRAL, context_of
 from rlred.data.prompts import Conversation, prompt_text, template_settings
 from rlred.files import read_record
 from rlred.publish.export import export
@@ -224,7 +224,7 @@ def checked_server(defaults: dict, ready: Callable) -> type:
             app.add_exception_handler(TemplateError, template_refuses)
             app.router.routes[:] = [one for one in app.router.routes if getattr(one, "path", "") not in CLOSED]
             [loaded] = self._model_manager.loaded_models.values()
-            sample(loaded.model.generation_config, context_of(loaded.model.config))
+            sample(loaded.model.generation_config, context_of(loaded.model.config) or LARGEST)
             tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
             tokenizer.response_template = anchored(get_response_template(tokenizer, loaded.model), tokenizer)
 
@@ -323,8 +323,3 @@ def sample(config, context: int) -> None:
     """
     for name, value in {**NEUTRAL, "do_sample": True, "top_k": 0, "top_p": 1.0, "max_new_tokens": context}.items():
         setattr(config, name, value)
-
-
-def context_of(config) -> int:
-    """The positions that a model's config allows for; `LARGEST` where it does not say."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None) or LARGEST

@@ -27,6 +27,7 @@ import re
 from dataclasses import dataclass
 
 from rlred.data.budgets import EFFORTS, Wording, asks_tokens
+from rlred.data.models import context_of
 from rlred.data.prompts import Prompts
 
 LARGEST = 2**20  # where nobody knows the context of the base
@@ -277,7 +278,7 @@ def context_length(base: str, trust_remote_code: bool = False) -> int:
         )
     except (OSError, ValueError, ImportError):
         return LARGEST
-    return getattr(config.get_text_config(), "max_position_embeddings", None) or LARGEST
+    return context_of(config) or LARGEST
 
 
 def _take(names: tuple[str, ...]) -> str:

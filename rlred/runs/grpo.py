@@ -28,7 +28,6 @@ from rlred.checks.audit import (
     audit_config,
     audit_epochs,
     audit_rows,
-    context_of,
     enforce,
     length_rewards,
     longest_prompt,
@@ -41,6 +40,7 @@ from rlred.checks.audit_probe import audit_probe
 from rlred.checks.audit_room import audit_room
 from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import BudgetSampler, training_rows
+from rlred.data.models import context_of
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
 from rlred.data.questions import load_questions
 from rlred.evaluation.calibration import calibration
@@ -199,7 +199,7 @@ def audit_asked(
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts, sampled))
     cap = cap_of(arguments, training.max_completion_length) if arguments.evaluate else 0
     longest = longest_prompt(rows, tokenizer, prompts)
-    found = [*audit_room(longest, context_of(model), training, cap, budgets_of(arguments))]
+    found = [*audit_room(longest, context_of(model.config), training, cap, budgets_of(arguments))]
     enforce([*found, *audit_epochs(training, sampler, arguments.hindsight, len(rows))])
 
 

@@ -10,7 +10,7 @@ from rlred.evaluation.report import adherence
 from rlred.evaluation.results import read_result, write_result
 from rlred.runs.arguments import parse
 from rlred.runs.grpo import run
-from tests.benchmarks.reward_board import METHODS, flags_of, main, pareto, share_base
+from tests.benchmarks.reward_board import BASES, METHODS, flags_of, main, pareto, share_base
 from tests.paths import ROOT, real_data
 
 SMALL = "--max_steps 2 --per_device_train_batch_size 8 --num_generations 4 --num_questions 16 --num_eval_questions 8"
@@ -158,14 +158,14 @@ def test_the_pareto_front():
     assert pareto({"a": (10, 0.5), "b": (20, 0.9), "c": (30, 0.8), "d": (5, 0.5), "e": (20, 0.7)}) == ["d", "b"]
 
 
+@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_of_the_board_passes_the_audit(name, tmp_path):
+def test_every_method_of_the_board_passes_the_audit(name, base, tmp_path):
     from rlred.checks.audit import audit_config
     from rlred.rewards import make_reward
 
-    parsed, training, model = parse(
-        ROOT / "tests" / "benchmarks" / "reward_board.yaml", flags_of(METHODS[name], 0, tmp_path / "run")
-    )
+    flags = flags_of(BASES[base].method(name), 0, tmp_path / "run", BASES[base].flags)
+    parsed, training, model = parse(ROOT / "tests" / "benchmarks" / "reward_board.yaml", flags)
     reward = [make_reward(parsed.reward)]
     found = audit_config(training, parsed.make_sampler(), reward, hindsight=parsed.hindsight, use_peft=model.use_peft)
     expected = {"constant_length": ["hindsight"]}.get(name, [])

@@ -3,11 +3,12 @@ r"""Every length reward on one board: same base, same questions, same number of 
 Each row is a run of `rlred.runs.grpo.run` with the settings of reward_board.yaml and the reward of its name below,
 measured on the same held-out questions without a budget. Among them are the untrained base, correctness alone, and a
 constant length. The base is a tiny reasoner that overthinks (rlred/tiny/makers/tiny_overthinking.py), made once, or
---model.
+the tiny sorter, which does not (--base tiny_sorter).
 Runs lie in outputs/board/<method>-<seed>; what is finished is not run again, so a board that was interrupted goes on.
 
-All      accelerate launch tests/benchmarks/reward_board.py --seeds 0 1 2
-one row  accelerate launch tests/benchmarks/reward_board.py --only group_sigmoid
+All         accelerate launch tests/benchmarks/reward_board.py --seeds 0 1 2
+one row     accelerate launch tests/benchmarks/reward_board.py --only group_sigmoid
+other base  accelerate launch tests/benchmarks/reward_board.py --base tiny_sorter --folder outputs/board_sorter
 """
 
 import dataclasses
@@ -86,15 +87,52 @@ METHODS = {
     "length_mask": Method({"name": "length_mask", "limit": 46}),
     "ddca": Method({"name": "correctness"}, {"parts": '{"ddca": {}}'}),
     "drpo": Method({"name": "correctness"}, {"parts": '{"drpo": {}}', "loss_type": "grpo"}),
+    "gdpo": Method(
+        {"name": "truncation", "limit": 60},
+        {"multi_objective_aggregation": "normalize_then_sum", "reward_weights": [1, 1]},
+    ),
+    "easy_first": Method(
+        {"name": "shortest_correct", "alpha": 0.03},
+        {"num_questions": 512, "reference_samples": 4, "parts": '{"easy_first": {}}'},
+    ),
+    "duplicated_reasoning": Method({"name": "duplicated_reasoning"}),
 }
 TALE = "tale"  # supervised, on what the adapter of l1_maxlen finds: no reward, and its own settings
 ROWS = [*METHODS, TALE]
 UNASKED = [name for name, method in METHODS.items() if "modes" not in method.flags]  # nobody asks for a length there
 
 
-def flags_of(method: Method, seed: int, output: Path) -> list[str]:
-    """The command line of one run."""
-    values = {"reward": json.dumps(method.reward), "seed": seed, "output_dir": output, **method.flags}
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """What all rows start from, the flags that it needs, and the methods whose constants are its own."""
+
+    flags: dict = dataclasses.field(default_factory=dict)
+    methods: dict[str, Method] = dataclasses.field(default_factory=dict)
+
+    def method(self, name: str) -> Method:
+        """That row on this base."""
+        return self.methods.get(name, METHODS[name])
+
+
+# A complete answer of the sorter takes 6 to 96 tokens, 40 on average, where the sums need 38: what is no longest length
+# and no quantile stays as it is.
+BASES = {
+    "tiny_overthinking": Base(),
+    "tiny_sorter": Base(
+        {"questions": "sorting", "max_completion_length": 110},
+        {
+            "cosine_length": Method({"name": "cosine_length", "max_length": 110, "exceed": -1.0}),
+            "laser_probed": Method({"name": "length_bonus", "targets": [14]}),  # the tenth; the fifth is the least, 6
+            "thinkprune_longest": Method({"name": "truncation", "stages": [[0, 108], [60, 102], [120, 96]]}),
+            "dler_longest": dataclasses.replace(METHODS["dler_longest"], reward={"name": "truncation", "limit": 96}),
+        },
+    ),
+}
+
+
+def flags_of(method: Method, seed: int, output: Path, base: dict | None = None) -> list[str]:
+    """The command line of one run; `base`: the flags of its base."""
+    values = {"reward": json.dumps(method.reward), "seed": seed, "output_dir": output, **(base or {}), **method.flags}
     return [
         word
         for name, value in values.items()
@@ -102,9 +140,9 @@ def flags_of(method: Method, seed: int, output: Path) -> list[str]:
     ]
 
 
-def run_one(name: str, seed: int, folder: Path, model: str, extra: list[str]) -> None:
+def run_one(name: str, seed: int, known: "Board", model: str, extra: list[str]) -> None:
     """One run, unless it is there; one that was interrupted goes on."""
-    output = folder / f"{name}-{seed}"
+    output, base = known.folder / f"{name}-{seed}", BASES[known.base]
     if (output / "adherence.json").exists():
         return
     if name == TALE:
@@ -119,8 +157,8 @@ def run_one(name: str, seed: int, folder: Path, model: str, extra: list[str]) ->
         )
         return
     resume = ["--resume_from_checkpoint", "true"] if holds_run(output) else []
-    flags = [*flags_of(METHODS[name], seed, output), "--model_name_or_path", model, *resume, *extra]
-    share_base(folder, name, seed, model)
+    flags = [*flags_of(base.method(name), seed, output, base.flags), "--model_name_or_path", model, *resume, *extra]
+    share_base(known.folder, name, seed, model)
     run(*parse(HERE.with_suffix(".yaml"), flags), output)
 
 
@@ -223,7 +261,7 @@ def to_markdown(board: dict[str, list[dict]], command: str) -> str:
     return "\n".join(lines)
 
 
-def draw(board: dict[str, list[dict]], path: Path) -> None:
+def draw(board: dict[str, list[dict]], path: Path, base: str) -> None:
     """Accuracy against tokens, a dot per seed, with the Pareto front of the means."""
     figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
     points = {name: (means(rows)["mean_length"], means(rows)["accuracy"]) for name, rows in board.items()}
@@ -236,7 +274,7 @@ def draw(board: dict[str, list[dict]], path: Path) -> None:
         axes.scatter(*points[name], s=60, color=colour, marker=markers[number % len(markers)], label=name, alpha=0.8)
     front = [points[name] for name in pareto(points)]
     axes.plot(*zip(*front, strict=True), color="grey", linewidth=1, linestyle="--")
-    axes.set(xlabel="mean tokens", ylabel="accuracy", title="Every reward on the tiny reasoner")
+    axes.set(xlabel="mean tokens", ylabel="accuracy", title=f"Every reward on {base}")
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=130)
@@ -250,28 +288,32 @@ class Board:
     Other flags are those of recipes/l1_maxlen.py.
     """
 
-    only: list[str] = option(ROWS, "These rows", choices=tuple(ROWS), metavar="ROW")
+    only: list[str] = option(ROWS, "These rows (tiny_sorter has no tale)", choices=tuple(ROWS), metavar="ROW")
     seeds: list[int] = option([0], "Seeds of each.")
     folder: Path = option(Path("outputs") / "board", "Where the runs lie.")
-    model: str | None = option(None, "The base of all rows (default: made in FOLDER/tiny_overthinking).")
+    base: str = option("tiny_overthinking", "The base of all rows.", choices=tuple(BASES))
+    model: str | None = option(None, "Its weights (default: tiny_overthinking is made in FOLDER).")
     table_only: bool = option(False, "Run nothing; the table of what there is.")
 
 
 def make_board(known: Board, extra: list[str]) -> str:
     """Makes the runs that are not there, and the board of all."""
+    rows = [name for name in known.only if name != TALE or known.base == "tiny_overthinking"]
     if not known.table_only:
-        model = known.model or str(make_overthinking(known.folder / "tiny_overthinking"))
+        made = known.base == "tiny_overthinking" and not known.model
+        model = str(make_overthinking(known.folder / known.base)) if made else known.model or known.base
         for seed in known.seeds:
-            for name in known.only:
+            for name in rows:
                 print(f"board: {name}, seed {seed}", file=sys.stderr, flush=True)
-                run_one(name, seed, known.folder, model, extra)
+                run_one(name, seed, known, model, extra)
     board = collect(known.folder, known.seeds)
     if not board:
         raise ValueError(f"{known.folder} holds no finished run")
-    command = f"accelerate launch tests/benchmarks/reward_board.py --seeds {' '.join(map(str, known.seeds))}"
+    other = "" if known.base == "tiny_overthinking" else f" --base {known.base}"
+    command = f"accelerate launch tests/benchmarks/reward_board.py{other} --seeds {' '.join(map(str, known.seeds))}"
     write_json(known.folder / "board.json", board)
     write_text(known.folder / "board.md", to_markdown(board, command))
-    draw(board, known.folder / "board.png")
+    draw(board, known.folder / "board.png", known.base)
     return (known.folder / "board.md").read_text()
 
 

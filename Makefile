@@ -79,7 +79,7 @@ BOUNDS := outputs/bounds
 # Which build of torch: BACKEND="--torch-backend cpu" where download.pytorch.org can be reached; else that of the index.
 BACKEND ?=
 BOUNDED_TESTS ?= tests/test_trl_contract.py tests/test_doctor.py tests/test_budgets.py tests/test_questions.py \
-	tests/test_rewards.py tests/test_sft.py
+	tests/test_rewards.py tests/test_sft.py tests/test_wrapper.py
 
 bounds: install  ## the oldest and the newest packages that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv

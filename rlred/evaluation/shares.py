@@ -63,7 +63,7 @@ def _gathered_by_deepspeed(model):
 def _gathered_by_fsdp(units: list[FSDPModule]):
     # There is no public way to read what `set_reshard_after_forward` sets.
     states = [unit._get_fsdp_state() for unit in units]
-    groups = [group for state in states for group in state._fsdp_param_groups]
+    groups = [group for state in states for group in _groups(state)]
     before = [state._auto_reshard_after_forward for state in states], [group.post_forward_mesh_info for group in groups]
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
@@ -77,3 +77,10 @@ def _gathered_by_fsdp(units: list[FSDPModule]):
             state._auto_reshard_after_forward = value
         for group, value in zip(groups, before[1], strict=True):
             group.post_forward_mesh_info = value
+
+
+def _groups(state) -> list:
+    # A unit has a list of groups; in torch 2.10, one or none.
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)
+    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]

@@ -69,6 +69,29 @@ def test_the_merged_file_can_be_printed_and_used_again(tmp_path, capsys):
     assert read_config(tmp_path / "printed.yaml") == merged("laser")
 
 
+def test_flags_are_printed_and_one_of_several_fields_leaves_the_others(tmp_path, capsys):
+    changed = {"learning_rate": 0.5, "sources": {"brief": 8}}
+    flags = ["--max_steps=7", "--eval_budgets", "16", "--merged_rollouts", "--model_name_or_path", "mine"]
+    flags += ["--hindsight_settings", json.dumps(changed), "--reward", '{"name": "correctness"}']
+    with pytest.raises(SystemExit):
+        parse(ROOT / "recipes" / "l1_exact.yaml", [*flags, "--print_config"])
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    shown, shipped = read_config(tmp_path / "printed.yaml"), merged("l1_exact")
+    told = {"max_steps": 7, "eval_budgets": [16], "merged_rollouts": True, "model_name_or_path": "mine"}
+    told |= {"hindsight_settings": shipped["hindsight_settings"] | changed, "reward": {"name": "correctness"}}
+    assert shown == shipped | told
+    output = ["--output_dir", str(tmp_path)]
+    asked, printed = (
+        parse(path, [*words, *output])
+        for path, words in ((ROOT / "recipes" / "l1_exact.yaml", flags), (tmp_path / "printed.yaml", []))
+    )
+    assert (
+        asked[0] == printed[0] and asked[0].make_hindsight().batch_size == shipped["hindsight_settings"]["batch_size"]
+    )
+    with pytest.raises(ValueError, match="--buget_low: there is no such flag; did you mean --budget_low"):
+        parse(ROOT / "recipes" / "l1_exact.yaml", ["--buget_low", "8", "--print_config"])
+
+
 def test_the_projects_own_defaults_are_in_one_place():
     _, training, model = parse(ROOT / "recipes" / "defaults" / "embedded.yaml", [], KINDS)
     assert isinstance(training, RLConfig) and isinstance(model, LoraModelConfig)

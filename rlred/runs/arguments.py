@@ -6,6 +6,7 @@ Every field says its unit and effect; the help text of `--help` is made from it.
 import json
 import os
 import sys
+from argparse import Namespace
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,7 +24,7 @@ from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import apart, complaint, no_such_flag, no_such_setting, option
 from rlred.names import MODES, SETTINGS, refuse
 from rlred.rewards.fields import check_fields
-from rlred.runs.config_files import read_config
+from rlred.runs.config_files import field_by_field, plain, read_config
 from rlred.runs.devices import OnDevices
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
@@ -322,12 +323,14 @@ OF_DEVICES = ("use_cpu", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf
 def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type, ...] = KINDS) -> tuple[Any, ...]:
     """The arguments of a recipe, one of each kind: `--config FILE` (default: its own YAML, if it has one), then flags.
 
-    Settings of a `--probe FILE` stand between the two: flags > probe > YAML (rlred/checks/probe_file.py). Raises
-    `ValueError` for a setting that no kind has. `--print_config` prints the merged file and ends the program.
+    Settings of a `--probe FILE` stand between the two: flags > probe > YAML (rlred/checks/probe_file.py). Of
+    `hindsight_settings` each replaces the fields that it names. Raises `ValueError` for a setting that no kind has.
+    `--print_config` prints what the three come to, as YAML, and ends the program.
     """
     path, settings, argv = settings_of(default_config, argv, kinds)
     if "--print_config" in argv:
-        print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120), end="")
+        found = settings | _flags([word for word in argv if word != "--print_config"], kinds)
+        print(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120), end="")
         raise SystemExit(0)
     return _instances(path, settings, argv, kinds)
 
@@ -360,7 +363,16 @@ def settings_of(
     settings = read_config(path) if path != default_config or path.is_file() else {}
     if LengthControlArguments in kinds and (probe := _told("probe", argv, settings)):
         settings = with_probe(settings, probe)
-    return path, settings, argv
+    return path, settings, field_by_field(argv, settings)
+
+
+def _flags(argv: list[str], kinds: tuple[type, ...]) -> dict[str, Any]:
+    """The settings that flags give, as a YAML would."""
+    names, untold = [item.name for kind in kinds for item in fields(kind)], object()
+    found, rest = RecipeParser(kinds).parse_known_args(argv, Namespace(**dict.fromkeys(names, untold)))
+    if rest:
+        raise ValueError(no_such_flag(rest[0], [f"--{name}" for name in names]))
+    return {name: plain(value) for name, value in vars(found).items() if value is not untold}
 
 
 def _instances(path: Path, settings: dict[str, Any], argv: list[str], kinds: tuple[type, ...]) -> tuple[Any, ...]:

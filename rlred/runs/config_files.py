@@ -1,10 +1,13 @@
 """A YAML of settings and the files of defaults that it stands on."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rlred.flags import apart
 from rlred.names import SETTINGS, refuse
 from rlred.train import shipped
 
@@ -14,7 +17,8 @@ FIELD_BY_FIELD = ("hindsight_settings",)  # a start that is changed in one field
 def read_config(path: Path) -> dict[str, Any]:
     """The settings of a YAML file over those of the files that its `defaults` names, in their order.
 
-    A later file replaces a setting whole; of `hindsight_settings` it replaces the fields that it names.
+    A later file replaces a setting whole; of `hindsight_settings` it replaces the fields that it names, as a probe and
+    a flag do.
     Defaults lie beside the file, in its folder defaults/, or in that of the shipped recipes. They have no defaults of
     their own: one level, so that two files say all. Raises `ValueError` for a file that is missing or no mapping.
     """
@@ -47,6 +51,36 @@ def _over(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
         if len(groups) == 2:
             found[name] = groups[0] | groups[1]
     return found
+
+
+def field_by_field(argv: Sequence[str], settings: dict[str, Any]) -> list[str]:
+    """The flags; one that changes fields has those of the settings beside its own.
+
+    >>> field_by_field(["--hindsight_settings", '{"max_updates": 2}'], {"hindsight_settings": {"batch_size": 8}})
+    ['--hindsight_settings', '{"batch_size": 8, "max_updates": 2}']
+    >>> field_by_field(["--seed", "1"], {"hindsight_settings": {"batch_size": 8}})
+    ['--seed', '1']
+    """
+    words = list(argv)
+    for name in FIELD_BY_FIELD:
+        words = apart(words, f"--{name}")
+        places = [place + 1 for place, word in enumerate(words[:-1]) if word == f"--{name}"]
+        for place in places:
+            found = _over(settings, {name: plain(words[place])})[name]
+            words[place] = json.dumps(found) if isinstance(found, dict) else found
+    return words
+
+
+def plain(value: Any) -> Any:
+    """A flag's value as a YAML holds it: text that is a JSON mapping as that mapping.
+
+    >>> plain('{"max_updates": 2}'), plain("{2"), plain(3)
+    ({'max_updates': 2}, '{2', 3)
+    """
+    try:
+        return json.loads(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
+    except json.JSONDecodeError:
+        return value  # refused where it is read, with its name
 
 
 def _mapping(path: Path) -> dict[str, Any]:

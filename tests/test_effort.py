@@ -226,13 +226,13 @@ def test_a_little_more_than_the_own_length_is_effort_1_with_slack():
     traces = [{"question": "a", "reference_correct_lengths": [40]}] * 4
     settings = Hindsight(effort_slack=0.25, batch_size=1)
     assert efforts_of(traces, [20, 40, 50, 51], settings) == [0.5, 1, 1, None]
-    with pytest.raises(ValueError, match="hindsight.effort_slack must be 0 or more, got -0.1"):
+    with pytest.raises(ValueError, match="hindsight_settings.effort_slack must be 0 or more, got -0.1"):
         Hindsight(effort_slack=-0.1)
 
 
 def test_trap_a_start_whose_traces_are_alone_would_teach_one_effort():
     alone, both = [{"question": str(n)} for n in range(4)], [{"question": "a"}] * 4
-    with pytest.raises(ValueError, match="hindsight.samples_per_question=1: 4 of 4 traces are the only one"):
+    with pytest.raises(ValueError, match="hindsight_settings.samples_per_question=1: 4 of 4 traces are the only one"):
         check_traces_per_question(alone, Hindsight())
     check_traces_per_question([*both, *alone], Hindsight())
     check_traces_per_question([{**one, "reference_correct_lengths": [9]} for one in alone], Hindsight())

@@ -336,11 +336,11 @@ def test_a_run_shrinks_to_the_budgets_that_there_are_traces_for(tmp_path, monkey
     ("changes", "message"),
     [
         ({"sources": {"free": 3}}, "no source is called 'free'; there are brief, stopped, continued"),
-        ({"sources": {"brief": 0}}, "hindsight.sources.brief must be a whole number, 1 or more, got 0"),
-        ({"empty_bins": "fill"}, "hindsight.empty_bins must be stop, warn or shrink, got 'fill'"),
-        ({"num_bins": 0}, "hindsight.num_bins must be 1 or more, got 0"),
-        ({"samples_per_question": 0}, "hindsight.samples_per_question must be 1 or more, got 0"),
-        ({"required_correlation": 2}, "hindsight.required_correlation must be in [0, 1], got 2"),
+        ({"sources": {"brief": 0}}, "hindsight_settings.sources.brief must be a whole number, 1 or more, got 0"),
+        ({"empty_bins": "fill"}, "hindsight_settings.empty_bins must be stop, warn or shrink, got 'fill'"),
+        ({"num_bins": 0}, "hindsight_settings.num_bins must be 1 or more, got 0"),
+        ({"samples_per_question": 0}, "hindsight_settings.samples_per_question must be 1 or more, got 0"),
+        ({"required_correlation": 2}, "hindsight_settings.required_correlation must be in [0, 1], got 2"),
         ({"modes": {"maximum": 1}}, "hindsight.modes: must be among exact, max, effort, free, got 'maximum'"),
     ],
 )
@@ -437,7 +437,9 @@ def test_incorrect_traces_are_not_cut_and_counted(reasoner, traces, caplog):
     masks = [dict(zip(row["input_ids"], row["completion_mask"], strict=True))[end] for row in rows]
     [told] = re.findall(r"(\d+) of 24 rows are cut at a random point; (\d+) more", caplog.text)
     assert masks.count(0) == int(told[0]) and int(told[1]) > 4
-    with pytest.raises(ValueError, match=r"hindsight.cut_fraction=0.5: none of \d+ traces is correct and ends"):
+    with pytest.raises(
+        ValueError, match=r"hindsight_settings.cut_fraction=0.5: none of \d+ traces is correct and ends"
+    ):
         relabel(graded(traces, len(traces)), tokenizer, Wording(), SAMPLER, settings, Length(), seed=0)
 
 
@@ -467,7 +469,7 @@ def test_traces_are_graded_where_rows_are_to_be_cut_and_all_of_them_kept(reasone
 @pytest.mark.parametrize("value", [-0.1, 1.0])
 def test_a_cut_fraction_is_a_share(value):
     with pytest.raises(
-        ValueError, match=f"hindsight.cut_fraction must be a share of the rows, 0 to below 1, got {value}"
+        ValueError, match=f"hindsight_settings.cut_fraction must be a share of the rows, 0 to below 1, got {value}"
     ):
         Hindsight(cut_fraction=value)
 

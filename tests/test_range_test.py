@@ -38,7 +38,9 @@ def test_a_loss_that_is_no_number_has_risen(last):
 
 
 def test_a_loss_that_rises_from_the_first_update_on_is_an_error():
-    with pytest.raises(ValueError, match="hindsight.learning_rate is null, and the loss rose at every rate from 1e-05"):
+    with pytest.raises(
+        ValueError, match="hindsight_settings.learning_rate is null, and the loss rose at every rate from 1e-05"
+    ):
         choose(RATES, [2.0**at for at in range(len(RATES))])
 
 

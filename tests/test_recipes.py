@@ -299,7 +299,7 @@ BAD = [
     ("--wording l3", "no preset named 'l3'"),
     ('--wording {"exact":"{question}"}', "wording.exact needs the placeholder"),
     ('--hindsight_settings {"num_sample":1}', "no field is called 'num_sample'"),
-    ('--hindsight_settings {"num_samples":0}', "hindsight.num_samples must be 1 or more"),
+    ('--hindsight_settings {"num_samples":0}', "hindsight_settings.num_samples must be 1 or more"),
     ("--use_peft false", "use_peft=False"),
     ("--questions nowhere.jsonl", "nowhere.jsonl: no such file"),
     ("--questions_split validation", "splits 'train' and 'test'"),

@@ -140,12 +140,12 @@ def test_what_is_whole_is_left_alone():
         ({}, {"range_test": True}, []),
         (FSDP, {}, []),
         (FSDP, {"samples": False, "range_test": True}, []),
-        (FSDP, {"range_test": True}, ["hindsight.learning_rate"]),
+        (FSDP, {"range_test": True}, ["hindsight_settings.learning_rate"]),
         ({**FSDP, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, ["fsdp_cpu_ram_efficient_loading"]),
         ({**FSDP, "FSDP_VERSION": "1"}, {}, ["fsdp_version"]),
         ({**FSDP, "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, {"samples": False}, ["fsdp_state_dict_type"]),
         ({**FSDP, "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}, {}, []),
-        (DEEPSPEED, {"range_test": True}, ["hindsight.learning_rate"]),
+        (DEEPSPEED, {"range_test": True}, ["hindsight_settings.learning_rate"]),
     ],
 )
 def test_what_shares_cannot_do_is_said(environment, changes, fields, training, monkeypatch):

@@ -38,4 +38,6 @@ def audit_shares(training: TrainingArguments, samples: bool, range_test: bool) -
         advice = "leaves all processes but one without weights until the training begins; set it to false"
         yield error("fsdp_cpu_ram_efficient_loading", os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"], advice)
     if range_test:
-        yield error("hindsight.learning_rate", None, f"there is no range test under {wrapper}; set a rate (0.002)")
+        yield error(
+            "hindsight_settings.learning_rate", None, f"there is no range test under {wrapper}; set a rate (0.002)"
+        )

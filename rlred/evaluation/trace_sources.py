@@ -1,8 +1,7 @@
 """Traces of every length: where the hindsight start gets them when the model's own lengths are not those asked for.
 
-    free         what the model writes when it is asked for a budget; without one beside   hindsight.num_samples
-                 other sources
-    brief        asked without a budget, with one of several requests to be brief          hindsight.sources
+    free         what the model writes when it is asked for a budget, without one beside other sources (num_samples)
+    brief        asked without a budget, with one of several requests to be brief (this and the next: sources)
     stopped      a free trace that is cut at the end of a sentence and made to answer
     continued    a free trace that goes on after its end with "Wait"
 

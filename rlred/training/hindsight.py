@@ -226,7 +226,9 @@ class Start:
         Raises `ValueError` for an empty `answer_cue` where nothing ends the thinking either.
         """
         if self.settings.answer_cue == "" and not as_prompts(self.prompts).end:
-            raise ValueError("hindsight.answer_cue is empty, and this model has no end of thinking; say what cues it")
+            raise ValueError(
+                "hindsight_settings.answer_cue is empty, and this model has no end of thinking; say what cues it"
+            )
         material = Material(
             tokenizer,
             as_prompts(self.prompts),

@@ -81,7 +81,7 @@ class Hindsight:
             try:
                 BudgetSampler(modes=self.modes)
             except ValueError as error:
-                raise ValueError(f"hindsight.{error}") from None
+                raise ValueError(f"hindsight_settings.{error}") from None
         counts = (
             "num_samples",
             "samples_per_question",
@@ -94,35 +94,39 @@ class Hindsight:
         )
         for name in counts:
             if getattr(self, name) < 1:
-                raise ValueError(f"hindsight.{name} must be 1 or more, got {getattr(self, name)}")
+                raise ValueError(f"hindsight_settings.{name} must be 1 or more, got {getattr(self, name)}")
         if self.num_probe_budgets < 2:
-            raise ValueError(f"hindsight.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
+            raise ValueError(f"hindsight_settings.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
         for name, count in self.sources.items():
             if name not in SOURCES or name == "free":
                 known = ", ".join(name for name in SOURCES if name != "free")
-                raise ValueError(f"hindsight.sources: no source is called {name!r}; there are {known}")
+                raise ValueError(f"hindsight_settings.sources: no source is called {name!r}; there are {known}")
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"hindsight.sources.{name} must be a whole number, 1 or more, got {count!r}")
+                raise ValueError(f"hindsight_settings.sources.{name} must be a whole number, 1 or more, got {count!r}")
         if self.empty_bins not in ("stop", "warn", "shrink"):
-            raise ValueError(f"hindsight.empty_bins must be stop, warn or shrink, got {self.empty_bins!r}")
+            raise ValueError(f"hindsight_settings.empty_bins must be stop, warn or shrink, got {self.empty_bins!r}")
         if self.effort_quantile is not None and not 0 <= self.effort_quantile <= 1:
-            raise ValueError(f"hindsight.effort_quantile must be in [0, 1], got {self.effort_quantile}")
+            raise ValueError(f"hindsight_settings.effort_quantile must be in [0, 1], got {self.effort_quantile}")
         if not 0 <= self.effort_slack < math.inf:
-            raise ValueError(f"hindsight.effort_slack must be 0 or more, got {self.effort_slack}")
+            raise ValueError(f"hindsight_settings.effort_slack must be 0 or more, got {self.effort_slack}")
         if self.markers and (self.modes or {}).get("effort"):
-            raise ValueError("hindsight.markers: counts say how much of a number is left, and an effort is none")
+            raise ValueError(
+                "hindsight_settings.markers: counts say how much of a number is left, and an effort is none"
+            )
         for name in ("max_slack", "cooldown_updates"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
-                raise ValueError(f"hindsight.{name} must be 0 or more, got {getattr(self, name)}")
+                raise ValueError(f"hindsight_settings.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.cut_fraction < 1:
             raise ValueError(
-                f"hindsight.cut_fraction must be a share of the rows, 0 to below 1, got {self.cut_fraction}"
+                f"hindsight_settings.cut_fraction must be a share of the rows, 0 to below 1, got {self.cut_fraction}"
             )
         if not 0 < self.target_correlation <= 1:
             raise ValueError(
-                f"hindsight.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
+                f"hindsight_settings.target_correlation must be above 0 and at most 1, got {self.target_correlation}"
             )
         if not 0 <= self.required_correlation <= 1:
-            raise ValueError(f"hindsight.required_correlation must be in [0, 1], got {self.required_correlation}")
+            raise ValueError(
+                f"hindsight_settings.required_correlation must be in [0, 1], got {self.required_correlation}"
+            )
         if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"hindsight.learning_rate must be above 0, got {self.learning_rate}")
+            raise ValueError(f"hindsight_settings.learning_rate must be above 0, got {self.learning_rate}")

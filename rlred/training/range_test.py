@@ -67,8 +67,8 @@ def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
     before = max((at for at, loss in enumerate(curve) if loss <= RISEN * lowest), default=0)
     if before == 0:
         raise ValueError(
-            f"hindsight.learning_rate is null, and the loss rose at every rate from {rates[0]:g} on: {losses[:3]}; set "
-            "one below, and look at the traces"
+            f"hindsight_settings.learning_rate is null, and the loss rose at every rate from {rates[0]:g} on: "
+            f"{losses[:3]}; set one below, and look at the traces"
         )
     return float(f"{SHARE * rates[before]:.1e}")
 

@@ -43,7 +43,7 @@ def find_traces(
     counting = Counting(settings.markers, material.tokenizer, as_prompts(material.prompts).end, grading.length)
     if settings.markers:
         ended, traces = traces, counting.countable(traces, cap)
-        _enough(traces, ended, settings, "can be counted (see the log); change hindsight.markers")
+        _enough(traces, ended, settings, "can be counted (see the log); change hindsight_settings.markers")
     lengths = counting.lengths(traces)
     kept = [True] * len(traces)
     if settings.only_correct or settings.cut_fraction:
@@ -62,14 +62,17 @@ def find_traces(
         logger.info("hindsight: what there is of each length\n%s", described(rows))
         logger.info("hindsight: %d traces outside the budgets are left out", len(traces) - len(inside))
         _enough(
-            inside, traces, settings, "have a length within the budgets; ask for others, or add to hindsight.sources"
+            inside,
+            traces,
+            settings,
+            "have a length within the budgets; ask for others, or add to hindsight_settings.sources",
         )
         traces = inside
         empty = [f"{row['from']} to {row['to']}" for row in rows if not row["kept"]]
         if empty and settings.empty_bins == "stop":
             raise ValueError(
                 f"hindsight: no trace of {', '.join(empty)} tokens to learn from; ask for budgets that have some, add "
-                "to hindsight.sources, or set hindsight.empty_bins to shrink or warn"
+                "to hindsight_settings.sources, or set hindsight_settings.empty_bins to shrink or warn"
             )
         if empty and settings.empty_bins == "shrink":
             low, high = learned_range(rows)
@@ -77,7 +80,7 @@ def find_traces(
             logger.warning(told, ", ".join(empty), low, high)
             inside = [low <= n <= high for n in counting.lengths(traces)]
             shrunk, traces = traces, [trace for trace, keep in zip(traces, inside, strict=True) if keep]
-            _enough(traces, shrunk, settings, f"have {low} to {high} tokens; add to hindsight.sources")
+            _enough(traces, shrunk, settings, f"have {low} to {high} tokens; add to hindsight_settings.sources")
     return traces, rows
 
 
@@ -179,8 +182,9 @@ def check_traces_per_question(traces, settings: Hindsight) -> None:
     alone = sum(counts[one["question"], one.get("system")] == 1 for one in told)
     if alone > 0.5 * len(traces):
         raise ValueError(
-            f"hindsight.samples_per_question={settings.samples_per_question}: {alone} of {len(traces)} traces are the "
-            "only one of their question, and would all ask for effort 1; raise it, or bring reference_correct_lengths"
+            f"hindsight_settings.samples_per_question={settings.samples_per_question}: {alone} of {len(traces)} traces "
+            "are the only one of their question, and would all ask for effort 1; raise it, or bring "
+            "reference_correct_lengths"
         )
 
 
@@ -195,8 +199,9 @@ def efforts_of(traces, lengths: Sequence[int], settings: Hindsight) -> list[floa
     logger.info("hindsight: %d of %d traces are too long for an effort of their question", longer, len(traces))
     if len(traces) - longer < settings.batch_size:
         raise ValueError(
-            f"hindsight.effort_quantile={settings.effort_quantile}: only {len(traces) - longer} of {len(traces)} "
-            f"traces are within their question's own length, and an update takes {settings.batch_size}; raise it"
+            f"hindsight_settings.effort_quantile={settings.effort_quantile}: only {len(traces) - longer} of "
+            f"{len(traces)} traces are within their question's own length, and an update takes "
+            f"{settings.batch_size}; raise it"
         )
     return [min(share, 1) if share <= 1 + settings.effort_slack else None for share in shares]
 
@@ -216,8 +221,8 @@ class Cutter:
         """Raises `ValueError` where rows are to be cut and no trace can be."""
         if self.fraction and not any(self.cuttable(trace["completion_ids"], trace) for trace in traces):
             raise ValueError(
-                f"hindsight.cut_fraction={self.fraction:g}: none of {len(traces)} traces is correct and ends its "
-                f"thinking with {end!r}; set it to 0, or end_of_thinking to what ends it"
+                f"hindsight_settings.cut_fraction={self.fraction:g}: none of {len(traces)} traces is correct and ends "
+                f"its thinking with {end!r}; set it to 0, or end_of_thinking to what ends it"
             )
 
     def cuttable(self, ids: list[int], trace: dict) -> tuple[int, int] | None:

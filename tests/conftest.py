@@ -8,9 +8,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from tests.paths import ROOT
+
+settings.register_profile("rlred", deadline=None)  # a machine that is busy is no failure
+settings.load_profile("rlred")
 
 
 def pytest_addoption(parser):

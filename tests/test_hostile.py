@@ -57,7 +57,7 @@ anything = st.text() | mathematics
 def fuzz(test, drawn, cases):
     """Runs a test with this many cases of what `given` draws: anew each time, as settings can be put on only once."""
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-    settings(max_examples=cases, deadline=None, suppress_health_check=checks, database=None)(drawn(test))()
+    settings(max_examples=cases, suppress_health_check=checks, database=None)(drawn(test))()
 
 
 solutions = anything | st.none() | st.floats() | st.integers() | st.lists(anything | st.none(), max_size=2)

@@ -2,6 +2,8 @@
 
 import ast
 
+from hypothesis import settings
+
 from tests.paths import ROOT
 
 MOST_PARAMETERS, LONG, MOST_LONG = 8, 60, 5
@@ -68,3 +70,7 @@ def test_imports_point_down():
             if other and FLOOR[other] < FLOOR[own]:
                 up.append(f"rlred/{'/'.join(inside)} imports rlred.{'.'.join(module)}")
     assert up == []
+
+
+def test_no_property_test_depends_on_the_speed_of_the_machine():
+    assert settings.default.deadline is None

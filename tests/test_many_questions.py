@@ -41,7 +41,7 @@ def drawn_at_once(count: int, sampler: BudgetSampler, num_rows: int, each: int, 
 EFFORTS = BudgetSampler(16, 80, modes={"effort": 2, "exact": 1, "free": 1})
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 60), st.integers(1, 4), st.integers(0, 5), st.randoms())
 def test_rows_are_a_pure_function_in_whatever_order_they_are_read(count, num_rows, each, seed, rng):
     for sampler in (MIXED, EFFORTS):
@@ -109,7 +109,7 @@ PIECES += [
 ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.lists(st.sampled_from(PIECES), max_size=7).map("".join),
     st.lists(st.sampled_from(PIECES), max_size=5).map("".join),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
@@ -62,7 +62,6 @@ def test_a_reward_says_after_how_many_tokens_it_is_decided(reward, columns, expe
     assert reward.decided_after({"solution": "4", **columns}) == expected
 
 
-@settings(deadline=None)
 @given(
     reward=st.one_of(
         st.builds(

@@ -94,11 +94,11 @@ bounds: install  ## the oldest and the newest packages that pyproject.toml allow
 		OMP_NUM_THREADS=1 $(BOUNDS)/$$which/bin/python -m pytest -q -m "not slow" $(BOUNDED_TESTS); \
 	done
 
-# What would be published: built, described, installed where nothing else is, and its packages without known holes.
-# Without --strict pip-audit passes a package of which its index tells nothing.
+# What would be published: built, described, installed where nothing else is, and the locked packages without known
+# holes. Without --strict pip-audit passes a package of which its index tells nothing.
 RELEASE := outputs/release
 
-release-check: install  ## wheel and sdist built, checked and installed in an empty environment; an audit of the newest set
+release-check: install  ## wheel and sdist built, checked and installed in an empty environment; an audit of uv.lock
 	$(BIN)/python -m pip install --quiet build twine uv pip-audit
 	rm -rf $(RELEASE); mkdir -p $(RELEASE)
 	$(BIN)/python -m build --outdir $(RELEASE)/dist .
@@ -106,9 +106,9 @@ release-check: install  ## wheel and sdist built, checked and installed in an em
 	$(BIN)/python -m venv $(RELEASE)/empty
 	$(RELEASE)/empty/bin/python -m pip install --quiet $(TORCH) $(RELEASE)/dist/*.whl
 	cd $(RELEASE) && empty/bin/rlred --version && empty/bin/rlred train | grep -q l1_exact && empty/bin/rlred doctor
-	$(BIN)/uv pip compile --quiet $(BACKEND) --python-version 3.11 pyproject.toml \
-		--output-file $(RELEASE)/newest.txt
-	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(RELEASE)/newest.txt
+	$(BIN)/uv lock --check --quiet
+	$(BIN)/uv export --quiet --frozen --all-extras --no-emit-project --output-file $(RELEASE)/locked.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(RELEASE)/locked.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,5 +1,7 @@
 """`rlred doctor`: what is here, and the traps that stop a run or make it another one without a word."""
 
+import tomllib
+
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -7,6 +9,7 @@ from packaging.requirements import Requirement
 import rlred as package
 from rlred.checks import doctor
 from rlred.cli import main as rlred
+from tests.paths import ROOT
 
 
 @pytest.fixture
@@ -93,3 +96,21 @@ def test_the_requirements_are_those_of_the_project():
     assert {"", "dev", "vllm", "deepspeed"} <= set(found)
     assert "trl" in {requirement.name for requirement in found[""]}
     assert all(len(requirement.specifier) == 2 for group in found.values() for requirement in group)  # both bounds
+
+
+def test_the_lock_is_that_of_pyproject():
+    """`uv lock --check` without uv: the same requirements, each with a version that it allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = {(one, "") for one in project["dependencies"]} | {(one, name) for name in extras for one in extras[name]}
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    [own] = [one for one in packages if one["name"] == project["name"]]
+    locked = {
+        (one["name"], Requirement(f"x{one['specifier']}").specifier, one.get("marker", ""))
+        for one in own["metadata"]["requires-dist"]
+    }
+    told = {(Requirement(one), f"extra == '{name}'" if name else "") for one, name in asked}
+    assert locked == {(one.name, one.specifier, marker) for one, marker in told}
+    for one, _ in told:
+        versions = [package["version"] for package in packages if package["name"] == one.name]
+        assert versions and all(one.specifier.contains(version) for version in versions), one

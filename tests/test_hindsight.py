@@ -341,7 +341,7 @@ def test_a_run_shrinks_to_the_budgets_that_there_are_traces_for(tmp_path, monkey
         ({"num_bins": 0}, "hindsight_settings.num_bins must be 1 or more, got 0"),
         ({"samples_per_question": 0}, "hindsight_settings.samples_per_question must be 1 or more, got 0"),
         ({"required_correlation": 2}, "hindsight_settings.required_correlation must be in [0, 1], got 2"),
-        ({"modes": {"maximum": 1}}, "hindsight.modes: must be among exact, max, effort, free, got 'maximum'"),
+        ({"modes": {"maximum": 1}}, "hindsight_settings.modes: must be among exact, max, effort, free, got 'maximum'"),
     ],
 )
 def test_settings_of_the_sources_are_checked(changes, message):

@@ -36,7 +36,7 @@ real: install  ## five steps on real GSM8K rows, with a system prompt and a temp
 		--questions $(GSM8K) --eval_questions $(dir $(GSM8K))test.jsonl --num_questions 512 --num_eval_questions 8 \
 		--eval_budgets 16 64 --system_prompt "Solve the problem step by step." \
 		--chat_template_kwargs '{"enable_thinking": false}' --hindsight_settings \
-		'{"num_samples": 128, "max_updates": 2, "probe_every": 2, "cooldown_updates": 0}' \
+		'{"num_samples": 128, "max_updates": 2, "probe_every": 2, "cooldown_updates": 0, "only_correct": false}' \
 		--per_device_train_batch_size 16 --save_steps 3 --logging_steps 1 --output_dir $(REAL_OUTPUT) "$$@"; }; \
 	real --max_steps 3 --evaluate false; \
 	real --max_steps 5 --resume_from_checkpoint true; \
@@ -95,7 +95,7 @@ bounds: install  ## the oldest and the newest packages that pyproject.toml allow
 	done
 
 # What would be published: built, described, installed where nothing else is, and the locked packages without known
-# holes. Without --strict pip-audit passes a package of which its index tells nothing.
+# holes: those of this platform and Python. Without --strict pip-audit passes a package of which its index tells nothing.
 RELEASE := outputs/release
 
 release-check: install  ## wheel and sdist built, checked and installed in an empty environment; an audit of uv.lock

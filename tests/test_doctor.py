@@ -5,6 +5,7 @@ import tomllib
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import rlred as package
 from rlred.checks import doctor
@@ -112,5 +113,5 @@ def test_the_lock_is_that_of_pyproject():
     told = {(Requirement(one), f"extra == '{name}'" if name else "") for one, name in asked}
     assert locked == {(one.name, one.specifier, marker) for one, marker in told}
     for one, _ in told:
-        versions = [package["version"] for package in packages if package["name"] == one.name]
+        versions = [package["version"] for package in packages if package["name"] == canonicalize_name(one.name)]
         assert versions and all(one.specifier.contains(version) for version in versions), one

@@ -166,9 +166,12 @@ def test_flags_stand_over_the_probe_and_the_probe_over_the_yaml(tmp_path):
 def test_what_is_printed_is_what_will_be_used(tmp_path, capsys):
     path = written(tmp_path, {"budget_low": 20, "hindsight_settings": {"num_bins": 3}})
     with pytest.raises(SystemExit):
-        parse(RECIPE, ["--probe", str(path), "--print_config"])
-    shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown["budget_low"] == 20
+        parse(RECIPE, ["--probe", str(path), "--budget_high", "70", "--print_config"])
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    shown = yaml.safe_load((tmp_path / "printed.yaml").read_text())
+    assert (shown["budget_low"], shown["budget_high"]) == (20, 70)
+    again = parse(tmp_path / "printed.yaml", ["--output_dir", str(tmp_path)])[0]
+    assert (again.budget_low, again.budget_high, again.hindsight_settings["num_bins"]) == (20, 70, 3)
     assert (shown["hindsight_settings"]["num_bins"], shown["hindsight_settings"]["num_samples"]) == (3, 2048)
 
 

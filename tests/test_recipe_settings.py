@@ -88,6 +88,8 @@ def test_flags_are_printed_and_one_of_several_fields_leaves_the_others(tmp_path,
     assert (
         asked[0] == printed[0] and asked[0].make_hindsight().batch_size == shipped["hindsight_settings"]["batch_size"]
     )
+    hyphens = parse(tmp_path / "printed.yaml", ["--hindsight-settings", '{"num_bins": 5}', *output])[0]
+    assert hyphens.hindsight_settings == shown["hindsight_settings"] | {"num_bins": 5}
     with pytest.raises(ValueError, match="--buget_low: there is no such flag; did you mean --budget_low"):
         parse(ROOT / "recipes" / "l1_exact.yaml", ["--buget_low", "8", "--print_config"])
 

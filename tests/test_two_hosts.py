@@ -19,7 +19,7 @@ from rlred import hosts
 from rlred.heartbeat import read
 from rlred.output import external_failure, last_checkpoint
 from tests.paths import ROOT
-from tests.test_distributed import losses
+from tests.test_distributed import HINDSIGHT, WHOLE, differences, finished, losses, start, with_traces_of
 
 CLOSED = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.77.0.2]:20621. GLHF!"
 WAITED = "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv"
@@ -282,6 +282,21 @@ def test_a_host_that_is_lost_is_one_line_and_the_run_goes_on(way, network, launc
     worst = [max(abs(a[i] - b[i]) for a, b in zip(one_process, two, strict=True)) for i in range(3)]
     print(f"{way}, gone on from step {done}: largest difference to one process:", *(f"{one:.1e}" for one in worst))
     assert worst[0] < 1e-4 and worst[1] < 1e-4 and worst[2] < 1e-3
+
+
+@pytest.mark.slow
+def test_a_whole_run_on_two_hosts_is_that_of_one_process(launch, tmp_path):
+    """From the base's sweep over the hindsight start and RL to the report."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    finished(start("cpu", one, 16), one)
+    with_traces_of(one, two)
+    flags = [*WHOLE.split(" "), "--hindsight", "true", "--evaluate", "true", "--per_device_train_batch_size", "8"]
+    for host in launch(two, *flags, "--hindsight_settings", json.dumps(HINDSIGHT)):
+        assert host.ended(1200) == 0, "".join(host.said)[-3000:]
+    assert (two / "adherence.md").exists() and read(two)["state"] == "finished"
+    found = differences(one, two)
+    print("two hosts: largest differences to one process:", {name: f"{value:.1e}" for name, value in found.items()})
+    assert found["start"] < 1e-4 and found["loss"] < 1e-4 and found["reward"] < 1e-4
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ from rlred.training.think_or_not import ThinkOrNot
 from rlred.training.token_selection import TokenSelection
 from rlred.training.trainer import Part
 
+MAPPINGS = ("modes", "hindsight_settings", "selection", "think_or_not", "parts", "target_search")
 AUDITED: ContextVar[int] = ContextVar("processes of the run that is audited", default=1)
 
 
@@ -106,7 +107,9 @@ class LengthControlArguments:
     )
 
     hindsight: bool = option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
-    hindsight_settings: str = option({}, "Fields of rlred.training.hindsight_settings.Hindsight, as YAML/JSON.")
+    hindsight_settings: str = option(
+        {}, "Fields of rlred.training.hindsight_settings.Hindsight, as YAML/JSON; those that are named change."
+    )
 
     probe: str | None = option(
         None, "probe.yaml of rlred probe: its budgets, cap and hindsight sources stand over this YAML, under the flags."
@@ -132,8 +135,7 @@ class LengthControlArguments:
     eval_batch_size: int = option(128, "Completions generated at once, in the sweep and in hindsight sampling.")
 
     def __post_init__(self):
-        mappings = ("modes", "hindsight_settings", "selection", "think_or_not", "parts", "target_search")
-        for name in ("wording", "reward", *mappings):
+        for name in ("wording", "reward", *MAPPINGS):
             value = getattr(self, name)
             if isinstance(value, str) and value.lstrip().startswith("{"):
                 try:
@@ -141,7 +143,7 @@ class LengthControlArguments:
                 except json.JSONDecodeError as error:
                     said = f'{name}={value!r}: not JSON ({error}); write it as {{"key": 1}}'
                     raise ValueError(said) from None
-        for name in mappings:
+        for name in MAPPINGS:
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r}")
         for name in ("num_eval_questions", "eval_batch_size", "budgets_per_question", "reference_samples"):
@@ -329,7 +331,8 @@ def parse(default_config: Path, argv: list[str] | None = None, kinds: tuple[type
     """
     path, settings, argv = settings_of(default_config, argv, kinds)
     if "--print_config" in argv:
-        found = settings | _flags([word for word in argv if word != "--print_config"], kinds)
+        found = settings | _flags(argv, kinds)
+        found.pop("probe", None)  # its settings are among these, and would stand over them once more
         print(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120), end="")
         raise SystemExit(0)
     return _instances(path, settings, argv, kinds)
@@ -363,16 +366,21 @@ def settings_of(
     settings = read_config(path) if path != default_config or path.is_file() else {}
     if LengthControlArguments in kinds and (probe := _told("probe", argv, settings)):
         settings = with_probe(settings, probe)
-    return path, settings, field_by_field(argv, settings)
+    if any(word.startswith("--hindsight") for word in argv):
+        for name, value in field_by_field(settings, _flags(argv, kinds)).items():
+            argv += [f"--{name}", json.dumps(value, default=str)]  # the last of several is taken
+    return path, settings, argv
 
 
 def _flags(argv: list[str], kinds: tuple[type, ...]) -> dict[str, Any]:
     """The settings that flags give, as a YAML would."""
     names, untold = [item.name for kind in kinds for item in fields(kind)], object()
-    found, rest = RecipeParser(kinds).parse_known_args(argv, Namespace(**dict.fromkeys(names, untold)))
+    words = [word for word in argv if word != "--print_config"]
+    found, rest = RecipeParser(kinds).parse_known_args(words, Namespace(**dict.fromkeys(names, untold)))
     if rest:
         raise ValueError(no_such_flag(rest[0], [f"--{name}" for name in names]))
-    return {name: plain(value) for name, value in vars(found).items() if value is not untold}
+    told = {name: value for name, value in vars(found).items() if value is not untold}
+    return {name: plain(value) if name in ("wording", "reward", *MAPPINGS) else value for name, value in told.items()}
 
 
 def _instances(path: Path, settings: dict[str, Any], argv: list[str], kinds: tuple[type, ...]) -> tuple[Any, ...]:

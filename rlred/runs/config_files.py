@@ -1,13 +1,11 @@
 """A YAML of settings and the files of defaults that it stands on."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rlred.flags import apart
 from rlred.names import SETTINGS, refuse
 from rlred.train import shipped
 
@@ -53,22 +51,13 @@ def _over(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def field_by_field(argv: Sequence[str], settings: dict[str, Any]) -> list[str]:
-    """The flags; one that changes fields has those of the settings beside its own.
+def field_by_field(settings: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that name fields of a setting, with the other fields that it has.
 
-    >>> field_by_field(["--hindsight_settings", '{"max_updates": 2}'], {"hindsight_settings": {"batch_size": 8}})
-    ['--hindsight_settings', '{"batch_size": 8, "max_updates": 2}']
-    >>> field_by_field(["--seed", "1"], {"hindsight_settings": {"batch_size": 8}})
-    ['--seed', '1']
+    >>> field_by_field({"hindsight_settings": {"batch_size": 8}}, {"hindsight_settings": {"max_updates": 2}, "seed": 1})
+    {'hindsight_settings': {'batch_size': 8, 'max_updates': 2}}
     """
-    words = list(argv)
-    for name in FIELD_BY_FIELD:
-        words = apart(words, f"--{name}")
-        places = [place + 1 for place, word in enumerate(words[:-1]) if word == f"--{name}"]
-        for place in places:
-            found = _over(settings, {name: plain(words[place])})[name]
-            words[place] = json.dumps(found) if isinstance(found, dict) else found
-    return words
+    return {name: _over(settings, flags)[name] for name in FIELD_BY_FIELD if isinstance(flags.get(name), dict)}
 
 
 def plain(value: Any) -> Any:

@@ -144,6 +144,9 @@ def run_one(name: str, seed: int, known: "Board", model: str, extra: list[str]) 
     """One run, unless it is there; one that was interrupted goes on."""
     output, base = known.folder / f"{name}-{seed}", BASES[known.base]
     if (output / "adherence.json").exists():
+        done = read_result(output).labels["model"]
+        if Path(done).name != Path(model).name:
+            raise ValueError(f"--folder {known.folder}: {output.name} is a run of {done}, not of {model}; name another")
         return
     if name == TALE:
         settings, *_ = parse(HERE.with_suffix(".yaml"), extra)
@@ -292,13 +295,15 @@ class Board:
     seeds: list[int] = option([0], "Seeds of each.")
     folder: Path = option(Path("outputs") / "board", "Where the runs lie.")
     base: str = option("tiny_overthinking", "The base of all rows.", choices=tuple(BASES))
-    model: str | None = option(None, "Its weights (default: tiny_overthinking is made in FOLDER).")
+    model: str | None = option(None, "Its weights (default: made in FOLDER, tiny_sorter from data/).")
     table_only: bool = option(False, "Run nothing; the table of what there is.")
 
 
 def make_board(known: Board, extra: list[str]) -> str:
     """Makes the runs that are not there, and the board of all."""
     rows = [name for name in known.only if name != TALE or known.base == "tiny_overthinking"]
+    if not rows:
+        raise ValueError(f"--only {TALE}: its teacher, data/l1_maxlen, is for tiny_overthinking; leave out --base")
     if not known.table_only:
         made = known.base == "tiny_overthinking" and not known.model
         model = str(make_overthinking(known.folder / known.base)) if made else known.model or known.base
@@ -309,11 +314,13 @@ def make_board(known: Board, extra: list[str]) -> str:
     board = collect(known.folder, known.seeds)
     if not board:
         raise ValueError(f"{known.folder} holds no finished run")
-    other = "" if known.base == "tiny_overthinking" else f" --base {known.base}"
+    asked = {"base": known.base, "folder": known.folder, "model": known.model}
+    default = {item.name: item.default for item in dataclasses.fields(Board)}
+    other = "".join(f" --{name} {value}" for name, value in asked.items() if value != default[name])
     command = f"accelerate launch tests/benchmarks/reward_board.py{other} --seeds {' '.join(map(str, known.seeds))}"
     write_json(known.folder / "board.json", board)
     write_text(known.folder / "board.md", to_markdown(board, command))
-    draw(board, known.folder / "board.png", known.base)
+    draw(board, known.folder / "board.png", Path(known.model or known.base).name)
     return (known.folder / "board.md").read_text()
 
 

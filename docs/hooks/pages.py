@@ -38,7 +38,7 @@ ADVICE = {
     "dler": "A cut, with an optimiser that survives it. Costs accuracy on hard questions.",
     "dler_longest": "DLER's cut where the longest need is, and uniform groups sampled anew. Shortens less.",
     "thinkprune": "A cut that tightens in stages. Costs most accuracy on hard questions.",
-    "thinkprune_longest": "The same with stages that end at the longest need. Shortens least.",
+    "thinkprune_longest": "The same with stages that end at the longest need. Shortens less.",
     "toggle": "You have sampled the base, and want the penalty in every other phase only.",
     "gr3": "The reward itself should shrink with the length, and nothing be tuned.",
     "grpo_lead": "Hard questions should weigh more in the update.",

@@ -51,7 +51,7 @@ COMMON = {
 }
 BESIDE = """\
   --config FILE                     Another YAML of settings; flags stand over it.
-  --print_config                    Print the settings that YAML, defaults, probe and flags come to, and end.
+  --print_config                    Print what YAML, probe and flags come to, and end.
   --audit_only [N]                  Check the settings, questions and rewards, and end.
   --help all, --help WORD           All arguments, or those named like WORD (lora)."""
 

@@ -14,7 +14,7 @@ from trl import GRPOConfig
 from rlred.checks.audit import enforce
 from rlred.checks.audit_probe import audit_probe
 from rlred.checks.probe import Probing, binned, found_range, learnable, report_of, settings_of, suggested
-from rlred.checks.probe_file import read_probe, with_probe
+from rlred.checks.probe_file import read_probe
 from rlred.checks.probe_report import to_markdown, to_yaml
 from rlred.checks.word_counts import WordCounts, advice, ask_counts, times_written
 from rlred.cli import main as rlred
@@ -26,6 +26,7 @@ from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.trace_sources import Bins
 from rlred.rewards import ByMode, ExactLength, MaxLength
 from rlred.runs.arguments import parse
+from rlred.runs.config_files import over
 from tests.paths import ROOT
 
 FLAGS = "--num_questions 6 --num_samples 4 --num_traces 12 --max_completion_length 90 --batch_size 12 --seed 3".split()
@@ -359,7 +360,7 @@ def test_a_model_without_correct_completions_gets_no_settings_and_is_told_so(tmp
     assert "No range of budgets" in page and "100 % of the free completions were cut at 100" in page
     path = tmp_path / "probe.yaml"
     path.write_text(to_yaml(report))
-    assert with_probe({"budget_low": 16}, path) == {"budget_low": 16}
+    assert over({"budget_low": 16}, read_probe(path).settings) == {"budget_low": 16}
     with pytest.raises(ValueError, match="--questions: no question has an answer that can be graded"):
         report_of([outcome("free", 10, None)], Sampling(100), Probing(1))
 

@@ -141,6 +141,20 @@ def test_a_board_that_was_interrupted_goes_on_and_says_what_it_has(tmp_path, mon
     assert read_result(tmp_path / "group_sigmoid-0").blocks["baseline"]["mark"] == 1
 
 
+def test_the_second_base_of_the_board_is_asked_its_own_questions_and_no_folder_mixes_two(tmp_path, monkeypatch, capsys):
+    words = ["board", "--folder", str(tmp_path), "--base", "tiny_sorter", *SMALL.split(" ")]
+    monkeypatch.setattr("sys.argv", [*words, "--only", "gdpo"])
+    assert main() == 0
+    arguments = json.loads((tmp_path / "gdpo-0" / "run.json").read_text())["arguments"]
+    assert (arguments["questions"], read_result(tmp_path / "gdpo-0").labels["model"]) == ("sorting", "tiny_sorter")
+    told = f"reward_board.py --base tiny_sorter --folder {tmp_path} --seeds 0"
+    assert told in (tmp_path / "board.md").read_text()
+    monkeypatch.setattr("sys.argv", [*words, "--only", "tale"])
+    assert main() == 2 and "--only tale: its teacher" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*words, "--only", "gdpo", "--model", "tiny_reasoner"])
+    assert main() == 2 and "gdpo-0 is a run of tiny_sorter, not of tiny_reasoner" in capsys.readouterr().err
+
+
 def test_a_base_is_shared_with_rows_of_the_same_model_that_ask_alike(tmp_path):
     measures = tmp_path / "correctness-0" / "measures"
     measures.mkdir(parents=True)

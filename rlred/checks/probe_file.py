@@ -86,11 +86,3 @@ def read_probe(path: str | Path) -> ProbeFile:
         return ProbeFile(path, found["settings"], **{name: found["measured"][name] for name in NEEDED})
     except ValueError as error:
         raise ValueError(f"probe: {path}: {error}") from None
-
-
-def with_probe(settings: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """A recipe's settings with those of a probe over them."""
-    found = read_probe(path).settings
-    own, probed = settings.get("hindsight_settings", {}), found.get("hindsight_settings", {})
-    both = {**own, **probed} if isinstance(own, dict) else probed
-    return {**settings, **found, **({"hindsight_settings": both} if both else {})}

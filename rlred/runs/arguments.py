@@ -17,14 +17,14 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import string_to_bool
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
 
-from rlred.checks.probe_file import with_probe
+from rlred.checks.probe_file import read_probe
 from rlred.data.budgets import EFFORTS, BudgetSampler, Wording, effort_of, make_wording
 from rlred.data.prompts import Prompts, template_settings
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
 from rlred.flags import apart, complaint, no_such_flag, no_such_setting, option
 from rlred.names import MODES, SETTINGS, refuse
 from rlred.rewards.fields import check_fields
-from rlred.runs.config_files import field_by_field, plain, read_config
+from rlred.runs.config_files import field_by_field, over, plain, read_config
 from rlred.runs.devices import OnDevices
 from rlred.training.callbacks import StopWhenObeyed
 from rlred.training.difficulty_kl import DifficultyKL
@@ -365,7 +365,7 @@ def settings_of(
             raise ValueError(f"--config: no such file: {' '.join(told) or '(none given)'}")
     settings = read_config(path) if path != default_config or path.is_file() else {}
     if LengthControlArguments in kinds and (probe := _told("probe", argv, settings)):
-        settings = with_probe(settings, probe)
+        settings = over(settings, read_probe(probe).settings)
     if any(word.startswith("--hindsight") for word in argv):
         for name, value in field_by_field(settings, _flags(argv, kinds)).items():
             argv += [f"--{name}", json.dumps(value, default=str)]  # the last of several is taken

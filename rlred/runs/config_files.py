@@ -31,16 +31,16 @@ def read_config(path: Path) -> dict[str, Any]:
         settings = _mapping(found)
         if "defaults" in settings:
             raise ValueError(f"{found}: defaults of defaults; {path} can name both files instead")
-        merged = _over(merged, settings)
-    return _over(merged, own)
+        merged = over(merged, settings)
+    return over(merged, own)
 
 
-def _over(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """Settings with those of a later file over them.
+def over(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of a later file, or of a probe, over them.
 
-    >>> _over({"hindsight_settings": {"max_updates": 1, "batch_size": 8}}, {"hindsight_settings": {"max_updates": 2}})
+    >>> over({"hindsight_settings": {"max_updates": 1, "batch_size": 8}}, {"hindsight_settings": {"max_updates": 2}})
     {'hindsight_settings': {'max_updates': 2, 'batch_size': 8}}
-    >>> _over({"modes": {"max": 1}}, {"modes": {"exact": 1}})
+    >>> over({"modes": {"max": 1}}, {"modes": {"exact": 1}})
     {'modes': {'exact': 1}}
     """
     found = settings | later
@@ -57,7 +57,7 @@ def field_by_field(settings: dict[str, Any], flags: dict[str, Any]) -> dict[str,
     >>> field_by_field({"hindsight_settings": {"batch_size": 8}}, {"hindsight_settings": {"max_updates": 2}, "seed": 1})
     {'hindsight_settings': {'batch_size': 8, 'max_updates': 2}}
     """
-    return {name: _over(settings, flags)[name] for name in FIELD_BY_FIELD if isinstance(flags.get(name), dict)}
+    return {name: over(settings, flags)[name] for name in FIELD_BY_FIELD if isinstance(flags.get(name), dict)}
 
 
 def plain(value: Any) -> Any:

@@ -59,6 +59,9 @@ def test_several_models_are_compared(random_model, tmp_path):
     result = evaluate(tmp_path / "out", "--model", "tiny_reasoner", random_model)
     assert result.labels["model"] == "tiny_reasoner" and "trained" not in result.blocks
     assert result.blocks["model-1"]["full_length"]["accuracy"] == 0
+    said = (tmp_path / "out" / "adherence.md").read_text()
+    assert "`tiny_reasoner` answers" in said and "less that of `tiny_reasoner`" in said
+    assert "The base" not in said and "untrained base" not in said  # none of the two is the other's
 
 
 def test_an_adapter_is_asked_outside_what_it_was_trained_on(adapters, tmp_path):

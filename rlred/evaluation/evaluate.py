@@ -197,7 +197,7 @@ def evaluate(settings: Evaluation, output: Path) -> Result:
         run = Measuring(settings, output / "measures", candidate, model, tokenizer, longest)
         stage = "baseline" if number == 0 else "trained" if number == 1 and candidate.adapter else f"model-{number}"
         if stage == "baseline":
-            found["baseline"] = run("baseline", questions)
+            found["baseline"] = {"title": run.title(stage), **run("baseline", questions)}
             run = dataclasses.replace(run, longest=found["baseline"]["natural_maximum"])
             found |= run.baselines(questions)
         elif stage == "trained":
@@ -323,6 +323,11 @@ class Measuring:
         outcomes = self.sweep(stage, questions, budgets, self.conditions(budgets, wording, constant=constant))
         return {**measure(outcomes, self.longest), "examples": examples(outcomes, questions)}
 
+    def title(self, stage: str) -> str:
+        """The base of what follows is called so; a model that is named beside others, by its name."""
+        base = stage == "baseline" and (self.settings.adapter or len(self.settings.model) < 2)
+        return TITLES["baseline"] if base else self.candidate.name
+
     def interruptions(self, stage: str, questions: list[dict]) -> dict:
         """What the candidate answers where its thinking is cut: of every mode, at its largest budget or effort."""
         settings, budgets = self.settings, sorted(set(self.settings.budgets))
@@ -343,7 +348,7 @@ class Measuring:
             path=self.folder / f"{stage}.interruptions.jsonl",
         )
         return {
-            "title": TITLES["baseline"] if stage == "baseline" else self.candidate.name,
+            "title": self.title(stage),
             "rows": measure_interruptions(found),
             "left_out": len(own) - len(natural),
         }

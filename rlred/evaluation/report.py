@@ -8,11 +8,11 @@ from rlred.evaluation.efficiency import CAPS, aes
 from rlred.evaluation.markdown import filled, table
 from rlred.evaluation.measures import MEASURES, amount, paired_difference
 from rlred.evaluation.results import Kind, Picture, Result, accuracy, number, percent, set_ink
-from rlred.evaluation.summary import share_of_tokens, summary
+from rlred.evaluation.summary import BASE, share_of_tokens, summary
 
 STAGES = ("baseline", "hindsight", "trained", "control_constant_length")  # of a run, in order
 TITLES = {
-    "baseline": "before (untrained base)",
+    "baseline": BASE,
     "hindsight": "after the hindsight start",
     "trained": "after RL",
     "control_constant_length": "control: asked for one constant length",
@@ -233,7 +233,9 @@ def _at_full_length(result: Result) -> list[str]:
     if not full or full["accuracy"] is None:
         return []
     lines = ["## Accuracy at full length", ""]
-    lines.append(f"- base, the longest completion of each question: {accuracy(full)}, {full['mean_length']:.1f} tokens")
+    whose = "base" if result.blocks["baseline"]["title"] == BASE else f"`{result.blocks['baseline']['title']}`"
+    told = f"{accuracy(full)}, {full['mean_length']:.1f} tokens"
+    lines.append(f"- {whose}, the longest completion of each question: {told}")
     for stage in ("hindsight", "trained"):
         rows = [row for row in result.rows(stage) if amount(row) is not None]
         for mode in dict.fromkeys(row["mode"] for row in rows):
@@ -254,7 +256,8 @@ def _paired(result: Result) -> list[str]:
             shares = _shares_of_questions(first, block) if of_files else _shares_of_modes(first, block)
             told = f"{difference} points ({low} to {high}), {pair['n']} questions; of its tokens: {shares or '-'}"
             lines.append(f"- {block['title']}: {told}")
-    title = "## Accuracy over all budgets, less the base's, paired by question (95 % interval)"
+    whose = "the base's" if first.get("title") == BASE else f"that of `{first.get('title')}`"
+    title = f"## Accuracy over all budgets, less {whose}, paired by question (95 % interval)"
     if of_files:
         title = f"## Accuracy, less that of `{first['title']}`, paired by question (95 % interval)"
     return [title, "", *lines] if lines else []

@@ -4,6 +4,7 @@ from rlred.data.budgets import effort_name
 from rlred.evaluation.measures import amount, mean, paired_difference
 from rlred.evaluation.results import Result, accuracy, number, percent
 
+BASE = "before (untrained base)"  # the title of a base; models that are compared have their names
 # The block that a reader asks for first, and how its sentences begin.
 SUBJECTS = {
     "trained": ("The trained model answers", "Its length"),
@@ -71,7 +72,9 @@ def few(result: Result, questions: int | None = None) -> list[str]:
 def _asked(result: Result, name: str) -> str:
     """How many questions, asked for what."""
     rows = result.rows(name)
-    start = SUBJECTS[name][0] if name in SUBJECTS else f"`{result.blocks[name]['title']}` answers"
+    title = result.blocks[name]["title"]
+    named = name not in SUBJECTS or (name == "baseline" and title != BASE)
+    start = f"`{title}` answers" if named else SUBJECTS[name][0]
     told = []
     budgets = sorted({row["budget"] for row in rows if row["budget"] is not None})
     if budgets:

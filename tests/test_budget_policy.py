@@ -11,12 +11,13 @@ from rlred.evaluation.measures import measure
 from rlred.evaluation.results import read_result
 from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.visual import blind_accuracy, fixed_rows, position_map, row_of, sweep_pictures
-from rlred.rewards import make_reward
+from rlred.rewards import ExactMatch, VisualSparsity, make_reward
 from rlred.runs.arguments import parse
 from rlred.runs.visual import KINDS, check
 from rlred.tiny import pictures
 from rlred.tiny.makers.tiny_vlm import BUDGET_TOKENS, build_model, build_processor
-from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRolloutFunc
+from rlred.training.adherence import LogsAdherence
+from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRollout, VisualRolloutFunc
 from rlred.vision.model import SparseVision
 from rlred.vision.reduce import Reducer
 from rlred.vision.rows import load_rows, training_rows
@@ -84,6 +85,28 @@ def test_the_policy_chooses_from_its_whole_vocabulary_and_without_a_look_it_ends
         for g in blind
     )
     assert all(policy.processor.image_token_id not in g.completion_ids for g in blind)
+
+
+def test_training_grades_what_a_sweep_grades_so_a_colour_in_place_of_a_budget_token_is_no_answer(vlm):
+    model, policy = loaded(vlm, thumbnail=0.0625)
+    row = load_rows("pictures", limit=1)[0]
+    colour = row["solution"]
+    [token] = policy.tokenizer.convert_tokens_to_ids([colour])
+    said = VisualRollout(policy._asked(*asked([row]))[0], [token], [1], None, "", 4, 64)
+    looked = policy.written(*asked([row]), ["<look-1/4>"], [colour])[0]
+    reward = LogsAdherence(VisualSparsity(correctness=ExactMatch()), 80, (), policy.tokenizer)
+    rollouts = [said, looked]
+    values = reward(
+        prompts=["q"] * 2,
+        completions=policy.tokenizer.batch_decode([one.completion_ids for one in rollouts], skip_special_tokens=True),
+        completion_ids=[one.completion_ids for one in rollouts],
+        solution=[colour] * 2,
+        visual_tokens=[one.visual_tokens for one in rollouts],
+        full_visual_tokens=[64] * 2,
+        answer_text=[one.answer for one in rollouts],
+    )
+    assert values == [0.0, pytest.approx(1 + 0.2 * (1 - 20 / 64))]  # of the word alone it was 1.1875, the most of all
+    assert [ExactMatch().grade(one.answer, colour) for one in rollouts] == [0.0, 1.0]
 
 
 def test_generate_and_training_see_a_rollout_alike(vlm):

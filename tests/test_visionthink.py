@@ -153,6 +153,7 @@ def test_rollouts_say_who_asked(asking, monkeypatch):
 
     found = rollout(prompts, Trainer())
     assert found["requested"] == [False, True] and found["visual_tokens"] == [16, 80]
+    assert found["answer_text"] == [one.answer for one in rollouts]
     rewards = RequestThreshold(correctness=ExactMatch())(["q"] * 2, ["red", "red"], ["red", "red"], found["requested"])
     assert rewards == [1.0, 0.9]
 

@@ -30,7 +30,8 @@ class LogsAdherence(Reward):
     like adherence. `ends` are the ids that end a completion.
 
     With a `tokenizer`, every reward of the run sees the completion's whole text, whose thinking ends at
-    `end_of_thinking` (rlred/data/prompts.py: `decode`), without the `markers` of counted thinking.
+    `end_of_thinking` (rlred/data/prompts.py: `decode`), without the `markers` of counted thinking; or the `answer_text`
+    that a rollout brings, which is what every measure of pictures grades.
     """
 
     reward: Callable
@@ -64,12 +65,12 @@ class LogsAdherence(Reward):
         return declared(self.reward).decided_after(row)
 
     def __call__(self, completions, completion_ids, log_metric=None, **columns) -> list[float | None]:
-        self._restore_thinking(completions, completion_ids)
+        self._restore_thinking(completions, completion_ids, columns.get("answer_text"))
         if log_metric is not None:
             self._log(completion_ids, log_metric, columns)
         return self.reward(completions=completions, completion_ids=completion_ids, log_metric=log_metric, **columns)
 
-    def _restore_thinking(self, completions: list, completion_ids: list[list[int]]) -> None:
+    def _restore_thinking(self, completions: list, completion_ids: list[list[int]], answers: list[str] | None) -> None:
         """Writes the completions' own text, thinking and its end included, into what TRL has decoded, in place.
 
         TRL leaves special tokens out, and `</think>` can be one; or it takes the thinking apart, where the tokenizer
@@ -78,7 +79,7 @@ class LogsAdherence(Reward):
         """
         if self.tokenizer is None:
             return
-        texts = self._whole_already(completions)
+        texts = answers or self._whole_already(completions)
         if texts is None:
             texts = decode(self.tokenizer, completion_ids, self.end_of_thinking, self.markers)
         elif self.markers:

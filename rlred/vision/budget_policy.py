@@ -244,13 +244,14 @@ class VisualBudgetPolicy:
 class VisualRolloutFunc:
     """A `VisualBudgetPolicy` as TRL's `rollout_func`.
 
-    Rewards get the `columns`: visual_tokens, full_visual_tokens, text_tokens and requested (was there a budget token).
+    Rewards get the `columns`: visual_tokens, full_visual_tokens, text_tokens, requested (was there a budget token) and
+    answer_text, which is what counts as the answer: without a budget token there is none, unless it was not needed.
 
     With `assigned`, budget tokens are dealt out in turn over each group instead, and carry no gradient: the ladder of
     keep ratios, a control.
     """
 
-    columns = ("visual_tokens", "full_visual_tokens", "text_tokens", "requested")
+    columns = ("visual_tokens", "full_visual_tokens", "text_tokens", "requested", "answer_text")
 
     def __init__(self, policy: VisualBudgetPolicy, assigned: bool = False, max_answer: int = 16):
         self.policy, self.assigned, self.max_answer = policy, assigned, max_answer
@@ -282,6 +283,7 @@ class VisualRolloutFunc:
             "full_visual_tokens": [rollout.full_visual_tokens for rollout in rollouts],
             "text_tokens": [sum(rollout.mask) for rollout in rollouts],
             "requested": [rollout.budget_token is not None for rollout in rollouts],
+            "answer_text": [rollout.answer for rollout in rollouts],
         }
 
 

@@ -18,17 +18,21 @@ from rlred.evaluation.sweep import complete, stop_ids
 LEAST_CORRELATION, MOST_ERROR = 0.9, 0.25  # ours: of the two bases known, one was 61 % off and the other 0.0 %
 
 
+# The word has quotation marks: a model of 0.5B, told to write "the word check 4 times", listed four checks of words.
+REQUEST = 'Repeat the word "{word}" exactly {count} times, separated by spaces. Write nothing else.'
+
+
 @dataclass(frozen=True)
 class WordCounts:
     """What is asked. Raises `ValueError` for a request without its places, and for fewer than two counts.
 
-    >>> WordCounts((4, 8)).requests()
-    ['Write the word check 4 times, and nothing else.', 'Write the word check 8 times, and nothing else.']
+    >>> WordCounts((4, 8)).requests()[0]
+    'Repeat the word "check" exactly 4 times, separated by spaces. Write nothing else.'
     """
 
     counts: tuple[int, ...] = (4, 8, 16, 32)
     word: str = "check"
-    request: str = "Write the word {word} {count} times, and nothing else."
+    request: str = REQUEST
 
     def __post_init__(self):
         if len(set(self.counts)) < 2 or min(self.counts) < 1:
@@ -86,8 +90,14 @@ def advice(found: dict) -> str:
     'It follows a count'
     >>> advice({"rank_correlation": 0.4, "mean_abs_error": 0.1}).partition(":")[0]
     'It does not follow a count'
+    >>> cut = {"rank_correlation": 0.9, "mean_abs_error": 2.0, "truncated": [True, True], "counts": [4, 8]}
+    >>> advice({**cut, "written": [4, 60]}).partition(",")[0]
+    'The cap came first'
+    >>> advice({**cut, "written": [60, 60]}).partition(":")[0]  # the cap came after the count
+    'It does not follow a count'
     """
-    if any(found.get("truncated") or ()):
+    cut = zip(found.get("truncated", ()), found.get("written", ()), found.get("counts", ()), strict=True)
+    if any(early and times <= count for early, times, count in cut):
         return "The cap came first, so the counts say nothing: raise --max_completion_length."
     if found["rank_correlation"] >= LEAST_CORRELATION and found["mean_abs_error"] <= MOST_ERROR:
         return (

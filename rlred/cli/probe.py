@@ -7,7 +7,7 @@ from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings, QuestionSource
 from rlred.flags import option, required
 
-REQUEST = "Write the word {word} {count} times, and nothing else."
+REQUEST = 'Repeat the word "{word}" exactly {count} times, separated by spaces. Write nothing else.'
 
 # Flags that no completion depends on, and those of completions whose file says by itself what they are of.
 NOT_SAMPLED = ("output", "config", "min_correct", "num_bins", "counts", "count_word", "count_request")

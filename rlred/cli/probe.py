@@ -7,6 +7,7 @@ from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings, QuestionSource
 from rlred.flags import option, required
 
+# The same stands in rlred/checks/word_counts.py, which needs torch: `--help` does not wait for it.
 REQUEST = 'Repeat the word "{word}" exactly {count} times, separated by spaces. Write nothing else.'
 
 # Flags that no completion depends on, and those of completions whose file says by itself what they are of.

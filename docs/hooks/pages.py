@@ -47,6 +47,9 @@ ADVICE = {
     "drpo": "Correctness is the only reward, and correct answers alone should be pressed for length.",
     "length_mask": "A cut whose long correct answers are left out of the group. Costs accuracy on hard questions.",
     "lead": "The weight of length should follow the run. Shortens least of those of 2026.",
+    "gdpo": "Correctness and length should be normalised apart. The weight of length is then yours to set.",
+    "easy_first": "You have sampled the base, and hard questions should come last.",
+    "duplicated_reasoning": "Only repetition should cost. Shortens hardly where the model does not repeat sentences.",
     "tale": "You have an adapter that keeps budgets, and no reward: supervised.",
     "correctness": "A control: the same training without a length term.",
 }

@@ -1,6 +1,7 @@
 """What only a GPU can show, in a few minutes on a machine with one GPU and no network.
 
     python -m tests.gpu --model FOLDER --questions FOLDER --output FOLDER            at most 8 minutes
+    python -m tests.gpu --parts dial --minutes 7 ... --output THE_SAME_FOLDER        the dial goes on where it was cut off
     python -m tests.gpu --rehearse --output FOLDER                                   the same on the CPU, at toy size
 
 Its parts, in the order of their worth; each leaves FOLDER/PART.json and .log as it ends, and report.md grows with it:
@@ -9,6 +10,9 @@ Its parts, in the order of their worth; each leaves FOLDER/PART.json and .log as
     speed     seconds of a GRPO step and tokens per second: TRL's rollouts, and with the adapter merged
     memory    the peak of those steps beside `rlred plan`
     dial      recipes/l1_exact_qwen2.5_0.5b.yaml from the base to the table, within the minutes that are left
+
+On an H200 whose processor was slow (8 to 11 steps of decoding a second, docs/LOG.md) the dial took 220 s before the first
+update of its start, which are sampling and counting, and 0.6 s for an update: there it needs two calls or three.
 
 `--model` is a folder with the weights of a model of half a billion parameters, `--questions` one with GSM8K's
 train.jsonl and test.jsonl. `--parts` runs some of the parts.
@@ -29,7 +33,7 @@ from rlred.files import write_json, write_text
 from rlred.runs.arguments import read_config
 from tests.paths import ROOT
 
-RESERVED = 270  # seconds for loading, four sweeps and the hindsight start: a guess, no whole run was timed
+RESERVED = 700  # seconds for loading, four sweeps and the hindsight start: added up from parts, no whole run was timed
 RECIPE = ROOT / "recipes" / "l1_exact.py"
 CONFIG = ROOT / "recipes" / "l1_exact_qwen2.5_0.5b.yaml"
 # Of a run: sizes for the embedded model on a CPU.
@@ -149,14 +153,17 @@ def run_dial(options, deadline) -> dict:
         left = deadline - time.monotonic() - RESERVED
         steps = max(2, int(left / told.get("seconds_per_step", 15)))
     failed = {}
+    going_on = {"resume_from_checkpoint": "true"} if (folder / "run.json").exists() else {}
     try:
-        run_recipe(options, "dial", folder, deadline, max_steps=str(steps), logging_steps="1", save_steps="5")
+        run_recipe(options, "dial", folder, deadline, max_steps=str(steps), logging_steps="1", save_steps="5",
+                   **going_on)  # fmt: skip
     except (subprocess.SubprocessError, ValueError) as error:  # what it had measured until then is still reported
         failed = {"failed": f"{type(error).__name__}: {error}"}
     tables = [path.read_text() for path in (folder / "adherence.md", folder / "hindsight" / "bins.md") if path.exists()]
     stages = {path.stem: json.loads(path.read_text())["overall"] for path in (folder / "measures").glob("*.json")
               if "asked" not in path.name}  # fmt: skip
-    return {"rl_steps": steps, "stages": stages, "tables": tables, **failed}
+    probes = re.findall(r"after (\d+) updates, rank correlation (-?[\d.]+)", (options.output / "dial.log").read_text())
+    return {"rl_steps": steps, "stages": stages, "probes": probes, "tables": tables, **failed}
 
 
 def recipe_settings(options) -> dict[str, str]:
@@ -220,7 +227,7 @@ def logged(options, name: str, words: list[str], seconds: float) -> str:
     """Runs Python with these words; its output goes to a file as it comes and is returned."""
     path = options.output / f"{name}.log"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    with open(path, "w", encoding="utf-8") as log:
+    with open(path, "a" if "--resume_from_checkpoint" in words else "w", encoding="utf-8") as log:
         subprocess.run([sys.executable, "-u", *words], stdout=log, stderr=subprocess.STDOUT, timeout=max(10, seconds),
                        cwd=ROOT, env=environment, check=False)  # fmt: skip
     return path.read_text(encoding="utf-8")

@@ -35,6 +35,8 @@ class Counting:
     """Ids of markers' texts that were made before."""
     known_texts: dict[int, str] = field(default_factory=dict, repr=False)
     """Texts of tokens that were read before."""
+    known_places: dict[tuple[int, ...], list[int]] = field(default_factory=dict, repr=False)
+    """Places in traces that were read before: a start asks for those of each trace several times."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a marker's text."""
@@ -46,6 +48,12 @@ class Counting:
         """The numbers of tokens behind which a marker may stand."""
         if self.markers is None:
             return []
+        key = tuple(ids)
+        if key not in self.known_places:
+            self.known_places[key] = self._places(ids)
+        return self.known_places[key]
+
+    def _places(self, ids: Sequence[int]) -> list[int]:
         border = find_end(ids, self._ends)
         texts = token_texts(self.tokenizer, ids if border is None else ids[: border[0]], self.known_texts)
         found = boundaries(texts) if self.markers.before is None else self.markers.starts(texts)

@@ -7,11 +7,13 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlred.evaluation.results import read_result
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.visual import sweep_pictures
 from rlred.rewards import DifficultyLength, ExactMatch, RequestThreshold, make_reward
 from rlred.runs.arguments import parse
 from rlred.runs.visual import KINDS, check
 from rlred.tokens import token_of
-from rlred.training.imitation import batch_of, imitate
+from rlred.training.imitation import CHEAPEST, batch_of, imitate, with_cheapest
 from rlred.training.sft import SFTSettings
 from rlred.vision.budget_policy import DIRECT, VisualBudgetPolicy, VisualRolloutFunc
 from rlred.vision.model import SparseVision
@@ -158,6 +160,36 @@ def test_rollouts_say_who_asked(asking, monkeypatch):
     assert rewards == [1.0, 0.9]
 
 
+def test_a_question_imitates_the_cheapest_choice_that_answers_it_and_the_choices_take_turns(asking, tmp_path):
+    model, policy = asking
+    rows, sampling = load_rows("pictures", limit=40), Sampling(2, temperature=0.0, batch_size=20)
+    found = with_cheapest(policy, model, rows, sampling, ExactMatch(), tmp_path)
+    assert len(list(tmp_path.glob("cheapest-*.completions.jsonl"))) == 2
+    grades = [
+        [one["correct"] == 1.0 for one in sweep_pictures(policy, model, rows, sampling, choice=choice)]
+        for choice in policy.choices  # the cheaper one first
+    ]
+    own = {
+        (row["question"], row["image"].tobytes()): next(
+            (choice for choice, right in zip(policy.choices, some, strict=True) if right), None
+        )
+        for row, *some in zip(rows, *grades, strict=True)
+    }
+    assert [row[CHEAPEST] for row in found] == [own[row["question"], row["image"].tobytes()] for row in found]
+    assert {row[CHEAPEST] for row in found[:2]} == set(policy.choices) == set(own.values()) - {None}
+    assert [row[CHEAPEST] for row in found[2:]] == [row[CHEAPEST] for row in found[:-2]]
+    with pytest.raises(ValueError, match="no choice answers any of 2 rows correctly"):
+        with_cheapest(policy, model, [{**row, "solution": "wood"} for row in rows[:2]], sampling, ExactMatch())
+
+
+def test_visual_sparsity_starts_from_the_cheapest_choices(tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    flags = [*SMALL, "--start_steps", "2", "--start_mix", "cheapest", "--max_steps", "1", "--num_eval_questions", "4"]
+    assert command(monkeypatch, "visual_sparsity", "--output_dir", output, *flags) == 0
+    assert len(list((output / "start").glob("cheapest-*.completions.jsonl"))) == 5 and moved(output)
+    assert {row["stage"] for row in read_result(output, "visual").rows("policy")} == {"base", "started", "trained"}
+
+
 def test_visionthink_trains_saves_and_measures(tmp_path, monkeypatch, capsys):
     before, output = digest(), tmp_path / "run"
     flags = [*SMALL, "--start_steps", "6", "--max_steps", "3"]
@@ -189,7 +221,7 @@ def test_fast_with_pictures_trains_saves_and_measures(tmp_path, monkeypatch):
     "recipe, flags, message",
     [
         ("visionthink", ["--start_steps", "-1"], "start_steps must be 0 or more, got -1"),
-        ("visionthink", ["--start_mix", "direct", "<look-1/2>"], "start_mix must name some of direct, <look-1>, got"),
+        ("visionthink", ["--start_mix", "direct", "<look-1/2>"], "start_mix must name some of direct, <look-1>, cheap"),
         ("visionthink", ["--start_learning_rate", "0"], "start_learning_rate must be above 0"),
         (
             "visionthink",

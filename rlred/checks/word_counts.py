@@ -106,6 +106,6 @@ def advice(found: dict) -> str:
         )
     return (
         "It does not follow a count: a base that could not do this had no hindsight start that worked (docs/LOG.md, "
-        "2026-11-26, night), unless it counts aloud as it thinks, as tiny_reasoner does; teach it to count first, or "
-        "take another base."
+        "2026-11-26, night), unless it counts aloud as it thinks, as tiny_reasoner does; have it write true counts "
+        "(hindsight_settings.markers: docs/LOG.md, 2026-11-28), teach it to count first, or take another base."
     )

@@ -36,7 +36,7 @@ from rlred.tokens import token_of
 from rlred.training.adherence import LogsAdherence
 from rlred.training.callbacks import CheckWrapper
 from rlred.training.difficulty_kl import DifficultyKL
-from rlred.training.imitation import check_mix, imitate
+from rlred.training.imitation import CHEAPEST, check_mix, imitate, with_cheapest
 from rlred.training.sft import SFTSettings
 from rlred.training.trackers import guard_trackers
 from rlred.training.trainer import ComposedGRPOTrainer, Part
@@ -65,7 +65,7 @@ class VisionArguments:
     on_request: bool = option(False, "The thumbnail can be answered; a budget token asks for more (VisionThink).")
     suppress_tokens: list[str] = option([], "Tokens that are never sampled: a model's other budget tokens, say.")
     start_steps: int = option(0, "Steps of imitation before GRPO, so that each choice is about as likely (0: none).")
-    start_mix: list[str] = option([], "Its choices in turn: direct, and budget tokens; a name may stand twice.")
+    start_mix: list[str] = option([], "Its choices in turn: direct, budget tokens, cheapest (that answers the row).")
     start_learning_rate: float = option(2e-3, "Its learning rate.")
     score: str = option("maxmin", "Score of rlred.vision.reduce: maxmin, similarity, attention, norm, entropy, random.")
     strategy: str = option("prune", "prune, package, merge, pool or downsample.")
@@ -222,7 +222,7 @@ def run(
     if arguments.start_steps:
         torch.manual_seed(training.seed)
         model, peft_config = get_peft_model(model, peft_config), None
-        start_by_imitation(model, policy, rows, arguments, training, output / "start")
+        start_by_imitation(model, policy, rows, correctness, arguments, training, output / "start")
         evaluation.measure("started", model)
     rewards[0] = LogsAdherence(reward, training.max_completion_length, (), policy.tokenizer, policy.prompts.end)
     trainer = ComposedGRPOTrainer(
@@ -279,12 +279,23 @@ def make_policy(arguments: VisionArguments, training: GRPOConfig, model, process
 
 
 def start_by_imitation(
-    model, policy: VisualBudgetPolicy, rows: list[dict], arguments: VisionArguments, training: GRPOConfig, folder: Path
+    model,
+    policy: VisualBudgetPolicy,
+    rows: list[dict],
+    correctness,
+    arguments: VisionArguments,
+    training: GRPOConfig,
+    folder: Path,
 ) -> None:
     """Trains the model's adapter by imitation and keeps it in `folder`; one that is there is loaded instead."""
     if (folder / "adapter_model.safetensors").exists():
         model.load_adapter(folder, adapter_name="default", is_trainable=True)
         return
+    if CHEAPEST in arguments.start_mix:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder if PartialState().is_main_process else None
+        sampling = Sampling(arguments.max_answer, batch_size=128, seed=training.seed)
+        rows = with_cheapest(policy, model, rows, sampling, correctness, kept)
     state = imitate(model, policy, rows, arguments.start_mix, arguments.make_start(), folder, training)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     if losses:

@@ -150,9 +150,9 @@ def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hin
         return f"{said}: the loss did not fall either; raise {rate}"
     return (
         f"{said}, though the loss fell from {before:.3f} to {after:.3f}: what is learned is not the length. Raise "
-        f"num_samples ({settings.num_samples}) and {updates}, or write true counts into the traces (markers, not "
-        "shown to help yet); a base that neither writes its own count nor follows 'Write check 23 times.' had no start "
-        "that worked (docs/LOG.md)"
+        f"num_samples ({settings.num_samples}) and {updates}, or write true counts into the traces (markers, "
+        "docs/methods.md); a base that neither writes counts nor follows 'Write check 23 times.' had no start that "
+        "worked (docs/LOG.md)"
     )
 
 

@@ -3,8 +3,13 @@
 GRPO compares what is sampled. A model that asks for more every time, or never, has nothing to compare with, and its
 policy does not learn. Here it is trained on the questions' own answers, given in the choices of a mix in turn: so each
 becomes about as likely as it is frequent in the mix, whatever the question. When to choose which is left to GRPO.
+
+With `cheapest` in the mix a question has a choice of its own: of those that answer it correctly the one with the fewest
+visual tokens. What one picture needs and another does not is then said by a label, where a reward says it too faintly;
+and the questions of each choice are as many, or the most frequent one would be learned for all (docs/LOG.md).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +19,51 @@ from datasets import Dataset
 from transformers import TrainerState, TrainingArguments
 
 from rlred.data.golds import one_of
+from rlred.evaluation.sampling import Sampling
+from rlred.evaluation.visual import sweep_pictures
 from rlred.training.sft import SFTSettings, SupervisedTrainer, config_for
 from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRollout
+
+logger = logging.getLogger(__name__)
+
+CHEAPEST = "cheapest"  # of a mix: each question's own choice
 
 
 def check_mix(policy: VisualBudgetPolicy, mix: Sequence[str]) -> None:
     """Raises `ValueError` for a mix that is empty or has other choices than the policy's."""
-    unknown = sorted(set(mix) - set(policy.choices))
+    unknown = sorted(set(mix) - {*policy.choices, CHEAPEST})
     if unknown or not mix:
-        raise ValueError(f"start_mix must name some of {', '.join(policy.choices)}, got {list(mix)!r}")
+        raise ValueError(f"start_mix must name some of {', '.join((*policy.choices, CHEAPEST))}, got {list(mix)!r}")
+
+
+def with_cheapest(
+    policy: VisualBudgetPolicy, model, rows: Sequence[dict], sampling: Sampling, correctness, folder: Path | None = None
+) -> list[dict]:
+    """Rows that some choice answers correctly, greedily, each with the `cheapest` choice that does.
+
+    Every row is answered once by every choice. The choices take turns in what is returned, and the rows of one that is
+    the cheapest for few stand there several times. With `folder`, the answers are kept there and not made again. Raises
+    `ValueError` where no row is answered.
+    """
+    best: list[tuple[float, str] | None] = [None] * len(rows)
+    for number, choice in enumerate(policy.choices):
+        path = folder and folder / f"cheapest-{number}.completions.jsonl"
+        greedy = sampling.at(temperature=0.0)
+        outcomes = sweep_pictures(policy, model, rows, greedy, choice=choice, correctness=correctness, path=path)
+        for at, outcome in enumerate(outcomes):
+            found = (outcome["visual_tokens"], choice)
+            if outcome["correct"] == 1.0 and (best[at] is None or found < best[at]):
+                best[at] = found
+    of_choice: dict[str, list[dict]] = {}
+    for row, found in zip(rows, best, strict=True):
+        if found:
+            of_choice.setdefault(found[1], []).append({**row, CHEAPEST: found[1]})
+    if not of_choice:
+        raise ValueError(f"start_mix names {CHEAPEST!r}, and no choice answers any of {len(rows)} rows correctly")
+    told = ", ".join(f"{choice} {len(of_choice.get(choice, ()))}" for choice in policy.choices)
+    logger.info("imitation: the cheapest choice that answers, of %d rows: %s", len(rows), told)
+    turns = max(map(len, of_choice.values()))
+    return [some[turn % len(some)] for turn in range(turns) for some in of_choice.values()]
 
 
 def imitate(
@@ -71,7 +112,8 @@ class Written:
         some = [self.rows[number % len(self.rows)] for number in numbers]
         prompts = [[{"role": "user", "content": row["question"]}] for row in some]
         images, answers = [row["image"] for row in some], [one_of(row["solution"]) for row in some]
-        choices = [self.mix[number % len(self.mix)] for number in numbers]
+        turns_of = (self.mix[number % len(self.mix)] for number in numbers)
+        choices = [row[CHEAPEST] if turn == CHEAPEST else turn for turn, row in zip(turns_of, some, strict=True)]
         return batch_of(self.policy, self.policy.written(prompts, images, choices, answers), images)
 
 

@@ -1,7 +1,7 @@
 """What only a GPU can show, in a few minutes on a machine with one GPU and no network.
 
     python -m tests.gpu --model FOLDER --questions FOLDER --output FOLDER            at most 8 minutes
-    python -m tests.gpu --parts dial --minutes 7 ... --output THE_SAME_FOLDER        the dial goes on where it was cut off
+    python -m tests.gpu --parts dial --minutes 7 ... --output THE_SAME_FOLDER        the dial goes on from where it was
     python -m tests.gpu --rehearse --output FOLDER                                   the same on the CPU, at toy size
 
 Its parts, in the order of their worth; each leaves FOLDER/PART.json and .log as it ends, and report.md grows with it:
@@ -11,8 +11,8 @@ Its parts, in the order of their worth; each leaves FOLDER/PART.json and .log as
     memory    the peak of those steps beside `rlred plan`
     dial      recipes/l1_exact_qwen2.5_0.5b.yaml from the base to the table, within the minutes that are left
 
-On an H200 whose processor was slow (8 to 11 steps of decoding a second, docs/LOG.md) the dial took 220 s before the first
-update of its start, which are sampling and counting, and 0.6 s for an update: there it needs two calls or three.
+On an H200 with a slow processor (8 to 11 steps of decoding a second, docs/LOG.md) the dial took 220 s before the first
+update of its start, for sampling and counting, and 0.6 s for an update: there it needs two calls or three.
 
 `--model` is a folder with the weights of a model of half a billion parameters, `--questions` one with GSM8K's
 train.jsonl and test.jsonl. `--parts` runs some of the parts.

@@ -33,7 +33,9 @@ from rlred.files import write_json, write_text
 from rlred.runs.arguments import read_config
 from tests.paths import ROOT
 
-RESERVED = 700  # seconds for loading, four sweeps and the hindsight start: added up from parts, no whole run was timed
+# Seconds for loading, four sweeps and the hindsight start, added up from parts: no whole run was timed. With 8 minutes
+# in all, two steps of RL are asked for, and a later call that finds the start done asks for more.
+RESERVED = 700
 RECIPE = ROOT / "recipes" / "l1_exact.py"
 CONFIG = ROOT / "recipes" / "l1_exact_qwen2.5_0.5b.yaml"
 # Of a run: sizes for the embedded model on a CPU.
@@ -150,7 +152,8 @@ def run_dial(options, deadline) -> dict:
     if steps is None:
         speed = options.output / "speed.json"
         told = json.loads(speed.read_text()).get("merged rollouts", {}) if speed.exists() else {}
-        left = deadline - time.monotonic() - RESERVED
+        reserved = 150 if (folder / "hindsight" / "hindsight.json").exists() else RESERVED
+        left = deadline - time.monotonic() - reserved
         steps = max(2, int(left / told.get("seconds_per_step", 15)))
     failed = {}
     going_on = {"resume_from_checkpoint": "true"} if (folder / "run.json").exists() else {}
@@ -162,7 +165,9 @@ def run_dial(options, deadline) -> dict:
     tables = [path.read_text() for path in (folder / "adherence.md", folder / "hindsight" / "bins.md") if path.exists()]
     stages = {path.stem: json.loads(path.read_text())["overall"] for path in (folder / "measures").glob("*.json")
               if "asked" not in path.name}  # fmt: skip
-    probes = re.findall(r"after (\d+) updates, rank correlation (-?[\d.]+)", (options.output / "dial.log").read_text())
+    probes = re.findall(
+        r"after (\d+) updates, rank correlation (-?[\d.]+)", (options.output / "dial.log").read_text("utf-8")
+    )
     return {"rl_steps": steps, "stages": stages, "probes": probes, "tables": tables, **failed}
 
 

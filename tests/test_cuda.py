@@ -95,7 +95,7 @@ def test_merging_an_adapter_in_bfloat16_gives_the_base_back_bit_for_bit():
 @pytest.mark.parametrize("length", [440, 448, 512])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_gradients_are_finite_at_every_padded_length(length, attention):
-    """On an H200 (torch 2.11, sdpa) two micro-batches of 448 tokens had nan gradients; this model's had none there."""
+    """On an H200 (torch 2.11, sdpa) two micro-batches of 448 tokens had nan gradients; this small model had none."""
     config = Qwen2Config(
         vocab_size=1024,
         hidden_size=896,

@@ -13,7 +13,7 @@ from rlred.rewards import DifficultyLength, ExactMatch, RequestThreshold, make_r
 from rlred.runs.arguments import parse
 from rlred.runs.visual import KINDS, check
 from rlred.tokens import token_of
-from rlred.training.imitation import CHEAPEST, batch_of, imitate, with_cheapest
+from rlred.training.imitation import CHEAPEST, Written, batch_of, imitate, with_cheapest
 from rlred.training.sft import SFTSettings
 from rlred.vision.budget_policy import DIRECT, VisualBudgetPolicy, VisualRolloutFunc
 from rlred.vision.model import SparseVision
@@ -178,6 +178,10 @@ def test_a_question_imitates_the_cheapest_choice_that_answers_it_and_the_choices
     assert [row[CHEAPEST] for row in found] == [own[row["question"], row["image"].tobytes()] for row in found]
     assert {row[CHEAPEST] for row in found[:2]} == set(policy.choices) == set(own.values()) - {None}
     assert [row[CHEAPEST] for row in found[2:]] == [row[CHEAPEST] for row in found[:-2]]
+    written = Written(policy, found, (CHEAPEST, DIRECT))([{"turn": turn} for turn in range(8)])
+    asks = (written["labels"] == policy.tokenizer.convert_tokens_to_ids("<look-1>")).any(1).tolist()
+    assert [row[CHEAPEST] == "<look-1>" for row in found[:4]] == asks[::2] and not any(asks[1::2])
+    assert set(asks[::2]) == {True, False}  # beside another choice, every look is still imitated
     with pytest.raises(ValueError, match="no choice answers any of 2 rows correctly"):
         with_cheapest(policy, model, [{**row, "solution": "wood"} for row in rows[:2]], sampling, ExactMatch())
 

@@ -293,9 +293,9 @@ def start_by_imitation(
         return
     if CHEAPEST in arguments.start_mix:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder if PartialState().is_main_process else None
         sampling = Sampling(arguments.max_answer, batch_size=128, seed=training.seed)
-        rows = with_cheapest(policy, model, rows, sampling, correctness, kept)
+        with PartialState().main_process_first():  # the others read its answers, and so have its labels
+            rows = with_cheapest(policy, model, rows, sampling, correctness, folder)
     state = imitate(model, policy, rows, arguments.start_mix, arguments.make_start(), folder, training)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     if losses:

@@ -35,7 +35,7 @@ class Counting:
     """Ids of markers' texts that were made before."""
     known_texts: dict[int, str] = field(default_factory=dict, repr=False)
     """Texts of tokens that were read before."""
-    known_places: dict[tuple[int, ...], list[int]] = field(default_factory=dict, repr=False)
+    known_places: dict[tuple[int, ...], list[int]] = field(default_factory=dict, repr=False, compare=False)
     """Places in traces that were read before: a start asks for those of each trace several times."""
 
     def encode(self, text: str) -> list[int]:

@@ -42,8 +42,8 @@ def with_cheapest(
     """Rows that some choice answers correctly, greedily, each with the `cheapest` choice that does.
 
     Every row is answered once by every choice. The choices take turns in what is returned, and the rows of one that is
-    the cheapest for few stand there several times. With `folder`, the answers are kept there and not made again. Raises
-    `ValueError` where no row is answered.
+    the cheapest for few stand there several times. An answer is correct at a grade of 1. With `folder`, the answers are
+    kept there and not made again. Raises `ValueError` where no row is answered.
     """
     best: list[tuple[float, str] | None] = [None] * len(rows)
     for number, choice in enumerate(policy.choices):
@@ -59,7 +59,10 @@ def with_cheapest(
         if found:
             of_choice.setdefault(found[1], []).append({**row, CHEAPEST: found[1]})
     if not of_choice:
-        raise ValueError(f"start_mix names {CHEAPEST!r}, and no choice answers any of {len(rows)} rows correctly")
+        raise ValueError(
+            f"start_mix names {CHEAPEST!r}, and no choice answers any of {len(rows)} rows correctly; name choices "
+            "instead, or take easier rows"
+        )
     told = ", ".join(f"{choice} {len(of_choice.get(choice, ()))}" for choice in policy.choices)
     logger.info("imitation: the cheapest choice that answers, of %d rows: %s", len(rows), told)
     turns = max(map(len, of_choice.values()))
@@ -109,7 +112,9 @@ class Written:
     def __call__(self, turns: list[dict]) -> dict[str, torch.Tensor]:
         """What the model takes, with `labels` of the tokens that the policy says."""
         numbers = [turn["turn"] for turn in turns]
-        some = [self.rows[number % len(self.rows)] for number in numbers]
+        # With `cheapest` a row serves every turn of the mix, or a turn would see the rows of some choices alone.
+        each = len(self.mix) if CHEAPEST in self.mix else 1
+        some = [self.rows[number // each % len(self.rows)] for number in numbers]
         prompts = [[{"role": "user", "content": row["question"]}] for row in some]
         images, answers = [row["image"] for row in some], [one_of(row["solution"]) for row in some]
         turns_of = (self.mix[number % len(self.mix)] for number in numbers)

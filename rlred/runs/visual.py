@@ -291,12 +291,14 @@ def start_by_imitation(
     if (folder / "adapter_model.safetensors").exists():
         model.load_adapter(folder, adapter_name="default", is_trainable=True)
         return
+    settings = arguments.make_start()
     if CHEAPEST in arguments.start_mix:
         folder.mkdir(parents=True, exist_ok=True)
         sampling = Sampling(arguments.max_answer, batch_size=128, seed=training.seed)
+        some = rows[: settings.max_steps * settings.batch_size]  # as many as the start can learn from
         with PartialState().main_process_first():  # the others read its answers, and so have its labels
-            rows = with_cheapest(policy, model, rows, sampling, correctness, folder)
-    state = imitate(model, policy, rows, arguments.start_mix, arguments.make_start(), folder, training)
+            rows = with_cheapest(policy, model, some, sampling, correctness, folder)
+    state = imitate(model, policy, rows, arguments.start_mix, settings, folder, training)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     if losses:
         logger.info("imitation: from %.2f to %.2f nats per token", losses[0], losses[-1])

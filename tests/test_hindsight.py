@@ -284,6 +284,28 @@ def test_an_empty_bin_stops_the_start_and_names_its_lengths(reasoner, questions,
     assert learned_range(rows) == (8, 178)
 
 
+def test_bins_with_enough_correct_traces_keep_those_alone(reasoner, questions, tmp_path, caplog):
+    model, tokenizer = reasoner
+    material = dataclasses.replace(material_of(reasoner, questions), sampler=BudgetSampler(low=8, high=76))
+    settings = Hindsight(num_samples=48, sources={"stopped": 48}, batch_size=8, num_bins=4, empty_bins="warn")
+    grading = Grading().fitted("</think>", tokenizer)
+    every, table = find_traces(model, material, settings, grading, tmp_path)
+    right, bins = correct(every, material, grading.correctness), Bins(8, 76, 4)
+    found = [one["completion_ids"] for one, is_right in zip(every, right, strict=True) if is_right]
+    counts = Counter(bins.of(len(ids)) for ids in found)
+    enough = max(counts.values())
+    with caplog.at_level("INFO", "rlred.training.relabelling"):
+        preferring = dataclasses.replace(settings, prefer_correct=enough)
+        kept, preferred = find_traces(model, material, preferring, grading, tmp_path)
+    assert "completions are kept (prefer_correct)" in caplog.text
+    for place in range(4):
+        assert preferred[place]["completions"] == table[place]["completions"]
+        full = counts[place] >= enough
+        assert preferred[place]["kept"] == (counts[place] if full else table[place]["kept"])
+    assert len(kept) == sum(row["kept"] for row in preferred) < len(every)
+    assert any(counts[place] >= enough for place in range(4)) and any(counts[place] < enough for place in range(4))
+
+
 @pytest.mark.parametrize("empty_bins", ["warn", "shrink"])
 def test_trap_traces_outside_every_budget_end_the_start_and_not_its_progress(reasoner, questions, tmp_path, empty_bins):
     material = dataclasses.replace(material_of(reasoner, questions, batch_size=24), sampler=BudgetSampler(2000, 4000))
@@ -341,6 +363,13 @@ def test_a_run_shrinks_to_the_budgets_that_there_are_traces_for(tmp_path, monkey
         ({"num_bins": 0}, "hindsight_settings.num_bins must be 1 or more, got 0"),
         ({"samples_per_question": 0}, "hindsight_settings.samples_per_question must be 1 or more, got 0"),
         ({"required_correlation": 2}, "hindsight_settings.required_correlation must be in [0, 1], got 2"),
+        ({"prefer_correct": -1}, "hindsight_settings.prefer_correct must be 0 or more, got -1"),
+        ({"prefer_correct": 8}, "prefer_correct must be 0, got 8: there are bins beside sources alone"),
+        (
+            {"prefer_correct": 8, "only_correct": True, "sources": {"brief": 8}},
+            "prefer_correct must be 0, got 8: only_correct keeps no others",
+        ),
+        ({"effort_floor": 1}, "hindsight_settings.effort_floor must be a share of the traces, 0 to below 1, got 1"),
         ({"modes": {"maximum": 1}}, "hindsight_settings.modes: must be among exact, max, effort, free, got 'maximum'"),
     ],
 )

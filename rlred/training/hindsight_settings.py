@@ -51,10 +51,16 @@ class Hindsight:
     effort_slack: float = 0.0
     """Traces that are longer than the question's own length by up to this share ask for effort 1; others are left out.
     For tokenizers that write 100, and no other hundredth, as three tokens, which few rows show otherwise."""
+    effort_floor: float = 0.0
+    """Share of the traces, the shortest ones, that ask for any effort from `effort_low` to their own: an effort below
+    what an answer takes is then answered as briefly as the model can. 0: no trace shows such an effort."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     only_correct: bool = False
     """Whether only completions with a correct answer are kept; needs the answers, and `train_answer` keeps them so."""
+    prefer_correct: int = 0
+    """Beside `sources`: a bin with so many correct traces or more keeps those alone, and a bin with fewer keeps all of
+    its traces. For a model that is seldom correct in the short ones. 0: none is left out."""
     cut_fraction: float = 0.0
     """Share of the rows whose thinking is cut at a random point, as a server's hard cut does: the end of thinking comes
     there, and only the trace's own answer is trained on (rlred/compression/random_cut.py says why). The row asks for
@@ -109,17 +115,19 @@ class Hindsight:
             raise ValueError(f"hindsight_settings.effort_quantile must be in [0, 1], got {self.effort_quantile}")
         if not 0 <= self.effort_slack < math.inf:
             raise ValueError(f"hindsight_settings.effort_slack must be 0 or more, got {self.effort_slack}")
+        for name, of in (("effort_floor", "traces"), ("cut_fraction", "rows")):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ValueError(f"hindsight_settings.{name} must be a share of the {of}, 0 to below 1, got {value}")
+        if self.prefer_correct > 0 and (self.only_correct or not self.sources):
+            why = "only_correct keeps no others" if self.only_correct else "there are bins beside sources alone"
+            raise ValueError(f"hindsight_settings.prefer_correct must be 0, got {self.prefer_correct}: {why}")
         if self.markers and (self.modes or {}).get("effort"):
             raise ValueError(
                 "hindsight_settings.markers: counts say how much of a number is left, and an effort is none"
             )
-        for name in ("max_slack", "cooldown_updates"):
+        for name in ("max_slack", "cooldown_updates", "prefer_correct"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"hindsight_settings.{name} must be 0 or more, got {getattr(self, name)}")
-        if not 0 <= self.cut_fraction < 1:
-            raise ValueError(
-                f"hindsight_settings.cut_fraction must be a share of the rows, 0 to below 1, got {self.cut_fraction}"
-            )
         if not 0 < self.target_correlation <= 1:
             raise ValueError(
                 f"hindsight_settings.target_correlation must be above 0 and at most 1, got {self.target_correlation}"

@@ -29,7 +29,8 @@ def find_traces(
     """The traces to learn from, the model's own and those of `settings.sources`, and the table of their bins.
 
     A completion that did not end by itself has no length of its own, and is dropped; with `only_correct` those are kept
-    that end in their question's answer. Raises `ValueError` where too few are left, or a bin is empty that must not be.
+    that end in their question's answer, with `prefer_correct` in the bins that have enough of them. Raises `ValueError`
+    where too few are left, or a bin is empty that must not be.
     """
     found: list[dict] = []
     for source, count in {"free": settings.num_samples, **settings.sources}.items():
@@ -45,18 +46,21 @@ def find_traces(
         ended, traces = traces, counting.countable(traces, cap)
         _enough(traces, ended, settings, "can be counted (see the log); change hindsight_settings.markers")
     lengths = counting.lengths(traces)
-    kept = [True] * len(traces)
-    if settings.only_correct or settings.cut_fraction:
+    bins, kept = Bins(*material.sampler.bounds, settings.num_bins), [True] * len(traces)
+    if settings.only_correct or settings.prefer_correct or settings.cut_fraction:
         right = correct(traces, material, grading.correctness)
-        kept = right if settings.only_correct else kept
         traces = [{**trace, "correct": one} for trace, one in zip(traces, right, strict=True)]
-    bins = Bins(*material.sampler.bounds, settings.num_bins)
+        if settings.only_correct:
+            kept = right
+        elif settings.prefer_correct:
+            kept = preferred(right, lengths, bins, settings.prefer_correct)
     rows = table(traces, lengths, kept, bins)
-    if settings.only_correct:
-        logger.info("hindsight: %d of %d completions are correct and kept", sum(kept), len(traces))
+    if settings.only_correct or settings.prefer_correct:
+        told = "correct (only_correct)" if settings.only_correct else "kept (prefer_correct)"
+        logger.info("hindsight: %d of %d completions are %s", sum(kept), len(traces), told)
         ended, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
         lengths = [n for n, keep in zip(lengths, kept, strict=True) if keep]
-        _enough(traces, ended, settings, "are correct (only_correct); raise num_samples, or keep them all")
+        _enough(traces, ended, settings, f"are {told}; raise num_samples, or keep them all")
     if settings.sources:
         inside = [trace for trace, n in zip(traces, lengths, strict=True) if bins.of(n) is not None]
         logger.info("hindsight: what there is of each length\n%s", described(rows))
@@ -120,6 +124,17 @@ def correct(traces, material: Material, correctness: Correctness) -> list[bool]:
     return [grade == 1.0 for grade in grades]
 
 
+def preferred(right: Sequence[bool], lengths: Sequence[int], bins: Bins, enough: int) -> list[bool]:
+    """Whether each trace is kept: the correct ones alone in a bin that has `enough` of them, all in any other.
+
+    >>> preferred([True, True, False, False], [10, 12, 14, 40], Bins(8, 64, 2), enough=2)
+    [True, True, False, True]
+    """
+    places = [bins.of(n) for n in lengths]
+    found = Counter(place for place, one in zip(places, right, strict=True) if one)
+    return [one or found[place] < enough for place, one in zip(places, right, strict=True)]
+
+
 def epoch_of(lengths: list[int], sampler: BudgetSampler, settings: Hindsight, rng: random.Random) -> list[int]:
     """Indices of the traces in the order of one epoch: each once, or with `sources` evenly over the bins of length."""
     if not settings.sources:
@@ -175,6 +190,19 @@ def own_lengths(traces, lengths: Sequence[int], quantile: float | None) -> list[
     return found
 
 
+def asked_effort(effort: float, n: int, floor: float, lowest: float, rng: random.Random) -> float:
+    """What the row of a trace of `n` tokens asks for: its own effort, or with at most `floor` tokens any from `lowest`.
+
+    >>> asked_effort(0.3, 40, floor=9, lowest=0.1, rng=random.Random(0))
+    0.3
+    >>> [asked_effort(0.2, 9, floor=9, lowest=0.1, rng=random.Random(seed)) for seed in range(4)]
+    [0.16, 0.12, 0.1, 0.13]
+    """
+    if n > floor or effort <= lowest:
+        return effort
+    return rng.randint(hundredths(lowest), hundredths(effort)) / 100
+
+
 def check_traces_per_question(traces, settings: Hindsight) -> None:
     """Raises `ValueError` where most traces would be their question's own length, and teach nothing of efforts."""
     counts = Counter((one["question"], one.get("system")) for one in traces)
@@ -186,6 +214,16 @@ def check_traces_per_question(traces, settings: Hindsight) -> None:
             "are the only one of their question, and would all ask for effort 1; raise it, or bring "
             "reference_correct_lengths"
         )
+
+
+def shortest(lengths: Sequence[int], share: float) -> float:
+    """The length of the longest trace among a share of the traces, the shortest ones; 0 for none.
+
+    >>> shortest([9, 20, 8, 30], 0.5), shortest([9, 20, 8, 30], 0)
+    (9, 0)
+    """
+    count = round(share * len(lengths))
+    return sorted(lengths)[count - 1] if count else 0
 
 
 def efforts_of(traces, lengths: Sequence[int], settings: Hindsight) -> list[float | None]:
@@ -277,6 +315,7 @@ def relabel(
     if sampler.modes.get("effort"):
         check_traces_per_question(traces, settings)
         efforts = efforts_of(traces, lengths, settings)
+    floor, lowest = shortest(lengths, settings.effort_floor), sampler.effort_grid(2)[0]
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:
@@ -292,7 +331,7 @@ def relabel(
                 if not fitting:
                     continue
                 index = index if efforts[index] is not None else rng.choice(fitting)
-                budget = efforts[index]
+                budget = asked_effort(efforts[index], lengths[index], floor, lowest, rng)
             ids = traces[index]["completion_ids"]
             if mode == "exact":
                 ids, budget = counting.asked(ids, places[index])

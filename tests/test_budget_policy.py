@@ -346,3 +346,13 @@ def test_every_visual_yaml_parses_and_passes_its_checks(path, monkeypatch, caplo
     assert len(arguments.budget_tokens) >= least and training.scale_rewards == "none" and not caplog.records
     assert make_reward(arguments.reward).visual_weight == weight
     assert model_config.use_peft and model_config.lora_target_modules is None
+
+
+@pytest.mark.parametrize("changed", [{"strategy": "prune"}, {"strategy": "merge", "score": "norm"}])
+def test_trap_rollouts_of_another_reducer_are_not_taken_for_these(vlm, tmp_path, changed):
+    rows, path = load_rows("pictures", split="test", limit=8), tmp_path / "rollouts.jsonl"
+    model, policy = loaded(vlm)
+    sweep_pictures(policy, model, rows, GREEDY, path=path)
+    other, policy = loaded(vlm, Reducer(**changed))
+    with pytest.raises(ValueError, match="holds completions of other prompts or settings"):
+        sweep_pictures(policy, other, rows, GREEDY, path=path)

@@ -119,6 +119,11 @@ WARNED = [
         {"trained": block(obeying, truncated=False)},
     ),
     (
+        {"baseline": block(constant, truncated=True), "trained": obeying},
+        "up to 100 % of the base's completions of a row were cut before their end",
+        {"baseline": block(constant, truncated=False), "trained": obeying},
+    ),
+    (
         {"trained": block(lambda q, b: b + 1, mode="max")},
         "more than half of the completions are longer than their maximum",
         {"trained": block(lambda q, b: b + 1, mode="exact")},

@@ -1,6 +1,7 @@
 """A thumbnail that can be answered, or a request for the whole picture; and the recipes with it: VisionThink, FAST."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -160,10 +161,11 @@ def test_rollouts_say_who_asked(asking, monkeypatch):
     assert rewards == [1.0, 0.9]
 
 
-def test_a_question_imitates_the_cheapest_choice_that_answers_it_and_the_choices_take_turns(asking, tmp_path):
+def test_a_question_imitates_the_cheapest_choice_that_answers_it_and_the_choices_take_turns(asking, tmp_path, caplog):
     model, policy = asking
     rows, sampling = load_rows("pictures", limit=40), Sampling(2, temperature=0.0, batch_size=20)
-    found = with_cheapest(policy, model, rows, sampling, ExactMatch(), tmp_path)
+    with caplog.at_level("WARNING", "rlred.training.imitation"):
+        found = with_cheapest(policy, model, rows, sampling, ExactMatch(), tmp_path)
     assert len(list(tmp_path.glob("cheapest-*.completions.jsonl"))) == 2
     grades = [
         [one["correct"] == 1.0 for one in sweep_pictures(policy, model, rows, sampling, choice=choice)]
@@ -178,6 +180,8 @@ def test_a_question_imitates_the_cheapest_choice_that_answers_it_and_the_choices
     assert [row[CHEAPEST] for row in found] == [own[row["question"], row["image"].tobytes()] for row in found]
     assert {row[CHEAPEST] for row in found[:2]} == set(policy.choices) == set(own.values()) - {None}
     assert [row[CHEAPEST] for row in found[2:]] == [row[CHEAPEST] for row in found[:-2]]
+    few = {choice for choice in policy.choices if Counter(own.values())[choice] < 16}
+    assert few and {choice for choice in policy.choices if f"{choice} is the cheapest for" in caplog.text} == few
     written = Written(policy, found, (CHEAPEST, DIRECT))([{"turn": turn} for turn in range(8)])
     asks = (written["labels"] == policy.tokenizer.convert_tokens_to_ids("<look-1>")).any(1).tolist()
     assert [row[CHEAPEST] == "<look-1>" for row in found[:4]] == asks[::2] and not any(asks[1::2])

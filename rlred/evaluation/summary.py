@@ -147,6 +147,10 @@ def warnings(result: Result, block: dict) -> list[str]:
     if result.labels.get("per_prompt_cap") is not None:
         found.append("rows were cut at a multiple of their budget, and some figures are bounds")
     found += warnings_of_rows(block)
+    base = result.blocks.get("baseline")
+    cut = 0 if base is None or base is block else most_cut(base["rows"])
+    if cut > MANY:
+        found.append(f"up to {percent(cut, 0)} % of the base's completions of a row were cut before their end")
     control = result.blocks.get("control_constant_length", {}).get("rank_correlation")
     if control is not None and control > 0.3:
         found.append(f"the control, asked for one length alone, has a rank correlation of {number(control, 3)}")
@@ -156,7 +160,7 @@ def warnings(result: Result, block: dict) -> list[str]:
 def warnings_of_rows(block: dict) -> list[str]:
     """What the rows of one block warn of."""
     found, rows = [], block["rows"]
-    cut = max((row.get("truncated") or 0 for row in rows), default=0)
+    cut = most_cut(rows)
     if cut > MANY:
         found.append(f"up to {percent(cut, 0)} % of the completions of a row were cut before their end")
     over = (block["overall"].get("max") or {}).get("over_budget")
@@ -168,6 +172,11 @@ def warnings_of_rows(block: dict) -> list[str]:
     if all(row["accuracy"] is None for row in rows):
         found.append("nothing was graded")
     return found
+
+
+def most_cut(rows: list[dict]) -> float:
+    """The largest share of a row's completions that were cut before their end."""
+    return max((row.get("truncated") or 0 for row in rows), default=0)
 
 
 def left_out(result: Result) -> list[str]:

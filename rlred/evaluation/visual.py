@@ -18,6 +18,7 @@ from rlred.evaluation.sampling import Sampling
 from rlred.evaluation.sweep import in_batches, open_completions, seeded, stop_ids
 from rlred.rewards import ExactMatch
 from rlred.vision.budget_policy import VisualBudgetPolicy
+from rlred.vision.reduce import Reducer
 
 POLICY = "policy"  # the choice of a row in which each question has its own
 OWN = ("completion_ids", "mask", "budget_token", "answer", "visual_tokens", "full_visual_tokens")  # saved of a rollout
@@ -45,7 +46,7 @@ def sweep_pictures(
     size, done = sampling.batch_size, []
     if path is not None:
         asked = [{"question": row["question"], "picture": _digest(row["image"])} for row in rows]
-        done = open_completions(path, _settings(policy, sampling, choice), asked)
+        done = open_completions(path, _settings(policy, model, sampling, choice), asked)
 
     def roll_out(start: int) -> list[dict]:
         some = rows[start : start + size]
@@ -66,11 +67,15 @@ def sweep_pictures(
     return [_outcome(number, *pair, correctness, stops) for number, pair in enumerate(zip(rows, found, strict=True))]
 
 
-def _settings(policy: VisualBudgetPolicy, sampling: Sampling, choice: str | None) -> dict:
-    """What decides on the rollouts of given questions, beside the model."""
+def _settings(policy: VisualBudgetPolicy, model, sampling: Sampling, choice: str | None) -> dict:
+    """What decides on the rollouts of given questions, beside the weights; of the reducer, what is not the default."""
+    reducer, default = model.sparse_vision.reducer, Reducer()
+    changed = {} if reducer.strategy == default.strategy else {"strategy": reducer.strategy}
+    if reducer.score != default.score:
+        changed["score"] = getattr(reducer.score, "__name__", str(reducer.score))
     names = ("max_completion_length", "batch_size", "temperature", "seed")
     own = {name: getattr(policy, name) for name in ("budget_tokens", "thumbnail", "on_request")}
-    return {**{name: getattr(sampling, name) for name in names}, "choice": choice, **own, **policy.prompts.described()}
+    return {**{name: getattr(sampling, name) for name in names}, "choice": choice, **own, **changed, **policy.prompts.described()}
 
 
 def _digest(image) -> str:

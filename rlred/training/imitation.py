@@ -27,6 +27,7 @@ from rlred.vision.budget_policy import VisualBudgetPolicy, VisualRollout
 logger = logging.getLogger(__name__)
 
 CHEAPEST = "cheapest"  # of a mix: each question's own choice
+FEW = 16  # rows of a choice that are said to be few
 
 
 def check_mix(policy: VisualBudgetPolicy, mix: Sequence[str]) -> None:
@@ -66,6 +67,10 @@ def with_cheapest(
     told = ", ".join(f"{choice} {len(of_choice.get(choice, ()))}" for choice in policy.choices)
     logger.info("imitation: the cheapest choice that answers, of %d rows: %s", len(rows), told)
     turns = max(map(len, of_choice.values()))
+    for choice, some in of_choice.items():
+        if len(some) < FEW:
+            said = "imitation: %s is the cheapest for %d rows alone, which the start repeats up to %d times"
+            logger.warning(said, choice, len(some), -(-turns // len(some)))
     return [some[turn % len(some)] for turn in range(turns) for some in of_choice.values()]
 
 

@@ -364,11 +364,7 @@ def test_a_run_shrinks_to_the_budgets_that_there_are_traces_for(tmp_path, monkey
         ({"samples_per_question": 0}, "hindsight_settings.samples_per_question must be 1 or more, got 0"),
         ({"required_correlation": 2}, "hindsight_settings.required_correlation must be in [0, 1], got 2"),
         ({"prefer_correct": -1}, "hindsight_settings.prefer_correct must be 0 or more, got -1"),
-        ({"prefer_correct": 8}, "prefer_correct must be 0, got 8: there are bins beside sources alone"),
-        (
-            {"prefer_correct": 8, "only_correct": True, "sources": {"brief": 8}},
-            "prefer_correct must be 0, got 8: only_correct keeps no others",
-        ),
+        ({"prefer_correct": 8}, "prefer_correct must be 0 without sources, which have bins; got 8"),
         ({"effort_floor": 1}, "hindsight_settings.effort_floor must be a share of the traces, 0 to below 1, got 1"),
         ({"modes": {"maximum": 1}}, "hindsight_settings.modes: must be among exact, max, effort, free, got 'maximum'"),
     ],

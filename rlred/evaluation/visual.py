@@ -74,8 +74,8 @@ def _settings(policy: VisualBudgetPolicy, model, sampling: Sampling, choice: str
     if reducer.score != default.score:
         changed["score"] = getattr(reducer.score, "__name__", str(reducer.score))
     names = ("max_completion_length", "batch_size", "temperature", "seed")
-    own = {name: getattr(policy, name) for name in ("budget_tokens", "thumbnail", "on_request")}
-    return {**{name: getattr(sampling, name) for name in names}, "choice": choice, **own, **changed, **policy.prompts.described()}
+    own = {name: getattr(policy, name) for name in ("budget_tokens", "thumbnail", "on_request")} | changed
+    return {**{name: getattr(sampling, name) for name in names}, "choice": choice, **own, **policy.prompts.described()}
 
 
 def _digest(image) -> str:

@@ -60,7 +60,7 @@ class Hindsight:
     """Whether only completions with a correct answer are kept; needs the answers, and `train_answer` keeps them so."""
     prefer_correct: int = 0
     """Beside `sources`: a bin with so many correct traces or more keeps those alone, and a bin with fewer keeps all of
-    its traces. For a model that is seldom correct in the short ones. 0: none is left out."""
+    its traces, unless `only_correct`. For a model that is seldom correct in the short ones. 0: none is left out."""
     cut_fraction: float = 0.0
     """Share of the rows whose thinking is cut at a random point, as a server's hard cut does: the end of thinking comes
     there, and only the trace's own answer is trained on (rlred/compression/random_cut.py says why). The row asks for
@@ -118,9 +118,9 @@ class Hindsight:
         for name, of in (("effort_floor", "traces"), ("cut_fraction", "rows")):
             if not 0 <= (value := getattr(self, name)) < 1:
                 raise ValueError(f"hindsight_settings.{name} must be a share of the {of}, 0 to below 1, got {value}")
-        if self.prefer_correct > 0 and (self.only_correct or not self.sources):
-            why = "only_correct keeps no others" if self.only_correct else "there are bins beside sources alone"
-            raise ValueError(f"hindsight_settings.prefer_correct must be 0, got {self.prefer_correct}: {why}")
+        if self.prefer_correct > 0 and not self.sources:
+            why = f"must be 0 without sources, which have bins; got {self.prefer_correct}"
+            raise ValueError(f"hindsight_settings.prefer_correct {why}")
         if self.markers and (self.modes or {}).get("effort"):
             raise ValueError(
                 "hindsight_settings.markers: counts say how much of a number is left, and an effort is none"

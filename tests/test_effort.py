@@ -258,21 +258,6 @@ def test_relabelled_rows_ask_for_the_effort_they_have():
     assert {pair for pair in seen if pair[1]} == {(10, 25), (16, 40), (20, 50), (40, 100)} and (50, None) in seen
 
 
-def test_the_shortest_traces_answer_every_effort_below_their_own():
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny_reasoner"))
-    end = tokenizer("</think>\\boxed{4}<|im_end|>")["input_ids"]
-    traces = [{"question": "1+3=?", "completion_ids": [30] * (n - len(end)) + end} for n in (10, 16, 20, 40)]
-    settings = Hindsight(max_updates=50, cooldown_updates=0, batch_size=4, effort_floor=0.25, effort_quantile=1.0)
-    sampler = BudgetSampler(16, 64, modes={"effort": 1}, effort_low=0.1)
-    seen: dict[int, set[int]] = {}
-    for row in relabel(traces, tokenizer, Wording(), sampler, settings, Length(), seed=0):
-        start = row["completion_mask"].index(1)
-        asked = re.search(r"effort (\d+) of 100", tokenizer.decode(row["input_ids"][:start]))
-        seen.setdefault(len(row["input_ids"]) - start, set()).add(int(asked[1]))
-    assert {n: asked for n, asked in seen.items() if n > 10} == {16: {40}, 20: {50}, 40: {100}}
-    assert min(seen[10]) == 10 and max(seen[10]) == 25 and len(seen[10]) > 10
-
-
 def test_trap_a_start_whose_traces_are_all_longer_than_their_own_length_ends_with_a_reason():
     traces = [{"question": "a", "reference_correct_lengths": [10]}] * 4
     with pytest.raises(ValueError, match="effort_quantile=0.75: only 1 of 4 traces are within"):

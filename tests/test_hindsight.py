@@ -365,7 +365,6 @@ def test_a_run_shrinks_to_the_budgets_that_there_are_traces_for(tmp_path, monkey
         ({"required_correlation": 2}, "hindsight_settings.required_correlation must be in [0, 1], got 2"),
         ({"prefer_correct": -1}, "hindsight_settings.prefer_correct must be 0 or more, got -1"),
         ({"prefer_correct": 8}, "prefer_correct must be 0 without sources, which have bins; got 8"),
-        ({"effort_floor": 1}, "hindsight_settings.effort_floor must be a share of the traces, 0 to below 1, got 1"),
         ({"modes": {"maximum": 1}}, "hindsight_settings.modes: must be among exact, max, effort, free, got 'maximum'"),
     ],
 )

@@ -51,9 +51,6 @@ class Hindsight:
     effort_slack: float = 0.0
     """Traces that are longer than the question's own length by up to this share ask for effort 1; others are left out.
     For tokenizers that write 100, and no other hundredth, as three tokens, which few rows show otherwise."""
-    effort_floor: float = 0.0
-    """Share of the traces, the shortest ones, that ask for any effort from `effort_low` to their own: an effort below
-    what an answer takes is then answered as briefly as the model can. 0: no trace shows such an effort."""
     train_answer: bool = False
     """Whether the tokens after the thinking are trained on; they say nothing of length, and guessed ones are noise."""
     only_correct: bool = False
@@ -115,9 +112,10 @@ class Hindsight:
             raise ValueError(f"hindsight_settings.effort_quantile must be in [0, 1], got {self.effort_quantile}")
         if not 0 <= self.effort_slack < math.inf:
             raise ValueError(f"hindsight_settings.effort_slack must be 0 or more, got {self.effort_slack}")
-        for name, of in (("effort_floor", "traces"), ("cut_fraction", "rows")):
-            if not 0 <= (value := getattr(self, name)) < 1:
-                raise ValueError(f"hindsight_settings.{name} must be a share of the {of}, 0 to below 1, got {value}")
+        if not 0 <= self.cut_fraction < 1:
+            raise ValueError(
+                f"hindsight_settings.cut_fraction must be a share of the rows, 0 to below 1, got {self.cut_fraction}"
+            )
         if self.prefer_correct > 0 and not self.sources:
             why = f"must be 0 without sources, which have bins; got {self.prefer_correct}"
             raise ValueError(f"hindsight_settings.prefer_correct {why}")

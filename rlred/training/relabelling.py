@@ -190,19 +190,6 @@ def own_lengths(traces, lengths: Sequence[int], quantile: float | None) -> list[
     return found
 
 
-def asked_effort(effort: float, n: int, floor: float, lowest: float, rng: random.Random) -> float:
-    """What the row of a trace of `n` tokens asks for: its own effort, or with at most `floor` tokens any from `lowest`.
-
-    >>> asked_effort(0.3, 40, floor=9, lowest=0.1, rng=random.Random(0))
-    0.3
-    >>> [asked_effort(0.2, 9, floor=9, lowest=0.1, rng=random.Random(seed)) for seed in range(4)]
-    [0.16, 0.12, 0.1, 0.13]
-    """
-    if n > floor or effort <= lowest:
-        return effort
-    return rng.randint(hundredths(lowest), hundredths(effort)) / 100
-
-
 def check_traces_per_question(traces, settings: Hindsight) -> None:
     """Raises `ValueError` where most traces would be their question's own length, and teach nothing of efforts."""
     counts = Counter((one["question"], one.get("system")) for one in traces)
@@ -214,16 +201,6 @@ def check_traces_per_question(traces, settings: Hindsight) -> None:
             "are the only one of their question, and would all ask for effort 1; raise it, or bring "
             "reference_correct_lengths"
         )
-
-
-def shortest(lengths: Sequence[int], share: float) -> float:
-    """The length of the longest trace among a share of the traces, the shortest ones; 0 for none.
-
-    >>> shortest([9, 20, 8, 30], 0.5), shortest([9, 20, 8, 30], 0)
-    (9, 0)
-    """
-    count = round(share * len(lengths))
-    return sorted(lengths)[count - 1] if count else 0
 
 
 def efforts_of(traces, lengths: Sequence[int], settings: Hindsight) -> list[float | None]:
@@ -315,7 +292,6 @@ def relabel(
     if sampler.modes.get("effort"):
         check_traces_per_question(traces, settings)
         efforts = efforts_of(traces, lengths, settings)
-    floor, lowest = shortest(lengths, settings.effort_floor), sampler.effort_grid(2)[0]
     rows: list[dict] = []
     needed = (settings.max_updates + settings.cooldown_updates) * settings.batch_size
     while len(rows) < needed:
@@ -331,7 +307,7 @@ def relabel(
                 if not fitting:
                     continue
                 index = index if efforts[index] is not None else rng.choice(fitting)
-                budget = asked_effort(efforts[index], lengths[index], floor, lowest, rng)
+                budget = efforts[index]
             ids = traces[index]["completion_ids"]
             if mode == "exact":
                 ids, budget = counting.asked(ids, places[index])

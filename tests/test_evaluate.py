@@ -9,8 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from rlred.cli import main as rlred
+from rlred.data.adapters import on_another_base
 from rlred.data.models import Loading, fingerprint
-from rlred.evaluation.evaluate import base_of, on_another_base, range_of_record, trained_range, wording_of
+from rlred.evaluation.evaluate import base_of, range_of_record, trained_range, wording_of
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import adherence
 from rlred.evaluation.results import read_result

@@ -50,9 +50,10 @@ class Generate(Loading, PromptSettings):
 
     def run(self) -> None:
         """Prints what the model thinks of the question at each budget, and how long."""
+        from rlred.data.adapters import on_another_base
         from rlred.data.models import load_model
         from rlred.data.prompts import decode
-        from rlred.evaluation.evaluate import candidates_of, check_positions, on_another_base
+        from rlred.evaluation.evaluate import candidates_of, check_positions
         from rlred.evaluation.sampling import Sampling
         from rlred.evaluation.sweep import complete, stop_ids
 
@@ -62,8 +63,8 @@ class Generate(Loading, PromptSettings):
         budgets = self.efforts or ([None] if mode == "free" else self.budgets)
         model, tokenizer = load_model(candidate.model, candidate.adapter, Loading.of(self))
         check_positions(model, [] if self.efforts or mode == "free" else self.budgets, candidate.model)
-        if told := on_another_base(candidate.adapter, candidate.model, model, Loading.of(self)):
-            logger.warning("%s", told.replace(" is measured on ", " is asked on "))
+        if told := on_another_base(candidate.adapter, candidate.model, model, Loading.of(self), "asked"):
+            logger.warning("%s", told)
         prompts, row = candidate.prompts.fitted(tokenizer), {"question": self.question}
         completions = complete(
             model,

@@ -27,9 +27,10 @@ from rlred.compression.arguments import UNASKED
 from rlred.compression.cut import check_ratio
 from rlred.compression.rows import RatioCondition, RatioFormat, make_ratio_format, ratio_conditions
 from rlred.compression.traces import split_completion
+from rlred.data.adapters import on_another_base
 from rlred.data.models import Loading, load_model, local_adapter
 from rlred.data.prompts import DEFAULT_END, decode, end_ids, found_end, prompts_of_record
-from rlred.evaluation.evaluate import base_of, on_another_base
+from rlred.evaluation.evaluate import base_of
 from rlred.evaluation.measures import by_question, measure, paired_difference, summary
 from rlred.evaluation.predictions import budgets_of_ratios
 from rlred.evaluation.report import adherence

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlred.data.adapters import on_another_base
 from rlred.data.budgets import Wording, effort_of, make_wording, wording_flag
-from rlred.data.models import Loading, context_of, fingerprint, known_name, load_model, local_adapter, place_of
+from rlred.data.models import Loading, context_of, load_model, local_adapter
 from rlred.data.prompts import Prompts, prompts_of_record
 from rlred.data.questions import load_questions
 from rlred.evaluation.baselines import Baselines
@@ -68,28 +69,6 @@ def base_of(adapter: str | None, named: list[str]) -> str:
     config = Path(adapter or "") / "adapter_config.json"
     recorded = json.loads(config.read_text()).get("base_model_name_or_path") if config.is_file() else None
     return named[0] if named else recorded or TINY_REASONER
-
-
-def on_another_base(adapter: str | None, name: str, model, loading: Loading | None = None) -> str | None:
-    """A sentence where an adapter was trained on another model than the one `name`, which is `model`; None otherwise.
-
-    The fingerprint of the weights in the adapter's run.json tells, whatever the two are called. Where there is none,
-    and with quantised weights or float16, names do: of embedded models and Hub ids, others of which may be copies.
-    """
-    config, record = Path(adapter or "") / "adapter_config.json", Path(adapter or "") / "run.json"
-    trained_on = json.loads(config.read_text()).get("base_model_name_or_path") if config.is_file() else None
-    if not trained_on or place_of(name) == place_of(trained_on):
-        return None
-    told = read_record(record) if record.is_file() else {}
-    ways = [Loading.of(loading or Loading()), Loading.of(told.get("model") or {})]
-    exact = not any(way.load_in_4bit or way.load_in_8bit or way.dtype == "float16" for way in ways)
-    before, now = told.get("weights"), fingerprint(model) if exact else None
-    if before and now:
-        other = before != now
-    else:
-        public = [known_name(one) for one in (trained_on, name)]
-        other = None not in public and public[0] != public[1]
-    return f"`{adapter}` was trained on `{trained_on}` and is measured on `{name}`" if other else None
 
 
 def check_positions(model, budgets: list[int], name: str) -> None:

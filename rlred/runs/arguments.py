@@ -106,6 +106,9 @@ class LengthControlArguments:
         None, "End the training once the rollouts' rank correlation of budget and length is this in three logs running."
     )
 
+    adapter: str | None = option(
+        None, "LoRA adapter to train on, a folder or Hub id; none: a fresh one. A start's traces are the base's own."
+    )
     hindsight: bool = option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
     hindsight_settings: str = option(
         {}, "Fields of rlred.training.hindsight_settings.Hindsight, as YAML/JSON; those that are named change."

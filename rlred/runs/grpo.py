@@ -39,6 +39,7 @@ from rlred.checks.audit_hindsight import audit_hindsight
 from rlred.checks.audit_probe import audit_probe
 from rlred.checks.audit_room import audit_room
 from rlred.checks.probe_file import read_probe
+from rlred.data.adapters import check_adapter, continue_adapter
 from rlred.data.budgets import BudgetSampler, training_rows
 from rlred.data.models import context_of
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
@@ -126,10 +127,9 @@ def run(
     model = with_adapter(model, model_config, training.seed)
     hindsight = None
     if arguments.hindsight:
-        sampling = Sampling(
-            training.max_completion_length, training.temperature, arguments.eval_batch_size, training.seed
-        )
-        first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading, engines.of)
+        cap = training.max_completion_length
+        sampling = Sampling(cap, training.temperature, arguments.eval_batch_size, training.seed)
+        first = Start(arguments.make_hindsight(), prompts, sampler, sampling, grading, engines.of, arguments.adapter)
         folder = output / "hindsight"
         hindsight = hindsight_start(model, tokenizer, questions, first, training=training, output=folder)
         if asked_wrapper(training) not in ("one process", "ddp"):
@@ -140,6 +140,8 @@ def run(
             learned = sampler.within(*hindsight["budgets"])
             add_to_record(output, trained_budgets=learned.bounds)
             rows = asked_rows(questions, prompts, arguments, training, parts, sampler=learned)
+    elif arguments.adapter:
+        continue_adapter(model, arguments.adapter)
 
     ends = tuple(sorted(stop_ids(model, tokenizer)))
     told = (tokenizer, prompts.end, grading.length, prompts.markers)
@@ -168,8 +170,10 @@ def audit(
 ) -> None:
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
     arguments.check_markers()
-    sampler, started = arguments.make_sampler(), {"hindsight": arguments.hindsight, "use_peft": model_config.use_peft}
-    started["eval_budgets"] = arguments.eval_budgets
+    if arguments.adapter:
+        check_adapter(arguments.adapter, lora_of(model_config))
+    sampler, begun = arguments.make_sampler(), bool(arguments.hindsight or arguments.adapter)
+    started = {"hindsight": begun, "use_peft": model_config.use_peft, "eval_budgets": arguments.eval_budgets}
     unset = arguments.hindsight and arguments.make_hindsight().learning_rate is None
     found = [*audit_config(training, sampler, rewards, **started), *audit_advantages(training, rewards, parts)]
     found += audit_shares(training, arguments.hindsight or arguments.evaluate, unset)
@@ -198,9 +202,10 @@ def audit_asked(
     sampler = arguments.make_sampler()
     enforce(audit_rows(rows, tokenizer, model, rewards, sampler, training, prompts, sampled))
     cap = cap_of(arguments, training.max_completion_length) if arguments.evaluate else 0
-    longest = longest_prompt(rows, tokenizer, prompts)
-    found = [*audit_room(longest, context_of(model.config), training, cap, budgets_of(arguments))]
-    enforce([*found, *audit_epochs(training, sampler, arguments.hindsight, len(rows))])
+    room = longest_prompt(rows, tokenizer, prompts), context_of(model.config)
+    found = [*audit_room(*room, training, cap, budgets_of(arguments))]
+    begun = bool(arguments.hindsight or arguments.adapter)
+    enforce([*found, *audit_epochs(training, sampler, begun, len(rows))])
 
 
 def audit_only(

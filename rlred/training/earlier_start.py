@@ -26,7 +26,7 @@ PROBES = ("probe_every", "num_probe_questions", "num_probe_budgets")
 MADE = ("checkpoint-*", "adapter", "trainer_state.json", "range_test*")
 
 
-def asked_for(settings: Hindsight, sampler: BudgetSampler, sampling: Sampling) -> dict:
+def asked_for(settings: Hindsight, sampler: BudgetSampler, sampling: Sampling, adapter: str | None = None) -> dict:
     """What the weights of a start depend on, and under `traces` what its traces do."""
     told = dataclasses.asdict(settings)
     own = dataclasses.asdict(sampler)
@@ -37,6 +37,7 @@ def asked_for(settings: Hindsight, sampler: BudgetSampler, sampling: Sampling) -
     traces |= {"modes": sampler.modes if asks else None}
     traces |= {"max_completion_length": sampling.max_completion_length, "temperature": sampling.temperature}
     weights = {name: value for name, value in told.items() if name not in (*AFTERWARDS, *PROBES)}
+    weights |= {"adapter": adapter} if adapter else {}
     return json.loads(json.dumps({**weights, "sampler": own, "traces": traces}))
 
 

@@ -31,6 +31,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from rlred.data.adapters import continue_adapter
 from rlred.data.budgets import BudgetSampler
 from rlred.data.models import fingerprint
 from rlred.data.prompts import Prompts, as_prompts
@@ -188,6 +189,8 @@ class Start:
     grading: Grading = Grading()
     engine_of: Callable = lambda model: model
     """What completes prompts with the weights of a model: itself, or the run's vLLM (rlred/evaluation/vllm.py)."""
+    adapter: str | None = None
+    """A saved adapter that is trained on; the traces are those of the model that the start is given."""
 
     def __post_init__(self):
         if self.settings.modes is not None:
@@ -248,6 +251,13 @@ class Start:
         return traces, bins
 
 
+def with_rate(settings: Hindsight, model, tokenizer, rows: Dataset, *, training, output: Path) -> Hindsight:
+    """The settings with the learning rate that the range test finds."""
+    tried = sft_settings(dataclasses.replace(settings, learning_rate=LOWEST))
+    rate = find_learning_rate(model, tokenizer, rows, tried, training=training, output=output)
+    return dataclasses.replace(settings, learning_rate=rate)
+
+
 def hindsight_start(model, tokenizer, questions, start: Start, *, training, output: Path) -> dict:
     """Trains the adapter of `model` in place; returns what it took.
 
@@ -263,14 +273,14 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
         return json.loads(record_path.read_text())
     questions = Rows(questions) if isinstance(questions, Dataset) else list(questions)
     settings, length = start.settings, start.grading.length
-    move_aside(output, asked_for(settings, start.sampler, start.sampling))
+    move_aside(output, asked_for(settings, start.sampler, start.sampling, start.adapter))
     traces, bins = start.traces(model, tokenizer, questions, output)
     asked, start = start.sampler.bounds, start.within(bins)
     rows = relabel(traces, tokenizer, start.prompts, start.sampler, settings, length, start.sampling.seed)
+    if start.adapter:
+        continue_adapter(model, start.adapter)
     if settings.learning_rate is None:
-        tried = sft_settings(dataclasses.replace(settings, learning_rate=LOWEST))
-        rate = find_learning_rate(model, tokenizer, rows, tried, training=training, output=output)
-        settings = dataclasses.replace(settings, learning_rate=rate)
+        settings = with_rate(settings, model, tokenizer, rows, training=training, output=output)
     probe = start.probe(tokenizer, questions)
     trainer = SupervisedTrainer(
         rate=probe.rate,

@@ -104,14 +104,7 @@ class Hindsight:
                 raise ValueError(f"hindsight_settings.{name} must be 1 or more, got {getattr(self, name)}")
         if self.num_probe_budgets < 2:
             raise ValueError(f"hindsight_settings.num_probe_budgets must be 2 or more, got {self.num_probe_budgets}")
-        for name, count in self.sources.items():
-            if name not in SOURCES or name == "free":
-                known = ", ".join(name for name in SOURCES if name != "free")
-                raise ValueError(f"hindsight_settings.sources: no source is called {name!r}; there are {known}")
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"hindsight_settings.sources.{name} must be a whole number, 1 or more, got {count!r}")
-        if self.empty_bins not in ("stop", "warn", "shrink"):
-            raise ValueError(f"hindsight_settings.empty_bins must be stop, warn or shrink, got {self.empty_bins!r}")
+        self._check_sources()
         if self.effort_quantile is not None and not 0 <= self.effort_quantile <= 1:
             raise ValueError(f"hindsight_settings.effort_quantile must be in [0, 1], got {self.effort_quantile}")
         if not 0 <= self.effort_slack < math.inf:
@@ -120,9 +113,6 @@ class Hindsight:
             raise ValueError(
                 f"hindsight_settings.cut_fraction must be a share of the rows, 0 to below 1, got {self.cut_fraction}"
             )
-        if self.prefer_correct > 0 and not self.sources:
-            why = f"must be 0 without sources, which have bins; got {self.prefer_correct}"
-            raise ValueError(f"hindsight_settings.prefer_correct {why}")
         share = self.text_share
         if not 0 <= share <= 1:
             raise ValueError(f"hindsight_settings.text_share must be a share of the tokens, 0 to 1, got {share}")
@@ -145,3 +135,16 @@ class Hindsight:
             )
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"hindsight_settings.learning_rate must be above 0, got {self.learning_rate}")
+
+    def _check_sources(self) -> None:
+        for name, count in self.sources.items():
+            if name not in SOURCES or name == "free":
+                known = ", ".join(name for name in SOURCES if name != "free")
+                raise ValueError(f"hindsight_settings.sources: no source is called {name!r}; there are {known}")
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"hindsight_settings.sources.{name} must be a whole number, 1 or more, got {count!r}")
+        if self.empty_bins not in ("stop", "warn", "shrink"):
+            raise ValueError(f"hindsight_settings.empty_bins must be stop, warn or shrink, got {self.empty_bins!r}")
+        if self.prefer_correct > 0 and not self.sources:
+            why = f"must be 0 without sources, which have bins; got {self.prefer_correct}"
+            raise ValueError(f"hindsight_settings.prefer_correct {why}")

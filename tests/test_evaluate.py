@@ -15,6 +15,7 @@ from rlred.evaluation.evaluate import base_of, range_of_record, trained_range, w
 from rlred.evaluation.measures import measure
 from rlred.evaluation.report import adherence
 from rlred.evaluation.results import read_result
+from rlred.evaluation.settings import Evaluation
 from rlred.evaluation.summary import summary
 from tests.paths import ROOT
 
@@ -236,3 +237,20 @@ def test_a_mistyped_model_leaves_the_folder_free(tmp_path, capsys):
     flags = f"--budgets 16 --num_questions 2 --output {tmp_path / 'out'}".split()
     assert rlred(["evaluate", "--model", "tiny_reasonre", *flags]) == 2
     assert rlred(["evaluate", "--model", "tiny_reasoner", *flags]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, expected, warns",
+    [
+        ({"questions": "sorting"}, "sorting", False),
+        ({"questions": "my.jsonl", "eval_questions": "sorting"}, "sorting", False),
+        ({"questions": "sums"}, "sums", False),
+        ({}, "sums", False),
+        ({"questions": "sums", "eval_questions": "org/data"}, "sums", True),
+    ],
+)
+def test_an_adapter_is_asked_its_own_embedded_questions(tmp_path, caplog, arguments, expected, warns):
+    (tmp_path / "run.json").write_text(json.dumps({"arguments": arguments}))
+    assert Evaluation(adapter=[str(tmp_path)], budgets=[8]).questions == expected
+    assert ("was measured on org/data" in caplog.text) == warns
+    assert Evaluation(adapter=[str(tmp_path)], budgets=[8], questions="sums").questions == "sums"

@@ -49,6 +49,7 @@ class Evaluate(Evaluation, SavedPredictions):
             super().__post_init__()
             return
         Loading.__post_init__(self)
+        self.find_questions()
         said, plain = "--predictions" if self.predictions else "--ratios", Evaluation(budgets=[1])
         if self.as_task:
             return  # refused by name where the task is written

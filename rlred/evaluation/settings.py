@@ -1,12 +1,18 @@
 """What `rlred evaluate` measures: its flags, checked before anything is loaded. Imports no torch."""
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from rlred.data.budgets import MODES, asks_tokens, effort_of
 from rlred.data.models import Loading
 from rlred.data.sources import PromptSettings, QuestionSource
 from rlred.evaluation.per_prompt_cap import check_per_prompt_cap
+from rlred.files import read_record
 from rlred.flags import option
+from rlred.tiny import QUESTIONS, TINY_SORTER, resolve_adapter, sorting
+
+logger = logging.getLogger(__name__)
 
 BASELINES = ("brevity", "truncation", "s1_forcing")
 
@@ -23,6 +29,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
     budgets: list[int] = option([], "Tokens to ask for.", metavar="TOKENS")
     efforts: list[str] = option([], "Efforts to ask for: low, medium, high or numbers up to 1.", metavar="EFFORT")
     modes: list[str] = option(["exact"], "How a length is asked for", choices=MODES, metavar="MODE")
+    questions: str | None = option(None, "Embedded family, file or Hub id (default: the adapter's, if embedded).")
     split: str = option("test", "Split of the questions.")
     more_questions: list[str] = option([], "Ask the first adapter other questions, too.", metavar="QUESTIONS")
     num_questions: int = option(64, "Number of questions.", metavar="N")
@@ -44,6 +51,7 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
 
     def __post_init__(self):
         super().__post_init__()
+        self.find_questions()
         for name, smallest in (("num_questions", 1), ("num_samples", 1), ("batch_size", 1), ("temperature", 0)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"--{name} must be {smallest} or more, got {getattr(self, name)}")
@@ -78,3 +86,25 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
         if self.vllm and (self.load_in_4bit or self.load_in_8bit):
             bits = "load_in_4bit" if self.load_in_4bit else "load_in_8bit"
             raise ValueError(f"--{bits}: vLLM does not quantise with bitsandbytes here; leave out one of it and --vllm")
+
+    def find_questions(self) -> None:
+        """Says which questions are asked where none are named: `family_of` the first adapter or model."""
+        if self.questions is None:
+            adapter, model = (next(iter(names), None) for names in (self.adapter, self.model))
+            object.__setattr__(self, "questions", family_of(adapter, model))
+
+
+def family_of(adapter: str | None, model: str | None) -> str:
+    """The embedded questions that an adapter was measured on, or that an embedded model was made for; or else sums.
+
+    >>> family_of("l1_exact", None), family_of(None, "tiny_sorter"), family_of(None, "org/model")
+    ('sums', 'sorting', 'sums')
+    """
+    record = Path(resolve_adapter(adapter or "")) / "run.json"
+    told = (read_record(record).get("arguments") or {}) if adapter and record.is_file() else {}
+    own = told.get("eval_questions") or told.get("questions")
+    if own in QUESTIONS:
+        return own
+    if own:
+        logger.warning("--questions: sums, and %s was measured on %s; name it to ask the same", adapter, own)
+    return sorting.FAMILY if (model or "").removeprefix("data/") == TINY_SORTER else "sums"

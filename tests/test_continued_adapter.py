@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlred.cli import main as rlred
+from rlred.runs.chassis import check_adapter
 from rlred.runs.grpo import run
 from rlred.tiny import resolve_adapter
 from tests.test_recipes import arguments, base, digest  # noqa: F401  (base is a fixture)
@@ -69,17 +71,69 @@ def test_a_resumed_run_goes_on_where_it_was_and_not_at_the_adapter(base, tmp_pat
             {"lora_r": 4, "lora_alpha": 8},
             "was made with other settings than lora_r=4, lora_alpha=8; set lora_r to 32, lora_alpha to 64",
         ),
+        (
+            {"lora_modules_to_save": "lm_head"},
+            "than lora_modules_to_save=['lm_head']; set lora_modules_to_save to None",
+        ),
         ({"use_peft": False}, "adapter='l1_exact': use_peft=False trains none; set use_peft to true"),
         ({"adapter": "/nowhere"}, "adapter '/nowhere' cannot be loaded: there is no such folder"),
-        ({"lora_target_modules": ".*q_proj"}, "adapter='l1_exact' is not on the layers of lora_target_modules"),
+        ({"lora_target_modules": ".*q_proj"}, "adapter='l1_exact' does not fit lora_target_modules=.*q_proj of this"),
+        ({"model_name_or_path": "tiny_verbose"}, None),
     ],
 )
-def test_an_adapter_of_another_kind_is_refused_before_any_step(base, tmp_path, changes, message):  # noqa: F811
-    asked = {**LIKE_IT, "adapter": "l1_exact", "hindsight": False, "output_dir": tmp_path / "run", **changes}
+def test_an_adapter_of_another_kind_is_refused_before_anything_is_sampled(base, tmp_path, changes, message):  # noqa: F811
+    asked = {**LIKE_IT, "evaluate": True, "adapter": "l1_exact", "output_dir": tmp_path / "run", **changes}
+    told = arguments("l1_exact", asked.pop("model_name_or_path", base), **asked)
+    if message is None:  # the same shapes
+        check_adapter(told[0], told[2], told[1])
+        return
     with pytest.raises(ValueError) as raised:
-        run(*arguments("l1_exact", base, **asked), tmp_path)
+        run(*told, tmp_path)
     assert message in str(raised.value)
-    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"alpha_pattern": {"q_proj": 8}}, "has alpha_pattern={'q_proj': 8}, which no recipe trains"),
+        ({"rank_pattern": {"q_proj": 8}}, "has rank_pattern={'q_proj': 8}, which no recipe trains"),
+        ({"bias": "all"}, "has bias='all', which no recipe trains"),
+        ({"peft_type": "IA3"}, "has peft_type='IA3', which no recipe trains"),
+        ({"modules_to_save": ["lm_head"]}, "than lora_modules_to_save=None; set lora_modules_to_save to ['lm_head']"),
+        ({"use_dora": True}, "than use_dora=None; set use_dora to True"),
+    ],
+)
+def test_what_an_adapter_has_and_a_run_would_not_make_is_refused(base, tmp_path, changes, message):  # noqa: F811
+    shutil.copytree(resolve_adapter("l1_exact"), tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    told = arguments("l1_exact", base, **LIKE_IT, adapter=tmp_path / "adapter")
+    with pytest.raises(ValueError) as raised:
+        check_adapter(told[0], told[2], told[1])
+    assert message in str(raised.value)
+
+
+def test_the_audit_alone_refuses_it_as_well(base, capsys):  # noqa: F811
+    words = ["train", "l1_exact", "--audit_only", "--model_name_or_path", str(base), "--adapter", "l1_exact"]
+    assert rlred([*words, "--lora_r", "8"]) == 2
+    assert "set lora_r to 32" in capsys.readouterr().out
+    assert rlred(words) == 0
+
+
+def test_a_folder_goes_on_with_its_own_adapter_alone(base, tmp_path):  # noqa: F811
+    asked = {**LIKE_IT, "hindsight": False, "max_steps": 1, "save_steps": 1, "output_dir": tmp_path / "run"}
+    run(*arguments("l1_exact", base, adapter="l1_exact", **asked), tmp_path)
+    again = {**asked, "max_steps": 2, "resume_from_checkpoint": "true"}
+    with pytest.raises(ValueError, match="holds a run of adapter='l1_exact'; name another output_dir"):
+        run(*arguments("l1_exact", base, **again), tmp_path)
+
+
+def test_other_words_and_other_counts_are_told(base, caplog):  # noqa: F811
+    wording = json.dumps({"exact": "{question} Use {budget} tokens."})
+    told = arguments("l1_exact", base, **LIKE_IT, adapter="l1_exact", wording=wording)
+    check_adapter(told[0], told[2], told[1])
+    assert "adapter='l1_exact' was trained with another wording" in caplog.text
 
 
 @pytest.mark.parametrize("file", ["adapter_config.json", WEIGHTS])
@@ -91,13 +145,21 @@ def test_a_folder_without_an_adapter_is_refused(base, tmp_path, file):  # noqa: 
         run(*arguments("l1_exact", base, **asked), tmp_path)
 
 
+def test_a_damaged_file_is_refused(base, tmp_path):  # noqa: F811
+    shutil.copytree(resolve_adapter("l1_exact"), tmp_path / "adapter")
+    (tmp_path / "adapter" / WEIGHTS).write_bytes(b"x" * 100)
+    asked = {**LIKE_IT, "adapter": tmp_path / "adapter", "output_dir": tmp_path / "run"}
+    with pytest.raises(ValueError, match="adapter_model.safetensors cannot be read"):
+        run(*arguments("l1_exact", base, **asked), tmp_path)
+
+
 def test_weights_that_are_not_the_adapters_are_refused(base, tmp_path):  # noqa: F811
     shutil.copytree(resolve_adapter("l1_exact"), tmp_path / "adapter")
     weights = load_file(tmp_path / "adapter" / WEIGHTS)
     weights.pop(next(iter(weights)))
     save_file(weights, tmp_path / "adapter" / WEIGHTS)
     asked = {**LIKE_IT, "adapter": tmp_path / "adapter", "hindsight": False, "output_dir": tmp_path / "run"}
-    with pytest.raises(ValueError, match="1 weights are on one side alone"):
+    with pytest.raises(ValueError, match="1 of its weights have another name or shape"):
         run(*arguments("l1_exact", base, **asked), tmp_path)
 
 

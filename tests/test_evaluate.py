@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from rlred.cli import main as rlred
+from rlred.cli.evaluate import Evaluate
 from rlred.data.adapters import on_another_base
 from rlred.data.models import Loading, fingerprint
 from rlred.evaluation.evaluate import base_of, range_of_record, trained_range, wording_of
@@ -252,5 +253,18 @@ def test_a_mistyped_model_leaves_the_folder_free(tmp_path, capsys):
 def test_an_adapter_is_asked_its_own_embedded_questions(tmp_path, caplog, arguments, expected, warns):
     (tmp_path / "run.json").write_text(json.dumps({"arguments": arguments}))
     assert Evaluation(adapter=[str(tmp_path)], budgets=[8]).questions == expected
-    assert ("was measured on org/data" in caplog.text) == warns
+    assert ("has org/data: name it to ask the same" in caplog.text) == warns
     assert Evaluation(adapter=[str(tmp_path)], budgets=[8], questions="sums").questions == "sums"
+
+
+def test_an_adapter_without_a_record_is_asked_what_its_base_was_made_for(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "data/tiny_sorter"}))
+    assert Evaluation(adapter=[str(tmp_path)], budgets=[8]).questions == "sorting"
+    assert Evaluation(adapter=["somebody/adapter"], budgets=[8]).questions == "sums"
+
+
+def test_what_files_do_not_need_is_named_by_its_own_flag(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "data/tiny_sorter"}))
+    for flag, value in (("model", ["tiny_sorter"]), ("adapter", [str(tmp_path)]), ("questions", "sorting")):
+        with pytest.raises(ValueError, match=f"--{flag}: changes nothing with --predictions"):
+            Evaluate(predictions=["p.jsonl"], **{flag: value})

@@ -49,19 +49,21 @@ class Evaluate(Evaluation, SavedPredictions):
             super().__post_init__()
             return
         Loading.__post_init__(self)
-        self.find_questions()
         said, plain = "--predictions" if self.predictions else "--ratios", Evaluation(budgets=[1])
         if self.as_task:
             return  # refused by name where the task is written
         flags = [item.name for item in dataclasses.fields(Evaluation) if "help" in item.metadata]
         unread = [name for name in flags if name not in OF_FILES] if self.predictions else OF_BUDGETS
-        given = [name for name in unread if name != "budgets" and getattr(self, name) != getattr(plain, name)]
+        given = [
+            name for name in unread if name != "budgets" and getattr(self, name) not in (None, getattr(plain, name))
+        ]
         given += ["budgets"] if self.budgets else []
         given += ["require_end_of_thinking"] if self.require_end_of_thinking and not self.predictions else []
         if given:
             raise ValueError(f"--{given[0]}: changes nothing with {said}; leave it out")
         if self.predictions:
             self.check_files()
+        self.find_questions()
         for name in ("num_questions", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")

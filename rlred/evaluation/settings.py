@@ -95,16 +95,22 @@ class Evaluation(Loading, PromptSettings, QuestionSource):
 
 
 def family_of(adapter: str | None, model: str | None) -> str:
-    """The embedded questions that an adapter was measured on, or that an embedded model was made for; or else sums.
+    """The embedded questions of an adapter's run, or those that an embedded model was made for; or else sums.
+
+    An adapter that is not on this machine yet says nothing.
 
     >>> family_of("l1_exact", None), family_of(None, "tiny_sorter"), family_of(None, "org/model")
     ('sums', 'sorting', 'sums')
     """
-    record = Path(resolve_adapter(adapter or "")) / "run.json"
-    told = (read_record(record).get("arguments") or {}) if adapter and record.is_file() else {}
-    own = told.get("eval_questions") or told.get("questions")
+    folder = Path(resolve_adapter(adapter)) if adapter else None
+    files = [folder / name for name in ("run.json", "adapter_config.json")] if folder else []
+    run, config = (read_record(file) if file.is_file() else {} for file in files) if folder else ({}, {})
+    arguments = run.get("arguments") or {}
+    own = arguments.get("eval_questions") or arguments.get("questions")
     if own in QUESTIONS:
         return own
+    base = (model or config.get("base_model_name_or_path") or "").removeprefix("data/")
+    found = sorting.FAMILY if base == TINY_SORTER else "sums"
     if own:
-        logger.warning("--questions: sums, and %s was measured on %s; name it to ask the same", adapter, own)
-    return sorting.FAMILY if (model or "").removeprefix("data/") == TINY_SORTER else "sums"
+        logger.warning("--questions: %s; the run of %s has %s: name it to ask the same", found, adapter, own)
+    return found

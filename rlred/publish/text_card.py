@@ -179,6 +179,7 @@ def training_of(settings: dict, what: str = "with LoRA") -> str:
     arguments, training = settings["arguments"], settings.get("training") or settings["arguments"]
     budgets = follows_budgets(settings)
     start = f", {'after' if arguments['hindsight'] else 'without'} a hindsight start" if budgets else ""
+    start += ", from a saved adapter" if arguments.get("adapter") and budgets else ""
     steps = f"{training['max_steps']} steps" if training.get("max_steps", -1) > 0 else "whole epochs"
     method = "GRPO" if budgets else "SFT"
     return (

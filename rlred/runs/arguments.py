@@ -107,7 +107,7 @@ class LengthControlArguments:
     )
 
     adapter: str | None = option(
-        None, "LoRA adapter to train on, a folder or Hub id; none: a fresh one. A start's traces are the base's own."
+        None, "LoRA adapter to train on: a folder, Hub id or embedded one; none: a fresh one. Traces stay the base's."
     )
     hindsight: bool = option(True, "Begin with the hindsight start; off, GRPO begins from the base as stock TRL does.")
     hindsight_settings: str = option(

@@ -5,7 +5,8 @@ experiment      that of many runs in one table
 load_model      the base model and its tokenizer, as ModelConfig says
 load_both       training questions, and held-out ones that are never trained on
 num_rows        the asked rows that a whole GRPO run needs
-check_same_model   refuses to go on with another model in the folder of a run
+check_adapter      refuses an adapter to go on with that does not fit, before anything is sampled
+check_same_model   refuses to go on with another model, or another adapter, in the folder of a run
 describe        every setting, for run.json
 """
 
@@ -25,7 +26,8 @@ from transformers import TrainingArguments
 from trl import GRPOConfig, ModelConfig, get_peft_config
 
 from rlred import hosts
-from rlred.data import models
+from rlred.data import adapters, models
+from rlred.data.prompts import prompts_of_record
 from rlred.data.question_table import shared_questions
 from rlred.data.questions import load_questions
 from rlred.evaluation.sweep import sample_of
@@ -133,8 +135,22 @@ def num_rows(training: GRPOConfig, rows_per_epoch: int) -> int:
     return max(groups_per_batch, int(training.num_train_epochs * rows_per_epoch))
 
 
-def check_same_model(output: Path, model, model_config: ModelConfig) -> None:
-    """Raises `ValueError` where a run is to go on in the folder of a run of another model."""
+def check_adapter(arguments: LengthControlArguments, model_config: ModelConfig, training) -> None:
+    """Raises `ValueError` for an adapter to go on with that does not fit; warns where it was asked in other words."""
+    if not arguments.adapter:
+        return
+    lora = lora_of(model_config)
+    folder = adapters.check_adapter(arguments.adapter, lora, lora and load_outline(model_config, training)[0])
+    record = read_record(folder / "run.json") if (folder / "run.json").is_file() else {}
+    if record:
+        was, now = prompts_of_record(record), (arguments.make_wording(), arguments.make_hindsight().markers)
+        for what, its, own in zip(("wording", "markers"), (was.wording, was.markers), now, strict=True):
+            if its != own:
+                logger.warning("adapter=%r was trained with another %s: %s, here %s", arguments.adapter, what, its, own)
+
+
+def check_same_model(output: Path, model, model_config: ModelConfig, adapter: str | None = None) -> None:
+    """Raises `ValueError` where a run is to go on in the folder of a run of another model, or of another `adapter`."""
     path, name = output / "run.json", model_config.model_name_or_path
     record = read_record(path) if path.exists() else {}
     before, now = record.get("weights"), models.fingerprint(model)
@@ -144,6 +160,8 @@ def check_same_model(output: Path, model, model_config: ModelConfig) -> None:
             f"model_name_or_path={name!r}: {output} holds a run of {was!r}, whose weights are others; name another "
             "output_dir, or go on with that model"
         )
+    if record and (was := (record.get("arguments") or {}).get("adapter")) != adapter:
+        raise ValueError(f"adapter={adapter!r}: {output} holds a run of adapter={was!r}; name another output_dir")
 
 
 def describe(

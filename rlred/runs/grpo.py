@@ -39,7 +39,7 @@ from rlred.checks.audit_hindsight import audit_hindsight
 from rlred.checks.audit_probe import audit_probe
 from rlred.checks.audit_room import audit_room
 from rlred.checks.probe_file import read_probe
-from rlred.data.adapters import check_adapter, continue_adapter
+from rlred.data.adapters import continue_adapter
 from rlred.data.budgets import BudgetSampler, training_rows
 from rlred.data.models import context_of
 from rlred.data.prompts import Prompts, end_of_rewards, tell_end
@@ -61,6 +61,7 @@ from rlred.runs.arguments import KINDS, LengthControlArguments
 from rlred.runs.audit_only import Audit
 from rlred.runs.chassis import (
     add_to_record,
+    check_adapter,
     check_same_model,
     command,
     describe,
@@ -108,7 +109,7 @@ def run(
     rewards[:] = [tell_end(reward, prompts.end, tokenizer) for reward in rewards]
     check_parts([part.bind(prompts.end) for part in parts], rewards, training, tokenizer)
     output = prepare_output_dir(training, default_output)
-    check_same_model(output, model, model_config)
+    check_same_model(output, model, model_config, arguments.adapter)
     reward = rewards[0] = bind(rewards[0], training.num_generations, stop_ids(model, tokenizer))
     grading = Grading(correctness_of(reward, Correctness()), length_of(reward))
     needed = columns_of(reward, sampled_modes(sampler)).union(*(part.needs for part in parts))
@@ -170,8 +171,7 @@ def audit(
 ) -> None:
     """What needs no data and no model, and what a probe of the model says; errors are raised, warnings logged."""
     arguments.check_markers()
-    if arguments.adapter:
-        check_adapter(arguments.adapter, lora_of(model_config))
+    check_adapter(arguments, model_config, training)
     sampler, begun = arguments.make_sampler(), bool(arguments.hindsight or arguments.adapter)
     started = {"hindsight": begun, "use_peft": model_config.use_peft, "eval_budgets": arguments.eval_budgets}
     unset = arguments.hindsight and arguments.make_hindsight().learning_rate is None
@@ -204,8 +204,7 @@ def audit_asked(
     cap = cap_of(arguments, training.max_completion_length) if arguments.evaluate else 0
     room = longest_prompt(rows, tokenizer, prompts), context_of(model.config)
     found = [*audit_room(*room, training, cap, budgets_of(arguments))]
-    begun = bool(arguments.hindsight or arguments.adapter)
-    enforce([*found, *audit_epochs(training, sampler, begun, len(rows))])
+    enforce([*found, *audit_epochs(training, sampler, bool(arguments.hindsight or arguments.adapter), len(rows))])
 
 
 def audit_only(

@@ -26,6 +26,12 @@ PROBES = ("probe_every", "num_probe_questions", "num_probe_budgets")
 MADE = ("checkpoint-*", "adapter", "trainer_state.json", "range_test*")
 
 
+def defaults() -> dict:
+    """The settings that the weights of a start depend on, at their defaults."""
+    told = json.loads(json.dumps(dataclasses.asdict(Hindsight())))
+    return {name: value for name, value in told.items() if name not in (*AFTERWARDS, *PROBES)}
+
+
 def asked_for(settings: Hindsight, sampler: BudgetSampler, sampling: Sampling, adapter: str | None = None) -> dict:
     """What the weights of a start depend on, and under `traces` what its traces do."""
     told = dataclasses.asdict(settings)
@@ -49,7 +55,8 @@ def move_aside(output: Path, asked: dict) -> None:
     state = PartialState()
     if state.is_main_process:
         path = output / "asked.json"
-        before = read_record(path) if path.exists() else asked
+        # A setting that an older version did not have was at its default.
+        before = {**defaults(), **read_record(path)} if path.exists() else asked
         changed = sorted(name for name in {*before, *asked} if before.get(name) != asked.get(name))
         patterns = (*MADE, *(("traces*.jsonl",) if "traces" in changed else ())) if changed else ()
         found = [file for pattern in patterns for file in sorted(output.glob(pattern))]

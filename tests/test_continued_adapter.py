@@ -114,10 +114,10 @@ def test_what_an_adapter_has_and_a_run_would_not_make_is_refused(base, tmp_path,
     assert message in str(raised.value)
 
 
-def test_the_audit_alone_refuses_it_as_well(base, capsys):  # noqa: F811
+def test_the_audit_alone_refuses_it_as_well(base, capfd):  # noqa: F811
     words = ["train", "l1_exact", "--audit_only", "--model_name_or_path", str(base), "--adapter", "l1_exact"]
     assert rlred([*words, "--lora_r", "8"]) == 2
-    assert "set lora_r to 32" in capsys.readouterr().out
+    assert "set lora_r to 32" in capfd.readouterr().out
     assert rlred(words) == 0
 
 

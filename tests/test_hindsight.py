@@ -363,8 +363,6 @@ def test_a_run_shrinks_to_the_budgets_that_there_are_traces_for(tmp_path, monkey
         ({"num_bins": 0}, "hindsight_settings.num_bins must be 1 or more, got 0"),
         ({"samples_per_question": 0}, "hindsight_settings.samples_per_question must be 1 or more, got 0"),
         ({"required_correlation": 2}, "hindsight_settings.required_correlation must be in [0, 1], got 2"),
-        ({"text_share": 1.5}, "hindsight_settings.text_share must be a share of the tokens, 0 to 1, got 1.5"),
-        ({"text_share": 0.5}, "hindsight_settings.text_share must be 1 without markers, got 0.5"),
         ({"prefer_correct": -1}, "hindsight_settings.prefer_correct must be 0 or more, got -1"),
         ({"prefer_correct": 8}, "prefer_correct must be 0 without sources, which have bins; got 8"),
         ({"modes": {"maximum": 1}}, "hindsight_settings.modes: must be among exact, max, effort, free, got 'maximum'"),

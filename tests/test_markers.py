@@ -5,7 +5,6 @@ import os
 import random
 import re
 from bisect import bisect_left
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -326,39 +325,6 @@ def test_rows_ask_for_the_length_with_markers_and_free_ones_have_none(reasoner, 
             seen.add("free")
             assert made == ids
     assert seen == {"exact", "max", "free"} and len(unused) > 3
-
-
-@pytest.mark.parametrize("train_answer", [True, False])
-def test_a_share_of_the_own_text_is_trained_on_and_every_count(reasoner, train_answer):  # noqa: F811
-    tokenizer = reasoner[1]
-    ids = tokenizer("3+7=10 6+2=12 11 check 13 4+8=20 8+8=28 11 check 13</think>\\boxed{12}<|im_end|>")["input_ids"]
-    sampler = BudgetSampler(8, 90, modes={"exact": 1, "max": 1, "free": 1})
-    traces = [{"question": "1+1=?", "completion_ids": ids}]
-
-    def rows(share):
-        start = Hindsight(
-            max_updates=9, cooldown_updates=1, train_answer=train_answer, markers={"every": 4}, text_share=share
-        )
-        return list(relabel(traces, tokenizer, Prompts().fitted(tokenizer), sampler, start, Length(), seed=0))
-
-    of_text = Counter()
-    for whole, shared, none in zip(rows(1.0), rows(0.3), rows(0.0), strict=True):
-        assert whole["input_ids"] == shared["input_ids"] == none["input_ids"]
-        prompt = whole["completion_mask"].index(1)
-        texts = [tokenizer.decode([token]) for token in whole["input_ids"][prompt:]]
-        masks = [row["completion_mask"][prompt:] for row in (whole, shared, none)]
-        found = list(re.finditer(r"\[\d+/\d+\]", "".join(texts)))
-        if not found:  # a free row
-            assert masks[0] == masks[1] == masks[2]
-            continue
-        start = 0
-        for text, full, some, least in zip(texts, *masks, strict=True):
-            stop = start + len(text)
-            tells = start >= found[-1].end() or any(start < one.end() and stop > one.start() for one in found)
-            assert least == (full and tells) and least <= some <= full
-            of_text[some] += full and not tells
-            start = stop
-    assert 0.25 < of_text[1] / of_text.total() < 0.35 and of_text.total() > 2000
 
 
 def test_bins_and_ranges_are_those_of_the_length_with_markers(reasoner, questions, tmp_path):  # noqa: F811

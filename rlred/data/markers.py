@@ -11,7 +11,7 @@ no part of what it has to say: whatever grades or shows a completion's text read
 
 import itertools
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,22 +123,6 @@ class Markers:
             spent = count if said == "{spent}" else max(budget, tokens) if count == 0 else budget - count
             errors.append(spent - tokens)
         return errors
-
-    def told(self, texts: Sequence[str]) -> list[bool]:
-        """Which tokens of a completion tell of its length: those of its markers, and all behind the last one.
-
-        `texts` are those of single tokens; without a marker it is all of them.
-
-        >>> told = Markers(every=2, text="[{left}]").told(["ab", "[", "9", "]", "cd", "[4]", "e"])
-        >>> "".join("-x"[one] for one in told)
-        '-xxx-xx'
-        """
-        ends = list(itertools.accumulate(map(len, texts)))
-        told, behind = [False] * len(texts), 0
-        for found in self.pattern.finditer("".join(texts)):
-            first, behind = bisect_right(ends, found.start()), bisect_left(ends, found.end()) + 1
-            told[first:behind] = [True] * (behind - first)
-        return told[:behind] + [True] * (len(texts) - behind)
 
     def starts(self, texts: Sequence[str]) -> list[int]:
         """The places in front of what `before` finds: numbers of tokens, 1 or more; `texts` are those of single tokens.

@@ -6,7 +6,6 @@ marker's are new. Rows without a budget have no markers: asked for nothing, the 
 """
 
 import logging
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -86,13 +85,6 @@ class Counting:
             return ids, most
         made = self.markers.insert(ids, places, most, self.encode)
         return (made, most) if self.length(made) <= most else self.asked(ids, places)
-
-    def trained(self, ids: Sequence[int], mask: list[int], share: float, rng: random.Random) -> list[int]:
-        """The mask of a row's completion, of whose own tokens before the last marker a `share` is left, at random."""
-        if self.markers is None or share >= 1:
-            return mask
-        told = self.markers.told(token_texts(self.tokenizer, ids, self.known_texts))
-        return [one * (tells or rng.random() < share) for one, tells in zip(mask, told, strict=True)]
 
     def lengths(self, traces: Sequence[dict]) -> list[int]:
         """The length of each of these countable traces as it is asked for exactly."""

@@ -66,10 +66,6 @@ class Hindsight:
     """Counted thinking: true counts that are written into the traces of exact and max rows, and trained on, such as
     {every: 64, text: "[{spent}/{budget}]", before: " take"}: rlred/data/markers.py. A budget is then the length with
     them. Free rows have none. None: no markers."""
-    text_share: float = 1.0
-    """Beside `markers`: the share of a counted trace's own tokens before its last marker that are trained on, drawn
-    anew in every row; its markers and what follows the last one always are. The model wrote the others itself, and
-    they say nothing of length: with fewer of them the counts make more of an update."""
     required_correlation: float = 0.0
     """A start whose last probe stays below this ends the run before RL: GRPO sharpens a faint length control and finds
     none that is not there. 0: the run goes on, with a warning."""
@@ -113,11 +109,6 @@ class Hindsight:
             raise ValueError(
                 f"hindsight_settings.cut_fraction must be a share of the rows, 0 to below 1, got {self.cut_fraction}"
             )
-        share = self.text_share
-        if not 0 <= share <= 1:
-            raise ValueError(f"hindsight_settings.text_share must be a share of the tokens, 0 to 1, got {share}")
-        if share < 1 and not self.markers:
-            raise ValueError(f"hindsight_settings.text_share must be 1 without markers, got {share}")
         if self.markers and (self.modes or {}).get("effort"):
             raise ValueError(
                 "hindsight_settings.markers: counts say how much of a number is left, and an effort is none"

@@ -284,7 +284,6 @@ def relabel(
     rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
     cutter = Cutter(settings.cut_fraction, end_ids(tokenizer, prompts.end), random.Random(f"cut/{seed}"))
     cutter.check(traces, prompts.end)
-    drawn = random.Random(f"text/{seed}")
     ends = () if settings.train_answer else cutter.ends
     counting = Counting(settings.markers, tokenizer, prompts.end, length)
     lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
@@ -318,7 +317,6 @@ def relabel(
             border = find_end(ids, ends)
             trained = len(ids) if border is None else border[1]
             ids, mask = cutter(ids, traces[index]) or (ids, [1] * trained + [0] * (len(ids) - trained))
-            mask = mask if mode == "free" else counting.trained(ids, mask, settings.text_share, drawn)
             rows.append({"input_ids": prompt_ids + ids, "completion_mask": [0] * len(prompt_ids) + mask})
             if len(rows) == needed:
                 break

@@ -1,12 +1,13 @@
 """A start that is repeated with other settings begins anew; one with the same settings goes on. Nothing is deleted."""
 
 import dataclasses
+import json
 
 import pytest
 
 from rlred.data.budgets import BudgetSampler
 from rlred.evaluation.sampling import Sampling
-from rlred.training.earlier_start import asked_for, move_aside
+from rlred.training.earlier_start import asked_for, defaults, move_aside
 from rlred.training.hindsight import advice
 from rlred.training.hindsight_settings import Hindsight
 
@@ -83,6 +84,18 @@ def test_a_start_of_an_older_version_goes_on(tmp_path):
     (tmp_path / "checkpoint-40").mkdir()
     move_aside(tmp_path, asked_for(SETTINGS, BUDGETS, Sampling(90)))
     assert (tmp_path / "checkpoint-40").is_dir() and (tmp_path / "asked.json").exists()
+
+
+@pytest.mark.parametrize("name", sorted(defaults()))
+def test_a_setting_that_an_older_version_did_not_have_was_at_its_default(tmp_path, name):
+    asked = asked_for(Hindsight(), BUDGETS, Sampling(90))
+    (tmp_path / "asked.json").write_text(json.dumps({key: value for key, value in asked.items() if key != name}))
+    (tmp_path / "checkpoint-40").mkdir()
+    move_aside(tmp_path, asked)
+    assert (tmp_path / "checkpoint-40").is_dir()
+    assert json.loads((tmp_path / "asked.json").read_text()) == asked
+    move_aside(tmp_path, {**asked, name: "another"})
+    assert (tmp_path / "earlier-1" / "checkpoint-40").is_dir()
 
 
 def test_a_loss_that_was_not_logged_did_not_rise():

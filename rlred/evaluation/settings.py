@@ -102,9 +102,7 @@ def family_of(adapter: str | None, model: str | None) -> str:
     >>> family_of("l1_exact", None), family_of(None, "tiny_sorter"), family_of(None, "org/model")
     ('sums', 'sorting', 'sums')
     """
-    folder = Path(resolve_adapter(adapter)) if adapter else None
-    files = [folder / name for name in ("run.json", "adapter_config.json")] if folder else []
-    run, config = (read_record(file) if file.is_file() else {} for file in files) if folder else ({}, {})
+    run, config = (_record(adapter, name) for name in ("run.json", "adapter_config.json"))
     arguments = run.get("arguments") or {}
     own = arguments.get("eval_questions") or arguments.get("questions")
     if own in QUESTIONS:
@@ -114,3 +112,9 @@ def family_of(adapter: str | None, model: str | None) -> str:
     if own:
         logger.warning("--questions: %s; the run of %s has %s: name it to ask the same", found, adapter, own)
     return found
+
+
+def _record(adapter: str | None, name: str) -> dict:
+    """A record in the folder of an adapter; empty where there is none."""
+    path = Path(resolve_adapter(adapter or "")) / name
+    return read_record(path) if adapter and path.is_file() else {}

@@ -67,6 +67,5 @@ def move_aside(output: Path, asked: dict) -> None:
                 file.rename(aside / file.name)
             names = ", ".join(name for name in changed if name not in ("traces", "sampler")) or "budgets or sampling"
             logger.warning("hindsight: begins anew, for %s changed; what was made before is in %s", names, aside)
-        if before != asked or not path.exists():
-            write_json(path, asked)
+        write_json(path, asked)
     state.wait_for_everyone()

@@ -118,6 +118,7 @@ STYLES = (
     Markers(7),
     Markers(16, "[{spent}/{budget}]", before=" take| check"),
     Markers(24, " so {left} left;"),
+    Markers(20, "[{left:03} left]"),
     Markers(32, ":{spent}:"),
 )
 
@@ -164,6 +165,28 @@ def test_counts_are_true_and_without_them_a_trace_is_as_it_was(tokenizer, seed, 
     boxed = whole.find("\\boxed")
     assert all(marker.start() < boxed for marker in markers.pattern.finditer(whole))
     assert seen > 0 or len(made) == len(ids)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), markers=st.sampled_from(STYLES), thinks=st.booleans())
+def test_a_number_that_runs_out_does_so_at_the_last_marker_and_every_count_is_true(tokenizer, seed, markers, thinks):
+    draw = random.Random(seed)
+    text, end = text_of_steps(draw, thinks), "</think>" if thinks else ""
+    ids = completion(tokenizer, text)
+    counting = Counting(markers, tokenizer, end, Length("completion", end_ids(tokenizer, end)))
+    places = counting.places(ids)
+    found = counting.overrun(ids, places, draw)
+    assume(found is not None)
+    made, budget, begin = found
+    marker = counting.encode(markers.write(10**9, budget)) if "spent" not in markers.names else None
+    if marker:  # 0 is left, with its digits
+        assert made[begin : begin + len(marker)] == marker
+    behind = tokenizer.decode(made).removeprefix(tokenizer.decode(made[:begin]))
+    assert len(markers.pattern.findall(behind)) == 1 and markers.pattern.match(behind)
+    spent = len(made) - (len(ids) - places[-1])
+    assert budget <= spent < budget + markers.every
+    assert marker_errors(tokenizer, made, budget, end, markers)[-1] == 0
+    assert decode(tokenizer, [made], end, markers) == decode(tokenizer, [ids], end)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +265,9 @@ def test_a_pattern_says_in_front_of_what_markers_stand(before, expected):
         ({"every": True}, "markers.every must be a whole number of tokens, 1 or more, got True"),
         ({"every": 8, "text": "[{budget}]"}, "markers.text needs the placeholder {spent} or {left}, got '[{budget}]'"),
         ({"every": 8, "text": 7}, "markers.text needs the placeholder {spent} or {left}, got 7"),
-        ({"every": 8, "text": "{{spent}}"}, "markers.text: no brace but {spent}, {left} and {budget}, got '{{spent}}'"),
+        ({"every": 8, "text": "{{spent}}"}, "or as {left:03}, got '{{spent}}'"),
+        ({"every": 8, "text": "[{left:3}]"}, "or as {left:03}, got '[{left:3}]'"),
+        ({"every": 8, "text": "[{left:03.1f}]"}, "or as {left:03}, got '[{left:03.1f}]'"),
         ({"every": 8, "text": "{spent!r}:{left}"}, "markers.text: no brace but {spent}, {left} and {budget}"),
         ({"every": 8, "text": "{spent} 0"}, "markers.text needs a sign that tells it from the model's own numbers"),
         ({"every": 8, "before": "(take"}, "markers.before must be a regular expression, got '(take'"),

@@ -18,7 +18,7 @@ from functools import cached_property
 
 from rlred.rewards.correctness import find_boxes
 
-_HOLDER = re.compile(r"(\{(?:spent|budget|left)\})")
+_HOLDER = re.compile(r"(\{(?:spent|budget|left)(?::0[1-9])?\})")  # {left:03}: three digits or more
 _TRIES = 8  # of a fixed point: the digits of a count decide how many tokens the marker itself takes
 # What a marker may follow where a tokenizer is asked for its ids: some write a space in front of what begins a text.
 _LEADS = ("", "x", "\n", ".", "0")
@@ -44,18 +44,26 @@ class Markers:
     every: int
     """A marker stands at the first step boundary at or after so many tokens since the last one, which do not count."""
     text: str = "[{spent}/{budget}]"
-    """The words: {spent} or {left} and, where one likes, {budget}; {left} is the budget less {spent}, or 0."""
+    """The words: {spent} or {left} and, where one likes, {budget}; {left} is the budget less {spent}, or 0.
+
+    {left:03} writes three digits or more. A model that writes its numbers digit by digit can begin a 9 and end with a 99;
+    with as many digits in each count it cannot (docs/LOG.md).
+    """
     before: str | None = None
     """A regular expression: markers stand in front of what it finds, as " take". None: behind sentences and lines."""
 
     def __post_init__(self):
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"markers.every must be a whole number of tokens, 1 or more, got {self.every!r}")
-        if not isinstance(self.text, str) or not ("{spent}" in self.text or "{left}" in self.text):
+        if not isinstance(self.text, str):
             raise ValueError(f"markers.text needs the placeholder {{spent}} or {{left}}, got {self.text!r}")
         words = "".join(_HOLDER.split(self.text)[::2])
         if "{" in words or "}" in words:
-            raise ValueError(f"markers.text: no brace but {{spent}}, {{left}} and {{budget}}, got {self.text!r}")
+            raise ValueError(
+                f"markers.text: no brace but {{spent}}, {{left}} and {{budget}}, or as {{left:03}}, got {self.text!r}"
+            )
+        if not {"spent", "left"} & set(self.names):
+            raise ValueError(f"markers.text needs the placeholder {{spent}} or {{left}}, got {self.text!r}")
         if not re.search(r"[^\d\s]", words):
             raise ValueError(f"markers.text needs a sign that tells it from the model's own numbers, got {self.text!r}")
         if self.before is not None:
@@ -64,10 +72,19 @@ class Markers:
             except re.error as error:
                 raise ValueError(f"markers.before must be a regular expression, got {self.before!r}: {error}") from None
 
+    @cached_property
+    def names(self) -> list[str]:
+        """What the words say, in their order.
+
+        >>> Markers(every=64).names, Markers(64, "[{left:03} left]").names
+        (['spent', 'budget'], ['left'])
+        """
+        return [holder[1:-1].partition(":")[0] for holder in _HOLDER.split(self.text)[1::2]]
+
     @property
     def names_budget(self) -> bool:
         """Whether the words depend on the budget."""
-        return "{budget}" in self.text or "{left}" in self.text
+        return "budget" in self.names or "left" in self.names
 
     @cached_property
     def pattern(self) -> re.Pattern:
@@ -78,12 +95,12 @@ class Markers:
     def write(self, spent: int, budget: int | None) -> str:
         """The text of one marker. Raises `ValueError` for words that name a budget where there is none.
 
-        >>> Markers(every=64).write(128, 512), Markers(64, "({left} tokens left)").write(128, 512)
-        ('[128/512]', '(384 tokens left)')
+        >>> Markers(every=64).write(128, 512), Markers(64, "({left:04} tokens left)").write(128, 512)
+        ('[128/512]', '(0384 tokens left)')
         """
         if self.names_budget and budget is None:
             raise ValueError(f"markers.text names a budget, and there is none: {self.text!r}")
-        left = "" if budget is None else max(0, budget - spent)
+        left = None if budget is None else max(0, budget - spent)
         return self.text.format(spent=spent, budget=budget, left=left)
 
     def strip(self, text: str, end: str | None = None) -> str:
@@ -110,17 +127,16 @@ class Markers:
         >>> Markers(every=4).errors(list("abcde[11/99]fghi[20/99]"), 99)
         [-1, -3]
         """
-        said = "{spent}" if "{spent}" in self.text else "{left}"
-        if said == "{left}" and budget is None:
+        said = "spent" if "spent" in self.names else "left"
+        if said == "left" and budget is None:
             return []
-        parts = _HOLDER.split(self.text)
-        number = parts[1::2].index(said)
+        number = self.names.index(said)
         ends = list(itertools.accumulate(map(len, texts)))
         errors = []
         for found in self.pattern.finditer("".join(texts)):
             count = int(found.group(number + 1))
             tokens = bisect_left(ends, found.end()) + 1
-            spent = count if said == "{spent}" else max(budget, tokens) if count == 0 else budget - count
+            spent = count if said == "spent" else max(budget, tokens) if count == 0 else budget - count
             errors.append(spent - tokens)
         return errors
 

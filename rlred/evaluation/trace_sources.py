@@ -98,6 +98,15 @@ class Material:
         return self.sampling.max_completion_length - tokens - len(given)
 
     @cached_property
+    def counted(self) -> float:
+        """The tokens that one token of the thinking takes with the run's markers; 1 without."""
+        markers = self.prompts.markers
+        if markers is None:
+            return 1.0
+        low = self.sampler.bounds[0]
+        return 1 + len(self.ids(markers.write(low // 2, low))) / markers.every
+
+    @cached_property
     def ends(self) -> tuple[tuple[int, ...], ...]:
         """The token sequences that end the thinking."""
         return end_ids(self.tokenizer, self.prompts.end_of_thinking)
@@ -133,17 +142,17 @@ def stopped(material: Material, count: int, rng: random.Random) -> list[Job]:
     """Free traces, cut where a sentence or a line ends (or else before a space), and made to answer.
 
     The place of the cut is the one nearest to a length that is drawn evenly in the logarithm, so that short traces are
-    as many as long ones.
+    as many as long ones. It is the length with the run's markers, which are written into the trace later.
     """
-    low, end = material.sampler.bounds[0], material.prompts.end_of_thinking
+    low, end, each = material.sampler.bounds[0], material.prompts.end_of_thinking, material.counted
     jobs = []
     for trace in rng.choices(material.free, k=count):
         thinking = material.thinking(trace)
         cue = rng.choice(material.answer_cues)
         given = material.ids((f"{end}\n" if end and cue else end or "") + cue)
         places = [at for at in (0, *boundaries(material.texts(thinking))) if material.left(at, given) > 0]
-        longest = max(low + 1, len(thinking) + len(given))
-        wanted = low * (longest / low) ** rng.random() - len(given)
+        longest = max(low + 1, len(thinking) * each + len(given))
+        wanted = (low * (longest / low) ** rng.random() - len(given)) / each
         own = (*thinking[: min(places, key=lambda at: abs(at - wanted))], *given)
         jobs.append(Job(trace, material.free_prompt(trace), min(ANSWER_LIMIT, material.left(0, own)), own))
     return jobs

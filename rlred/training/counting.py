@@ -6,6 +6,7 @@ marker's are new. Rows without a budget have no markers: asked for nothing, the 
 """
 
 import logging
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,25 @@ class Counting:
             return ids, most
         made = self.markers.insert(ids, places, most, self.encode)
         return (made, most) if self.length(made) <= most else self.asked(ids, places)
+
+    def overrun(self, ids: list[int], places: Sequence[int], rng: random.Random) -> tuple[list[int], int, int] | None:
+        """A trace with markers whose budget has run out at the last of them, that budget, and where this marker begins.
+
+        The last marker stands at the last place, fewer than `every` tokens behind the budget. None for a trace without
+        a place that is far enough, or where no budget agrees with the digits that write it.
+        """
+        if not places or places[-1] < self.markers.every:
+            return None
+        at, late = places[-1], rng.randrange(self.markers.every)
+        behind = len(ids) - at
+        before = [place for place in places if place <= at - self.markers.every]
+        found = self.markers.settle(ids, [*before, at], lambda made: len(made) - behind - late, self.encode)
+        if found is None:
+            return None
+        made, budget = found
+        marker = self.encode(self.markers.write(len(made) - behind, budget))
+        start = len(made) - behind - len(marker)
+        return (made, budget, start) if made[start : start + len(marker)] == marker else None
 
     def lengths(self, traces: Sequence[dict]) -> list[int]:
         """The length of each of these countable traces as it is asked for exactly."""

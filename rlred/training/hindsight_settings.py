@@ -66,6 +66,10 @@ class Hindsight:
     """Counted thinking: true counts that are written into the traces of exact and max rows, and trained on, such as
     {every: 64, text: "[{spent}/{budget}]", before: " take"}: rlred/data/markers.py. A budget is then the length with
     them. Free rows have none. None: no markers."""
+    overrun_fraction: float = 0.0
+    """Share of the rows with markers whose number runs out before the last step: the marker in front of that step says
+    that nothing is left, and only what begins with it is trained on. A model that has lost its count has otherwise seen
+    no trace in which it could have run out. Needs markers that name what is left or the budget. 0: none."""
     required_correlation: float = 0.0
     """A start whose last probe stays below this ends the run before RL: GRPO sharpens a faint length control and finds
     none that is not there. 0: the run goes on, with a warning."""
@@ -108,6 +112,16 @@ class Hindsight:
         if not 0 <= self.cut_fraction < 1:
             raise ValueError(
                 f"hindsight_settings.cut_fraction must be a share of the rows, 0 to below 1, got {self.cut_fraction}"
+            )
+        if not 0 <= self.overrun_fraction < 1:
+            raise ValueError(
+                "hindsight_settings.overrun_fraction must be a share of the rows, 0 to below 1, got "
+                f"{self.overrun_fraction}"
+            )
+        if self.overrun_fraction and not (self.markers and self.markers.names_budget):
+            raise ValueError(
+                f"hindsight_settings.overrun_fraction={self.overrun_fraction:g} needs markers whose text names {{left}} "
+                f"or {{budget}}, got markers={self.markers}"
             )
         if self.markers and (self.modes or {}).get("effort"):
             raise ValueError(

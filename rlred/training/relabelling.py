@@ -270,6 +270,36 @@ class Cutter:
             logger.info(f"hindsight: {said} their thinking", self.cut, rows, self.uncuttable)
 
 
+@dataclass
+class Overrun:
+    """Asks some rows for fewer tokens than their thinking has, and counts them."""
+
+    fraction: float
+    counting: Counting
+    low: int
+    """The smallest budget that is asked for."""
+    rng: random.Random
+    made: int = 0
+
+    def __call__(self, ids: list[int], places: Sequence[int], mode: str) -> tuple[list[int], int, int] | None:
+        """The ids of a row whose number runs out, that number, and where its trained tokens begin.
+
+        None for a row that is not drawn, or that has no such number within the budgets.
+        """
+        if not self.fraction or mode not in ("exact", "max") or self.rng.random() >= self.fraction:
+            return None
+        found = self.counting.overrun(ids, places, self.rng)
+        if found is None or found[1] < self.low:
+            return None
+        self.made += 1
+        return found
+
+    def report(self, rows: int) -> None:
+        """Says how many rows there are whose number runs out."""
+        if self.fraction:
+            logger.info("hindsight: in %d of %d rows the number runs out before the last step", self.made, rows)
+
+
 def relabel(
     traces, tokenizer, prompts: Prompts, sampler: BudgetSampler, settings: Hindsight, length: Length, seed: int
 ):
@@ -287,6 +317,7 @@ def relabel(
     ends = () if settings.train_answer else cutter.ends
     counting = Counting(settings.markers, tokenizer, prompts.end, length)
     lengths, places = counting.lengths(traces), [counting.places(trace["completion_ids"]) for trace in traces]
+    overrun = Overrun(settings.overrun_fraction, counting, sampler.bounds[0], random.Random(f"overrun/{seed}"))
     rivals = rivals_of(traces, lengths)
     efforts = []
     if sampler.modes.get("effort"):
@@ -298,9 +329,10 @@ def relabel(
         for index in epoch_of(lengths, sampler, settings, rng):
             mode, budget = sampler.draw(rng)
             slack = None if settings.max_slack is None else rng.randint(0, settings.max_slack)
-            if mode == "max" and slack is not None:
+            over, begin = overrun(traces[index]["completion_ids"], places[index], mode), 0
+            if over is None and mode == "max" and slack is not None:
                 budget = max(1, lengths[index]) + slack
-            elif mode == "max":
+            elif over is None and mode == "max":
                 index, budget = within(budget, rivals[index], lengths, sampler, rng)
             elif mode == "effort":
                 fitting = [one for one in rivals[index] if efforts[one] is not None]
@@ -309,18 +341,22 @@ def relabel(
                 index = index if efforts[index] is not None else rng.choice(fitting)
                 budget = efforts[index]
             ids = traces[index]["completion_ids"]
-            if mode == "exact":
+            if over:
+                ids, budget, begin = over
+            elif mode == "exact":
                 ids, budget = counting.asked(ids, places[index])
             elif mode == "max":
                 ids, budget = counting.bounded(ids, places[index], budget)
             prompt_ids = prompts.ids(tokenizer, traces[index], budget, mode)
             border = find_end(ids, ends)
             trained = len(ids) if border is None else border[1]
-            ids, mask = cutter(ids, traces[index]) or (ids, [1] * trained + [0] * (len(ids) - trained))
+            mask = [0] * begin + [1] * (trained - begin) + [0] * (len(ids) - trained)
+            ids, mask = (not over and cutter(ids, traces[index])) or (ids, mask)
             rows.append({"input_ids": prompt_ids + ids, "completion_mask": [0] * len(prompt_ids) + mask})
             if len(rows) == needed:
                 break
     cutter.report(len(rows))
+    overrun.report(len(rows))
     # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
     ordered: list[dict] = []
     for start in range(0, needed, settings.batch_size):

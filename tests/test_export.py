@@ -72,6 +72,14 @@ def test_the_folder_holds_what_a_stranger_needs_and_nothing_else(run, random_mod
     AutoTokenizer.from_pretrained(output).apply_chat_template([{"role": "user", "content": "1+1"}])
 
 
+@pytest.mark.parametrize("name", ["l1_maxlen", "l1_effort"])
+def test_an_embedded_adapter_is_exported_by_its_name_in_every_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert rlred(["export", name]) == 0
+    weights = (tmp_path / "exports" / name / "adapter_model.safetensors").read_bytes()
+    assert weights == (ROOT / "data" / name / "adapter_model.safetensors").read_bytes()
+
+
 def test_the_card_says_how_to_ask_and_what_was_measured(run, tmp_path):
     assert rlred(["export", str(run), "--output", str(tmp_path / "out"), "--base_model", "me/base"]) == 0
     card = ModelCard.load(tmp_path / "out" / "README.md")

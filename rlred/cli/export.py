@@ -12,7 +12,7 @@ class Export:
     rlred export outputs/l1_maxlen --base_model me/base --push me/my-adapter
     """
 
-    of: Path = required("Output folder of a finished recipe.", positional=True, metavar="RUN")
+    of: Path = required("Output folder of a finished recipe, or an embedded adapter.", positional=True, metavar="RUN")
     output: Path | None = option(None, "Folder to make (default: exports/<name of the run>).")
     base_model: str | None = option(None, "Hub id of the base (default: the base of the training).")
     merge: bool = option(False, "Also save base and adapter as one model.")
@@ -23,14 +23,16 @@ class Export:
     def run(self) -> None:
         """Makes a folder for the Hub, and uploads it if asked to."""
         from rlred.publish.export import base_is_local, export, push
+        from rlred.tiny import resolve_adapter
 
-        output = self.output or Path("exports") / self.of.resolve().name
-        if self.push and base_is_local(self.of, self.base_model):
+        run = Path(resolve_adapter(str(self.of)))
+        output = self.output or Path("exports") / run.resolve().name
+        if self.push and base_is_local(run, self.base_model):
             raise ValueError(
                 "--push: the base of this adapter is a local folder, which nobody else can load; name the base on the "
                 "Hub with --base_model"
             )
-        folder = export(self.of, output, base_model=self.base_model, merge=self.merge, space=self.space)
+        folder = export(run, output, base_model=self.base_model, merge=self.merge, space=self.space)
         print(folder)
         if self.space:
             print(f"hf upload NAME {folder / 'space'} . --repo-type space")

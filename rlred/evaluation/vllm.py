@@ -4,8 +4,9 @@
     RunEngine   a run with `use_vllm`: TRL's own vLLM, a server or colocated, which is given the weights of the policy
     Engines     the one of a run: started when it is first asked for, shared with the trainer, or the model itself
 
-Every row has a seed of its own. vLLM itself was not run by us: `RunEngine` was tested with TRL's code over a server and
-a colocated engine that stand in for vLLM's (tests/vllm_stand_in.py); `VllmModel` was only read against vLLM's source.
+Every row has a seed of its own. `VllmModel` and a colocated `RunEngine` were run with vLLM 0.30 on a CPU
+(tests/test_vllm_itself.py); a server's was tested with TRL's code over one that stands in for vLLM's
+(tests/vllm_stand_in.py).
 """
 
 import contextlib

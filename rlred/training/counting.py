@@ -38,6 +38,8 @@ class Counting:
     """Texts of tokens that were read before."""
     known_places: dict[tuple[int, ...], list[int]] = field(default_factory=dict, repr=False, compare=False)
     """Places in traces that were read before: a start asks for those of each trace several times."""
+    known_asked: dict[tuple, tuple[list[int], int] | None] = field(default_factory=dict, repr=False, compare=False)
+    """Traces that were asked for exactly before, with their places."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a marker's text."""
@@ -78,7 +80,10 @@ class Counting:
         """
         if self.markers is None:
             return ids, max(1, self.length(ids))
-        return self.markers.settle(ids, places, self.length, self.encode)
+        key = (tuple(ids), tuple(places))
+        if key not in self.known_asked:
+            self.known_asked[key] = self.markers.settle(ids, places, self.length, self.encode)
+        return self.known_asked[key]
 
     def bounded(self, ids: list[int], places: Sequence[int], most: int) -> tuple[list[int], int]:
         """A countable trace with its markers and a maximum budget: `most`, or what it takes where that is more."""

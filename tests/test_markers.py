@@ -1,5 +1,6 @@
 """Counted thinking: counts that are true, traces that are otherwise as they were, and texts that show no marker."""
 
+import dataclasses
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from rlred.evaluation.conditions import budget_conditions
 from rlred.evaluation.measures import measure
 from rlred.evaluation.sampling import Grading, Sampling
 from rlred.evaluation.sweep import outcomes_of, sweep
+from rlred.evaluation.trace_sources import stopped
 from rlred.rewards import Correctness, Length
 from rlred.rewards.length import find_end
 from rlred.runs.grpo import run
@@ -350,6 +352,59 @@ def test_rows_ask_for_the_length_with_markers_and_free_ones_have_none(reasoner, 
             seen.add("free")
             assert made == ids
     assert seen == {"exact", "max", "free"} and len(unused) > 3
+
+
+def test_rows_whose_number_runs_out_are_trained_on_from_the_zero_on(reasoner, caplog):  # noqa: F811
+    tokenizer = reasoner[1]
+    ids = tokenizer("3+7=10 6+2=12 11 check 13 4+8=20 8+8=28 11 check 13</think>\\boxed{12}<|im_end|>")["input_ids"]
+    traces, told = [{"question": "1+1=?", "completion_ids": ids}], {"every": 4, "text": "[{left:02} check"}
+    start = Hindsight(max_updates=7, cooldown_updates=1, batch_size=8, train_answer=True, markers=told)
+    sampler = BudgetSampler(8, 90, modes={"exact": 1, "max": 1, "free": 1})
+    given = (traces, tokenizer, Prompts().fitted(tokenizer), sampler)
+    none = list(relabel(*given, start, Length(), seed=0))
+    with caplog.at_level("INFO", "rlred.training.relabelling"):
+        some = list(relabel(*given, dataclasses.replace(start, overrun_fraction=0.5), Length(), seed=0))
+    over = 0
+    for row in some:
+        at = tokenizer.decode(row["input_ids"]).index("<think>") + len("<think>")
+        prompt = tokenizer.decode(row["input_ids"])[:at]
+        trained = [one for one, kept in zip(row["input_ids"], row["completion_mask"], strict=True) if kept]
+        if row["completion_mask"][len(tokenizer(prompt)["input_ids"])]:
+            assert row in none  # the draws of the other rows are not moved
+            continue
+        over += 1
+        assert "Think for" in prompt and tokenizer.decode(trained).lstrip().startswith("[00 check")
+        asked = int(re.search(r"(\d+) tokens", prompt)[1])
+        assert asked < len(row["input_ids"]) - len(tokenizer(prompt)["input_ids"])
+        assert trained[-3:] == ids[-3:]
+    assert 8 < over < 40 and f"in {over} of 64 rows the number runs out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"overrun_fraction": 1.0}, "hindsight_settings.overrun_fraction must be a share of the rows, 0 to below 1"),
+        ({"overrun_fraction": -0.1, "markers": {"every": 8}}, "must be a share of the rows"),
+        ({"overrun_fraction": 0.2}, "overrun_fraction=0.2 needs markers whose text names {left} or {budget}, got mark"),
+        ({"overrun_fraction": 0.2, "markers": {"every": 8, "text": "[{spent}]"}}, "needs markers whose text names"),
+    ],
+)
+def test_a_number_can_run_out_only_where_a_marker_names_it(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Hindsight(**settings)
+
+
+def test_trap_a_stopped_trace_is_as_long_as_was_drawn_with_its_markers(reasoner, questions):  # noqa: F811
+    """Without the markers in the draw, none was left for the smallest budgets."""
+    model, tokenizer = reasoner
+    plain = material_of(reasoner, questions, batch_size=24)
+    free = [{"question": questions[0]["question"], "completion_ids": tokenizer("3+7=10 " * 24)["input_ids"]}]
+    shortest = {}
+    for name, markers in (("plain", None), ("counted", Markers(6))):
+        prompts = dataclasses.replace(plain.prompts, markers=markers)
+        material = dataclasses.replace(plain, prompts=prompts, free=free, sampler=BudgetSampler(40, 90))
+        shortest[name] = min(len(job.given) for job in stopped(material, 200, random.Random(0)))
+    assert shortest["counted"] < 0.8 * shortest["plain"] and shortest["plain"] >= 35
 
 
 def test_bins_and_ranges_are_those_of_the_length_with_markers(reasoner, questions, tmp_path):  # noqa: F811

@@ -46,8 +46,8 @@ class Markers:
     text: str = "[{spent}/{budget}]"
     """The words: {spent} or {left} and, where one likes, {budget}; {left} is the budget less {spent}, or 0.
 
-    {left:03} writes three digits or more. A model that writes its numbers digit by digit can begin a 9 and end with a 99;
-    with as many digits in each count it cannot (docs/LOG.md).
+    {left:03} writes three digits or more. A model that writes its numbers digit by digit can begin a 9 and end with a
+    99; with as many digits in each count it cannot (docs/LOG.md).
     """
     before: str | None = None
     """A regular expression: markers stand in front of what it finds, as " take". None: behind sentences and lines."""

@@ -120,8 +120,8 @@ class Hindsight:
             )
         if self.overrun_fraction and not (self.markers and self.markers.names_budget):
             raise ValueError(
-                f"hindsight_settings.overrun_fraction={self.overrun_fraction:g} needs markers whose text names {{left}} "
-                f"or {{budget}}, got markers={self.markers}"
+                f"hindsight_settings.overrun_fraction={self.overrun_fraction:g} needs markers whose text names "
+                f"{{left}} or {{budget}}, got markers={self.markers}"
             )
         if self.markers and (self.modes or {}).get("effort"):
             raise ValueError(

@@ -11,7 +11,6 @@ import runpy
 import sys
 
 import torch
-from vllm.model_executor.layers import utils
 
 
 def keep(layer: torch.nn.Module, remove_weight: bool) -> None:
@@ -20,6 +19,8 @@ def keep(layer: torch.nn.Module, remove_weight: bool) -> None:
 
 
 if __name__ == "__main__":
+    from vllm.model_executor.layers import utils
+
     utils.dispatch_cpu_unquantized_gemm = keep
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")

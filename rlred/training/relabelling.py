@@ -357,8 +357,16 @@ def relabel(
                 break
     cutter.report(len(rows))
     overrun.report(len(rows))
-    # Every update mixes lengths, or there is no contrast between budgets to learn from; inside it they are sorted.
+    return Dataset.from_list(sorted_in_updates(rows, settings.batch_size))
+
+
+def sorted_in_updates(rows: list[dict], size: int) -> list[dict]:
+    """The rows of each update, `size` of them, by length: an update mixes lengths, or budgets would have no contrast.
+
+    >>> [len(row["input_ids"]) for row in sorted_in_updates([{"input_ids": [0] * n} for n in (9, 4, 7, 2)], 2)]
+    [4, 9, 2, 7]
+    """
     ordered: list[dict] = []
-    for start in range(0, needed, settings.batch_size):
-        ordered += sorted(rows[start : start + settings.batch_size], key=lambda row: len(row["input_ids"]))
-    return Dataset.from_list(ordered)
+    for start in range(0, len(rows), size):
+        ordered += sorted(rows[start : start + size], key=lambda row: len(row["input_ids"]))
+    return ordered

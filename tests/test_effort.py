@@ -66,11 +66,18 @@ def test_what_is_no_effort_is_refused_in_one_line(effort):
         ({"exact": "{question} {budget} {effort}"}, r"wording.exact must not contain the placeholder \{effort\}"),
         ({"free": "{question} {effort}"}, r"wording.free must not contain the placeholder \{effort\}"),
         ({"effort": "{effort}"}, r"wording.effort has no \{question\}"),
+        ({"free": "{question} {effort:03}"}, r"wording.free must not contain the placeholder \{effort\}"),
+        ({"effort": "{question} {effort:02}"}, r"wording.effort needs the placeholder \{effort\}"),
     ],
 )
 def test_a_wording_of_efforts_says_the_effort_and_no_other_does(templates, message):
     with pytest.raises(ValueError, match=message):
         make_wording(templates)
+
+
+@pytest.mark.parametrize("effort, told", [(0.001, "001"), (0.1, "010"), ("low", "025"), (1, "100")])
+def test_three_digits_tell_a_tenth_from_the_whole_by_the_first_of_them(effort, told):
+    assert Wording(effort="{question} Spend {effort:03}.").ask("1+1=?", effort, "effort") == f"1+1=? Spend {told}."
 
 
 def test_a_question_that_holds_the_placeholder_keeps_its_text():

@@ -107,6 +107,18 @@ def test_any_wording_and_any_question_come_through(wording, base):
         assert told == text_of(tokenizer, base, prompts.turns(row, budget, mode))
 
 
+@pytest.mark.parametrize("effort", [0.004, 0.01, 0.1, "low", 0.5, 0.994, 1, "high"])
+@pytest.mark.parametrize("words", ["{question} Spend {effort:03}.", "{effort} or {effort:03} of 100: {question}"])
+@pytest.mark.parametrize("base", [CHAT, TEMPLATES["qwen3"]])
+def test_an_effort_of_three_digits_comes_through(effort, words, base):
+    tokenizer = byte_tokenizer(base)
+    prompts = Prompts(Wording(effort=words)).fitted(tokenizer)
+    question = QUESTION + " {effort} and {effort:03}"
+    told = asked({"reasoning_effort": effort}, base, [user(question)], prompts=prompts, modes=("effort",))
+    wanted = prompts.turns({"question": question}, effort, "effort")
+    assert told == text_of(tokenizer, base, wanted)
+
+
 @pytest.mark.parametrize("start", ["", "\n", "\n\n  ", "  {%- if true %} x{% endif %}\n", "{%- set a = 1 %}", "text\n"])
 def test_trap_a_base_that_begins_with_space_keeps_it(start):
     tokenizer = byte_tokenizer(CHAT)

@@ -26,7 +26,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from rlred.data.budgets import EFFORTS, Wording, asks_tokens
+from rlred.data.budgets import EFFORTS, THREE_DIGITS, Wording, asks_tokens
 from rlred.data.models import context_of
 from rlred.data.prompts import Prompts
 
@@ -223,7 +223,7 @@ def budget_template(
     known = [f'"{mode}" with {names.effort if mode == "effort" else names.budgets[0]}' for mode in asking]
     known, takes_efforts = [*known, '"free" without'], "effort" in modes
     told = {
-        "ASK_EFFORT": _ASK_EFFORT if takes_efforts else "",
+        "ASK_EFFORT": _ask_effort(prompts.wording.effort) if takes_efforts else "",
         "NO_TOKENS": _NO_TOKENS if takes_efforts and not asks_tokens(asking) else "",
         "NAME": names.effort,
         "TAKES": _TAKES + ("" if efforts is None else f" (trained: {efforts[0]:g} to {efforts[1]:g})"),
@@ -312,6 +312,13 @@ _ASK_EFFORT = r"""{%- if rlred.effort is none or rlred.field -%}
             {%- set rlred.effort = 1 -%}
         {%- endif -%}
         {%- set rlred.words = rlred.words.replace("{effort}", rlred.effort | string) -%}"""
+
+
+def _ask_effort(words: str) -> str:
+    """What the mode effort does with these words; of the ways to pad, every server's reader of templates has slices."""
+    three = f'.replace("{THREE_DIGITS}", ("00" ~ rlred.effort)[-3:])'
+    plain = '.replace("{effort}"'
+    return _ASK_EFFORT.replace(plain, three + plain) if THREE_DIGITS in words else _ASK_EFFORT
 
 
 def _effort(name: str) -> str:

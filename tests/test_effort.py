@@ -80,6 +80,11 @@ def test_three_digits_tell_a_tenth_from_the_whole_by_the_first_of_them(effort, t
     assert Wording(effort="{question} Spend {effort:03}.").ask("1+1=?", effort, "effort") == f"1+1=? Spend {told}."
 
 
+@pytest.mark.parametrize("budget, told", [(7, "007"), (17, "017"), (104, "104"), (4096, "4096")])
+def test_a_budget_of_three_digits_or_more(budget, told):
+    assert Wording(max="{question} Spend {budget:03}.").ask("1+1=?", budget, "max") == f"1+1=? Spend {told}."
+
+
 def test_a_question_that_holds_the_placeholder_keeps_its_text():
     assert "what is {effort} of {budget}?" in Wording().ask("what is {effort} of {budget}?", 0.5, "effort")
 

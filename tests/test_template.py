@@ -107,16 +107,23 @@ def test_any_wording_and_any_question_come_through(wording, base):
         assert told == text_of(tokenizer, base, prompts.turns(row, budget, mode))
 
 
-@pytest.mark.parametrize("effort", [0.004, 0.01, 0.1, "low", 0.5, 0.994, 1, "high"])
-@pytest.mark.parametrize("words", ["{question} Spend {effort:03}.", "{effort} or {effort:03} of 100: {question}"])
+@pytest.mark.parametrize("words", ["{question} Spend {NAME:03}.", "{NAME} or {NAME:03} of 100: {question}"])
 @pytest.mark.parametrize("base", [CHAT, TEMPLATES["qwen3"]])
-def test_an_effort_of_three_digits_comes_through(effort, words, base):
+@pytest.mark.parametrize(
+    "mode, amount",
+    [
+        *(("effort", effort) for effort in (0.004, 0.01, 0.1, "low", 0.5, 0.994, 1)),
+        *(("max", n) for n in (1, 17, 104, 20480)),
+    ],
+)
+def test_a_number_of_three_digits_comes_through(mode, amount, words, base):
     tokenizer = byte_tokenizer(base)
-    prompts = Prompts(Wording(effort=words)).fitted(tokenizer)
-    question = QUESTION + " {effort} and {effort:03}"
-    told = asked({"reasoning_effort": effort}, base, [user(question)], prompts=prompts, modes=("effort",))
-    wanted = prompts.turns({"question": question}, effort, "effort")
-    assert told == text_of(tokenizer, base, wanted)
+    name = "effort" if mode == "effort" else "budget"
+    prompts = Prompts(Wording(**{mode: words.replace("NAME", name)})).fitted(tokenizer)
+    question = QUESTION + " {effort} and {effort:03} and {budget:03}"
+    variable = "reasoning_effort" if mode == "effort" else "thinking_budget"
+    told = asked({variable: amount}, base, [user(question)], prompts=prompts, modes=(mode,))
+    assert told == text_of(tokenizer, base, prompts.turns({"question": question}, amount, mode))
 
 
 @pytest.mark.parametrize("start", ["", "\n", "\n\n  ", "  {%- if true %} x{% endif %}\n", "{%- set a = 1 %}", "text\n"])

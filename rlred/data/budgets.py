@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Mode = Literal["exact", "max", "effort", "free"]
 MODES: tuple[str, ...] = get_args(Mode)
 PLACEHOLDERS = {"exact": "{budget}", "max": "{budget}", "effort": "{effort}", "free": None}  # of a mode's sentence
-THREE_DIGITS = "{effort:03}"  # an effort of three digits, 010 to 100
 Amount = int | float | None  # what a mode asks for: tokens, an effort, nothing
 # The share of a question's own natural length that a name stands for: the lengths of ThinkDial's three modes
 # (2508.18773, "keep 1, .5 and .25 of the chain"). Inkling's .3, .6, .9 and DeepSeek-V4.1's 50, 75, 100 are positions on
@@ -47,8 +46,8 @@ class Wording:
     `{question}` and `{budget}`, or `{effort}`, are replaced; every other brace (`\boxed{}`) stays as it is. The default
     is L1's (2503.04697) with the word "exactly", as on its project page; the paper and the released checkpoints ask for
     "Think for N tokens.", which is `WORDINGS["l1_released"]`. An effort is written in whole hundredths, as a tokenizer
-    reads a whole number best and a chat template can write no other safely; its sentence is ours. `{effort:03}` writes
-    three digits: to a model that reads digit by digit, 10 begins as 100 does, and 010 does not.
+    reads a whole number best and a chat template can write no other safely; its sentence is ours. `{effort:03}` and
+    `{budget:03}` write three digits or more: to a model that reads digit by digit, 10 begins as 100 does, 010 does not.
 
     Raises `ValueError` for a template without its placeholder, or whose words contradict its mode.
 
@@ -73,7 +72,7 @@ class Wording:
             if "{question}" not in template:
                 raise ValueError(f"wording.{mode} has no {{question}} placeholder: {template!r}")
             for placeholder in ("{budget}", "{effort}"):
-                held = placeholder in template.replace(THREE_DIGITS, "{effort}")
+                held = placeholder in template.replace(":03}", "}")
                 if held != (placeholder == PLACEHOLDERS[mode]):
                     wanted = "must not contain" if held else "needs"
                     raise ValueError(f"wording.{mode} {wanted} the placeholder {placeholder}: {template!r}")
@@ -97,8 +96,8 @@ class Wording:
         if mode != "free":
             # The budget first: a question that happens to contain "{budget}" keeps its own text.
             value = hundredths(effort_of(budget)) if mode == "effort" else budget
-            text = text.replace(THREE_DIGITS, f"{value:03}") if mode == "effort" else text
-            text = text.replace(PLACEHOLDERS[mode], str(value))
+            name = PLACEHOLDERS[mode]
+            text = text.replace(name[:-1] + ":03}", f"{value:03}").replace(name, str(value))
         return text.replace("{question}", question)
 
     def turns(self, row: dict, budget: Amount, mode: Mode) -> list[dict]:

@@ -26,7 +26,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from rlred.data.budgets import EFFORTS, THREE_DIGITS, Wording, asks_tokens
+from rlred.data.budgets import EFFORTS, Wording, asks_tokens
 from rlred.data.models import context_of
 from rlred.data.prompts import Prompts
 
@@ -68,7 +68,7 @@ _BLOCK = (
         {{- raise_exception(rlred.field ~ "=" ~ (rlred.budget | tojson) ~
             " is no budget; give a whole number of tokens from 1 to @LARGEST@@TRAINED@") -}}
     {%- else -%}
-        {%- set rlred.words = rlred.words.replace("{budget}", rlred.budget | string) -%}
+        {%- set rlred.words = rlred.words@WRITE_BUDGET@ -%}
     {%- endif -%}
     {%- for rlred_turn in messages -%}
         {%- if rlred_turn["role"] == "user" -%}
@@ -223,7 +223,9 @@ def budget_template(
     known = [f'"{mode}" with {names.effort if mode == "effort" else names.budgets[0]}' for mode in asking]
     known, takes_efforts = [*known, '"free" without'], "effort" in modes
     told = {
-        "ASK_EFFORT": _ask_effort(prompts.wording.effort) if takes_efforts else "",
+        "ASK_EFFORT": _ASK_EFFORT if takes_efforts else "",
+        "WRITE_EFFORT": _number("effort", (prompts.wording.effort,)),
+        "WRITE_BUDGET": _number("budget", (prompts.wording.exact, prompts.wording.max)),
         "NO_TOKENS": _NO_TOKENS if takes_efforts and not asks_tokens(asking) else "",
         "NAME": names.effort,
         "TAKES": _TAKES + ("" if efforts is None else f" (trained: {efforts[0]:g} to {efforts[1]:g})"),
@@ -311,14 +313,17 @@ _ASK_EFFORT = r"""{%- if rlred.effort is none or rlred.field -%}
         {%- if rlred.effort < 1 -%}
             {%- set rlred.effort = 1 -%}
         {%- endif -%}
-        {%- set rlred.words = rlred.words.replace("{effort}", rlred.effort | string) -%}"""
+        {%- set rlred.words = rlred.words@WRITE_EFFORT@ -%}"""
 
 
-def _ask_effort(words: str) -> str:
-    """What the mode effort does with these words; of the ways to pad, every server's reader of templates has slices."""
-    three = f'.replace("{THREE_DIGITS}", ("00" ~ rlred.effort)[-3:])'
-    plain = '.replace("{effort}"'
-    return _ASK_EFFORT.replace(plain, three + plain) if THREE_DIGITS in words else _ASK_EFFORT
+def _number(name: str, words: tuple[str, ...]) -> str:
+    """The calls that write a number into these words; they pad by a slice, which every reader of templates has."""
+    plain, three = f"{{{name}}}", f"{{{name}:03}}"
+    calls = f'.replace("{plain}", rlred.{name} | string)'
+    if any(three in one for one in words):
+        digits = f'("00" ~ rlred.{name})[-3:] if rlred.{name} < 100 else rlred.{name} | string'
+        calls = f'.replace("{three}", {digits})' + calls
+    return calls
 
 
 def _effort(name: str) -> str:

@@ -7,7 +7,7 @@
 Its parts, in the order of their worth; each leaves FOLDER/PART.json and .log as it ends, and report.md grows with it:
 
     tests     the tests that need CUDA (tests/test_cuda.py)
-    speed     seconds of a GRPO step and tokens per second: TRL's rollouts, and with the adapter merged
+    speed     seconds of a GRPO step, tokens per second: as TRL makes it, with the adapter merged, and with grouped rows
     memory    the peak of those steps beside `rlred plan`
     dial      recipes/l1_exact_qwen2.5_0.5b.yaml from the base to the table, within the minutes that are left
 
@@ -110,12 +110,13 @@ def run_tests(options, deadline) -> dict:
 
 
 def run_speed(options, deadline) -> dict:
-    """A few GRPO steps with TRL's rollouts, and with merged ones."""
-    found = {}
-    for name, merged in (("TRL's rollouts", "false"), ("merged rollouts", "true")):
-        folder = options.output / f"speed-{merged}"
-        run_recipe(options, f"speed-{merged}", folder, deadline, hindsight="false", evaluate="false", max_steps="3",
-                   merged_rollouts=merged, logging_steps="1", save_strategy="no")  # fmt: skip
+    """A few GRPO steps as TRL makes them, with merged rollouts, and with rows grouped by length as well."""
+    found, grouped = {}, json.dumps({"group_by_length": {}})
+    variants = {"stock": ("false", "{}"), "merged rollouts": ("true", "{}"), "merged, grouped": ("true", grouped)}
+    for name, (merged, parts) in variants.items():
+        folder = options.output / f"speed-{name.replace(', ', '-').replace(' ', '-')}"
+        run_recipe(options, folder.name, folder, deadline, hindsight="false", evaluate="false", max_steps="3",
+                   merged_rollouts=merged, parts=parts, logging_steps="1", save_strategy="no")  # fmt: skip
         logs = json.loads((folder / "trainer_state.json").read_text())["log_history"]
         steps = [entry for entry in logs if "step_time" in entry][1:]  # the first one warms up
         told = json.loads((folder / "machine.json").read_text())
@@ -151,7 +152,7 @@ def run_dial(options, deadline) -> dict:
     folder, steps = options.output / "dial", options.rl_steps
     if steps is None:
         speed = options.output / "speed.json"
-        told = json.loads(speed.read_text()).get("merged rollouts", {}) if speed.exists() else {}
+        told = json.loads(speed.read_text()).get("merged, grouped", {}) if speed.exists() else {}
         reserved = 150 if (folder / "hindsight" / "hindsight.json").exists() else RESERVED
         left = deadline - time.monotonic() - reserved
         steps = max(2, int(left / told.get("seconds_per_step", 15)))

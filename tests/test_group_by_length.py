@@ -1,13 +1,16 @@
 """Micro-batches of rows of like length: the same updates with less padding; refused where they would be others."""
 
 import itertools
+import types
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoProcessor
 from trl import GRPOConfig
 
+from rlred.tiny import resolve_model
 from rlred.training.early_stop import EarlyStop
 from rlred.training.group_by_length import GroupByLength, grouped, padding
 from rlred.training.token_selection import TokenSelection
@@ -103,8 +106,9 @@ def test_what_would_be_another_loss_is_refused(random_model, tmp_path):
         GroupByLength().check(GRPOConfig(str(tmp_path), loss_type="bnpo", use_cpu=True, bf16=False), ())
     with pytest.raises(ValueError, match="leave it out beside entropy_coef"):
         trainer_of(random_model, tmp_path, [GroupByLength()], entropy_coef=0.1)
-    with pytest.raises(ValueError, match="rows with pictures"):
-        GroupByLength().micro_batches(None, [{"pixel_values": torch.ones(1, 3)}])
+    seeing = types.SimpleNamespace(processing_class=AutoProcessor.from_pretrained(resolve_model("tiny_vlm")))
+    with pytest.raises(ValueError, match="leave it out where a model sees them"):
+        GroupByLength().check_trainer(seeing)
 
 
 def test_two_parts_cannot_both_make_the_micro_batches(random_model, tmp_path):

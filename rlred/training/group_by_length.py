@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+from transformers import ProcessorMixin
 
-from rlred.training.trainer import IMAGES, Part
+from rlred.training.trainer import Part
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class GroupByLength(Part):
     """Sorts the rows of an update by length, and cuts each micro-batch to its longest row.
 
     Logged as `padding/before` and `padding/after`: the share of the tokens of a forward pass that are padding. Raises
-    `ValueError` beside `loss_type: bnpo` and an entropy bonus, and for rows with pictures.
+    `ValueError` beside `loss_type: bnpo` and an entropy bonus, and for a model that sees pictures.
     """
 
     def check(self, training, parts):
@@ -31,6 +32,8 @@ class GroupByLength(Part):
             )
 
     def check_trainer(self, trainer):
+        if isinstance(trainer.processing_class, ProcessorMixin):
+            raise ValueError("group_by_length: rows with pictures are not sorted; leave it out where a model sees them")
         if trainer._entropy_bonus_enabled:
             raise ValueError(
                 "group_by_length: the entropy bonus is a mean over a micro-batch, and would be another one; leave it "
@@ -39,8 +42,6 @@ class GroupByLength(Part):
 
     def micro_batches(self, trainer, batches: list[dict]) -> list[dict]:
         """The micro-batches of one generation, those of each update among themselves."""
-        if pictures := [name for name in IMAGES if batches[0].get(name) is not None]:
-            raise ValueError(f"group_by_length: rows with pictures ({pictures[0]}) are not sorted; leave it out")
         number = math.gcd(trainer.args.gradient_accumulation_steps, len(batches))
         made = [one for at in range(0, len(batches), number) for one in grouped(batches[at : at + number])]
         for name, told in (("before", batches), ("after", made)):

@@ -24,7 +24,7 @@ from rlred.evaluation.trace_sources import SOURCES, Bins, Material, read_traces,
 from rlred.rewards import Correctness, Length
 from rlred.runs import grpo
 from rlred.tiny import resolve_model
-from rlred.training.hindsight import Start, advice, end_of, judged, too_faint
+from rlred.training.hindsight import Start, advice, digits_hint, end_of, judged, too_faint
 from rlred.training.hindsight_settings import Hindsight
 from rlred.training.relabelling import correct, find_traces, learned_range, relabel, rivals_of, within
 from tests.test_recipes import arguments
@@ -392,6 +392,32 @@ def test_a_start_says_what_to_change(correlations, losses, expected):
 
 
 @pytest.mark.parametrize(
+    "base, sampler, wording, expected",
+    [
+        (
+            "tiny_sorter",
+            BudgetSampler(17, 104),
+            Wording(),
+            "writes 17 in 2 tokens and 104 in 3: {budget:03} in the wording",
+        ),
+        (
+            "tiny_sorter",
+            BudgetSampler(modes={"effort": 1}),
+            Wording(),
+            "writes 10 in 2 tokens and 100 in 3: {effort:03} in",
+        ),
+        ("tiny_sorter", BudgetSampler(16, 76), Wording(), ""),
+        ("tiny_sorter", BudgetSampler(17, 2000), Wording(), ""),
+        ("tiny_sorter", BudgetSampler(17, 104), Wording(exact="{question} Spend {budget:03}."), ""),
+        ("tiny_reasoner", BudgetSampler(17, 104, modes={"max": 1, "effort": 1}), Wording(), ""),
+    ],
+)
+def test_a_start_says_where_numbers_are_written_in_different_numbers_of_digits(base, sampler, wording, expected):
+    told = digits_hint(AutoTokenizer.from_pretrained(resolve_model(base)), sampler, wording)
+    assert expected in told if expected else told == ""
+
+
+@pytest.mark.parametrize(
     "correlation, required, ends",
     [(-1.0, 0.0, False), (0.0, 0.0, False), (-0.2, 0.3, True), (0.29, 0.3, True), (0.3, 0.3, False)],
 )
@@ -410,6 +436,24 @@ def test_a_start_that_did_not_work_ends_the_run_before_rl(tmp_path):
     assert "required_correlation=0.99" in run.stderr.splitlines()[-1]
     assert not (tmp_path / "run" / "adapter_model.safetensors").exists()
     assert (tmp_path / "run" / "hindsight" / "traces.jsonl").exists()
+
+
+def test_what_is_said_of_digits_reaches_the_one_who_runs_it(tmp_path):
+    flags = [
+        "--model_name_or_path",
+        "tiny_sorter",
+        "--questions",
+        "sorting",
+        "--budget_low",
+        "17",
+        "--budget_high",
+        "104",
+    ]
+    flags += ["--max_completion_length", "140", "--max_steps", "1", "--evaluate", "false"]
+    flags += ["--hindsight_settings", json.dumps(NOT_LEARNED)]
+    command = [sys.executable, "recipes/l1_exact.py", *flags, "--output_dir", str(tmp_path / "run")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2 and "{budget:03} in the wording" in run.stderr.splitlines()[-1]
 
 
 def test_a_start_may_draw_the_modes_in_other_shares_than_the_run():

@@ -32,7 +32,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from rlred.data.adapters import continue_adapter
-from rlred.data.budgets import BudgetSampler
+from rlred.data.budgets import BudgetSampler, Wording, asks_tokens, hundredths
 from rlred.data.models import fingerprint
 from rlred.data.prompts import Prompts, as_prompts
 from rlred.data.question_table import Rows
@@ -126,8 +126,23 @@ def ended_at(checkpoint: str | None, settings: Hindsight) -> int | None:
     return state["global_step"] if state["global_step"] >= end_of(state["log_history"], settings) else None
 
 
-def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hindsight) -> str | None:
-    """What to change where no probe reached the target; None where one did.
+def digits_hint(tokenizer, sampler: BudgetSampler, wording: Wording) -> str:
+    """Advice where the tokenizer writes the smallest and the largest number in different numbers of tokens, or "".
+
+    A tiny model that read 17 as "1 7" and 104 as "1 0 4" followed neither, and both in three digits (docs/results.md).
+    """
+    name, (low, high) = "effort", (hundredths(sampler.effort_low), 100)
+    if asks_tokens(sampler.modes):
+        name, (low, high) = "budget", sampler.bounds
+    written = [len(tokenizer(f" {number}", add_special_tokens=False)["input_ids"]) for number in (low, high)]
+    if written[0] == written[1] or high > 999 or f"{{{name}:03}}" in str(wording):
+        return ""
+    told = f"this tokenizer writes {low} in {written[0]} tokens and {high} in {written[1]}"
+    return f"; {told}: {{{name}:03}} in the wording writes three digits each"
+
+
+def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hindsight, hint: str = "") -> str | None:
+    """What to change where no probe reached the target; None where one did. `hint` ends what is said where it is faint.
 
     >>> advice([0.0, 0.02, 0.05, 0.03], [0.9, 0.9, 0.91, 0.9], Hindsight()).partition(": ")[2]
     'the loss did not fall either; raise learning_rate (0.002)'
@@ -144,22 +159,24 @@ def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hin
     if last < best - 0.2:
         return f"{said} and fell to {last:.3f}: the updates undo it; lower {rate}"
     if best >= 0.2:
-        return f"{said}, and more updates may bring it there; raise {updates}"
+        return f"{said}, and more updates may bring it there; raise {updates}{hint}"
     if not losses:
-        return f"{said}, and no loss was logged; set logging_steps to fewer than {settings.max_updates} to see one"
+        return (
+            f"{said}, and no loss was logged; set logging_steps to fewer than {settings.max_updates} to see one{hint}"
+        )
     if after > 0.97 * before:
-        return f"{said}: the loss did not fall either; raise {rate}"
+        return f"{said}: the loss did not fall either; raise {rate}{hint}"
     return (
         f"{said}, though the loss fell from {before:.3f} to {after:.3f}: what is learned is not the length. Raise "
         f"num_samples ({settings.num_samples}) and {updates}, or write true counts into the traces (markers, "
         "docs/methods.md); a base that neither writes counts nor follows 'Write check 23 times.' had no start that "
-        "worked (docs/LOG.md)"
+        f"worked (docs/LOG.md){hint}"
     )
 
 
-def judged(correlations: Sequence[float], losses: Sequence[float], settings: Hindsight) -> str | None:
+def judged(correlations: Sequence[float], losses: Sequence[float], settings: Hindsight, hint: str = "") -> str | None:
     """The `advice`. Raises `ValueError` where the last probe is too faint to go on from, whatever the best one was."""
-    told, last = advice(correlations, losses, settings), correlations[-1]
+    told, last = advice(correlations, losses, settings, hint), correlations[-1]
     if too_faint(last, settings):
         told = (
             told or f"the rank correlation reached {max(correlations):.3f} and fell to {last:.3f}; lower learning_rate"
@@ -310,7 +327,8 @@ def hindsight_start(model, tokenizer, questions, start: Start, *, training, outp
     if settings.markers:
         record["markers"] = [[entry["step"], entry["probe_markers"]] for entry in probes]
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    told = judged([correlation for _, correlation in record["rank_correlation"]], losses, settings)
+    hint = digits_hint(tokenizer, start.sampler, as_prompts(start.prompts).wording)
+    told = judged([correlation for _, correlation in record["rank_correlation"]], losses, settings, hint)
     if told:
         logger.warning("hindsight: %s", told)
     if trainer.is_world_process_zero():

@@ -152,7 +152,8 @@ def run_dial(options, deadline) -> dict:
     folder, steps = options.output / "dial", options.rl_steps
     if steps is None:
         speed = options.output / "speed.json"
-        told = json.loads(speed.read_text()).get("merged, grouped", {}) if speed.exists() else {}
+        timed = json.loads(speed.read_text()) if speed.exists() else {}
+        told = timed.get("merged, grouped") or timed.get("merged rollouts", {})  # the latter of an older run
         reserved = 150 if (folder / "hindsight" / "hindsight.json").exists() else RESERVED
         left = deadline - time.monotonic() - reserved
         steps = max(2, int(left / told.get("seconds_per_step", 15)))

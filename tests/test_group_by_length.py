@@ -104,6 +104,16 @@ def test_the_weights_of_tokens_stay_with_their_tokens(random_model, tmp_path):
 def test_what_would_be_another_loss_is_refused(random_model, tmp_path):
     with pytest.raises(ValueError, match="group_by_length: the loss 'bnpo' is a mean over a micro-batch"):
         GroupByLength().check(GRPOConfig(str(tmp_path), loss_type="bnpo", use_cpu=True, bf16=False), ())
+    for changes, told in (
+        ({"top_entropy_quantile": 0.3}, "chooses within a micro"),
+        ({"pad_to_multiple_of": 8}, "fixed"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            GroupByLength().check(GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, **changes), ())
+    trainer = trainer_of(random_model, tmp_path, [])
+    trainer.aux_loss_enabled = True
+    with pytest.raises(ValueError, match="router_aux_loss_coef to 0"):
+        GroupByLength().check_trainer(trainer)
     with pytest.raises(ValueError, match="leave it out beside entropy_coef"):
         trainer_of(random_model, tmp_path, [GroupByLength()], entropy_coef=0.1)
     seeing = types.SimpleNamespace(processing_class=AutoProcessor.from_pretrained(resolve_model("tiny_vlm")))

@@ -398,14 +398,22 @@ def test_a_start_says_what_to_change(correlations, losses, expected):
             "tiny_sorter",
             BudgetSampler(17, 104),
             Wording(),
-            "writes 17 in 2 tokens and 104 in 3: {budget:03} in the wording",
+            "writes 17 in 2 tokens and 104 in 3: write {budget:03} in wording.exact",
         ),
         (
             "tiny_sorter",
             BudgetSampler(modes={"effort": 1}),
             Wording(),
-            "writes 10 in 2 tokens and 100 in 3: {effort:03} in",
+            "10 in 2 tokens and 100 in 3: write {effort:03} in wording.effort",
         ),
+        ("tiny_sorter", BudgetSampler(16, 76, modes={"max": 1, "effort": 1}), Wording(), "write {effort:03}"),
+        (
+            "tiny_sorter",
+            BudgetSampler(17, 104, modes={"exact": 0, "max": 1}),
+            Wording(),
+            "write {budget:03} in wording.max",
+        ),
+        ("tiny_sorter", BudgetSampler(modes={"effort": 1}, efforts=("low", "medium")), Wording(), ""),
         ("tiny_sorter", BudgetSampler(16, 76), Wording(), ""),
         ("tiny_sorter", BudgetSampler(17, 2000), Wording(), ""),
         ("tiny_sorter", BudgetSampler(17, 104), Wording(exact="{question} Spend {budget:03}."), ""),
@@ -453,7 +461,7 @@ def test_what_is_said_of_digits_reaches_the_one_who_runs_it(tmp_path):
     flags += ["--hindsight_settings", json.dumps(NOT_LEARNED)]
     command = [sys.executable, "recipes/l1_exact.py", *flags, "--output_dir", str(tmp_path / "run")]
     run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 2 and "{budget:03} in the wording" in run.stderr.splitlines()[-1]
+    assert run.returncode == 2 and "write {budget:03} in wording.exact" in run.stderr.splitlines()[-1]
 
 
 def test_a_start_may_draw_the_modes_in_other_shares_than_the_run():

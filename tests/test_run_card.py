@@ -17,6 +17,7 @@ from rlred.cli import main as rlred
 from rlred.evaluation.results import read_result
 from rlred.flags import parse
 from rlred.publish.run_card import write_card, write_cards
+from rlred.publish.text_card import asked_budgets
 from rlred.training.sft import SupervisedTrainer
 from rlred.training.trainer import ComposedGRPOTrainer, PlainGRPOTrainer
 from tests.paths import ROOT
@@ -173,3 +174,12 @@ def test_trap_a_checkpoint_leaves_the_card_of_an_unfinished_run(make, kind, rand
     assert (output / "checkpoint-1").is_dir()
     text = (output / "README.md").read_text()
     assert "This run has not ended" in text and "--resume_from_checkpoint true" in text and "Model Card" not in text
+
+
+@pytest.mark.parametrize(
+    "words, told", [("{question} Spend {effort:03}.", True), ("{question} Spend {effort}.", False)]
+)
+def test_a_card_says_where_a_number_is_written_in_three_digits(words, told, tmp_path):
+    arguments = {"wording": {"effort": words}, "modes": {"effort": 3, "free": 1}, "budget_low": 8, "budget_high": 64}
+    _, [prompt, _], how = asked_budgets(tmp_path, {"arguments": arguments})
+    assert prompt == f"{{question}} Spend {'025' if told else '25'}." and ("three digits" in how) == told

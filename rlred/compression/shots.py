@@ -105,8 +105,12 @@ def _that_fit(shots: Iterable[tuple[int, str, str]], budget: int, count, num_sho
 
 
 def _fillable(text: str) -> bool:
-    """Whether a wording would fill in something."""
-    return "{question}" in text or "{budget}" in text
+    """Whether a wording would fill in something.
+
+    >>> [_fillable(text) for text in ("a {budget}", "a {effort:03}", "a {set}")]
+    [True, True, False]
+    """
+    return any(name in text.replace(":03}", "}") for name in ("{question}", "{budget}", "{effort}"))
 
 
 def _most(fits: Callable[[int], bool], most: int) -> int:

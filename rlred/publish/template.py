@@ -317,7 +317,7 @@ _ASK_EFFORT = r"""{%- if rlred.effort is none or rlred.field -%}
 
 
 def _number(name: str, words: tuple[str, ...]) -> str:
-    """The calls that write a number into these words; they pad by a slice, which every reader of templates has."""
+    """The calls that write a number into these words; they pad by a slice, as not every reader has a filter for it."""
     plain, three = f"{{{name}}}", f"{{{name}:03}}"
     calls = f'.replace("{plain}", rlred.{name} | string)'
     if any(three in one for one in words):

@@ -142,6 +142,8 @@ def asked_budgets(run: Path, settings: dict) -> tuple[str, list[str], str]:
     how += "put the number of tokens where the number stands." if asks_tokens(modes) else "put another number there."
     if "effort" in modes:
         how += " An effort is written in hundredths, the share of what a question takes by itself."
+    if any(":03}" in getattr(wording, mode) for mode in modes):
+        how += " Write it in three digits: 025 and not 25."
     return "thinks for as long as it is told", prompts, how
 
 

@@ -2,9 +2,10 @@
 
 TRL pads every row of a rollout batch to the longest one, shuffles them, and trains on micro-batches of that width.
 Under length control the lengths of a batch differ by design. The rows of one update can be trained on in any order; so
-they are sorted by length, and each micro-batch is cut to its own longest row. The update is the same up to rounding:
-every loss of TRL sums over rows or tokens of the update, except "bnpo" and the entropy bonus, which are means over a
-micro-batch.
+they are sorted by length, and each micro-batch is cut to its own longest row. For a model of relative positions, as all
+with RoPE, the update is the same up to rounding: TRL's losses are sums over the rows or tokens of an update. What is a
+mean over a micro-batch, or chosen within it, would be another one, and is refused. `entropy`, `kl` and `clip_ratio` in
+the log are such means, and short rows weigh more in them.
 """
 
 import math
@@ -21,7 +22,8 @@ class GroupByLength(Part):
     """Sorts the rows of an update by length, and cuts each micro-batch to its longest row.
 
     Logged as `padding/before` and `padding/after`: the share of the tokens of a forward pass that are padding. Raises
-    `ValueError` beside `loss_type: bnpo` and an entropy bonus, and for a model that sees pictures.
+    `ValueError` beside `loss_type: bnpo`, `top_entropy_quantile`, `pad_to_multiple_of`, an entropy bonus and the
+    auxiliary loss of a mixture of experts, and for a model that sees pictures.
     """
 
     def check(self, training, parts):
@@ -29,6 +31,15 @@ class GroupByLength(Part):
             raise ValueError(
                 "group_by_length: the loss 'bnpo' is a mean over a micro-batch, and would be another one; leave it "
                 "out, or take loss_type dapo"
+            )
+        if training.top_entropy_quantile < 1:
+            raise ValueError(
+                f"group_by_length: top_entropy_quantile={training.top_entropy_quantile} chooses within a micro-batch, "
+                "and would choose others; leave it out, or take parts.selection"
+            )
+        if training.pad_to_multiple_of:
+            raise ValueError(
+                f"group_by_length: pad_to_multiple_of={training.pad_to_multiple_of} asks for fixed widths; leave it out"
             )
 
     def check_trainer(self, trainer):
@@ -39,13 +50,19 @@ class GroupByLength(Part):
                 "group_by_length: the entropy bonus is a mean over a micro-batch, and would be another one; leave it "
                 "out beside entropy_coef"
             )
+        if trainer.aux_loss_enabled:
+            raise ValueError(
+                "group_by_length: the auxiliary loss of the experts is one of a micro-batch, and would be another one; "
+                "leave it out, or set router_aux_loss_coef to 0"
+            )
 
     def micro_batches(self, trainer, batches: list[dict]) -> list[dict]:
         """The micro-batches of one generation, those of each update among themselves."""
         number = math.gcd(trainer.args.gradient_accumulation_steps, len(batches))
         made = [one for at in range(0, len(batches), number) for one in grouped(batches[at : at + number])]
         for name, told in (("before", batches), ("after", made)):
-            trainer._metrics["train"][f"padding/{name}"].append(padding(told))
+            own = torch.tensor([padding(told)], device=trainer.accelerator.device)
+            trainer._metrics["train"][f"padding/{name}"].append(trainer.accelerator.gather(own).mean().item())
         return made
 
 

@@ -32,7 +32,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from rlred.data.adapters import continue_adapter
-from rlred.data.budgets import BudgetSampler, Wording, asks_tokens, hundredths
+from rlred.data.budgets import BudgetSampler, Wording, hundredths
 from rlred.data.models import fingerprint
 from rlred.data.prompts import Prompts, as_prompts
 from rlred.data.question_table import Rows
@@ -131,18 +131,20 @@ def digits_hint(tokenizer, sampler: BudgetSampler, wording: Wording) -> str:
 
     A tiny model that read 17 as "1 7" and 104 as "1 0 4" followed neither, and both in three digits (docs/results.md).
     """
-    name, (low, high) = "effort", (hundredths(sampler.effort_low), 100)
-    if asks_tokens(sampler.modes):
-        name, (low, high) = "budget", sampler.bounds
-    written = [len(tokenizer(f" {number}", add_special_tokens=False)["input_ids"]) for number in (low, high)]
-    if written[0] == written[1] or high > 999 or f"{{{name}:03}}" in str(wording):
-        return ""
-    told = f"this tokenizer writes {low} in {written[0]} tokens and {high} in {written[1]}"
-    return f"; {told}: {{{name}:03}} in the wording writes three digits each"
+    efforts = [hundredths(effort) for effort in sampler.effort_grid()]
+    for mode in (mode for mode, weight in sampler.modes.items() if weight > 0 and mode != "free"):
+        name, low, high = "budget", *sampler.bounds
+        if mode == "effort":
+            name, low, high = "effort", efforts[0], efforts[-1]
+        written = [len(tokenizer(f" {number}", add_special_tokens=False)["input_ids"]) for number in (low, high)]
+        if written[0] != written[1] and high <= 999 and f"{{{name}:03}}" not in getattr(wording, mode):
+            told = f"this tokenizer writes {low} in {written[0]} tokens and {high} in {written[1]}"
+            return f"; {told}: write {{{name}:03}} in wording.{mode} for three digits each"
+    return ""
 
 
 def advice(correlations: Sequence[float], losses: Sequence[float], settings: Hindsight, hint: str = "") -> str | None:
-    """What to change where no probe reached the target; None where one did. `hint` ends what is said where it is faint.
+    """What to change where no probe reached the target; None where one did. `hint` is added, unless it fell.
 
     >>> advice([0.0, 0.02, 0.05, 0.03], [0.9, 0.9, 0.91, 0.9], Hindsight()).partition(": ")[2]
     'the loss did not fall either; raise learning_rate (0.002)'

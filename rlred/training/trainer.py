@@ -114,7 +114,7 @@ class Part:
         return None
 
     def micro_batches(self, trainer: "ComposedGRPOTrainer", batches: list[dict]) -> list[dict] | None:
-        """The micro-batches of one generation, with the same rows in each update."""
+        """The micro-batches of one generation, with the same rows in each update; None leaves TRL's."""
         return None
 
 

@@ -447,16 +447,7 @@ def test_a_start_that_did_not_work_ends_the_run_before_rl(tmp_path):
 
 
 def test_what_is_said_of_digits_reaches_the_one_who_runs_it(tmp_path):
-    flags = [
-        "--model_name_or_path",
-        "tiny_sorter",
-        "--questions",
-        "sorting",
-        "--budget_low",
-        "17",
-        "--budget_high",
-        "104",
-    ]
+    flags = "--model_name_or_path tiny_sorter --questions sorting --budget_low 17 --budget_high 104".split()
     flags += ["--max_completion_length", "140", "--max_steps", "1", "--evaluate", "false"]
     flags += ["--hindsight_settings", json.dumps(NOT_LEARNED)]
     command = [sys.executable, "recipes/l1_exact.py", *flags, "--output_dir", str(tmp_path / "run")]

@@ -77,7 +77,7 @@ def grouped(batches: list[dict]) -> list[dict]:
     """
     lengths = torch.cat([real(batch).sum(1) for batch in batches])
     orders = torch.argsort(lengths, stable=True).split(len(lengths) // len(batches))
-    whole = {name: joined([batch[name] for batch in batches]) for name in batches[0]}
+    whole = {name: concatenated([batch[name] for batch in batches]) for name in batches[0]}
     return [trimmed({name: taken(rows, order) for name, rows in whole.items()}) for order in orders]
 
 
@@ -97,7 +97,7 @@ def per_row(rows) -> bool:
     return rows is not None and (not torch.is_tensor(rows) or rows.ndim > 0)
 
 
-def joined(parts: list):
+def concatenated(parts: list):
     """The values of several micro-batches as one."""
     if not per_row(parts[0]):
         return parts[0]
